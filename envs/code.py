@@ -61,8 +61,10 @@ class CodeEnv(ToolEnv):
     def load(self) -> Sequence[Task]:
         return BUILT_IN
 
-    def start(self, task: Task) -> None:
+    def check(self, task: Task) -> None:
         _check(task)
+
+    def start(self, task: Task) -> None:
         self._tools_box = ProgramBox(self._backend, limits=self._limits_of(task))
 
     @tool

@@ -107,6 +107,10 @@ class ToolEnv(gymnasium.Env[str, str]):
         """The user's message that opens the episode."""
         return task.prompt
 
+    def check(self, task: Task) -> Any:
+        """Raise TaskError where the task cannot be scored: before an episode begins, and before a text is graded
+        without one. May be async."""
+
     def start(self, task: Task) -> Any:
         """Make ready what the tools need. May be async."""
 
@@ -168,6 +172,7 @@ class ToolEnv(gymnasium.Env[str, str]):
             raise TaskError(f"options['task'] is a {type(task).__name__}; a verigym.envs.task.Task is expected")
         if self.family and task.family != self.family:
             raise TaskError(f"task {task.id!r} is of family {task.family!r}; this environment takes {self.family!r}")
+        await call(self.check, task)
         self._task, self._num_turns, self._over, self._started = task, 0, False, True
         messages = [Message(role="system", content=self.system_prompt)] if self.system_prompt else []
         try:

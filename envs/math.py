@@ -57,9 +57,11 @@ class MathEnv(ToolEnv):
     def load(self) -> Sequence[Task]:
         return BUILT_IN
 
-    def start(self, task: Task) -> None:
+    def check(self, task: Task) -> None:
         if not isinstance(task.hidden.get("answer"), str):
             raise TaskError(f"task {task.id!r} has no answer; hidden['answer'] must be a string")
+
+    def start(self, task: Task) -> None:
         if self._backend is not None:
             self._box = ProgramBox(self._backend, limits=RunLimits(cpu_s=10.0, output_bytes=1 << 20))
 

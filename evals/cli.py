@@ -1,6 +1,7 @@
 """``verigym eval``: a policy on a suite. Heavy imports wait until it runs."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,8 +9,7 @@ from ..agent.options import add_episode_options, add_policy_option, add_sandbox_
 
 if TYPE_CHECKING:
     from ..agent.sources import PolicySource
-    from .run import Progress
-    from .suites import Suite
+    from .suites.loading import LoadedSuite
     from .verdict import Verdict
 
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import ConfigError, GradingError
     from .report import build_report, report_table
     from .store import write_json
-    from .suites import load_suite
+    from .suites.loading import load_suite
 
     if args.save_trajectories and args.out is None:
         raise ConfigError("--save-trajectories needs --out DIR to write them to")
@@ -81,14 +81,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate(
-    args: argparse.Namespace, suite: "Suite", source: "PolicySource", settings: dict[str, Any], workers: int
+    args: argparse.Namespace, suite: "LoadedSuite", source: "PolicySource", settings: dict[str, Any], workers: int
 ) -> "list[Verdict]":
     import asyncio
 
     from ..agent.options import budget_of, sampling_of
+    from .live import LiveProgress
     from .run import evaluate
 
-    async def work(progress: "Progress") -> "list[Verdict]":
+    async def work(told: "Callable[[Verdict], None]") -> "list[Verdict]":
         try:
             return await evaluate(
                 suite.tasks,
@@ -102,16 +103,16 @@ def _evaluate(
                 out=args.out,
                 settings=settings,
                 save_trajectories=args.save_trajectories,
-                progress=progress,
+                progress=lambda verdict, _: told(verdict),
             )
         finally:
             await source.aclose()
 
-    with _LiveProgress(len(suite.tasks) * args.samples) as progress:
+    with LiveProgress("evaluating", len(suite.tasks) * args.samples) as progress:
         return asyncio.run(work(progress.told))
 
 
-def _settings(args: argparse.Namespace, suite: "Suite", source: "PolicySource") -> dict[str, Any]:
+def _settings(args: argparse.Namespace, suite: "LoadedSuite", source: "PolicySource") -> dict[str, Any]:
     """What makes two runs the same run; the number of samples and tasks may grow, so they are not part of it."""
     import hashlib
 
@@ -130,34 +131,3 @@ def _settings(args: argparse.Namespace, suite: "Suite", source: "PolicySource") 
         "sandbox": args.sandbox,
         "trajectories": args.save_trajectories,
     }
-
-
-class _LiveProgress:
-    """A bar with remaining time on stderr; nothing where stderr is no terminal."""
-
-    def __init__(self, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        told = TextColumn("{task.fields[told]}")
-        self._bar = Progress(*columns, told, console=console, disable=not console.is_terminal)
-        self._task = self._bar.add_task("evaluating", total=total, told="")
-        self._passed = self._graded = self._failures = 0
-
-    def __enter__(self) -> "_LiveProgress":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def told(self, verdict: "Verdict", _trajectory: object) -> None:
-        self._passed += verdict.passed is True
-        self._graded += verdict.passed is not None
-        self._failures += verdict.passed is None
-        told = f"passed {self._passed} of {self._graded}"
-        if self._failures:
-            told += f", {self._failures} without a verdict"
-        self._bar.update(self._task, advance=1, told=told)

@@ -1,7 +1,8 @@
 """The report of an evaluation: report.json for programs, a table for people."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from .metrics import family_summary
 from .verdict import Verdict
@@ -11,22 +12,30 @@ if TYPE_CHECKING:
 
 
 def build_report(
-    suite: str, policy: str, verdicts: Sequence[Verdict], *, seconds: float, settings: Mapping[str, Any] | None = None
+    suite: str,
+    source: str,
+    verdicts: Sequence[Verdict],
+    *,
+    seconds: float,
+    settings: Mapping[str, Any] | None = None,
+    kind: Literal["policy", "predictions"] = "policy",
 ) -> dict[str, Any]:
     """What report.json holds.
 
     Args:
-        suite, policy: as asked for.
+        suite, source: as asked for.
         verdicts: of the whole run.
         seconds: wall clock of this invocation; a resumed one did not take the recorded samples again.
         settings: of the run, copied.
+        kind: what ``source`` names.
     Returns:
-        "suite", "policy", the keys of ``family_summary``, "families" (family -> summary), "seconds", "settings".
+        "suite", "policy" (or "predictions"), the keys of ``family_summary``, "families" (family -> summary),
+        "seconds", "settings".
     """
     families = sorted({verdict.family for verdict in verdicts})
     return {
         "suite": suite,
-        "policy": policy,
+        kind: source,
         **family_summary(verdicts),
         "families": {family: family_summary([v for v in verdicts if v.family == family]) for family in families},
         "seconds": round(seconds, 3),
@@ -41,12 +50,13 @@ def report_table(report: Mapping[str, Any]) -> "Table":
     columns = dict(report["families"])
     if len(columns) > 1:
         columns["all"] = report
-    title = f"{report['suite']}, policy {report['policy']}, {report['seconds']:.0f} s"
+    source = f"policy {report['policy']}" if "policy" in report else Path(report["predictions"]).name
+    title = f"{report['suite']}, {source}, {report['seconds']:.0f} s"
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for name in columns:
         table.add_column(name or "-", justify="right")
-    for label, told in _MEASURES.items():
+    for label, told in (_MEASURES | _OF_EPISODES if report["mean_turns"] else _MEASURES).items():
         table.add_row(label, *(told(column) for column in columns.values()))
     for key in sorted({key for column in columns.values() for key in _higher(column)}, key=lambda key: int(key[5:])):
         table.add_row(key, *(_number(column.get(key)) for column in columns.values()))
@@ -74,6 +84,8 @@ _MEASURES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "samples": lambda summary: str(summary["num_predictions"]),
     "infrastructure failures": lambda summary: str(summary["num_infrastructure_failures"]),
     "ungradable": lambda summary: str(summary["num_ungradable"]),
+}
+_OF_EPISODES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "format errors, of turns": lambda summary: f"{summary['format_error_rate']:.1%}",
     "turns, mean": lambda summary: f"{summary['mean_turns']:.1f}",
 }

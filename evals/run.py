@@ -19,7 +19,7 @@ from ..errors import ConfigError, TaskError
 from ..model.chat.messages import ToolSpec
 from ..model.chat.sampling import Sampling
 from .store import VerdictStore
-from .verdict import Verdict
+from .verdict import Verdict, labels_of
 
 MakeEnv = Callable[[Task], ToolEnv]
 """An environment that takes this task; it may be driven again with any task of the same family."""
@@ -140,9 +140,10 @@ class _Runner:
                 ending="ungradable",
                 detail=str(error),
                 family=task.family,
+                labels=labels_of(task),
             )
             return verdict, None
-        return Verdict.of(trajectory, job.index), trajectory
+        return Verdict.of(trajectory, job.index, labels_of(task)), trajectory
 
 
 class _Seeded:

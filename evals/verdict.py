@@ -1,10 +1,14 @@
 """A verdict: what one sample of one task came to."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..agent.trajectory import Trajectory
+from ..agent.trajectory import INFRASTRUCTURE, Trajectory
+from ..envs.task import Task
+
+LABELS = ("repo", "difficulty", "level", "subject", "platform", "mode", "operator")
+"""Keys of a task's metadata that reports break down by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +25,8 @@ class Verdict:
         num_turns, num_format_errors: of the episode.
         num_tokens: sampled tokens; None for policies of text only.
         seconds: wall clock of the episode.
+        labels: of the task, what reports break down by.
+        given_id: the id as a file of predictions writes it, where that is not ``task_id``; the row repeats it.
     """
 
     task_id: str
@@ -34,21 +40,35 @@ class Verdict:
     num_format_errors: int = 0
     num_tokens: int | None = None
     seconds: float = 0.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    given_id: str | int | None = None
 
     @property
     def key(self) -> tuple[str, int]:
         return self.task_id, self.index
 
+    @property
+    def is_infrastructure_failure(self) -> bool:
+        return self.ending in INFRASTRUCTURE
+
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        row = asdict(self)
+        given_id = row.pop("given_id")
+        if given_id not in (None, self.task_id):
+            # The row is found by the id it was asked with; ours stands beside it.
+            row |= {"task_id": given_id, "task": self.task_id}
+        return row
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Verdict":
         """Inverse of ``to_json``; unknown keys are ignored."""
-        return cls(**{key: row[key] for key in cls.__dataclass_fields__ if key in row})
+        known = {key: row[key] for key in cls.__dataclass_fields__ if key in row}
+        if "task" in row:
+            known |= {"task_id": row["task"], "given_id": row["task_id"]}
+        return cls(**known)
 
     @classmethod
-    def of(cls, trajectory: Trajectory, index: int) -> "Verdict":
+    def of(cls, trajectory: Trajectory, index: int, labels: Mapping[str, str] | None = None) -> "Verdict":
         """The verdict of an episode."""
         return cls(
             task_id=trajectory.task_id,
@@ -62,4 +82,10 @@ class Verdict:
             num_format_errors=trajectory.num_format_errors,
             num_tokens=trajectory.num_sampled if trajectory.segments else None,
             seconds=round(trajectory.timings.get("total", 0.0), 3),
+            labels=dict(labels or {}),
         )
+
+
+def labels_of(task: Task) -> dict[str, str]:
+    """What reports break a task's verdict down by."""
+    return {key: str(task.metadata[key]) for key in LABELS if task.metadata.get(key) not in (None, "")}

@@ -1,0 +1,142 @@
+"""``verigym grade``: predictions that are there already. Heavy imports wait until it runs."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..agent.options import add_sandbox_option
+
+if TYPE_CHECKING:
+    from .predictions import Job
+    from .suites.spec import Suite
+    from .verdict import Verdict
+
+
+def register(commands: Any) -> None:
+    """Add ``grade`` to the commands."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "grade",
+        help="grade predictions with a suite's grader; no model is asked",
+        description="Grade answers, programs or patches: any number of rows a task, verdicts in the order given.",
+        epilog="A DIR that exists is resumed: no prediction is graded twice.",
+    )
+    parser.add_argument("suite", metavar="SUITE", help="such as math500; an unknown word lists all")
+    add_data_options(parser)
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="FILE",
+        help='rows {"task_id", "prediction"} or {"instance_id", "model_patch"}, as JSON Lines, JSON or Parquet',
+    )
+    given.add_argument("--logs", type=Path, metavar="INDEX", help="stored logs of SWE-bench, by their index")
+    add_sandbox_option(parser)
+    parser.add_argument("--workers", type=int, metavar="N", help="gradings at once (default: the cores)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write verdicts.jsonl and report.json there")
+    parser.add_argument(
+        "--extraction",
+        choices=("strict", "lenient"),
+        default="lenient",
+        help="strict: only an answer in the form asked for (a box); lenient: the one a reader would take (default)",
+    )
+    parser.set_defaults(run=run)
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """--data and what narrows it."""
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE", help="the benchmark's file, JSON Lines, JSON or Parquet (default: the hub)"
+    )
+    parser.add_argument("--release", metavar="NAME", help="of a suite that has several (livecodebench)")
+    parser.add_argument("--since", metavar="DATE", help="first day of the problems (livecodebench)")
+    parser.add_argument("--until", metavar="DATE", help="last day of the problems (livecodebench)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Grade, print the table, and write the JSON."""
+    import sys
+    import time
+
+    from rich.console import Console
+
+    from ..errors import ConfigError, GradingError
+    from .report import build_report, report_table
+    from .store import write_json
+    from .suites.registry import suite_named
+
+    if args.workers is not None and args.workers < 1:
+        raise ConfigError(f"--workers is {args.workers}; at least 1 is needed")
+    suite = suite_named(args.suite)
+    jobs = _jobs(args, suite)
+    settings = _settings(args)
+    started = time.monotonic()
+    try:
+        verdicts = _grade(args, suite, jobs, settings)
+    except KeyboardInterrupt:
+        if args.out is not None:
+            print(f"verigym: verdicts so far are in {args.out}; the same command goes on from them", file=sys.stderr)
+        raise
+    given = str(args.predictions or args.logs)
+    seconds = time.monotonic() - started
+    report = build_report(args.suite, given, verdicts, seconds=seconds, settings=settings, kind="predictions")
+    if args.out is not None:
+        write_json(args.out / "report.json", report)
+    Console().print(report_table(report))
+    if not report["n"]:
+        raise GradingError(f"none of {len(verdicts)} predictions could be graded; the first: {verdicts[0].detail}")
+    return 0
+
+
+def _jobs(args: argparse.Namespace, suite: "Suite") -> "list[Job]":
+    """All input, read and checked before anything is written."""
+    from ..errors import ConfigError
+    from .predictions import match, read_predictions
+    from .suites.loading import load_tasks
+    from .suites.spec import LoadOptions
+
+    if suite.make_grader is None:
+        raise ConfigError(f"suite {suite.name!r} has no grader of predictions; run it with verigym eval")
+    if args.logs is not None and suite.read_logs is None:
+        raise ConfigError(f"suite {suite.name!r} takes no --logs; give --predictions FILE")
+    options = LoadOptions(release=args.release, since=args.since, until=args.until)
+    tasks = load_tasks(suite, data=args.data, options=options)
+    if args.logs is not None:
+        assert suite.read_logs is not None
+        return match(suite, tasks, suite.read_logs(args.logs))
+    return match(suite, tasks, read_predictions(args.predictions))
+
+
+def _grade(args: argparse.Namespace, suite: "Suite", jobs: "list[Job]", settings: dict[str, Any]) -> "list[Verdict]":
+    import asyncio
+    import os
+
+    from .grade import grade
+    from .live import LiveProgress
+    from .suites.spec import GradeOptions
+
+    assert suite.make_grader is not None
+    workers = args.workers or os.cpu_count() or 1
+    options = GradeOptions(sandbox=args.sandbox, workers=workers, lenient=args.extraction == "lenient")
+    grader = suite.make_grader(options)
+    with LiveProgress("grading", len(jobs)) as progress:
+        work = grade(jobs, grader, workers=workers, out=args.out, settings=settings, told=progress.told)
+        return asyncio.run(work)
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What makes two runs the same run."""
+    import hashlib
+
+    def digest(path: Path | None) -> str | None:
+        return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+
+    return {
+        "suite": args.suite,
+        "data_sha256": digest(args.data),
+        "predictions_sha256": digest(args.predictions or args.logs),
+        "release": args.release,
+        "since": args.since,
+        "until": args.until,
+        "sandbox": args.sandbox,
+        "extraction": args.extraction,
+    }

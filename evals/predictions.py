@@ -1,0 +1,97 @@
+"""Files of predictions: ``{"task_id", "prediction"}`` or SWE-bench's ``{"instance_id", "model_patch"}``."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..envs.datasets.files import SourceRow, read_rows
+from ..envs.task import Task
+from ..errors import TaskError
+from .suites.spec import Prediction, Suite
+
+FORMS = (("task_id", "prediction"), ("instance_id", "model_patch"))
+"""(id, text) of a row; further keys are kept and ignored here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A prediction and its task.
+
+    Attributes:
+        index: which of the task's predictions, from 0, in the file's order.
+    """
+
+    task: Task
+    prediction: Prediction
+    index: int
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.task.id, self.index
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Predictions of a JSON Lines, JSON or Parquet file, in its order.
+
+    Raises:
+        TaskError: the file is missing, broken or empty; a row has neither form, or another than those before it.
+    """
+    rows = list(read_rows(path))
+    if not rows:
+        raise TaskError(f"{path} holds no prediction; a row is {_told(FORMS[0])} or {_told(FORMS[1])}")
+    form = _form_of(rows[0])
+    for row in rows:
+        if _form_of(row) != form:
+            raise TaskError(f"{row.where}: has {_told(_form_of(row))}, the rows before it {_told(form)}; use one form")
+    return [_prediction(row, form) for row in rows]
+
+
+def match(suite: Suite, tasks: Sequence[Task], predictions: Sequence[Prediction]) -> list[Job]:
+    """Find the task of each prediction.
+
+    Raises:
+        TaskError: a prediction is for no task of the suite (the message has its row and the nearest id).
+    """
+    by_id = {task.id: task for task in tasks}
+    counts: dict[str, int] = {}
+    jobs, unknown = [], []
+    for prediction in predictions:
+        task_id = suite.resolve(prediction)
+        if task_id not in by_id:
+            unknown.append((prediction, task_id))
+            continue
+        jobs.append(Job(task=by_id[task_id], prediction=prediction, index=counts.get(task_id, 0)))
+        counts[task_id] = counts.get(task_id, 0) + 1
+    if unknown:
+        prediction, task_id = unknown[0]
+        near = difflib.get_close_matches(task_id[:200], by_id, n=1, cutoff=0.6)
+        hint = f", the nearest is {near[0]!r}" if near else f", which has ids such as {tasks[0].id!r}"
+        more = f" ({len(unknown)} such rows)" if len(unknown) > 1 else ""
+        raise TaskError(
+            f"{prediction.where}: no task {task_id!r} in the data{hint}{more}; give the file the predictions are for"
+        )
+    return jobs
+
+
+def _form_of(row: SourceRow) -> tuple[str, str]:
+    for form in FORMS:
+        if all(key in row.value for key in form):
+            return form
+    keys = ", ".join(sorted(map(str, row.value))) or "no key"
+    raise TaskError(f"{row.where}: a prediction has {_told(FORMS[0])} or {_told(FORMS[1])}; this row has {keys}")
+
+
+def _prediction(row: SourceRow, form: tuple[str, str]) -> Prediction:
+    given_id, text = row.value[form[0]], row.value[form[1]]
+    if isinstance(given_id, bool) or not isinstance(given_id, str | int):
+        raise TaskError(f"{row.where}: {form[0]} is {given_id!r}; text or an integer is expected")
+    if text is not None and not isinstance(text, str):
+        raise TaskError(f"{row.where}: {form[1]} is a {type(text).__name__}; text, or null for none, is expected")
+    fields: dict[str, Any] = dict(row.value)
+    return Prediction(where=row.where, task_id=str(given_id), given_id=given_id, text=text or "", fields=fields)
+
+
+def _told(form: tuple[str, str]) -> str:
+    return f'{{"{form[0]}", "{form[1]}"}}'

@@ -1,0 +1,1 @@
+"""Suites, a file each: what a benchmark's rows mean, how a policy is asked, how a prediction is graded."""

@@ -1,0 +1,151 @@
+"""What a suite is made of."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ...agent.loop import Budget
+from ...envs.datasets.files import SourceRow
+from ...envs.task import Task
+from ...model.chat.sampling import Sampling
+from ...rewards.score import Score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """What may narrow or help the reading of a benchmark's rows.
+
+    Attributes:
+        folder: of the file the rows are from; None where they are from the hub.
+        release: of a benchmark that has several, such as "release_v5".
+        since, until: first and last day, ISO dates, of a benchmark whose problems have one.
+    """
+
+    folder: Path | None = None
+    release: str | None = None
+    since: str | None = None
+    until: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """One row of a file of predictions.
+
+    Attributes:
+        where: for messages, such as "predictions.jsonl, line 3".
+        task_id: of the task it is for, as text.
+        given_id: as the row writes it; verdicts repeat it.
+        text: the response, program or patch; "" where the row has null.
+        fields: the whole row.
+    """
+
+    where: str
+    task_id: str
+    given_id: Any
+    text: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradeOptions:
+    """How predictions are graded.
+
+    Attributes:
+        sandbox: where programs run: "auto", "docker", "local", "unsafe".
+        workers: most predictions at once.
+        lenient: accept an answer that is not stated in the form asked for, where a reader would take it.
+    """
+
+    sandbox: str = "auto"
+    workers: int = 2
+    lenient: bool = True
+
+
+class Grader(Protocol):
+    """Grades predictions of one suite, any number at once on one event loop."""
+
+    async def grade(self, task: Task, prediction: Prediction) -> Score:
+        """The score of one prediction.
+
+        Raises:
+            TaskError: the task has nothing to grade by: the verdict is null, "ungradable".
+            SandboxError, GradingError: the infrastructure failed; it is tried again.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Free what it holds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """Published settings of an evaluation.
+
+    Attributes:
+        sampling: of every turn.
+        budget: of every episode.
+        samples: episodes of each task.
+        sources: setting -> where it is published; what is not published says so.
+    """
+
+    sampling: Sampling
+    budget: Budget
+    samples: int = 1
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubSource:
+    """Where the hub has the benchmark.
+
+    Attributes:
+        dataset, config, split, revision: as ``datasets.load_dataset`` takes them.
+        data_files: names of files in the dataset's repository, for those that come with a loading script;
+            a function of the options where a release decides.
+        file_format: of those files, such as "json".
+    """
+
+    dataset: str
+    split: str
+    config: str | None = None
+    revision: str | None = None
+    data_files: Callable[[LoadOptions], Sequence[str]] | None = None
+    file_format: str = "json"
+
+
+def _own_id(prediction: Prediction) -> str:
+    return prediction.task_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """A benchmark. A module of this folder that has ``SUITES = (Suite(...), ...)`` is found by itself.
+
+    Attributes:
+        name: the word of the command line.
+        about: one line: what a row of its file is.
+        env_ids: family -> environment id, for ``verigym eval``.
+        tasks_of: rows -> tasks, in the rows' order. A row without what grading needs gives a task all the same (its
+            grader raises TaskError); a row that is none of this benchmark's raises TaskError.
+        make_grader: the grader; None where predictions cannot be graded.
+        resolve: the id of the task that a prediction is for.
+        read_logs: predictions of an index of stored logs (``--logs``); None where the suite has none.
+        env_kwargs: arguments the environments are made with.
+        hub: where the hub has it; None where only --data does.
+        preset: published settings; None where there are none.
+        takes: which of "release", "since", "until" it understands.
+    """
+
+    name: str
+    about: str
+    env_ids: Mapping[str, str]
+    tasks_of: Callable[[Sequence[SourceRow], LoadOptions], list[Task]]
+    make_grader: Callable[[GradeOptions], Grader] | None = None
+    resolve: Callable[[Prediction], str] = _own_id
+    read_logs: Callable[[Path], list[Prediction]] | None = None
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    hub: HubSource | None = None
+    preset: Preset | None = None
+    takes: frozenset[str] = frozenset()

@@ -1,0 +1,79 @@
+"""Suites of task rows: what ``Task.to_json`` wrote, and SWE-bench rows with an archive."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...envs.background import call
+from ...envs.core import ToolEnv
+from ...envs.datasets.files import SourceRow
+from ...envs.opening import open_env
+from ...envs.task import Task
+from ...errors import TaskError
+from ...rewards.score import Score
+from .spec import GradeOptions, LoadOptions, Prediction, Suite
+
+FAMILY_ENVS = {"swe": "verigym/SWE-v0", "code": "verigym/Code-v0", "math": "verigym/Math-v0"}
+
+
+def tasks_of_rows(rows: Sequence[SourceRow], options: LoadOptions) -> list[Task]:
+    """Tasks as written by ``Task.to_json``, or of SWE-bench rows (they have an ``instance_id``)."""
+    tasks = []
+    for row in rows:
+        try:
+            tasks.append(_task_of(row, options))
+        except TaskError as error:
+            raise TaskError(f"{row.where}: {error}") from None
+    return tasks
+
+
+def _task_of(row: SourceRow, options: LoadOptions) -> Task:
+    if "instance_id" not in row.value:
+        return Task.from_json(row.value)
+    from ...envs.datasets.swe import task_of
+
+    return task_of(dict(row.value), folder=options.folder or Path())
+
+
+class RowGrader:
+    """Grades a text as the environment of its task would grade a final message, and a patch from base alone."""
+
+    def __init__(self, options: GradeOptions) -> None:
+        self._options = options
+        self._envs: dict[str, ToolEnv] = {}
+
+    async def grade(self, task: Task, prediction: Prediction) -> Score:
+        if task.family == "swe":
+            from ...envs.grading import grade_patch
+            from ...envs.sandbox.choose import make_backend
+
+            score, _ = await grade_patch(make_backend(self._options.sandbox), task, prediction.text)
+            return score
+        if task.family not in self._envs:
+            if task.family not in FAMILY_ENVS:
+                raise TaskError(f"no environment grades the family {task.family!r}")
+            offered: dict[str, Any] = {"sandbox": self._options.sandbox, "lenient": self._options.lenient}
+            self._envs[task.family] = open_env(FAMILY_ENVS[task.family], offered)
+        env = self._envs[task.family]
+        await call(env.check, task)
+        return await call(env.score, task, prediction.text)
+
+    async def aclose(self) -> None:
+        """Sandboxes end with each grading."""
+
+
+def _suite(name: str, about: str, families: Sequence[str]) -> Suite:
+    env_ids = {family: FAMILY_ENVS[family] for family in families}
+    return Suite(name=name, about=about, env_ids=env_ids, tasks_of=tasks_of_rows, make_grader=RowGrader)
+
+
+SUITES = (
+    _suite("swe", "SWE-bench rows, or task rows of the family swe, as JSON Lines", ["swe"]),
+    _suite("code", "task rows of the family code, as JSON Lines", ["code"]),
+    _suite("math", "task rows of the family math, as JSON Lines", ["math"]),
+    _suite(
+        "tasks",
+        "task rows of any of these families, each in its own environment, as JSON Lines",
+        ["swe", "code", "math"],
+    ),
+)
