@@ -1,27 +1,27 @@
-"""Checkpoints in Hugging Face's format: config.json, safetensors, tokenizer files."""
+"""Checkpoints of a whole decoder: config, weights, tokenizer. ``model.weights`` has the formats."""
 
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError
 from .config import DecoderConfig
 from .decoder import Decoder
 from .tokenizer import Tokenizer
+from .weights.folders import existing, written_whole
+from .weights.names import stacks
+from .weights.sources import Source, load_config, open_source, read_part
+from .weights.writers import SHARD_BYTES, Weight, write_safetensors
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+__all__ = ["from_hf_state", "load_checkpoint", "load_config", "load_weights", "save_checkpoint", "to_hf_state"]
 
 
-def save_checkpoint(path: Path | str, decoder: Decoder, tokenizer: Tokenizer) -> None:
+def save_checkpoint(
+    path: Path | str, decoder: Decoder, tokenizer: Tokenizer, *, shard_bytes: int = SHARD_BYTES
+) -> None:
     """Write a checkpoint that ``load_checkpoint`` and transformers' AutoModelForCausalLM read.
 
     It is written beside ``path``, flushed to the disk, and then takes the place of what was there.
@@ -29,44 +29,37 @@ def save_checkpoint(path: Path | str, decoder: Decoder, tokenizer: Tokenizer) ->
     Raises:
         CheckpointError: it could not be written; what was at ``path`` before is whole.
     """
-    target = Path(path)
     if tokenizer.vocab_size > decoder.config.vocab_size:
         raise CheckpointError(
             f"the tokenizer has {tokenizer.vocab_size} ids but the decoder {decoder.config.vocab_size}; "
             "build the decoder with vocab_size of the tokenizer"
         )
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file(to_hf_state(decoder), partial / WEIGHTS, metadata={"format": "pt"})
-        config = decoder.config.to_hf_dict() | {"dtype": str(decoder.embed.weight.dtype).removeprefix("torch.")}
+    config = decoder.config.to_hf_dict() | {"dtype": str(decoder.embed.weight.dtype).removeprefix("torch.")}
+    with written_whole(Path(path)) as partial:
+        weights = [
+            # clone: a file of safetensors takes no two weights from one storage
+            Weight(name=name, shape=tuple(view.shape), dtype=view.dtype, make=lambda view=view: view.detach().clone())
+            for name, view in _hf_views(decoder).items()
+        ]
+        write_safetensors(partial, weights, shard_bytes=shard_bytes)
         (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         tokenizer.save(partial)
-        for file in (*partial.iterdir(), partial):
-            _flush(file)
-        _swap(partial, target)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise CheckpointError(
-            f"the checkpoint {target} could not be written ({error}); the one before, if any, is whole. "
-            "Free some space or give another --out, then resume"
-        ) from error
 
 
 def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> tuple[Decoder, Tokenizer]:
-    """Read a checkpoint of this package or of transformers.
+    """Read a checkpoint of this package, of transformers, or of Meta's release.
 
     Raises:
         CheckpointError: something is missing, of another shape, or not finite; it names the first.
     """
-    folder = _existing(Path(path))
-    config = load_config(folder)
-    state = _checked_state(folder, config)
+    folder = existing(Path(path))
+    config, source = open_source(folder)
+    tokenizer = Tokenizer.load(folder)  # before the weights: they take longest
+    state = _state(config, source)
     with torch.device("meta"):
         decoder = Decoder(config)
     decoder.load_state_dict(state, assign=True)
-    return decoder.to(device), Tokenizer.load(folder)
+    return decoder.to(device), tokenizer
 
 
 def load_weights(path: Path | str, decoder: Decoder) -> None:
@@ -75,131 +68,41 @@ def load_weights(path: Path | str, decoder: Decoder) -> None:
     Raises:
         CheckpointError: as ``load_checkpoint``; also a checkpoint of another shape.
     """
-    folder = _existing(Path(path))
-    mismatch = decoder.config.first_mismatch(load_config(folder))
+    folder = existing(Path(path))
+    check_shape(folder, decoder.config)
+    decoder.load_state_dict(_state(*open_source(folder)))
+
+
+def check_shape(folder: Path, config: DecoderConfig) -> None:
+    """Raises CheckpointError that names the first field in which the checkpoint's shape is not ``config``'s."""
+    mismatch = config.first_mismatch(load_config(folder))
     if mismatch is not None:
         raise CheckpointError(f"the checkpoint {folder} is of another shape: {mismatch}; build the decoder from it")
-    decoder.load_state_dict(_checked_state(folder, decoder.config))
-
-
-def load_config(path: Path | str) -> DecoderConfig:
-    """Read config.json of a checkpoint's folder. Raises CheckpointError."""
-    file = Path(path) / "config.json"
-    if not file.is_file():
-        raise CheckpointError(f"there is no checkpoint at {path} (no config.json); check the path")
-    try:
-        return DecoderConfig.from_hf_dict(json.loads(file.read_text(encoding="utf-8")))
-    except ConfigError as error:
-        raise CheckpointError(f"the checkpoint {path} cannot be loaded: {error}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{file} is not JSON ({error}); copy the checkpoint anew") from error
 
 
 def to_hf_state(decoder: Decoder) -> dict[str, Tensor]:
     """Weights by Hugging Face's names, as contiguous copies."""
-    state = decoder.state_dict()
-    out = {}
-    for ours, theirs, rows in _names(decoder.config):
-        for name, part in zip(theirs, state[ours].split(rows), strict=True):
-            out[name] = part.detach().clone().contiguous()
-    return out
+    return {name: view.detach().clone().contiguous() for name, view in _hf_views(decoder).items()}
 
 
 def from_hf_state(config: DecoderConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The decoder's state dict from weights by Hugging Face's names."""
-    return {ours: torch.cat([tensors[name] for name in theirs]) for ours, theirs, _ in _names(config)}
+    return {ours: torch.cat([tensors[part.hf] for part in stacked]) for ours, stacked in stacks(config)}
 
 
-def _names(config: DecoderConfig) -> Iterator[tuple[str, list[str], list[int]]]:
-    """(our name, Hugging Face's names, rows of each): ours stacks theirs."""
-    width, kv_rows = config.hidden_size, config.num_kv_heads * config.head_dim
-    yield "embed.weight", ["model.embed_tokens.weight"], [config.vocab_size]
-    for i in range(config.num_layers):
-        ours, theirs = f"layers.{i}", f"model.layers.{i}"
-        qkv = [f"{theirs}.self_attn.{x}_proj.weight" for x in "qkv"]
-        yield f"{ours}.attention_norm.weight", [f"{theirs}.input_layernorm.weight"], [width]
-        yield f"{ours}.attention.qkv.weight", qkv, [config.num_heads * config.head_dim, kv_rows, kv_rows]
-        yield f"{ours}.attention.out.weight", [f"{theirs}.self_attn.o_proj.weight"], [width]
-        yield f"{ours}.mlp_norm.weight", [f"{theirs}.post_attention_layernorm.weight"], [width]
-        gate_up = [f"{theirs}.mlp.{x}_proj.weight" for x in ("gate", "up")]
-        yield f"{ours}.mlp.gate_up.weight", gate_up, [config.intermediate_size] * 2
-        yield f"{ours}.mlp.down.weight", [f"{theirs}.mlp.down_proj.weight"], [width]
-    yield "norm.weight", ["model.norm.weight"], [width]
-    yield "head.weight", ["lm_head.weight"], [config.vocab_size]
+def _hf_views(decoder: Decoder) -> dict[str, Tensor]:
+    state = decoder.state_dict()
+    return {
+        part.hf: view
+        for ours, stacked in stacks(decoder.config)
+        for part, view in zip(stacked, state[ours].split([part.shape[0] for part in stacked]), strict=True)
+    }
 
 
-def _expected_shapes(config: DecoderConfig) -> dict[str, list[int]]:
-    with torch.device("meta"):
-        ours_state = Decoder(config).state_dict()
-    shapes = {}
-    for ours, theirs, rows in _names(config):
-        for name, count in zip(theirs, rows, strict=True):
-            shapes[name] = [count, *ours_state[ours].shape[1:]]
-    return shapes
-
-
-def _checked_state(folder: Path, config: DecoderConfig) -> dict[str, Tensor]:
-    """All weights, checked against the shape ``config`` asks for."""
-    expected = _expected_shapes(config)
-    tensors: dict[str, Tensor] = {}
-    for file in _weight_files(folder):
-        try:
-            with safe_open(file, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118 (safe_open is no mapping)
-                    tensors[name] = _checked(file, name, opened, expected)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{file} cannot be read ({error}); copy the checkpoint anew") from error
-    missing = [name for name in expected if name not in tensors]
-    if missing:
-        raise CheckpointError(f"{folder} lacks the tensor {missing[0]} ({len(missing)} in all); copy it anew")
-    return from_hf_state(config, tensors)
-
-
-def _checked(file: Path, name: str, opened: Any, expected: Mapping[str, list[int]]) -> Tensor:
-    if name not in expected:
-        raise CheckpointError(f"{file} holds {name}, which config.json has no place for; check num_hidden_layers")
-    shape = opened.get_slice(name).get_shape()
-    if shape != expected[name]:
-        raise CheckpointError(f"{file}: {name} has shape {shape}, but config.json asks for {expected[name]}")
-    tensor = opened.get_tensor(name)
-    if not bool(tensor.isfinite().all()):
-        raise CheckpointError(f"{file}: {name} holds NaN or infinity; take an earlier checkpoint")
-    return tensor
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    if (folder / INDEX).is_file():
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        return sorted({folder / name for name in index["weight_map"].values()})
-    if not (folder / WEIGHTS).is_file():
-        raise CheckpointError(f"there is no {WEIGHTS} in {folder}; copy the checkpoint anew")
-    return [folder / WEIGHTS]
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _aside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.previous")
-
-
-def _swap(partial: Path, target: Path) -> None:
-    # A folder cannot be renamed over another. A crash between the two renames leaves the old one aside, where
-    # _existing finds it.
-    aside = _aside(target)
-    if target.exists():
-        shutil.rmtree(aside, ignore_errors=True)
-        target.rename(aside)
-    partial.rename(target)
-    _flush(target.parent)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _existing(path: Path) -> Path:
-    aside = _aside(path)
-    return aside if aside.exists() and not path.exists() else path
+def _state(config: DecoderConfig, source: Source) -> dict[str, Tensor]:
+    """All weights in our stacks, checked; each stack's parts are freed before the next is read."""
+    state = {}
+    for ours, stacked in stacks(config):
+        found = [read_part(source, part, config.head_dim) for part in stacked]
+        state[ours] = torch.cat(found) if len(found) > 1 else found[0]
+    return state

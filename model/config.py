@@ -148,12 +148,16 @@ class DecoderConfig:
             rope_theta=theta,
             rope_scaling=scaling,
             bos_token_id=int(row.get("bos_token_id", 128000)),
-            eos_token_ids=tuple(eos) if isinstance(eos, list) else (int(eos),) if eos is not None else _CWM_EOS,
+            eos_token_ids=tuple(eos)
+            if isinstance(eos, list)
+            else (int(eos),)
+            if eos is not None
+            else CWM_EOS_TOKEN_IDS,
             pad_token_id=row.get("pad_token_id"),
         )
 
 
-_CWM_EOS = (128001, 128008, 128009)
+CWM_EOS_TOKEN_IDS = (128001, 128008, 128009)  # end of text, of a message, of a turn
 _HF_NAMES = {
     "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
@@ -187,24 +191,28 @@ def cwm_layer_types(num_layers: int) -> tuple[LayerType, ...]:
     return (*_hf_default_layer_types(num_layers)[:-1], "full_attention")
 
 
-PRESETS: dict[str, DecoderConfig] = {
-    "cwm-32b": DecoderConfig(
-        vocab_size=128_256,
-        hidden_size=6144,
-        intermediate_size=21_504,
-        num_layers=64,
-        num_heads=48,
-        num_kv_heads=8,
-        head_dim=128,
-        layer_types=cwm_layer_types(64),
-        sliding_window=8192,
-        max_position_embeddings=131_072,
-        rope_scaling=RopeScaling(
-            factor=16.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192
-        ),
-        bos_token_id=128_000,
-        eos_token_ids=_CWM_EOS,
+_CWM_32B = DecoderConfig(
+    vocab_size=128_256,
+    hidden_size=6144,
+    intermediate_size=21_504,
+    num_layers=64,
+    num_heads=48,
+    num_kv_heads=8,
+    head_dim=128,
+    layer_types=cwm_layer_types(64),
+    sliding_window=8192,
+    max_position_embeddings=131_072,
+    rope_scaling=RopeScaling(
+        factor=16.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192
     ),
+    bos_token_id=128_000,
+    eos_token_ids=CWM_EOS_TOKEN_IDS,
+)
+
+PRESETS: dict[str, DecoderConfig] = {
+    "cwm-32b": _CWM_32B,
+    # Full width and few layers: what one machine can measure of the full model.
+    "cwm-32b-slice": replace(_CWM_32B, num_layers=4, layer_types=cwm_layer_types(4)),
     "cwm-tiny": DecoderConfig(
         vocab_size=1024,
         hidden_size=128,

@@ -9,6 +9,9 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from ..errors import CheckpointError, ConfigError
+from .tiktoken import read_tiktoken
+
+TIKTOKEN_FILE = "tokenizer.model"
 
 # The order gives the ids of a trained tokenizer: 0, 1, 2, ... (DecoderConfig's "cwm-tiny" relies on the first seven).
 RESERVED_TOKENS = (
@@ -51,10 +54,9 @@ class Tokenizer:
         description = json.loads(core.to_str())
         for token in description["added_tokens"]:
             token["special"] = True
-        self._core = tokenizers.Tokenizer.from_str(json.dumps(description))
-        self._core.encode_special_tokens = True
-        self._core.no_padding()
-        self._core.no_truncation()
+        self._description = json.dumps(description)
+        self._core = self._encoder(reserved_as_text=True)
+        self._reserving: tokenizers.Tokenizer | None = None
         self._file = core.to_str(pretty=True)
         self._config = dict(config) if config is not None else _hf_config()
         self._reserved = {token["content"]: int(token["id"]) for token in description["added_tokens"]}
@@ -69,12 +71,27 @@ class Tokenizer:
         """Ids of all reserved tokens by spelling."""
         return self._reserved
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of plain text. Reserved tokens spelled out in it are encoded as text; lone surrogates, which UTF-8
-        cannot hold, become "?"."""
+    def encode(self, text: str, *, allow_reserved: bool = False) -> list[int]:
+        """Ids of text; lone surrogates, which UTF-8 cannot hold, become "?".
+
+        Args:
+            allow_reserved: whether a reserved token spelled out in the text becomes that token; otherwise, and for
+                every text that a user or a tool wrote, it is encoded as the text it is.
+        """
         if not text.isascii():
             text = text.encode("utf-8", "replace").decode("utf-8")
-        return self._core.encode(text, add_special_tokens=False).ids
+        if not allow_reserved:
+            return self._core.encode(text, add_special_tokens=False).ids
+        if self._reserving is None:
+            self._reserving = self._encoder(reserved_as_text=False)
+        return self._reserving.encode(text, add_special_tokens=False).ids
+
+    def _encoder(self, *, reserved_as_text: bool) -> tokenizers.Tokenizer:
+        core = tokenizers.Tokenizer.from_str(self._description)
+        core.encode_special_tokens = reserved_as_text
+        core.no_padding()
+        core.no_truncation()
+        return core
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of ids, reserved tokens spelled out; invalid UTF-8 becomes U+FFFD."""
@@ -101,12 +118,14 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> "Tokenizer":
-        """Read Hugging Face's files from the folder ``path``, this package's or CWM's own.
+        """Read the tokenizer in the folder ``path``: Hugging Face's tokenizer.json, or else Meta's tokenizer.model.
 
         Raises:
-            CheckpointError: tokenizer.json is missing or cannot be read.
+            CheckpointError: neither is there, or it cannot be read.
         """
         file = Path(path) / "tokenizer.json"
+        if not file.is_file() and (Path(path) / TIKTOKEN_FILE).is_file():
+            return cls(read_tiktoken(Path(path) / TIKTOKEN_FILE))
         if not file.is_file():
             raise CheckpointError(f"there is no tokenizer at {file}; take the one that came with the checkpoint")
         try:

@@ -67,7 +67,7 @@ def test_a_missing_field_and_an_unknown_preset_are_named() -> None:
     del row["head_dim"]
     with pytest.raises(ConfigError, match="'head_dim'"):
         DecoderConfig.from_hf_dict(row)
-    with pytest.raises(ConfigError, match="'cwm-huge'; presets are cwm-32b, cwm-tiny"):
+    with pytest.raises(ConfigError, match="'cwm-huge'; presets are cwm-32b, cwm-32b-slice, cwm-tiny"):
         preset("cwm-huge")
 
 

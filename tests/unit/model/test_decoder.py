@@ -22,6 +22,12 @@ def test_the_32b_preset_has_the_published_parameters() -> None:
     assert globals_ == [*range(0, 64, 4), 63]
 
 
+def test_the_slice_is_full_width_with_both_kinds_of_layers() -> None:
+    config, whole = preset("cwm-32b-slice"), preset("cwm-32b")
+    assert config.layer_types == ("full_attention", "sliding_attention", "sliding_attention", "full_attention")
+    assert (config.hidden_size, config.intermediate_size) == (whole.hidden_size, whole.intermediate_size)
+
+
 def test_the_tiny_preset_is_a_small_cwm() -> None:
     decoder = Decoder(preset("cwm-tiny"))
     assert 1_000_000 <= sum(parameter.numel() for parameter in decoder.parameters()) <= 3_000_000

@@ -1,0 +1,211 @@
+"""Checkpoints on disk, one weight at a time: Hugging Face's safetensors and torch's distributed format (DCP)."""
+
+import json
+import pickle
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+from ...errors import CheckpointError, ConfigError
+from ..config import DecoderConfig
+from .meta_config import config_from_meta
+from .names import Naming, Part, deinterleave, parts
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+DCP_PREFIX = "model."  # both Meta's files and ours hold {"model": {name: weight}}
+Block = tuple[slice, ...]
+
+
+class Source(Protocol):
+    """The weights of a checkpoint.
+
+    Attributes:
+        folder: where it lies.
+        naming: whose names it has.
+        shapes: of every weight, by name.
+        dtypes: of every weight, by name.
+    """
+
+    folder: Path
+    naming: Naming
+    shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, torch.dtype]
+
+    def read(self, name: str, block: Block | None = None) -> Tensor:
+        """One weight, or a block of its rows and columns. Raises CheckpointError where it cannot be read."""
+        ...
+
+
+def open_source(path: Path | str) -> tuple[DecoderConfig, Source]:
+    """Open a checkpoint and compare its names and shapes with its configuration; no weight is read yet.
+
+    Raises:
+        CheckpointError: nothing there, files missing or cut, a weight missing, too many, or of another shape.
+    """
+    folder = Path(path)
+    config = load_config(folder)
+    source: Source = DCPSource(folder) if (folder / ".metadata").is_file() else HFSource(folder)
+    _compare(source, config)
+    return config, source
+
+
+def load_config(path: Path | str) -> DecoderConfig:
+    """Read the configuration of a checkpoint: config.json, or Meta's params.json. Raises CheckpointError."""
+    folder = Path(path)
+    file, read = folder / "config.json", DecoderConfig.from_hf_dict
+    if not file.is_file() and (folder / "params.json").is_file():
+        file, read = folder / "params.json", config_from_meta
+    if not file.is_file():
+        raise CheckpointError(f"there is no checkpoint at {path} (no config.json); check the path")
+    try:
+        return read(json.loads(file.read_text(encoding="utf-8")))
+    except ConfigError as error:
+        raise CheckpointError(f"the checkpoint {path} cannot be loaded: {error}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{file} is not JSON ({error}); copy the checkpoint anew") from error
+
+
+def read_part(source: Source, part: Part, head_dim: int, block: Block | None = None) -> Tensor:
+    """One weight in Hugging Face's order of rows, or a block of it; rows of an interleaved one must be whole heads.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds NaN or infinity.
+    """
+    name = part.name(source.naming)
+    weight = source.read(name, block)
+    if not bool(weight.isfinite().all()):
+        raise CheckpointError(f"{source.folder}: {name} holds NaN or infinity; take an earlier checkpoint")
+    return deinterleave(weight, head_dim) if source.naming == "meta" and part.interleaved else weight
+
+
+class HFSource:
+    """A folder of safetensors files."""
+
+    naming: Naming = "hf"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._file_of: dict[str, Path] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, torch.dtype] = {}
+        for file in _weight_files(folder):
+            # Opening checks that the file is as long as its header says: a cut shard shows before any is read.
+            with _opened(file) as opened:
+                for name in opened.keys():  # noqa: SIM118 (safe_open is no mapping)
+                    part = opened.get_slice(name)
+                    self._file_of[name] = file
+                    self.shapes[name] = tuple(part.get_shape())
+                    self.dtypes[name] = _DTYPES.get(part.get_dtype(), torch.float32)
+
+    def read(self, name: str, block: Block | None = None) -> Tensor:
+        with _opened(self._file_of[name]) as opened:
+            return opened.get_tensor(name) if block is None else opened.get_slice(name)[block]
+
+
+class DCPSource:
+    """A folder of torch's distributed checkpoint format, Meta's or ours."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            metadata = dcp.FileSystemReader(folder).read_metadata()
+        except (OSError, pickle.UnpicklingError, EOFError, ValueError, AttributeError) as error:
+            raise CheckpointError(
+                f"{folder / '.metadata'} cannot be read ({error}); copy the checkpoint anew"
+            ) from error
+        kept = {
+            name.removeprefix(DCP_PREFIX): value
+            for name, value in metadata.state_dict_metadata.items()
+            if name.startswith(DCP_PREFIX) and isinstance(value, TensorStorageMetadata)
+        }
+        self._check_files(metadata)
+        self.shapes = {name: tuple(value.size) for name, value in kept.items()}
+        self.dtypes = {name: value.properties.dtype for name, value in kept.items()}
+        self.naming: Naming = "meta" if "tok_embeddings.weight" in kept else "hf"
+
+    def read(self, name: str, block: Block | None = None) -> Tensor:
+        state: dict[str, Any] = {DCP_PREFIX + name: torch.empty(self.shapes[name], dtype=self.dtypes[name])}
+        try:
+            with one_process():
+                dcp.load(state, storage_reader=dcp.FileSystemReader(self.folder), no_dist=True)
+        except (OSError, RuntimeError, CheckpointException) as error:
+            raise CheckpointError(
+                f"{self.folder}: {name} cannot be read ({error}); copy the checkpoint anew"
+            ) from error
+        weight = state[DCP_PREFIX + name]
+        return weight if block is None else weight[block].clone()
+
+    def _check_files(self, metadata: Any) -> None:
+        """Every stored piece lies within its file; a cut file shows before any is read."""
+        ends: dict[str, int] = {}
+        for info in (metadata.storage_data or {}).values():
+            ends[info.relative_path] = max(ends.get(info.relative_path, 0), info.offset + info.length)
+        for name, end in ends.items():
+            file = self.folder / name
+            size = file.stat().st_size if file.is_file() else -1
+            if size < end:
+                state = "is missing" if size < 0 else f"has {size} bytes of {end}"
+                raise CheckpointError(f"{file} cannot be read (it {state}); copy the checkpoint anew")
+
+
+def _compare(source: Source, config: DecoderConfig) -> None:
+    expected = {part.name(source.naming): part.shape for part in parts(config)}
+    for name, shape in source.shapes.items():
+        if name not in expected:
+            raise CheckpointError(
+                f"{source.folder} holds {name}, which config.json has no place for; check num_hidden_layers"
+            )
+        if shape != expected[name]:
+            raise CheckpointError(
+                f"{source.folder}: {name} has shape {list(shape)}, but config.json asks for {list(expected[name])}"
+            )
+    missing = [name for name in expected if name not in source.shapes]
+    if missing:
+        raise CheckpointError(f"{source.folder} lacks the tensor {missing[0]} ({len(missing)} in all); copy it anew")
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / INDEX).is_file():
+        try:
+            names = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+        except (ValueError, KeyError, AttributeError) as error:
+            raise CheckpointError(f"{folder / INDEX} is no index of weights ({error}); copy it anew") from error
+        return sorted({folder / name for name in names})
+    if not (folder / WEIGHTS).is_file():
+        raise CheckpointError(f"there is no {WEIGHTS} in {folder}; copy the checkpoint anew")
+    return [folder / WEIGHTS]
+
+
+@contextmanager
+def one_process() -> Iterator[None]:
+    """Torch warns on every distributed checkpoint of one process that it is one process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+        yield
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            yield opened
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file} cannot be read ({error}); copy the checkpoint anew") from error
+
+
+_DTYPES = {
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
