@@ -5,7 +5,8 @@ from typing import Any
 
 from ..errors import TaskError
 from ..model.chat.messages import Message
-from ..rewards.math import Verify, grade_math
+from ..rewards.math import grade_math
+from ..rewards.math_rules import Verify
 from ..rewards.score import Score
 from .code import describe_run
 from .core import ToolEnv

@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verigym.rewards.math import equal_by_text, extract_answer, grade_math, to_latex
+from verigym.rewards.answers import extract_answer
+from verigym.rewards.math import grade_math
+from verigym.rewards.math_rules import decide
+from verigym.rewards.math_text import to_latex
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 
@@ -29,14 +32,31 @@ def never(answer: str, gold: str) -> bool:
         ("\\boxed{1}</think> I don't know", None),
         ("<think> it is \\boxed{1}", None),
         ("The answer is 9.", "9"),
-        ("The answer is $\\frac{1}{2}$.", "\\frac{1}{2}"),
+        ("The answer is $\\frac{1}{2}$.", "$\\frac{1}{2}$"),
+        ("The final answer is: $\\frac{1}{2}$. I hope it is correct.", "$\\frac{1}{2}$"),
+        ("The answer is 5. Let me check: 5 + 3 = 8.", "5"),
+        ("The answer is 5, not 6.", "5"),
+        ("The answer is 5 or 6", "5 or 6"),
+        ("The answer is $5 or $6.", "$5 or $6"),
+        ("The answer is Evelyn.", "Evelyn"),
+        ("Final answer: (C) 25", "C"),
+        ("**Final Answer**\n\n$\\frac{1}{2}$", "$\\frac{1}{2}$"),
+        ("**Answer:** \\(5\\)", "\\(5\\)"),
+        ("one costs $5 and one $6, so $11 in total", "11"),
+        ("The midpoint of it is **(-1, 6)**.", "(-1, 6)"),
+        ("So we get that \\[x = \\frac{3}{4}\\]", "x = \\frac{3}{4}"),
+        ("\\boxed{5} or \\boxed{6}", "5 or 6"),
+        ("\\boxed{5}; now put it in \\boxed{}", "5"),
+        ("\\boxed{}", None),
+        ("\\boxed{\\boxed{5}}", "5"),
+        ("\\boxed{5", "5"),
         ("work 3\n#### 1,234", "1,234"),
         ("A: 23", "23"),
         ("first $x$, then 34", "34"),
         ("it is not 10, it is 1,000.99€", "1,000.99"),
         ("\\frac{10}{9}", "\\frac{10}{9}"),
         ("", None),
-        ("nothing here", None),
+        ("nothing is here", None),
     ],
 )
 def test_the_answer_of_a_response(text, answer):
@@ -49,28 +69,37 @@ def test_only_a_box_counts_when_told_so():
 
 
 @pytest.mark.parametrize(
-    ("answer", "gold", "equal"),
+    ("answer", "gold", "same", "rule"),
     [
-        ("42", "42", True),
-        ("073", "73", True),
-        ("1,234", "1234", True),
-        ("42", "43", False),
-        ("0.5", "\\frac12", True),
-        ("\\dfrac{1}{2}", "\\frac{1}{2}", True),
-        ("2/4", "0.5", True),
-        ("-\\frac{3}{4}", "-0.75", True),
-        ("\\$10", "10", True),
-        ("\\text{Evelyn}", "Evelyn", True),
-        ("(C)", "\\text{C}", True),
-        ("\\left( 3, 4 \\right)", "(3,4)", True),
-        ("1/0", "1", None),
-        ("0.33", "\\frac{1}{3}", None),
-        ("x+1", "1+x", None),
-        ("9" * 400, "9" * 399, None),
+        ("42", "42", True, "text"),
+        ("073", "73", True, "number"),
+        ("1,234", "1234", True, "number"),
+        ("42", "43", False, "number"),
+        ("3\\frac{1}{2}", "3.5", True, "number"),
+        ("75\\%", "\\frac34", True, "number"),
+        ("(C) 25", "\\text{C}", True, "choice"),
+        ("6:00 p.m.", "\\text{6:00 PM}", True, "clock"),
+        ("2516_7", "2516_8", False, "base"),
+        ("angela", "\\text{Evelyn}", False, "words"),
+        ("5 or 6", "5", False, "alternatives"),
+        ("x = 1, y = 2", "(2, 1)", False, "assignments"),
+        ("x \\le 2", "(-\\infty, 2)", False, "interval"),
+        ("(1, 3)", "(1, 2)", False, "tuple"),
+        ("2 and 1", "\\{1, 2\\}", True, "list"),
+        ("12 \\text{ cm}", "12", True, "units, text"),
+        ("5 km", "5 \\text{ m}", False, "units, text"),
     ],
 )
-def test_plain_comparison(answer, gold, equal):
-    assert equal_by_text(answer, gold) is equal
+def test_a_verdict_names_the_rule_that_decided(answer, gold, same, rule):
+    decision = decide(answer, gold, never)
+    assert (decision.same, decision.rule) == (same, rule)
+
+
+def test_numbers_that_could_be_rounded_are_left_to_the_symbolic_comparison():
+    asked = []
+    for answer, gold in [("0.33", "\\frac{1}{3}"), ("1/0", "1"), ("x+1", "1+x")]:
+        assert decide(answer, gold, lambda a, g: bool(asked.append((a, g)))).rule == "symbolic"
+    assert len(asked) == 3
 
 
 def test_simple_answers_never_pay_for_the_symbolic_comparison():

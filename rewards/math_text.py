@@ -1,0 +1,113 @@
+"""LaTeX as models write it: what carries no meaning is taken away, what has several spellings gets one."""
+
+import re
+import unicodedata
+
+_SYMBOLS = {
+    "−": "-",
+    "–": "-",
+    "π": r"\pi ",
+    "θ": r"\theta ",
+    "×": r"\times ",
+    "·": r"\cdot ",
+    "∞": r"\infty ",
+    "≤": r"\le ",
+    "≥": r"\ge ",
+    "∪": r"\cup ",
+    "∈": r"\in ",
+    "∅": r"\emptyset ",
+    "±": r"\pm ",
+    "°": r"^{\circ}",
+    "ℝ": r"\mathbb{R}",
+    "\u00a0": " ",
+    "\u202f": " ",
+    "\u200b": "",
+}
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")
+_ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+|\w))")
+_SPELLINGS = (
+    (re.compile(r"\\(?:left|right|bigl?|bigr|Bigl?|Bigr|displaystyle|textstyle|limits|nolimits)(?![a-zA-Z])"), ""),
+    (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
+    (re.compile(r"\\(?:le|leq|leqslant|leqq)(?![a-zA-Z])"), r"\\le "),
+    (re.compile(r"\\(?:ge|geq|geqslant|geqq)(?![a-zA-Z])"), r"\\ge "),
+    (re.compile(r"\\lt(?![a-zA-Z])"), "<"),
+    (re.compile(r"\\gt(?![a-zA-Z])"), ">"),
+    (re.compile(r"\\varnothing(?![a-zA-Z])|\\\{\s*\\\}"), r"\\emptyset "),
+    (re.compile(r"\^\s*(?:\\circ(?![a-zA-Z])|\{\s*\\circ\s*\})|\\degrees?(?![a-zA-Z])"), r"^{\\circ}"),
+    (re.compile(r"\\lbrace(?![a-zA-Z])"), r"\\{"),
+    (re.compile(r"\\rbrace(?![a-zA-Z])"), r"\\}"),
+    (re.compile(r"(?<!\\)\\\\\s*\[[\d.]+\s*\w\w\]"), r"\\\\"),  # the space between rows of a matrix
+    (re.compile(r"\\frac\s*([a-zA-Z0-9])\s*([a-zA-Z0-9])"), r"\\frac{\1}{\2}"),
+    (re.compile(r"\\frac\s+([a-zA-Z])\s*([a-zA-Z0-9])"), r"\\frac{\1}{\2}"),
+    (re.compile(r"\\mathbb\s*(?:\{\s*R\s*\}|R(?![a-zA-Z]))"), r"\\mathbb{R}"),
+)
+_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
+_ANGLE = re.compile(r"(\d+(?:\.\d+)?)\s*\^\{\\circ\}")
+_BOLD = re.compile(r"\*\*(.+?)\*\*", re.S)
+_FONT = re.compile(r"\\(?:mathbf|boldsymbol|mathit|bm)\s*\{([^{}]*)\}")
+TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textsf|texttt|mathrm|mbox|operatorname)\s*\{([^{}]*)\}")
+# Around a formula or before an amount of money: neither changes the answer.
+_BARE_DOLLAR = re.compile(r"(?<!\\)\$")
+
+
+def to_latex(text: str) -> str:
+    """Unicode signs of mathematics as LaTeX, decimal digits of any script as ASCII."""
+    text = _ROOT.sub(lambda m: rf"\sqrt{{{next(filter(None, m.groups()), '')}}}", text)
+    text = _SUPERSCRIPT.sub(lambda m: f"^{{{m.group().translate(_SUPERSCRIPTS)}}}", text)
+    return "".join(_SYMBOLS.get(character) or _ascii(character) for character in text if character != "\u200b")
+
+
+def canonical(text: str) -> str:
+    """One spelling: no dollars of a formula, sizes, bold type or full stop at the end; one name for each relation."""
+    text = _BARE_DOLLAR.sub("", _BOLD.sub(r"\1", to_latex(text).strip()))
+    for pattern, spelling in _SPELLINGS:
+        text = pattern.sub(spelling, text)
+    text = _FONT.sub(r"\1", text).strip()
+    if _TRIGONOMETRIC.search(text):
+        text = _ANGLE.sub(r"{(\\frac{\1\\pi}{180})}", text)
+    text = re.sub(r"^\\[(\[]|\\[)\]]$", "", text).strip()
+    while text.startswith("{") and matching(text, 0) == len(text) - 1:
+        text = text[1:-1].strip()
+    text = re.sub(r"(?:\\\\|\\[,;:! ]|~|\s)+$", "", text)
+    return re.sub(r"(?<!\.)\.$", "", text).strip()
+
+
+def bare(text: str) -> str:
+    """Canonical text without spaces, ``\\text`` and signs of money: what is the same here is the same answer."""
+    text = TEXT.sub(r"\1", text.replace("\\$", ""))
+    text = re.sub(r"\\[!,;: ]|~|\s+", "", text)
+    return text.removesuffix(".")
+
+
+def words_of(text: str) -> str | None:
+    """The words of an answer that is words, in lower case; None where there is anything else in it."""
+    plain = TEXT.sub(lambda m: f" {m.group(1)} ", text)
+    plain = " ".join(re.sub(r"(?<=[ap])\.(?=m\b)|(?<=\b[ap]m)\.", "", plain.casefold()).split()).strip(" .!'\"")
+    return plain if re.fullmatch(r"[^\W\d_][\w\s,'’:.-]*", plain) else None
+
+
+def matching(text: str, start: int) -> int:
+    """The index of the brace that closes the one at ``start``; -1 where none does."""
+    depth, escaped = 0, False
+    for i in range(start, len(text)):
+        if escaped:
+            escaped = False
+        elif text[i] == "\\":
+            escaped = True
+        elif text[i] in "{}":
+            depth += 1 if text[i] == "{" else -1
+            if depth == 0:
+                return i
+    return -1
+
+
+def _ascii(character: str) -> str:
+    if character < "\x80":
+        return character
+    digit = unicodedata.decimal(character, None)
+    if digit is not None:
+        return str(int(digit))
+    # Vulgar fractions, and letters of another width.
+    wide = unicodedata.normalize("NFKC", character)
+    return wide.replace("\u2044", "/") if wide.isascii() or "\u2044" in wide else character

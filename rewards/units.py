@@ -1,0 +1,89 @@
+"""Units behind a number: taken off, and told apart where they are of one kind."""
+
+import re
+
+from .math_text import TEXT
+
+_KINDS = {
+    "length": "mm cm dm m km in ft yd mi nm",
+    "time": "ms s min h d week month year",
+    "mass": "mg g kg t oz lb",
+    "money": "cent dollar euro pound yen rupee",
+    "volume": "ml l gal qt pt",
+    "angle": "deg rad",
+}
+_KIND_OF = {unit: kind for kind, units in _KINDS.items() for unit in units.split()}
+_LONG = {
+    "millimeter": "mm", "centimeter": "cm", "decimeter": "dm", "meter": "m", "kilometer": "km", "inch": "in",
+    "foot": "ft", "feet": "ft", "yard": "yd", "mile": "mi", "millisecond": "ms", "second": "s", "sec": "s",
+    "minute": "min", "hour": "h", "hr": "h", "day": "d", "milligram": "mg", "gram": "g", "kilogram": "kg",
+    "ton": "t", "ounce": "oz", "lb": "lb", "milliliter": "ml", "liter": "l", "litre": "l", "gallon": "gal",
+    "quart": "qt", "pint": "pt", "degree": "deg", "radian": "rad", "metre": "m", "centimetre": "cm",
+    "kilometre": "km", "millimetre": "mm", "inche": "in", "wk": "week", "yr": "year",
+}  # fmt: skip
+_SHORT = frozenset(_KIND_OF) | {"mph", "kph", "km/h", "m/s", "kmh", "hz", "kw", "kwh", "sq", "cu", "n", "j", "w", "v"}
+_NOT_UNITS = frozenset(
+    {"and", "or", "if", "for", "where", "when", "with", "but", "not", "to", "mod", "is", "are", "sin", "cos", "tan"}
+    | {"log", "ln", "exp", "sqrt", "pi", "am", "pm", "as", "then", "than", "max", "min", "gcd", "lcm", "equals"}
+)
+_POWER = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?"
+_SPACE = r"(?:\\[,;:! ]|~|\s|\\cdot|\\times|/)*"
+_TAIL = re.compile(rf"{_SPACE}\\(?:text|textbf|textit|textrm|mathrm|mbox|operatorname|rm)\s*\{{([^{{}}]*)\}}{_POWER}$")
+_DEGREES = re.compile(r"\s*\^\{\\circ\}\s*(?:[CF])?$")
+_WORDS = re.compile(
+    rf"(?P<number>[\d.,{{}}\\/+\s-]*(?:\\(?:frac|sqrt|pi)(?![a-zA-Z])[\d{{}}\\/\s]*)*[\d}}i])"
+    rf"(?P<space>[\s~-]*)(?P<unit>[A-Za-z]+{_POWER}(?:[\s/.-]+[A-Za-z]+{_POWER})*)\s*"
+)
+
+
+def split_unit(text: str, *, short: bool = True) -> tuple[str, str]:
+    """(quantity, unit) of an answer; the unit is "" where there is none.
+
+    Args:
+        text: canonical LaTeX.
+        short: whether a lone letter ("5 m") is a unit, and not a variable.
+    """
+    rest, unit = re.sub(r"\\\$|[€£¥]", "", text).strip(), ""
+    while True:
+        if degrees := _DEGREES.search(rest):
+            rest, unit = rest[: degrees.start()], "deg"
+        elif (tail := _TAIL.search(rest)) and _is_unit(tail.group(1)):
+            rest, unit = rest[: tail.start()], f"{tail.group(1).strip()} {unit}".strip()
+        else:
+            break
+        if not rest.strip():
+            return text, ""
+    if not unit and (match := _WORDS.fullmatch(rest)) and _is_plain_unit(match, short):
+        rest, unit = match.group("number"), match.group("unit")
+    return rest.strip(), unit
+
+
+def units_differ(one: str, other: str) -> bool:
+    """Whether two units are of one kind and not the same: metres are not kilometres. Unknown ones never differ."""
+    first, second = _name(one), _name(other)
+    return first != second and first in _KIND_OF and _KIND_OF.get(first) == _KIND_OF.get(second)
+
+
+def _is_unit(words: str) -> bool:
+    first = re.split(r"[\s~.]+", words.strip(" ~.").casefold())[0]
+    return bool(re.search(r"[a-zA-Z]", words)) and first not in _NOT_UNITS and not re.fullmatch(r"\(?[A-J]\)?", words)
+
+
+def _is_plain_unit(match: re.Match[str], short: bool) -> bool:
+    words = re.split(r"[\s/.-]+", re.sub(_POWER, "", match.group("unit")).casefold())
+    first = words[0]
+    if first in _NOT_UNITS and first != "min":
+        return False
+    if len(first) == 1:
+        return short and first in _SHORT
+    spaced = bool(match.group("space").strip() or match.group("space"))
+    return _name(first) in _SHORT or (spaced and len(first) >= 3) or (len(words) > 1 and first in _SHORT)
+
+
+def _name(unit: str) -> str:
+    word = TEXT.sub(r"\1", unit).casefold().strip(" ~.")
+    word = re.split(r"[\s^/]", word)[0] if not re.search(r"per|/|sq|cub|\^", word) else word
+    for name in (word, word.removesuffix("s"), word.removesuffix("es")):
+        if name in _LONG or name in _KIND_OF:
+            return _LONG.get(name, name)
+    return word
