@@ -1,6 +1,7 @@
 """Which sandbox this machine gets."""
 
 import asyncio
+import logging
 import os
 import shutil
 from collections.abc import Coroutine
@@ -12,7 +13,9 @@ from ...errors import ConfigError, SandboxError
 from .local import Launcher, LocalBackend, UnsafeBackend
 from .types import SandboxBackend, SandboxSpec
 
-NAMES = ("auto", "local", "unsafe")
+logger = logging.getLogger(__name__)
+
+NAMES = ("auto", "docker", "local", "unsafe")
 
 REMEDY = (
     "install bubblewrap (apt install bubblewrap), allow user namespaces (sysctl user.max_user_namespaces=10000 and, on "
@@ -22,22 +25,42 @@ REMEDY = (
 
 
 def make_backend(name: str = "auto") -> SandboxBackend:
-    """The backend of a name: "auto" (now the same as "local"), "local", or "unsafe".
+    """The backend of a name: "docker", "local", "unsafe", or "auto": docker where an engine answers, else local.
 
-    The first call for a local backend really starts a sandbox with each way this machine might have, and the first
-    way that works is kept for the process.
+    The first call really starts a sandbox, a local one with each way this machine might have, and the first way that
+    works is kept for the process.
 
     Raises:
-        ConfigError: an unknown name, or one that this version does not have.
+        ConfigError: an unknown name.
         SandboxError: no way works here; the message says why, and the remedy.
     """
     if name == "unsafe":
         return UnsafeBackend()
-    if name in ("auto", "local"):
+    if name == "local":
         return _probed()
     if name == "docker":
-        raise ConfigError("--sandbox docker: the Docker backend is not part of this version; use --sandbox local")
+        return _docker()
+    if name == "auto":
+        return _best()
     raise ConfigError(f"--sandbox {name}: unknown; choose one of {', '.join(NAMES)}")
+
+
+@lru_cache(maxsize=1)
+def _docker() -> SandboxBackend:
+    from .docker import DockerBackend  # docker-py takes a while to import
+
+    backend = DockerBackend()
+    _run(_probe(backend))
+    return backend
+
+
+@lru_cache(maxsize=1)
+def _best() -> SandboxBackend:
+    try:
+        return _docker()
+    except SandboxError as error:
+        logger.info("the local sandbox is used, because containers cannot be: %s", error)
+        return _probed()
 
 
 @lru_cache(maxsize=1)
@@ -66,10 +89,10 @@ def candidates() -> list[LocalBackend]:
     ]
 
 
-async def _probe(backend: LocalBackend) -> None:
+async def _probe(backend: SandboxBackend) -> None:
     sandbox = await backend.create(SandboxSpec())
     try:
-        result = await sandbox.aexec("echo ok", timeout_s=10)
+        result = await sandbox.aexec("echo ok", timeout_s=20)
         if result.output != "ok\n":
             raise SandboxError(f"a probe answered {result.output!r} (exit code {result.exit_code})")
     finally:

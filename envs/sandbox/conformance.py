@@ -15,6 +15,7 @@ import secrets
 import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,29 @@ async def opened(backend: SandboxBackend, **limits: Any) -> AsyncIterator[Sandbo
         yield sandbox
     finally:
         await sandbox.aclose()
+
+
+class InImage:
+    """A backend whose sandboxes are of one image where a check names none."""
+
+    def __init__(self, backend: SandboxBackend, image: str) -> None:
+        self.name, self._backend, self._image = f"{backend.name} ({image})", backend, image
+
+    async def create(self, spec: SandboxSpec) -> Sandbox:
+        binds = tuple(bind for bind in spec.binds if bind not in base_python_binds())  # the image has its own libc
+        return await self._backend.create(replace(spec, image=spec.image or self._image, binds=binds))
+
+
+async def python_of(sandbox: Sandbox) -> str:
+    """An interpreter that runs inside: ours, or the image's.
+
+    Raises:
+        SandboxError: there is none.
+    """
+    for python in (base_python()[0], "python3"):
+        if (await sandbox.arun([python, "-c", ""])).exit_code == 0:
+            return python
+    raise SandboxError("this check needs Python inside, and the image has none")
 
 
 async def check_session(backend: SandboxBackend) -> None:
@@ -264,8 +288,8 @@ async def check_close(backend: SandboxBackend) -> None:
 async def check_memory(backend: SandboxBackend) -> None:
     """One process that takes too much fails or is killed; many that together do are killed, and the session lives."""
     hog = "x = bytearray(b'x' * ({} << 20)); import time; time.sleep(20)"
-    python = base_python()[0]
     async with opened(backend, memory_mib=256) as sandbox:
+        python = await python_of(sandbox)
         result = await sandbox.arun([python, "-ISc", hog.format(400)])
         if result.exit_code == 0 and result.killed is None:
             raise AssertionError("400 MiB fit into 256")
@@ -288,7 +312,7 @@ async def check_processes(backend: SandboxBackend) -> None:
             _same(f"outcome of {bomb!r}", (result.exit_code, result.killed), (None, "processes"))
             await _gives(sandbox, "echo ok", "ok\n", after=bomb)
             await _none_alive(sandbox, f"sleep {mark}1")
-        result = await sandbox.arun(["bash", "-c", "bomb() { bomb | bomb & }; bomb; sleep 20"], timeout_s=30)
+        result = await sandbox.arun(["sh", "-c", "bomb() { bomb | bomb & }; bomb; sleep 20"], timeout_s=30)
         _same("fork bomb beside the shell", (result.exit_code, result.killed), (None, "processes"))
         await _gives(sandbox, "echo ok", "ok\n")
 
@@ -307,8 +331,11 @@ async def check_full_disk(backend: SandboxBackend) -> None:
     """Everything written together is bounded, wherever it lies; a full disk breaks neither session nor file calls."""
     async with opened(backend, disk_mib=16, file_mib=12) as sandbox:
         fill = "for d in /tmp /var/tmp . ~ /dev/shm; do head -c 12000000 /dev/zero > $d/fill; done"
-        result = await sandbox.aexec(f"{fill} 2>/dev/null; du -cm /tmp /var/tmp . ~ | tail -1 | cut -f1")
-        if int(result.output) > 17:
+        result = await sandbox.aexec(
+            f"{fill} 2>/dev/null; n=$(du -cm /tmp /var/tmp . ~ | tail -1 | cut -f1); [ $n -le 17 ] || sleep 5; echo $n"
+        )
+        # A backend that has no such limit of its storage may measure, and kill what wrote too much.
+        if result.killed != "disk" and int(result.output) > 17:
             raise AssertionError(f"{result.output.strip()} MiB written with a limit of 16")
         await _gives(sandbox, "echo ok", "ok\n", after="a full disk")
         try:
@@ -324,7 +351,7 @@ async def check_many_files(backend: SandboxBackend) -> None:
     """Empty files are bounded as well: each takes memory of the kernel."""
     script = "i = 0\nwhile i < 200_000: open(f'/tmp/{i}', 'w').close(); i += 1"
     async with opened(backend, disk_mib=16) as sandbox:
-        result = await sandbox.arun([base_python()[0], "-ISc", script], timeout_s=60)
+        result = await sandbox.arun([await python_of(sandbox), "-ISc", script], timeout_s=60)
         if result.exit_code == 0:
             raise AssertionError("200,000 empty files on a disk of 16 MiB")
         await _gives(sandbox, "cd /tmp && ls | xargs rm && ls | wc -l", "0\n")
@@ -339,7 +366,7 @@ async def check_network(backend: SandboxBackend) -> None:
         "c = socket.socket(); c.settimeout(5); print(c.connect_ex(('1.1.1.1', 53)) != 0)\n"
     )
     async with opened(backend) as sandbox:
-        result = await sandbox.arun([base_python()[0], "-ISc", script])
+        result = await sandbox.arun([await python_of(sandbox), "-ISc", script])
         _same("network", result.stdout + result.stderr, b"['lo']\nTrue\n")
 
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 
 from . import guest_system as system
-from .guest_process import Alive, alive, descendants, kill_descendants, shared_fairly, write_all
+from .guest_process import Alive, alive, descendants, kill_descendants, oom_kills, shared_fairly, write_all
 from .guest_run import Run
 from .guest_shell import Shell, widen
 from .guest_system import Config
@@ -41,6 +41,8 @@ class Server:
         self.tick_s: float | None = None
         self.next_tick = 0.0
         self.num_files = 0
+        self.num_oom_kills = oom_kills(config["oom_files"])
+        self.room = system.room("/")
         self.shell = Shell(config, self)
         self.watch(control_in, self._receive)
         wakeup_r, wakeup_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -74,6 +76,8 @@ class Server:
                 self._tick()
 
     def answer(self, header: Config, body: bytes) -> None:
+        if header.get("exit_code") in (137, -signal.SIGKILL) and header["killed"] is None and self._oom_killed():
+            header |= {"exit_code": None, "killed": "memory"}
         head = repr(header).encode()
         write_all(self.control_out, frame(head, body))
 
@@ -85,7 +89,7 @@ class Server:
                 time.sleep(0.001)
         else:
             kill_descendants(os.getpid())
-        self.num_files = num_files()
+        self.num_files = system.room("/")[1]
         for run in list(self.runs.values()):
             run.finish(reason)
         self.shell.killed(reason)
@@ -126,21 +130,31 @@ class Server:
             self._handle(head, body)
 
     def _handle(self, request: Config, body: bytes) -> None:
-        number = request["id"]
-        self.num_files = num_files()
+        self.num_files = system.room("/")[1]
+        try:
+            self._begin(request, body)
+        except BlockingIOError:  # so many processes that none can be started
+            self.kill_all("processes")
+            self._begin(request, body)
+        self._tick_in(FIRST_TICK_S)
+
+    def _begin(self, request: Config, body: bytes) -> None:
+        number: int = request.get("id", -1)
         if request["do"] == "exec":
             self.shell.run(
                 number, body, request["timeout"], request["keep"], lambda **outcome: self._told(number, outcome)
             )
         elif request["do"] == "run":
             self.runs[number] = Run(self, request, body)
+        elif request["do"] == "kill":
+            self.kill_all(request["why"])
         elif self.shell.command is not None and self.shell.command.number == number:
             self.kill_all("cancelled")
         elif number in self.runs:
             self.runs[number].stop("cancelled")
-        self._tick_in(FIRST_TICK_S)
 
     def _told(self, number: int, outcome: Config) -> None:
+        self._notice_growth()
         head, tail, dropped = outcome.pop("parts")
         self.answer({"id": number, **outcome, "dropped": dropped, "sizes": (len(head), len(tail))}, head + tail)
 
@@ -165,6 +179,7 @@ class Server:
     def _tick(self) -> None:
         """Deadlines, and the limits on everything together. Ticks while anything runs; no timer while nothing does."""
         now = time.monotonic()
+        self._notice_growth()
         deadlines = [run.deadline + BACKSTOP_S for run in self.runs.values()]
         if self.shell.command is not None:
             deadlines.append(self.shell.command.deadline)
@@ -194,15 +209,27 @@ class Server:
 
     def _too_many_files(self) -> bool:
         """Each file costs the kernel memory, also an empty one. True while they grow beyond the limit."""
-        if not self.contained or self.config["build"]:  # a root of our own making has the limit in its mount
-            return False
-        before, self.num_files = self.num_files, num_files()
+        if not self.contained or self.config["build"] or self.config["notice_bytes"]:
+            return False  # the mount has the limit, or others write to the same disk and the owner is told instead
+        before, self.num_files = self.num_files, system.room("/")[1]
         return self.num_files > max(before, self.config["num_inodes"] - 1024)
 
+    def _notice_growth(self) -> None:
+        """Tell the owner when the disk has filled by so much, whoever filled it: what is ours it can measure."""
+        step = self.config["notice_bytes"]
+        if step:
+            (used, files), (before, files_before) = system.room("/"), self.room
+            many = files - files_before >= self.config["num_inodes"] // 8
+            if many or used - before >= step:
+                self.room = used, files
+                self.answer({"id": -1, "what": "files" if many else "bytes"}, b"")
+            else:
+                self.room = min(used, before), min(files, files_before)
 
-def num_files() -> int:
-    room = os.statvfs("/")
-    return room.f_files - room.f_ffree
+    def _oom_killed(self) -> bool:
+        """Whether the kernel has killed for memory since this was last asked."""
+        before, self.num_oom_kills = self.num_oom_kills, oom_kills(self.config["oom_files"])
+        return self.num_oom_kills > before
 
 
 def frame(head: bytes, body: bytes) -> bytes:
@@ -218,16 +245,17 @@ def prepare(config: Config) -> None:
     os.umask(0o022)
     if config["build"]:
         system.build_root(config)
-    if config["contained"]:
+    if config["furnish"]:
         system.make_folders(config)
     os.makedirs(config["scratch"], mode=0o711, exist_ok=True)
     if config["nested_user"]:
         system.become_user_inside(config["uid"], config["gid"])
     if config["contained"]:
         system.limit_capabilities(system.KEPT_CAPABILITIES if config["drop"] else ())
-        system.die_with_parent()
     else:
         system.adopt_orphans()
+    if config["furnish"]:
+        system.die_with_parent()
     system.protect_server()
     os.chdir(config["workdir"])
 

@@ -234,6 +234,19 @@ def kill_descendants(root: int) -> None:
         time.sleep(0.001)
 
 
+def oom_kills(paths: tuple[str, ...]) -> int:
+    """How often the kernel has killed a process of our control group for memory; 0 where that cannot be read."""
+    for path in paths:
+        try:
+            with open(path, "rb") as file:
+                for line in file:
+                    if line.startswith(b"oom_kill "):
+                        return int(line.split()[1])
+        except OSError:
+            continue
+    return 0
+
+
 def shared_fairly(processes: list[Alive]) -> int:
     """Bytes of memory of the processes, what they share counted once; resident size where that cannot be read."""
     total = 0

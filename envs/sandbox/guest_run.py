@@ -41,9 +41,15 @@ class Run:
         self.report = b""
         self.outputs = (bytearray(), bytearray())
         (in_r, in_w), (out_r, out_w), (err_r, err_w), (status_r, status_w) = (os.pipe() for _ in range(4))
-        self.pid = fork(lambda: supervise(server.config, request, (in_r, out_w, err_w, status_w)))
-        for fd in (in_r, out_w, err_w, status_w):
-            os.close(fd)
+        try:
+            self.pid = fork(lambda: supervise(server.config, request, (in_r, out_w, err_w, status_w)))
+        except OSError:
+            for fd in (in_w, out_r, err_r, status_r):
+                os.close(fd)
+            raise
+        finally:
+            for fd in (in_r, out_w, err_w, status_w):
+                os.close(fd)
         for fd in (in_w, out_r, err_r, status_r):
             os.set_blocking(fd, False)
         self.stdin, self.stdin_fd = memoryview(stdin), in_w

@@ -110,7 +110,8 @@ class Shell:
                 break
             except OSError:
                 continue
-        os.execve(self.config["bash"], ["bash", "--norc", "--noprofile", script], env)
+        program, *before = self.config["bash"]
+        os.execve(program, [*before, "--norc", "--noprofile", script], env)
 
     def run(self, number: int, text: bytes, timeout: float, keep: int, reply: Callable[..., None]) -> None:
         """Begin a command; ``reply`` is called once with exit_code, killed, parts and seconds."""

@@ -75,6 +75,12 @@ def limit_capabilities(kept: tuple[int, ...]) -> None:
     _check(libc.capset(header, struct.pack("6I", low, low, 0, high, high, 0)), "capset")
 
 
+def room(path: str) -> tuple[int, int]:
+    """(bytes, files) in use on the file system of a path."""
+    found = os.statvfs(path)
+    return (found.f_blocks - found.f_bfree) * found.f_frsize, found.f_files - found.f_ffree
+
+
 def raise_loopback() -> None:
     """Switch on the network namespace's own loopback device; its only one."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anything:

@@ -112,6 +112,9 @@ def guest_config(spec: SandboxSpec, *, drop: bool, contained: bool = True) -> di
         "drop": drop,
         "build": False,
         "nested_user": False,
+        "furnish": contained,
+        "notice_bytes": 0,
+        "oom_files": (),
         "uid": uid,
         "gid": gid,
         "home": HOME,
@@ -119,16 +122,21 @@ def guest_config(spec: SandboxSpec, *, drop: bool, contained: bool = True) -> di
         "scratch": SCRATCH,
         "root": "/",
         "env": env,
-        "bash": bash_path(),
+        "bash": [bash_path(), "bash"],
         "rlimits": _rlimits(limits, count_processes=contained),
         "memory_bytes": limits.memory_mib << 20,
         "disk_bytes": limits.disk_mib << 20,
         "shm_bytes": min(SHM_BYTES, limits.disk_mib << 20),
         "num_processes": limits.num_processes,
-        "num_inodes": max(MIN_FILES, FILES_PER_MIB * limits.disk_mib),
+        "num_inodes": num_inodes(limits),
         "proc_read_only": PROC_READ_ONLY,
         "scratch_bytes": SCRATCH_BYTES,
     }
+
+
+def num_inodes(limits: Limits) -> int:
+    """How many files may be there at once."""
+    return max(MIN_FILES, FILES_PER_MIB * limits.disk_mib)
 
 
 def bash_path() -> str:
@@ -203,17 +211,20 @@ def all_binds(spec: SandboxSpec) -> list[tuple[str, str]]:
 def _rlimits(limits: Limits, *, count_processes: bool) -> list[tuple[int, int]]:
     """Limits of each process. Address space is four times the memory, because much of it is only reserved; written
     memory is bounded by RLIMIT_DATA, and all processes together by the guest's own watch."""
-    memory = limits.memory_mib << 20
-    chosen = [
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, limits.file_mib << 20),
-        (resource.RLIMIT_DATA, memory),
-        (resource.RLIMIT_AS, 4 * memory),
-    ]
+    chosen = [*process_rlimits(limits), (resource.RLIMIT_AS, 4 * limits.memory_mib << 20)]
     if count_processes:
         # The watch kills at the limit itself; the kernel's own count, which includes the guest's, stops a burst.
         chosen.append((resource.RLIMIT_NPROC, limits.num_processes + 32))
     return chosen
+
+
+def process_rlimits(limits: Limits) -> list[tuple[int, int]]:
+    """Limits of each process that hold wherever it runs."""
+    return [
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, limits.file_mib << 20),
+        (resource.RLIMIT_DATA, limits.memory_mib << 20),
+    ]
 
 
 def _within(path: str, folders: Iterable[str] | Sequence[str]) -> bool:

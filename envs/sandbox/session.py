@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...errors import SandboxError
-from .channel import Channel
+from .frames import Frames
 from .types import CommandResult, ProcessResult, SandboxSpec
 
 GRACE_S = 30.0
@@ -30,7 +30,7 @@ class GuestSandbox:
 
     def __init__(
         self,
-        channel: Channel,
+        channel: Frames,
         spec: SandboxSpec,
         *,
         locate: Callable[[str], str] = lambda path: path,

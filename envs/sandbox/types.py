@@ -17,6 +17,7 @@ class Limits:
         disk_mib: everything it writes together. The number of files is bounded in proportion.
         command_timeout_s: default deadline of one command.
         output_bytes: most bytes of one command's output that are kept; beyond it head and tail stay.
+        cpus: processor time of all its processes together, in cores; 0 is no bound. The local backend has none.
     """
 
     memory_mib: int = 2048
@@ -25,6 +26,7 @@ class Limits:
     disk_mib: int = 1024
     command_timeout_s: float = 120.0
     output_bytes: int = 32_768
+    cpus: float = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,7 @@ class CommandResult:
     Attributes:
         output: stdout and stderr as they came, UTF-8 with invalid bytes replaced, capped with a note where cut.
         exit_code: the command's own; None where it was killed at its deadline or for a limit.
-        killed: why it was killed ("timeout", "memory", "processes"), or None.
+        killed: why it was killed ("timeout", "memory", "processes", "disk"), or None.
         truncated: whether the output was cut.
         duration_s: wall-clock seconds.
     """
@@ -80,7 +82,7 @@ class ProcessResult:
     Attributes:
         stdout, stderr: bytes, each capped at the limit asked for (the first bytes are kept).
         exit_code: negative for a signal; None where it was killed at its deadline or for a limit.
-        killed: why it was killed ("timeout", "memory", "processes", "output"), or None.
+        killed: why it was killed ("timeout", "memory", "processes", "disk", "output"), or None.
         duration_s: wall-clock seconds.
     """
 

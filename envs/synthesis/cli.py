@@ -136,7 +136,9 @@ def run_show(args: argparse.Namespace) -> int:
 
 
 def _sandbox_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--sandbox", choices=("auto", "local", "unsafe"), default="auto", help="where tests run (auto)")
+    parser.add_argument(
+        "--sandbox", choices=("auto", "docker", "local", "unsafe"), default="auto", help="where tests run (auto)"
+    )
     parser.add_argument("--workers", type=_positive, default=2, metavar="N", help="sandboxes at work at once (2)")
 
 

@@ -23,7 +23,7 @@ from verigym.model.chat.messages import ToolCall
 @pytest.fixture(scope="module")
 def backend():
     try:
-        return make_backend("auto")
+        return make_backend("local")
     except SandboxError as error:
         pytest.skip(f"no sandbox works here: {error}")
 

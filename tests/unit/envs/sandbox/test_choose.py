@@ -11,12 +11,14 @@ from verigym.errors import ConfigError, SandboxError
 
 @pytest.fixture(autouse=True)
 def _forget_probe():
-    choose._probed.cache_clear()
+    for kept in (choose._probed, choose._docker, choose._best):
+        kept.cache_clear()
     yield
-    choose._probed.cache_clear()
+    for kept in (choose._probed, choose._docker, choose._best):
+        kept.cache_clear()
 
 
-def test_auto_is_local_and_probed_once(monkeypatch):
+def test_auto_is_local_without_an_engine_and_probed_once(monkeypatch):
     first = make_backend("auto")
     assert isinstance(first, LocalBackend)
     monkeypatch.setattr(choose, "_probe", lambda backend: pytest.fail("probed again"))
@@ -31,10 +33,20 @@ def test_probe_works_inside_a_running_loop():
 
 
 def test_unknown_names_say_what_there_is():
-    with pytest.raises(ConfigError, match=r"not part of this version; use --sandbox local"):
-        make_backend("docker")
-    with pytest.raises(ConfigError, match="choose one of auto, local, unsafe"):
+    with pytest.raises(ConfigError, match="choose one of auto, docker, local, unsafe"):
         make_backend("podman")
+
+
+def test_an_engine_that_is_not_there_is_said_with_the_remedy():
+    with pytest.raises(SandboxError, match=r"no container engine answers at .*start it, or give its address as DOCKER"):
+        make_backend("docker")
+
+
+@pytest.mark.docker
+def test_auto_is_docker_where_an_engine_answers(engine):
+    backend = make_backend()
+    assert backend.name == "docker"
+    assert make_backend("docker") is backend
 
 
 def test_no_way_to_make_a_sandbox_is_refused_with_the_remedy(monkeypatch, tmp_path):

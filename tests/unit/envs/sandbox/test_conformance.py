@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from verigym.envs.sandbox import conformance
-from verigym.envs.sandbox.conformance import CHECKS, ISOLATION_CHECKS
+from verigym.envs.sandbox.conformance import CHECKS, ISOLATION_CHECKS, InImage
+from verigym.envs.sandbox.docker import DockerBackend
 from verigym.envs.sandbox.local import LocalBackend, UnsafeBackend
 
 WAYS = {
@@ -47,3 +48,25 @@ def backend_of(way):
 @pytest.mark.parametrize(("check", "way"), [*pairs(CHECKS, [*WAYS, "unsafe"]), *pairs(ISOLATION_CHECKS, WAYS)])
 def test_conformance(check, way):
     asyncio.run(asyncio.wait_for(check(backend_of(way)), 120))
+
+
+# busybox has neither Python nor some options of the commands that these use.
+NEEDS_MORE = {
+    conformance.check_binds,
+    conformance.check_invisible,
+    conformance.check_many_files,
+    conformance.check_memory,
+    conformance.check_network,
+}
+IMAGES = {"host": (*CHECKS, *ISOLATION_CHECKS), "base": (*CHECKS, *ISOLATION_CHECKS)}
+IMAGES["bare"] = tuple(check for check in IMAGES["base"] if check not in NEEDS_MORE)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    ("check", "image"), [pytest.param(c, i, id=f"{c.__name__}-{i}") for i, checks in IMAGES.items() for c in checks]
+)
+def test_conformance_of_docker(check, image, engine, request):
+    name = None if image == "host" else request.getfixturevalue(f"{image}_image")
+    backend = DockerBackend(engines=[engine])
+    asyncio.run(asyncio.wait_for(check(backend if name is None else InImage(backend, name)), 120))

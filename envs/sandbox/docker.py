@@ -1,0 +1,221 @@
+"""Sandboxes in containers of a Docker engine.
+
+The guest of the local sandbox is the first process of the container and its init: it starts and kills everything
+else, reaps what is orphaned, and ends with its input, which is the attached socket of this process. So a container
+ends, and the engine removes it, when its owner does, however that happens.
+"""
+
+import asyncio
+import os
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from docker.errors import NotFound
+from docker.types import LogConfig, Mount
+
+from ...errors import SandboxError
+from . import host_image, labels, launch
+from .disk_watch import DiskWatch
+from .docker_session import ContainerSandbox
+from .engine import Engine
+from .image_facts import ImageFacts, read_facts
+from .per_loop import PerLoop
+from .runtime import INSIDE, python_argv, runtime_archive, runtime_folder
+from .settings import SandboxSettings
+from .stream import ContainerStream
+from .types import SandboxSpec
+
+START_S = 60.0
+LOOK_AGAIN_S = 1.0
+SCRATCH = "/run/verigym"
+MEMORY_FOR_GUEST, PROCESSES_FOR_GUEST = 64 << 20, 64
+MIN_NOTICE_BYTES = 1 << 20
+OOM_FILES = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
+
+
+class DockerBackend:
+    """Containers without network, capabilities, swap or new privileges, under the engine's default seccomp filter,
+    bounded in memory, processes, processor time and disk.
+
+    An image's programs are not needed: Python and bash are brought along. Commands run as the image's user; where
+    that is root, as the owner of the working folder; where there is no such folder, as user 1000. The guest is of the
+    same user: commands cannot trace or stop it (it is the container's first process), but could lower its resource
+    limits, which makes the sandbox fail (SandboxError), never succeed.
+
+    A task without an image sees this machine's system folders, read-only, as in the local sandbox.
+    """
+
+    name = "docker"
+
+    def __init__(self, *, settings: SandboxSettings | None = None, engines: list[Engine] | None = None) -> None:
+        """
+        Args:
+            settings: None reads the environment.
+            engines: to use these, already connected.
+        Raises:
+            SandboxError: an engine does not answer.
+        """
+        self.settings = settings or SandboxSettings()
+        self.engines = engines or [Engine(host, self.settings) for host in self.settings.docker_hosts or (None,)]
+        self._facts: dict[tuple[str, str, str], ImageFacts] = {}
+        self._looking: PerLoop[dict[tuple[str, str, str], asyncio.Lock]] = PerLoop(lambda: defaultdict(asyncio.Lock))
+        self._room = PerLoop(asyncio.Condition)
+
+    async def create(self, spec: SandboxSpec) -> ContainerSandbox:
+        engine = await self._take_engine()
+        try:
+            return await self._create(engine, spec)
+        except BaseException:
+            await self._give_back(engine)
+            raise
+
+    async def aclose(self) -> None:
+        """Let go of the engines' connections. Sandboxes still open are not closed."""
+        for engine in self.engines:
+            await engine.aclose()
+
+    async def _create(self, engine: Engine, spec: SandboxSpec) -> ContainerSandbox:
+        facts = await self.facts(engine, spec)
+        config = guest_config(engine, spec, facts)
+        container = await self._make(engine, spec, facts, config)
+        stream = await ContainerStream.open(engine, container, launch.first_input(config), timeout_s=START_S)
+        watch = None if engine.has_quota else DiskWatch(engine, container, stream, spec.limits)
+        return ContainerSandbox(stream, spec, watch=watch, give_back=lambda: self._give_back(engine))
+
+    async def facts(self, engine: Engine, spec: SandboxSpec) -> ImageFacts:
+        """What the spec's image is; looked at once. Raises SandboxError."""
+        name = spec.image or await engine.call("making an image", host_image.ensure, engine.client)
+        found = await engine.image(name)
+        if found.get("Architecture") not in (None, "", *_names_of(os.uname().machine)):
+            raise SandboxError(
+                f"the image {name} is for {found['Architecture']}, this machine is {os.uname().machine}; the guest "
+                "needs an image of the machine's own architecture"
+            )
+        key = (engine.host, found["Id"], spec.workdir)
+        async with self._looking.get()[key]:
+            if key not in self._facts:
+                arguments = (engine, found, spec.workdir, labels.labels())
+                try:
+                    self._facts[key] = await engine.call("looking into an image", read_facts, *arguments)
+                except NotFound as error:
+                    raise SandboxError(f"an image vanished while it was looked into: {error}") from None
+        return self._facts[key]
+
+    async def _make(self, engine: Engine, spec: SandboxSpec, facts: ImageFacts, config: dict[str, Any]) -> str:
+        """A container that is not started. Raises SandboxError."""
+        shared = engine.shares_files is not False
+        binds = [*spec.binds] if spec.image is not None else []
+        mounts = [(str(bind.source.resolve()), os.path.normpath(bind.target)) for bind in binds]
+        for source, target in mounts:
+            if not Path(source).exists():
+                raise SandboxError(f"bind {source} -> {target}: the source does not exist")
+        if spec.image is None:
+            mounts = launch.all_binds(spec)
+        if mounts and not shared:
+            raise SandboxError(f"{engine.host} does not see this machine's files, and the task needs {mounts[0][0]}")
+        if shared:
+            mounts.append((str(await asyncio.to_thread(runtime_folder)), INSIDE))
+        settings = container_settings(engine, spec, facts, mounts, self.settings.runtime)
+        try:
+            made = await engine.call("making a container", engine.api.create_container_from_config, settings)
+        except NotFound as error:
+            raise SandboxError(f"making a container failed at {engine.host}: {error.explanation}") from None
+        except SandboxError as error:
+            if engine.shares_files is None and "bind source path does not exist" in str(error):
+                engine.shares_files = False
+                return await self._make(engine, spec, facts, config)
+            if engine.has_quota and "storage-opt" in str(error):
+                engine.has_quota = False
+                return await self._make(engine, spec, facts, config)
+            raise
+        container = made["Id"]
+        engine.shares_files = shared
+        try:
+            for archive in (facts.furniture, b"" if shared else await asyncio.to_thread(runtime_archive)):
+                if archive:
+                    await engine.call("filling a container", engine.api.put_archive, container, "/", archive)
+        except BaseException:
+            await engine.call("removing a container", engine.api.remove_container, container, force=True, v=True)
+            raise
+        return container
+
+    async def _take_engine(self) -> Engine:
+        """The engine with the fewest containers; waits while all are full."""
+        room = self._room.get()
+        async with room:
+            while True:
+                engine = min(self.engines, key=lambda engine: engine.num_containers)
+                if engine.num_containers < self.settings.max_containers:
+                    engine.num_containers += 1
+                    return engine
+                try:
+                    await asyncio.wait_for(room.wait(), LOOK_AGAIN_S)  # what another loop gives back tells no one here
+                except TimeoutError:
+                    pass
+
+    async def _give_back(self, engine: Engine) -> None:
+        engine.num_containers -= 1
+        room = self._room.get()
+        async with room:
+            room.notify()
+
+
+def guest_config(engine: Engine, spec: SandboxSpec, facts: ImageFacts) -> dict[str, Any]:
+    """The guest's settings in a container."""
+    config = launch.guest_config(spec, drop=False)
+    env = {**config["env"], "HOME": facts.home, **facts.env, **spec.env}
+    notice = 0 if engine.has_quota else max(MIN_NOTICE_BYTES, (spec.limits.disk_mib << 20) // 16)
+    return config | {
+        "furnish": False,
+        "notice_bytes": notice,
+        "oom_files": OOM_FILES,
+        "home": facts.home,
+        "scratch": f"{SCRATCH}/guest",
+        "env": env,
+        "bash": list(facts.bash),
+        "rlimits": launch.process_rlimits(spec.limits),
+    }
+
+
+def container_settings(
+    engine: Engine, spec: SandboxSpec, facts: ImageFacts, mounts: list[tuple[str, str]], runtime: str | None
+) -> dict[str, Any]:
+    """What the engine is told of a container, in its own words."""
+    limits = spec.limits
+    memory = (limits.memory_mib << 20) + MEMORY_FOR_GUEST
+    cpus = min(limits.cpus, engine.num_cpus)
+    host = engine.api.create_host_config(
+        auto_remove=True,
+        network_mode="none",
+        ipc_mode="private",
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges:true"],
+        pids_limit=limits.num_processes + PROCESSES_FOR_GUEST,
+        mem_limit=memory,
+        memswap_limit=memory,
+        nano_cpus=int(cpus * 1e9) or None,
+        shm_size=min(launch.SHM_BYTES, limits.disk_mib << 20),
+        storage_opt={"size": f"{limits.disk_mib}m"} if engine.has_quota else None,
+        tmpfs={SCRATCH: f"size={launch.SCRATCH_BYTES},mode=1777,noexec"},
+        mounts=[Mount(target, source, type="bind", read_only=True) for source, target in mounts],
+        log_config=LogConfig(type="none"),
+        runtime=runtime,
+    )
+    config = engine.api.create_container_config(
+        image=facts.id,
+        command=python_argv(),
+        user=facts.user,
+        working_dir="/",
+        hostname="sandbox",
+        stdin_open=True,
+        labels=labels.labels(),
+        host_config=host,
+        stop_signal="SIGKILL",
+    )
+    # The first process is the guest whatever the image says, and ends when its owner's connection does.
+    return config | {"Entrypoint": [], "Healthcheck": {"Test": ["NONE"]}, "StdinOnce": True, "AttachStdin": True}
+
+
+def _names_of(machine: str) -> tuple[str, ...]:
+    return {"x86_64": ("amd64", "x86_64"), "aarch64": ("arm64", "aarch64")}.get(machine, (machine,))

@@ -1,0 +1,29 @@
+"""What a machine says about its container engines, by environment variables ``VERIGYM_SANDBOX_…``."""
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class SandboxSettings(BaseSettings):
+    """Settings of the container backend. Each is read from ``VERIGYM_SANDBOX_`` and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="VERIGYM_SANDBOX_", frozen=True)
+
+    docker_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Addresses of engines ("unix:///run/docker.sock", "tcp://host:2375"), separated by commas; containers are spread
+    over them. Empty: the one of DOCKER_HOST, else the local one."""
+    max_containers: int = Field(default=64, ge=1)
+    """Most containers alive at once on each engine; more have to wait."""
+    max_pulls: int = Field(default=2, ge=1)
+    """Most images pulled at once by each engine."""
+    pull_attempts: int = Field(default=4, ge=1)
+    """How often a pull is tried before it counts as failed; with 1, 2, 4, ... seconds between."""
+    runtime: str | None = None
+    """Container runtime ("runsc" for gVisor); None is the engine's default."""
+
+    @field_validator("docker_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -1,0 +1,61 @@
+"""Engines and images for the tests that need them; each says why where it cannot be had."""
+
+import io
+import shutil
+import subprocess
+import tarfile
+
+import pytest
+
+from verigym.envs.sandbox.engine import Engine
+from verigym.envs.sandbox.images import ensure_base_image
+from verigym.envs.sandbox.settings import SandboxSettings
+from verigym.errors import SandboxError
+
+BARE = "verigym/test-bare:1"
+
+
+@pytest.fixture(scope="session")
+def engine():
+    try:
+        engine = Engine(None, SandboxSettings())
+    except SandboxError as error:
+        pytest.skip(str(error))
+    yield engine
+    engine.client.close()
+
+
+@pytest.fixture(scope="session")
+def base_image(engine):
+    """Debian with git and Python."""
+    try:
+        return ensure_base_image(engine.client)
+    except SandboxError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def bare_image(engine, tmp_path_factory):
+    """A statically linked busybox and nothing else: no libc, no bash, no Python, no user."""
+    found = shutil.which("busybox") or _download(tmp_path_factory.mktemp("busybox"))
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.add(found, arcname="bin/busybox")
+        for name in subprocess.run([found, "--list"], capture_output=True, text=True, check=True).stdout.split():
+            link = tarfile.TarInfo(f"bin/{name}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            if name != "busybox":
+                archive.addfile(link)
+    repository, _, tag = BARE.partition(":")
+    engine.api.import_image_from_data(buffer.getvalue(), repository=repository, tag=tag)
+    return BARE
+
+
+def _download(folder):
+    try:
+        subprocess.run(["apt-get", "download", "busybox-static"], cwd=folder, check=True, capture_output=True)
+        (package,) = folder.glob("*.deb")
+        subprocess.run(["dpkg-deb", "-x", package, folder / "root"], check=True, capture_output=True)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        pytest.skip(f"no busybox: it is not installed and cannot be downloaded ({error})")
+    return folder / "root/bin/busybox"
