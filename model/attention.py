@@ -1,75 +1,25 @@
-"""Attention over packed documents: one facade, a float reference, and the path through torch's SDPA.
+"""Attention over packed documents: one facade over our Triton kernels, torch's SDPA and a float reference.
 
-Shapes: T tokens of a pack, H query heads, G key/value heads, K channels a head, W tokens of a window.
+Shapes: T tokens of a pack, S keys (S = T unless said otherwise), H query heads, G key/value heads, K channels a head.
 """
 
-from collections.abc import Sequence
-from itertools import accumulate
-from typing import Literal, Protocol
+import functools
+import logging
+from typing import Literal, Protocol, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import ConfigError
+from .attention_documents import Documents
+from .attention_sdpa import sdpa_attention
+from .kernels.attention import LARGEST_HEAD, blocks_of, varlen_attention
+from .kernels.launch import on_cuda, why_not
+from .kernels.reference import reference_attention
 
-class Documents:
-    """Where the documents of a pack lie. Built once per pack and shared by all layers.
+logger = logging.getLogger(__name__)
 
-    Attributes:
-        lengths: tokens of each document; 0 is allowed.
-        positions: [T] int64, position of each token in its document.
-        cu_seqlens: [N + 1] int32, where each document starts, and T.
-    """
-
-    def __init__(self, lengths: Sequence[int], positions: Tensor) -> None:
-        self.lengths = list(lengths)
-        self.positions = positions
-        self._bands: dict[int, Tensor] = {}
-
-    @classmethod
-    def from_lengths(
-        cls, lengths: Sequence[int], *, starts: Sequence[int] | None = None, device: torch.device | str = "cpu"
-    ) -> "Documents":
-        """Documents laid end to end.
-
-        Args:
-            lengths: tokens of each document in the pack.
-            starts: position of each document's first token here; 0 where nothing of it came before.
-        """
-        if min(lengths, default=0) < 0:
-            raise ValueError(f"a document has length {min(lengths)}; lengths must not be negative")
-        starts = starts or [0] * len(lengths)
-        runs = [torch.arange(start, start + length) for start, length in zip(starts, lengths, strict=True)]
-        positions = torch.cat(runs) if runs else torch.arange(0)
-        return cls(lengths, positions.to(device))
-
-    @property
-    def num_tokens(self) -> int:
-        return self.positions.shape[0]
-
-    @property
-    def cu_seqlens(self) -> Tensor:
-        bounds = [0, *accumulate(self.lengths)]
-        return torch.tensor(bounds, dtype=torch.int32, device=self.positions.device)
-
-    def band(self, window: int) -> Tensor:
-        """What a block of ``window`` queries sees of its own block and the one before it.
-
-        Returns:
-            [ceil(T / W), 1, W, 2 W] bool, True where query and key are of one document and within the window.
-        """
-        if window not in self._bands:
-            device = self.positions.device
-            count = -(-self.num_tokens // window)
-            document = torch.full(((count + 1) * window,), -1, device=device)  # -1: before and after the pack
-            owner = torch.repeat_interleave(torch.tensor(self.lengths, device=device))
-            document[window : window + self.num_tokens] = owner
-            block = document.view(count + 1, window)
-            keys = torch.cat((block[:-1], block[1:]), dim=1)
-            same = block[1:, :, None] == keys[:, None, :]
-            distance = torch.arange(window, device=device)[:, None] + window - torch.arange(2 * window, device=device)
-            self._bands[window] = (same & (distance >= 0) & (distance < window))[:, None]
-        return self._bands[window]
+Backend = Literal["auto", "triton", "sdpa", "reference"]
 
 
 class KeyValueCache(Protocol):
@@ -82,68 +32,92 @@ class KeyValueCache(Protocol):
 
 def attend(
     q_THK: Tensor,
-    k_TGK: Tensor,
-    v_TGK: Tensor,
+    k_SGK: Tensor,
+    v_SGK: Tensor,
     documents: Documents,
     window: int | None,
     *,
-    implementation: Literal["sdpa", "reference"] = "sdpa",
+    keys: Documents | None = None,
+    backend: Backend = "auto",
 ) -> Tensor:
     """Causal grouped-query attention inside each document, scaled by K^-1/2.
 
     Args:
         q_THK: [T, H, K].
-        k_TGK, v_TGK: [T, G, K]; each serves H / G query heads.
-        documents: of the pack; sum of lengths is T.
+        k_SGK, v_SGK: [S, G, K]; each serves H / G query heads.
+        documents: of the queries; sum of lengths is T.
         window: keys a token sees, itself included; None for all before it.
-        implementation: "reference" is plain and slow, for tests.
+        keys: of the keys, where those are more than the queries: as many documents, each ending at the token at which
+            its queries end; sum of lengths is S. None: the same as ``documents``.
+        backend: see ``choose_backend``.
     Returns:
         [T, H, K] in the dtype of the queries.
+    Raises:
+        ConfigError: the backend cannot run here.
+        ValueError: a document has more queries than keys, or a window sees nothing.
     """
-    longest = max(documents.lengths, default=0)
-    if implementation == "reference":
-        parts = _by_document(documents, q_THK, k_TGK, v_TGK)
-        return torch.cat([_reference(q, k, v, window) for q, k, v in parts])
-    if window is not None and window < longest:
-        return _banded(q_THK, k_TGK, v_TGK, documents.band(window))
-    parts = _by_document(documents, q_THK, k_TGK, v_TGK)
-    return torch.cat([_causal(q, k, v) for q, k, v in parts])
+    if window is not None and window < 1:
+        raise ValueError(f"the window is {window}; a token sees at least itself: give 1 or more, or None")
+    if keys is not None:
+        _check_keys(documents, keys)
+    chosen = choose_backend(backend, q_THK.device, q_THK.dtype, q_THK.shape[-1])
+    keys = keys or documents
+    if chosen == "reference":
+        return reference_attention(q_THK, k_SGK, v_SGK, documents.lengths, keys.lengths, window)[0]
+    if chosen == "sdpa":
+        return sdpa_attention(q_THK, k_SGK, v_SGK, documents, keys, window)
+    head_dim = q_THK.shape[-1]
+    tile = blocks_of(head_dim, q_THK.dtype).tile
+    seen = 0 if window is None or window >= max(keys.lengths, default=0) else window
+    out, _ = varlen_attention(
+        *(q_THK, k_SGK, v_SGK, documents.cu_seqlens, keys.cu_seqlens),
+        *(documents.tiles(tile, of="queries"), keys.tiles(tile, of="keys"), seen, head_dim**-0.5, tile),
+    )
+    return out
 
 
-def _by_document(documents: Documents, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
-    # split, not slices: the gradient of N slices is N full-sized tensors.
-    lengths = documents.lengths or [0]
-    return list(zip(*(tensor.split(lengths) for tensor in tensors), strict=True))
+def choose_backend(
+    setting: Backend, device: torch.device, dtype: torch.dtype, head_dim: int
+) -> Literal["triton", "sdpa", "reference"]:
+    """What a setting means for tensors of this kind. What runs is logged once.
+
+    Args:
+        setting: "triton", our kernels; "sdpa", torch's; "reference", plain and slow, in any precision; "auto", triton
+            on CUDA and sdpa elsewhere, and on CUDA where the kernels cannot run.
+    Raises:
+        ConfigError: the setting cannot work; it says why and what would.
+    """
+    if setting not in get_args(Backend):
+        raise ConfigError(f"the attention backend is {setting!r}; it must be one of {', '.join(get_args(Backend))}")
+    if setting in ("sdpa", "reference"):
+        _log_once(setting, device.type, None)
+        return setting
+    if head_dim > LARGEST_HEAD:
+        reason = f"a head has {head_dim} channels and the kernels take {LARGEST_HEAD}; use 'sdpa'"
+    else:
+        reason = why_not(device, dtype)
+    if setting == "triton" and reason is not None:
+        raise ConfigError(f"the attention backend 'triton' cannot run: {reason}")
+    if setting == "auto" and (reason is not None or not on_cuda(device)):
+        _log_once("sdpa", device.type, reason if on_cuda(device) else None)
+        return "sdpa"
+    _log_once("triton", device.type, None)
+    return "triton"
 
 
-def _causal(q_LHK: Tensor, k_LGK: Tensor, v_LGK: Tensor) -> Tensor:
-    if not q_LHK.shape[0]:
-        return q_LHK
-    q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q_LHK, k_LGK, v_LGK))
-    out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-    return out.squeeze(0).transpose(0, 1)
+@functools.cache
+def _log_once(chosen: str, device: str, reason: str | None) -> None:
+    logger.info("attention on %s runs on %s%s", device, chosen, f": {reason}" if reason else "")
 
 
-def _banded(q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor, band: Tensor) -> Tensor:
-    """Windowed attention by blocks of W queries, each against two blocks of keys: cost T x 2 W, not T x T."""
-    count, _, window, _ = band.shape
-    num_tokens, _, head_dim = q_THK.shape
-    tail = count * window - num_tokens
-    kv = F.pad(torch.cat((k_TGK, v_TGK), dim=-1), (0, 0, 0, 0, window, tail))
-    kv = kv.unflatten(0, (count + 1, window))
-    k, v = torch.cat((kv[:-1], kv[1:]), dim=1).transpose(1, 2).split(head_dim, dim=-1)
-    q = F.pad(q_THK, (0, 0, 0, 0, 0, tail)).unflatten(0, (count, window)).transpose(1, 2)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=band, enable_gqa=True)
-    return out.transpose(1, 2).flatten(0, 1)[:num_tokens]
-
-
-def _reference(q_LHK: Tensor, k_LGK: Tensor, v_LGK: Tensor, window: int | None) -> Tensor:
-    length, num_heads, head_dim = q_LHK.shape
-    group = num_heads // k_LGK.shape[1]
-    k, v = (x.repeat_interleave(group, dim=1) for x in (k_LGK, v_LGK))
-    scores = torch.einsum("qhk,shk->hqs", q_LHK, k) * head_dim**-0.5
-    index = torch.arange(length, device=q_LHK.device)
-    distance = index[:, None] - index[None, :]
-    seen = (distance >= 0) & (distance < (window or length + 1))
-    weights = scores.masked_fill(~seen, float("-inf")).softmax(dim=-1)
-    return torch.einsum("hqs,shk->qhk", weights, v)
+def _check_keys(documents: Documents, keys: Documents) -> None:
+    if len(documents.lengths) != len(keys.lengths):
+        raise ValueError(
+            f"there are queries of {len(documents.lengths)} documents and keys of {len(keys.lengths)}; "
+            "give each document its keys"
+        )
+    for index, (queries, count) in enumerate(zip(documents.lengths, keys.lengths)):
+        if queries > count:
+            raise ValueError(
+                f"document {index} has {queries} queries and {count} keys; each query needs its own key at least"
+            )

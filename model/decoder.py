@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .activation import swiglu
-from .attention import Documents, KeyValueCache, attend
+from .attention import Backend, Documents, KeyValueCache, attend
 from .config import DecoderConfig
 from .rope import rope_frequencies, rope_table, rotate
 
@@ -32,6 +32,7 @@ class Attention(nn.Module):
         super().__init__()
         self.index = index
         self.window = config.window_of(index)
+        self.backend: Backend = "auto"
         self.num_heads, self.num_kv_heads, self.head_dim = config.num_heads, config.num_kv_heads, config.head_dim
         rows = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
         self.qkv = nn.Linear(config.hidden_size, rows, bias=False)
@@ -44,7 +45,7 @@ class Attention(nn.Module):
         qk, v = heads.split([self.num_heads + self.num_kv_heads, self.num_kv_heads], dim=1)
         q, k = rotate(qk, rope).split([self.num_heads, self.num_kv_heads], dim=1)
         if cache is None:
-            mixed = attend(q, k, v, documents, self.window)
+            mixed = attend(q, k, v, documents, self.window, backend=self.backend)
         else:
             mixed = cache.attend(self.index, q, k, v, self.window)
         return self.out(mixed.flatten(1))
@@ -108,6 +109,11 @@ class Decoder(nn.Module):
             else:
                 scale = depth if name.endswith(("out.weight", "down.weight")) else 1.0
                 parameter.normal_(0.0, scale * 0.5 * parameter.shape[1] ** -0.5, generator=generator)
+
+    def use_attention(self, backend: Backend) -> None:
+        """Choose what attention runs on, in every layer; see ``attention.choose_backend``."""
+        for layer in self.layers:
+            layer.attention.backend = backend  # type: ignore[union-attr]
 
     def forward(self, token_ids: Tensor, documents: Documents, cache: KeyValueCache | None = None) -> Tensor:
         """Hidden states of packed documents.

@@ -42,9 +42,9 @@ def test_attention_equals_the_float64_reference(window: int | None) -> None:
     leaves = [torch.randn(total, heads, 8, generator=generator, dtype=torch.float64) for heads in (6, 2, 2)]
     upstream = torch.randn(total, 6, 8, generator=generator, dtype=torch.float64)
 
-    def run(dtype: torch.dtype, implementation: str) -> list[Tensor]:
+    def run(dtype: torch.dtype, backend: str) -> list[Tensor]:
         inputs = [leaf.to(dtype).requires_grad_() for leaf in leaves]
-        out = attend(*inputs, documents, window, implementation=implementation)  # type: ignore[arg-type]
+        out = attend(*inputs, documents, window, backend=backend)  # type: ignore[arg-type]
         return [out, *torch.autograd.grad(out, inputs, upstream.to(dtype))]
 
     for got, expected in zip(run(torch.float32, "sdpa"), run(torch.float64, "reference")):

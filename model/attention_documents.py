@@ -1,0 +1,82 @@
+"""Where the documents of a pack lie, and what attention derives from that once for all layers."""
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .kernels.attention import tile_table
+
+
+class Documents:
+    """Where the documents of a pack lie. Built once per pack and shared by all layers.
+
+    Attributes:
+        lengths: tokens of each document; 0 is allowed.
+        positions: [T] int64, position of each token in its document.
+        cu_seqlens: [N + 1] int32, where each document starts, and T.
+    """
+
+    def __init__(self, lengths: Sequence[int], positions: Tensor) -> None:
+        self.lengths = list(lengths)
+        self.positions = positions
+        self._made: dict[tuple[str, int], Tensor] = {}
+
+    @classmethod
+    def from_lengths(
+        cls, lengths: Sequence[int], *, starts: Sequence[int] | None = None, device: torch.device | str = "cpu"
+    ) -> "Documents":
+        """Documents laid end to end.
+
+        Args:
+            lengths: tokens of each document in the pack.
+            starts: position of each document's first token here; 0 where nothing of it came before.
+        """
+        if min(lengths, default=0) < 0:
+            raise ValueError(f"a document has length {min(lengths)}; lengths must not be negative")
+        starts = starts or [0] * len(lengths)
+        runs = [torch.arange(start, start + length) for start, length in zip(starts, lengths, strict=True)]
+        positions = torch.cat(runs) if runs else torch.arange(0)
+        return cls(lengths, positions.to(device))
+
+    @property
+    def num_tokens(self) -> int:
+        return self.positions.shape[0]
+
+    @property
+    def cu_seqlens(self) -> Tensor:
+        return self._once("bounds", 0, lambda: [0, *accumulate(self.lengths)])
+
+    def tiles(self, rows: int, *, of: Literal["queries", "keys"]) -> Tensor:
+        """[tiles, 2] int32, (document, first row) of the tiles of ``rows`` rows that kernels work on."""
+        return self._once(of, rows, lambda: tile_table(self.lengths, rows, heaviest_last_rows=of == "queries"))
+
+    def _once(self, name: str, size: int, make: Callable[[], list]) -> Tensor:
+        if (name, size) not in self._made:
+            made = torch.tensor(make(), dtype=torch.int32, device=self.positions.device)
+            self._made[name, size] = made if made.numel() else made.view(0, 2)
+        return self._made[name, size]
+
+    def band(self, window: int) -> Tensor:
+        """What a block of ``window`` queries sees of its own block and the one before it.
+
+        Returns:
+            [ceil(T / W), 1, W, 2 W] bool, True where query and key are of one document and within the window.
+        """
+        if ("band", window) not in self._made:
+            self._made["band", window] = _band(self.lengths, window, self.positions.device)
+        return self._made["band", window]
+
+
+def _band(lengths: Sequence[int], window: int, device: torch.device) -> Tensor:
+    num_tokens = sum(lengths)
+    count = -(-num_tokens // window)
+    document = torch.full(((count + 1) * window,), -1, device=device)  # -1: before and after the pack
+    document[window : window + num_tokens] = torch.repeat_interleave(torch.tensor(lengths, device=device))
+    block = document.view(count + 1, window)
+    keys = torch.cat((block[:-1], block[1:]), dim=1)
+    same = block[1:, :, None] == keys[:, None, :]
+    distance = torch.arange(window, device=device)[:, None] + window - torch.arange(2 * window, device=device)
+    return (same & (distance >= 0) & (distance < window))[:, None]

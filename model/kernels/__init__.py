@@ -1,0 +1,5 @@
+"""Fused kernels: Triton programs, the torch operators that launch them, and the float reference of each.
+
+A module whose name ends in ``_triton`` imports Triton and is imported only when a kernel is launched; the others work
+on a machine without it.
+"""
