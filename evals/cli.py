@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..agent.options import add_episode_options, add_policy_option, add_sandbox_option
+from .data_options import add_against_option, add_data_options, load_options_of
+from .preset import fill, leave_open
 
 if TYPE_CHECKING:
     from ..agent.sources import PolicySource
@@ -19,12 +21,13 @@ def register(commands: Any) -> None:
         "eval",
         help="measure a policy on a suite: pass@1 with its interval",
         description="Run a policy on every task of a suite and report pass@1 with a 95 % interval.",
-        epilog="A DIR that exists is resumed: no sample is repeated or lost.",
+        epilog="A DIR that exists is resumed: no sample is repeated or lost. Where a suite has published settings, "
+        "they are the defaults; report.json names their sources.",
     )
-    parser.add_argument("suite", metavar="SUITE", help="swe, code, math, tasks, or an environment's id")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="tasks, as JSON Lines")
+    parser.add_argument("suite", metavar="SUITE", help="such as math500, or an environment's id")
+    add_data_options(parser)
     add_policy_option(parser)
-    parser.add_argument("--samples", type=int, default=1, metavar="K", help="episodes a task (default: 1)")
+    parser.add_argument("--samples", type=int, metavar="K", help="episodes a task (default: the suite's, else 1)")
     parser.add_argument("--greedy", action="store_true", help="temperature 0, one sample")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N tasks")
     add_episode_options(parser)
@@ -32,6 +35,13 @@ def register(commands: Any) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="episodes at once (default: by cores and policy)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write verdicts.jsonl and report.json there")
     parser.add_argument("--save-trajectories", action="store_true", help="write trajectories.jsonl to DIR too")
+    parser.add_argument(
+        "--select",
+        action="store_true",
+        help="choose one of the K samples: answers by majority, patches by existing and generated tests; needs --out",
+    )
+    add_against_option(parser)
+    leave_open(parser)
     parser.set_defaults(run=run)
 
 
@@ -45,12 +55,15 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from ..errors import ConfigError, GradingError
-    from .report import build_report, report_table
-    from .store import write_json
+    from .report import build_report, compare_with, report_table, told_comparison
+    from .report_files import write_report
+    from .scaling.report import told_scaling
     from .suites.loading import load_suite
 
     if args.save_trajectories and args.out is None:
         raise ConfigError("--save-trajectories needs --out DIR to write them to")
+    if args.select and args.out is None:
+        raise ConfigError("--select needs --out DIR, where the samples are recorded")
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit is {args.limit}; at least 1 is needed")
     if args.workers is not None and args.workers < 1:
@@ -58,7 +71,14 @@ def run(args: argparse.Namespace) -> int:
     cores = os.cpu_count() or 1
     # A model answers a batch in little more time than one; scripts leave the cores to the sandboxes.
     workers = args.workers or (cores if args.policy in ("gold", "empty") else max(8, cores))
-    suite = load_suite(args.suite, data=args.data, limit=args.limit, env_kwargs={"sandbox": args.sandbox})
+    suite = load_suite(
+        args.suite,
+        data=args.data,
+        limit=args.limit,
+        env_kwargs={"sandbox": args.sandbox},
+        options=load_options_of(args),
+    )
+    sources = fill(args, suite.preset)
     source = args.build_policy(args.policy, max_batch=workers)
     suite = replace(suite, needed_kwargs=source.env_kwargs)
     settings = _settings(args, suite, source)
@@ -72,9 +92,18 @@ def run(args: argparse.Namespace) -> int:
             )
         raise
     report = build_report(args.suite, args.policy, verdicts, seconds=time.monotonic() - started, settings=settings)
+    report["sources"] = sources
+    if args.select:
+        report["scaling"] = _select(args, suite, verdicts, workers)
+    if args.against is not None:
+        report["against"] = compare_with(verdicts, args.against)
     if args.out is not None:
-        write_json(args.out / "report.json", report)
+        write_report(args.out, report)
     Console().print(report_table(report))
+    if args.select:
+        Console().print(told_scaling(report["scaling"]), highlight=False, soft_wrap=True)
+    if args.against is not None:
+        Console().print(told_comparison(report["against"]), highlight=False, soft_wrap=True)
     if not report["n"]:
         raise GradingError(f"none of {len(verdicts)} samples could be graded; the first: {verdicts[0].detail}")
     return 0
@@ -85,8 +114,9 @@ def _evaluate(
 ) -> "list[Verdict]":
     import asyncio
 
-    from ..agent.options import budget_of, sampling_of
+    from ..agent.options import sampling_of
     from .live import LiveProgress
+    from .preset import budget
     from .run import evaluate
 
     async def work(told: "Callable[[Verdict], None]") -> "list[Verdict]":
@@ -96,7 +126,7 @@ def _evaluate(
                 suite.make_env,
                 source.policy_for,
                 samples=args.samples,
-                budget=budget_of(args),
+                budget=budget(args, suite.preset),
                 sampling=sampling_of(args),
                 greedy=args.greedy,
                 concurrency=workers,
@@ -112,6 +142,48 @@ def _evaluate(
         return asyncio.run(work(progress.told))
 
 
+def _select(args: argparse.Namespace, suite: "LoadedSuite", verdicts: "list[Verdict]", workers: int) -> dict[str, Any]:
+    """What choosing among the samples comes to; a policy writes the tests where patches are chosen."""
+    import asyncio
+
+    from ..agent.options import sampling_of
+    from ..envs.sandbox.choose import make_backend
+    from ..errors import ConfigError
+    from .preset import budget
+    from .scaling.report import scaling_report
+    from .scaling.run import recorded_predictions, select_patches, vote, write_tests
+    from .store import write_lines
+
+    families = {task.family for task in suite.tasks}
+    predictions = recorded_predictions(args.out)
+    if families == {"math"}:
+        return scaling_report(verdicts, vote(predictions, workers=workers))
+    if families != {"swe"}:
+        raise ConfigError(f"--select knows answers and patches; suite {suite.name!r} has {', '.join(sorted(families))}")
+
+    async def work() -> dict[str, int]:
+        source = args.build_policy(args.policy, max_batch=workers)
+        try:
+            tests = await write_tests(
+                suite.tasks,
+                source.policy_for,
+                samples=args.samples,
+                budget=budget(args, suite.preset),
+                sampling=sampling_of(args),
+                sandbox=args.sandbox,
+                workers=workers,
+                out=args.out,
+            )
+        finally:
+            await source.aclose()
+        backend = make_backend(args.sandbox)
+        chosen, told = await select_patches(backend, suite.tasks, predictions, verdicts, tests, workers=workers)
+        write_lines(args.out / "selection.jsonl", told)
+        return chosen
+
+    return scaling_report(verdicts, asyncio.run(work()))
+
+
 def _settings(args: argparse.Namespace, suite: "LoadedSuite", source: "PolicySource") -> dict[str, Any]:
     """What makes two runs the same run; the number of samples and tasks may grow, so they are not part of it."""
     import hashlib
@@ -120,6 +192,9 @@ def _settings(args: argparse.Namespace, suite: "LoadedSuite", source: "PolicySou
     return {
         "suite": suite.name,
         "data_sha256": data,
+        "release": args.release,
+        "since": args.since,
+        "until": args.until,
         "policy": source.name,
         "policy_identity": dict(source.identity),
         "temperature": 0.0 if args.greedy else args.temperature,

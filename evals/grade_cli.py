@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..agent.options import add_sandbox_option
+from .data_options import add_against_option, add_data_options, load_options_of
 
 if TYPE_CHECKING:
     from .predictions import Job
@@ -39,17 +40,8 @@ def register(commands: Any) -> None:
         default="lenient",
         help="strict: only an answer in the form asked for (a box); lenient: the one a reader would take (default)",
     )
+    add_against_option(parser)
     parser.set_defaults(run=run)
-
-
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """--data and what narrows it."""
-    parser.add_argument(
-        "--data", type=Path, metavar="FILE", help="the benchmark's file, JSON Lines, JSON or Parquet (default: the hub)"
-    )
-    parser.add_argument("--release", metavar="NAME", help="of a suite that has several (livecodebench)")
-    parser.add_argument("--since", metavar="DATE", help="first day of the problems (livecodebench)")
-    parser.add_argument("--until", metavar="DATE", help="last day of the problems (livecodebench)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from ..errors import ConfigError, GradingError
-    from .report import build_report, report_table
-    from .store import write_json
+    from .report import build_report, compare_with, report_table, told_comparison
+    from .report_files import write_report
     from .suites.registry import suite_named
 
     if args.workers is not None and args.workers < 1:
@@ -79,9 +71,13 @@ def run(args: argparse.Namespace) -> int:
     given = str(args.predictions or args.logs)
     seconds = time.monotonic() - started
     report = build_report(args.suite, given, verdicts, seconds=seconds, settings=settings, kind="predictions")
+    if args.against is not None:
+        report["against"] = compare_with(verdicts, args.against)
     if args.out is not None:
-        write_json(args.out / "report.json", report)
+        write_report(args.out, report)
     Console().print(report_table(report))
+    if args.against is not None:
+        Console().print(told_comparison(report["against"]), highlight=False, soft_wrap=True)
     if not report["n"]:
         raise GradingError(f"none of {len(verdicts)} predictions could be graded; the first: {verdicts[0].detail}")
     return 0
@@ -92,14 +88,12 @@ def _jobs(args: argparse.Namespace, suite: "Suite") -> "list[Job]":
     from ..errors import ConfigError
     from .predictions import match, read_predictions
     from .suites.loading import load_tasks
-    from .suites.spec import LoadOptions
 
     if suite.make_grader is None:
         raise ConfigError(f"suite {suite.name!r} has no grader of predictions; run it with verigym eval")
     if args.logs is not None and suite.read_logs is None:
         raise ConfigError(f"suite {suite.name!r} takes no --logs; give --predictions FILE")
-    options = LoadOptions(release=args.release, since=args.since, until=args.until)
-    tasks = load_tasks(suite, data=args.data, options=options)
+    tasks = load_tasks(suite, data=args.data, options=load_options_of(args))
     if args.logs is not None:
         assert suite.read_logs is not None
         return match(suite, tasks, suite.read_logs(args.logs))

@@ -23,12 +23,17 @@ class PairedDifference:
         mean: second minus first, mean over tasks; in [-1, 1].
         low, high: 95 % bootstrap interval over tasks.
         num_tasks: tasks that both runs have graded.
+        num_better, num_worse: tasks on which the second run passes more often, and less often.
+        p_value: exact McNemar (of samples, the sign test over tasks that differ), two-sided; 1 where none differs.
     """
 
     mean: float
     low: float
     high: float
     num_tasks: int
+    num_better: int
+    num_worse: int
+    p_value: float
 
 
 def pass_at_k(num_samples: int, num_passed: int, k: int) -> float:
@@ -111,7 +116,26 @@ def paired_difference(
         raise ValueError("the two runs share no graded task; compare runs of one suite")
     differences = [after[task_id] - before[task_id] for task_id in shared]
     low, high = bootstrap_interval(differences, seed=seed, resamples=resamples)
-    return PairedDifference(mean=float(np.mean(differences)), low=low, high=high, num_tasks=len(shared))
+    better, worse = sum(value > 0 for value in differences), sum(value < 0 for value in differences)
+    return PairedDifference(
+        mean=float(np.mean(differences)),
+        low=low,
+        high=high,
+        num_tasks=len(shared),
+        num_better=better,
+        num_worse=worse,
+        p_value=mcnemar_p(better, worse),
+    )
+
+
+def mcnemar_p(num_better: int, num_worse: int) -> float:
+    """Two-sided exact p-value that tasks that changed would do so in either direction alike.
+
+    Source: Q. McNemar, Psychometrika 12 (1947); the exact form is a binomial test of the discordant pairs.
+    """
+    changed = num_better + num_worse
+    tail = sum(math.comb(changed, i) for i in range(min(num_better, num_worse) + 1))
+    return min(1.0, 2 * tail / 2**changed)
 
 
 def task_pass_rates(verdicts: Iterable[Verdict]) -> dict[str, float]:
@@ -133,7 +157,8 @@ def family_summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "pass@1" (mean over tasks of the share of samples that passed; None where nothing was graded), "interval"
         (see ``interval_of``), "pass@k" for powers of two k that every graded task has samples for, "n" (graded tasks),
         "num_tasks", "num_predictions", "num_ungradable", "num_infrastructure_failures", "format_error_rate" (of
-        turns), "mean_turns", "endings" (ending -> count).
+        turns), "mean_turns", "endings" (ending -> count), "num_tokens" (sampled, where the policy tells),
+        "mean_seconds" (of an episode).
     """
     rates = task_pass_rates(verdicts)
     num_failures = sum(verdict.ending in INFRASTRUCTURE for verdict in verdicts)
@@ -151,6 +176,25 @@ def family_summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "format_error_rate": num_format_errors / num_turns if num_turns else 0.0,
         "mean_turns": num_turns / len(verdicts) if verdicts else 0.0,
         "endings": dict(sorted(Counter(verdict.ending for verdict in verdicts).items())),
+        "num_tokens": sum(verdict.num_tokens or 0 for verdict in verdicts),
+        "mean_seconds": sum(verdict.seconds for verdict in verdicts) / len(verdicts) if verdicts else 0.0,
+    }
+
+
+def breakdown(verdicts: Sequence[Verdict]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Label (repo, difficulty, ...) -> its value -> pass@1, interval and graded tasks; labels of one value are left
+    out."""
+    groups: dict[str, dict[str, list[Verdict]]] = defaultdict(lambda: defaultdict(list))
+    for verdict in verdicts:
+        for label, value in verdict.labels.items():
+            groups[label][value].append(verdict)
+    return {
+        label: {
+            value: {key: summary[key] for key in ("pass@1", "interval", "n")}
+            for value, summary in ((value, family_summary(of)) for value, of in sorted(values.items()))
+        }
+        for label, values in sorted(groups.items())
+        if len(values) > 1
     }
 
 

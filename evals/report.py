@@ -1,10 +1,13 @@
 """The report of an evaluation: report.json for programs, a table for people."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .metrics import family_summary
+from ..envs.datasets.files import read_rows
+from ..errors import ConfigError
+from .metrics import breakdown, family_summary, paired_difference
 from .verdict import Verdict
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ def build_report(
         kind: what ``source`` names.
     Returns:
         "suite", "policy" (or "predictions"), the keys of ``family_summary``, "families" (family -> summary),
-        "seconds", "settings".
+        "breakdown" (see there), "seconds", "settings".
     """
     families = sorted({verdict.family for verdict in verdicts})
     return {
@@ -38,6 +41,7 @@ def build_report(
         kind: source,
         **family_summary(verdicts),
         "families": {family: family_summary([v for v in verdicts if v.family == family]) for family in families},
+        "breakdown": breakdown(verdicts),
         "seconds": round(seconds, 3),
         "settings": dict(settings or {}),
     }
@@ -65,6 +69,31 @@ def report_table(report: Mapping[str, Any]) -> "Table":
     return table
 
 
+def compare_with(verdicts: Sequence[Verdict], folder: Path) -> dict[str, Any]:
+    """This run against the one recorded in a folder, task by task: the fields of ``PairedDifference``.
+
+    Raises:
+        ConfigError: the folder holds no verdicts, or none of the same tasks.
+    """
+    path = folder / "verdicts.jsonl"
+    if not path.is_file():
+        raise ConfigError(f"--against {folder}: there is no verdicts.jsonl; give the --out DIR of another run")
+    before = [Verdict.from_json(row.value) for row in read_rows(path)]
+    try:
+        return {"run": str(folder), **asdict(paired_difference(before, verdicts))}
+    except ValueError as error:
+        raise ConfigError(f"--against {folder}: {error}") from None
+
+
+def told_comparison(against: Mapping[str, Any]) -> str:
+    """A comparison in one line."""
+    return (
+        f"against {against['run']}: {against['mean']:+.3f} ({against['low']:+.3f} to {against['high']:+.3f}), "
+        f"{against['num_better']} tasks better, {against['num_worse']} worse of {against['num_tasks']}, "
+        f"McNemar p = {against['p_value']:.3g}"
+    )
+
+
 def _higher(summary: Mapping[str, Any]) -> list[str]:
     return [key for key in summary if key.startswith("pass@") and key != "pass@1"]
 
@@ -88,4 +117,6 @@ _MEASURES: dict[str, Callable[[Mapping[str, Any]], str]] = {
 _OF_EPISODES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "format errors, of turns": lambda summary: f"{summary['format_error_rate']:.1%}",
     "turns, mean": lambda summary: f"{summary['mean_turns']:.1f}",
+    "tokens sampled": lambda summary: f"{summary['num_tokens']:,}" if summary["num_tokens"] else "-",
+    "seconds an episode, mean": lambda summary: f"{summary['mean_seconds']:.1f}",
 }

@@ -79,13 +79,13 @@ async def evaluate(
         for verdict in verdicts.values():
             if progress:
                 progress(verdict, None)
-        runner = _Runner(make_env, policy_for, budget, sampling, retries)
+        runner = _Runner(make_env, policy_for, budget, sampling, retries, str((settings or {}).get("policy", "")))
         left = iter([job for job, key in zip(jobs, order, strict=True) if key not in verdicts])
 
-        def record(verdict: Verdict, trajectory: Trajectory | None) -> None:
+        def record(verdict: Verdict, trajectory: Trajectory | None, prediction: Mapping[str, Any] | None) -> None:
             verdicts[verdict.key] = verdict
             if store:
-                store.append(verdict, trajectory)
+                store.append(verdict, trajectory, prediction)
             if progress:
                 progress(verdict, trajectory)
 
@@ -101,16 +101,38 @@ class _Job:
     index: int
 
 
+_Record = Callable[[Verdict, Trajectory | None, Mapping[str, Any] | None], None]
+
+
+def prediction_of(trajectory: Trajectory | None, env: ToolEnv | None, policy: str) -> dict[str, Any] | None:
+    """What a sample came to, in the benchmark's own format: a patch as SWE-bench's harness takes it, else the final
+    text as ``verigym grade`` takes it; None: there is none, the infrastructure failed."""
+    if trajectory is None or trajectory.is_infrastructure_failure:
+        return None
+    if trajectory.family == "swe":
+        patch = getattr(env, "patch", None) or ""
+        return {"instance_id": trajectory.task_id, "model_name_or_path": policy, "model_patch": patch}
+    final = next((m.content for m in reversed(trajectory.messages) if m.role == "assistant" and not m.calls), "")
+    return {"task_id": trajectory.task_id, "prediction": final}
+
+
 class _Runner:
     """Takes jobs from a shared iterator, one at a time, with an environment of each family of its own."""
 
     def __init__(
-        self, make_env: MakeEnv, policy_for: PolicyFor, budget: Budget, sampling: Sampling, retries: int
+        self,
+        make_env: MakeEnv,
+        policy_for: PolicyFor,
+        budget: Budget,
+        sampling: Sampling,
+        retries: int,
+        policy_name: str,
     ) -> None:
         self._make_env, self._policy_for = make_env, policy_for
         self._budget, self._sampling, self._retries = budget, sampling, retries
+        self._policy_name = policy_name
 
-    async def work(self, jobs: Iterator[_Job], record: Progress) -> None:
+    async def work(self, jobs: Iterator[_Job], record: _Record) -> None:
         envs: dict[str, ToolEnv] = {}
         for job in jobs:
             for _ in range(1 + self._retries):
@@ -119,7 +141,7 @@ class _Runner:
                     break
                 # What failed may have left its environment in disorder; the next attempt gets a new one.
                 envs.pop(job.task.family, None)
-            record(verdict, trajectory)
+            record(verdict, trajectory, prediction_of(trajectory, envs.get(job.task.family), self._policy_name))
 
     async def _sample(self, job: _Job, envs: dict[str, ToolEnv]) -> tuple[Verdict, Trajectory | None]:
         task = job.task

@@ -15,8 +15,10 @@ Key = tuple[str, int]
 
 
 class VerdictStore:
-    """verdicts.jsonl (and trajectories.jsonl) of one DIR, appended line by line, each line on the disk before the next
-    sample counts. A context manager; while it is open no other process may write to the DIR.
+    """verdicts.jsonl (with preds.jsonl and trajectories.jsonl) of one DIR, appended line by line.
+
+    Each line is on the disk before the next sample counts. A context manager; while it is open no other process may
+    write to the DIR.
 
     Attributes:
         verdicts: those on record that stand. A failure of the infrastructure is no verdict: it is tried again.
@@ -32,6 +34,7 @@ class VerdictStore:
         self._save_trajectories = save_trajectories
         self.verdicts: dict[Key, Verdict] = {}
         self._files: list[IO[str]] = []
+        self._prediction_file: IO[str] | None = None
 
     def __enter__(self) -> "VerdictStore":
         if self._folder.exists() and not self._folder.is_dir():
@@ -43,8 +46,9 @@ class VerdictStore:
             self.verdicts = {verdict.key: verdict for verdict in self._recorded()}
             write_lines(self._folder / "verdicts.jsonl", (v.to_json() for v in self.verdicts.values()))
             self._verdict_file = self._open("verdicts.jsonl", "a")
+            self._trim("preds.jsonl")
             if self._save_trajectories:
-                self._trim_trajectories()
+                self._trim("trajectories.jsonl")
                 self._trajectory_file = self._open("trajectories.jsonl", "a")
         except BaseException:
             self.__exit__()
@@ -55,16 +59,27 @@ class VerdictStore:
         while self._files:
             self._files.pop().close()
 
-    def append(self, verdict: Verdict, trajectory: Trajectory | None) -> None:
-        """Put one sample on the disk; its trajectory first, so that every verdict has one."""
+    def append(
+        self, verdict: Verdict, trajectory: Trajectory | None = None, prediction: Mapping[str, Any] | None = None
+    ) -> None:
+        """Put one sample on the disk; its trajectory and prediction first, so that every verdict has them."""
         if self._save_trajectories and trajectory is not None:
             _append(self._trajectory_file, {"index": verdict.index, **trajectory.to_json()})
+        if prediction is not None:
+            if self._prediction_file is None:
+                self._prediction_file = self._open("preds.jsonl", "a")
+            _append(self._prediction_file, {**prediction, "index": verdict.index})
         _append(self._verdict_file, verdict.to_json())
         self.verdicts[verdict.key] = verdict
 
     def finish(self, order: Iterable[Key]) -> None:
-        """Rewrite verdicts.jsonl in the order given."""
+        """Rewrite verdicts.jsonl, and preds.jsonl where there is one, in the order given."""
+        order = list(order)
         write_lines(self._folder / "verdicts.jsonl", (self.verdicts[key].to_json() for key in order))
+        path = self._folder / "preds.jsonl"
+        if path.exists():
+            rows = {_key_of(row): row for row in _whole_rows(path)}
+            write_lines(path, (rows[key] for key in order if key in rows))
 
     def refuse_others(self, wanted: set[Key]) -> None:
         """Refuse to go on where the DIR holds samples that were not asked for.
@@ -115,11 +130,11 @@ class VerdictStore:
             if verdict.ending not in INFRASTRUCTURE:
                 yield verdict
 
-    def _trim_trajectories(self) -> None:
-        """Leave out trajectories whose verdict never reached the disk: their sample is taken again."""
-        path = self._folder / "trajectories.jsonl"
-        rows = _whole_rows(path)
-        write_lines(path, (row for row in rows if (row["task_id"], row["index"]) in self.verdicts))
+    def _trim(self, name: str) -> None:
+        """Leave out what belongs to samples whose verdict never reached the disk: they are taken again."""
+        path = self._folder / name
+        if path.exists():
+            write_lines(path, [row for row in _whole_rows(path) if _key_of(row) in self.verdicts])
 
     def _open(self, name: str, mode: str) -> IO[str]:
         file = (self._folder / name).open(mode, encoding="utf-8")
@@ -142,6 +157,10 @@ def write_json(path: Path, value: Any) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def _key_of(row: Mapping[str, Any]) -> Key:
+    return row.get("task_id", row.get("instance_id", "")), row["index"]
 
 
 def _append(file: IO[str], row: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from ...envs.opening import open_env, own_tasks, read_any_tasks
 from ...envs.task import Task
 from ...errors import ConfigError, TaskError
 from .registry import suite_named
-from .spec import HubSource, LoadOptions, Suite
+from .spec import HubSource, LoadOptions, Preset, Suite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,7 @@ class LoadedSuite:
         env_ids: family -> environment id; "*" is any family.
         env_kwargs: offered to the environments; each takes those it has.
         needed_kwargs: environment id -> arguments that it must be made with.
+        preset: published settings, where the suite has them.
     """
 
     name: str
@@ -32,6 +33,7 @@ class LoadedSuite:
     env_ids: Mapping[str, str]
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     needed_kwargs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    preset: Preset | None = None
 
     def make_env(self, task: Task) -> ToolEnv:
         """A new environment for the task.
@@ -73,16 +75,17 @@ def load_suite(
         refuse_options(name, frozenset(), options)
         tasks = read_any_tasks(data) if data is not None else own_tasks(env)
         env_ids: Mapping[str, str] = {env.family or "*": name}
+        preset = None
         _check_tasks(name, tasks, data)
     else:
         suite = suite_named(name, also=", or an environment's id such as verigym/Math-v0 or MODULE:ID")
         tasks = load_tasks(suite, data=data, options=options)
-        env_ids, offered = suite.env_ids, {**suite.env_kwargs, **offered}
+        env_ids, offered, preset = suite.env_ids, {**suite.env_kwargs, **offered}, suite.preset
     for task in tasks:
         if task.family not in env_ids and "*" not in env_ids:
             takes = ", ".join(env_ids)
             raise TaskError(f"task {task.id!r} is of family {task.family!r}; suite {name!r} takes {takes}")
-    loaded = LoadedSuite(name=name, tasks=tuple(tasks), env_ids=env_ids, env_kwargs=offered)
+    loaded = LoadedSuite(name=name, tasks=tuple(tasks), env_ids=env_ids, env_kwargs=offered, preset=preset)
     return loaded if limit is None else replace(loaded, tasks=loaded.tasks[:limit])
 
 

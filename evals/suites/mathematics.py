@@ -2,19 +2,38 @@
 
 from collections.abc import Callable, Sequence
 
+from ...agent.loop import Budget
 from ...envs.background import call
 from ...envs.datasets.files import SourceRow
 from ...envs.equivalence import EquivalenceChecker
 from ...envs.task import Task
 from ...errors import TaskError
+from ...model.chat.sampling import Sampling
 from ...rewards.math import grade_math
 from ...rewards.score import Score
-from .spec import GradeOptions, HubSource, LoadOptions, Prediction, Suite
+from .spec import GradeOptions, HubSource, LoadOptions, Prediction, Preset, Suite
 
 ID_KEYS = ("unique_id", "id", "task_id", "problem_id", "problem_idx")
 PROBLEM_KEYS = ("problem", "question", "prompt")
 ANSWER_KEYS = ("answer", "expected_answer", "gold")
 LARGEST_AIME = 999
+
+CWM = "facebookresearch/cwm at 7930e02"
+PROMPT = "{problem}\n\nWrap your answer in $\\boxed{{}}$."
+"""Source: prompt_template_direct of cwm/rl/envs/envs/math_think_dialog.py, which math_cwmthinktag_env:64k takes."""
+CWM_SETTINGS = Preset(
+    sampling=Sampling(max_tokens=65_536, temperature=1.0, top_p=0.95),
+    budget=Budget(turns=1, tokens=131_072),
+    samples=20,
+    sources={
+        "temperature": f"{CWM}, evals/configs/eval_math.yaml",
+        "top_p": f"{CWM}, evals/configs/eval_math.yaml",
+        "samples": f"{CWM}, evals/configs/eval_math.yaml (samples_per_prompt)",
+        "max_tokens": f"{CWM}, math_think_dialog.py, math_cwmthinktag_env:64k (max_action_len)",
+        "max_turns": f"{CWM}, math_think_dialog.py, math_cwmthinktag_env:64k (max_attempts)",
+    },
+)
+"""CWM's own evaluation. The context's size is the model's (arXiv:2510.02387, abstract)."""
 
 
 class AnswerGrader:
@@ -67,7 +86,11 @@ def _tasks_of(rows: Sequence[SourceRow], answer_of: Callable[[object], str]) -> 
             hidden["answer"] = answer_of(next((row.value[key] for key in ANSWER_KEYS if key in row.value), None))
         except TaskError as error:
             metadata["no_answer"] = str(error)
-        tasks.append(Task(id=str(task_id), family="math", prompt=problem, hidden=hidden, metadata=metadata))
+        tasks.append(
+            Task(
+                id=str(task_id), family="math", prompt=PROMPT.format(problem=problem), hidden=hidden, metadata=metadata
+            )
+        )
     return tasks
 
 
@@ -91,7 +114,9 @@ def _suite(name: str, about: str, hub: HubSource, read: Callable[..., list[Task]
         env_ids={"math": "verigym/Math-v0"},
         tasks_of=read,
         make_grader=AnswerGrader,
+        env_kwargs={"system_prompt": ""},
         hub=hub,
+        preset=CWM_SETTINGS,
     )
 
 

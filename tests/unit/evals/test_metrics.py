@@ -3,14 +3,17 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from verigym.evals.metrics import (
     bootstrap_interval,
+    breakdown,
     family_summary,
     interval_of,
+    mcnemar_p,
     paired_difference,
     pass_at_k,
     task_pass_rates,
@@ -133,3 +136,52 @@ def test_summary_of_nothing_graded_has_no_number():
     assert summary["pass@1"] is None
     assert summary["interval"] is None
     assert family_summary([])["n"] == 0
+
+
+def test_mcnemar_by_hand():
+    assert mcnemar_p(0, 0) == 1.0
+    assert mcnemar_p(5, 0) == pytest.approx(2 / 32)
+    assert mcnemar_p(1, 7) == mcnemar_p(7, 1) == pytest.approx(2 * 9 / 256)
+    assert mcnemar_p(4, 4) == 1.0
+
+
+def test_pass_at_k_is_unbiased_by_simulation():
+    """Averaged over draws of n samples, the estimate is the chance that one of k passes."""
+    rng = np.random.default_rng(3)
+    rate, samples, k = 0.3, 10, 4
+    estimates = [pass_at_k(samples, int(passed), k) for passed in rng.binomial(samples, rate, size=40_000)]
+    assert np.mean(estimates) == pytest.approx(1 - (1 - rate) ** k, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("interval", "at_least"),
+    [
+        (lambda values: wilson_interval(sum(values), len(values)), 0.93),
+        (lambda values: bootstrap_interval(values, resamples=500), 0.92),
+    ],
+)
+def test_intervals_cover_the_truth_as_often_as_they_say(interval, at_least):
+    rng = np.random.default_rng(5)
+    hits = 0
+    for _ in range(600):
+        values = (rng.random(80) < 0.4).astype(float)
+        low, high = interval(values)
+        hits += low <= 0.4 <= high
+    assert at_least <= hits / 600 <= 0.985
+
+
+def test_a_breakdown_has_a_part_for_each_value_of_a_label():
+    verdicts = [
+        Verdict(
+            task_id=f"t{i}",
+            index=0,
+            passed=i < 2,
+            score=None,
+            ending="answered",
+            labels={"level": str(i % 2), "repo": "r"},
+        )
+        for i in range(4)
+    ]
+    parts = breakdown(verdicts)
+    assert list(parts) == ["level"]
+    assert [(of["pass@1"], of["n"]) for of in parts["level"].values()] == [(0.5, 2), (0.5, 2)]

@@ -1,0 +1,1 @@
+"""Test-time scaling: one of k samples is chosen without looking at what grades it."""
