@@ -24,7 +24,7 @@ Verify = Callable[[str, str], bool]
 _CHOICE = re.compile(
     r"(?:\\text(?:bf|rm|it)?\s*\{\s*)?\(\s*([A-Z])\s*\)\s*\}?(?P<rest>.*)|([A-Z])(?:[.):]\s.*|[.):]?)", re.S
 )
-_BASE = re.compile(r"(?P<digits>[0-9A-F]+)\s*_\s*(?:\{\s*(?:\\text\s*\{\s*)?(\w+)\s*\}?\s*\}|(\d))")
+_BASE = re.compile(r"(?P<digits>[A-F]*[0-9][0-9A-F]*)\s*_\s*(?:\{\s*(?:\\text\s*\{\s*)?(\w+)\s*\}?\s*\}|(\d))")
 _TIME = re.compile(r"(\d{1,2}):(\d\d)([ap])?m?")
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 _DEEPEST = 3

@@ -75,9 +75,10 @@ def canonical(text: str) -> str:
 
 def bare(text: str) -> str:
     """Canonical text without spaces, ``\\text`` and signs of money: what is the same here is the same answer."""
-    text = TEXT.sub(r"\1", text.replace("\\$", ""))
-    text = re.sub(r"\\[!,;: ]|~|\s+", "", text)
-    return text.removesuffix(".")
+    text = re.sub(r"\\[!,]", "", TEXT.sub(r"\1", text.replace("\\$", "")))
+    text = re.sub(r"\\[;: ]|~|\s+", " ", text)
+    # Between digits a space means something: 3 1/2 is not 31/2.
+    return re.sub(r"(?<!\d) | (?!\d)", "", text).removesuffix(".")
 
 
 def words_of(text: str) -> str | None:

@@ -3,8 +3,8 @@ other in turns.
 
     python benchmarks/graders/math.py ROWS.jsonl [--rounds N] [--json FILE]
 
-A row has ``prediction`` and ``gold`` (and ``label``, for the agreement of both). math-verify is used as its README says, in
-one process for each worker, with its own time limits; it extracts from the whole response.
+A row has ``prediction`` and ``gold`` (and ``label``, for the agreement of both). math-verify is used as its README
+says, in one process for each worker, with its own time limits; it extracts from the whole response.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Choose one of the k samples that an evaluation has recorded."""
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +24,8 @@ from ..verdict import Verdict
 from .select import Candidate, choose, majority_vote
 from .trials import Trial
 from .write_tests import TestWritingEnv
+
+logger = logging.getLogger(__name__)
 
 
 def recorded_predictions(folder: Path) -> dict[str, dict[int, str]]:
@@ -83,7 +86,10 @@ async def write_tests(
             env = TestWritingEnv(sandbox=sandbox)
             seed = None if sampling.seed is None else sampling.seed + index
             settings = replace(sampling, seed=seed)
-            await rollout(env, policy_for(env, task), task, budget=budget, sampling=settings)
+            done = await rollout(env, policy_for(env, task), task, budget=budget, sampling=settings)
+            if done.is_infrastructure_failure:
+                logger.warning("%s, test %d: %s (%s)", task.id, index, done.ending, done.detail)
+                continue  # not on record: the same command tries it again
             written[task.id, index] = env.test
             if path is not None:
                 told = [{"task_id": key[0], "index": key[1], "test": test} for key, test in written.items()]

@@ -8,7 +8,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     """Add the command to the parser of ``verigym``."""
     parser = commands.add_parser(
         "convert",
-        help="turn a checkpoint into Hugging Face's format or torch's distributed one",
+        help="turn a checkpoint into Hugging Face's format or torch's DCP",
         description="Convert a CWM checkpoint, bit for bit. The format of SRC is found out; memory is for one shard.",
     )
     parser.add_argument("source", type=Path, metavar="SRC", help="a folder of safetensors, or of torch's DCP")
