@@ -32,6 +32,14 @@ def read_and_repair(task: Task) -> Script:
     return _repair(task, lambda body: _gold_edit(task))
 
 
+def stop_at_an_error(task: Task) -> Script:
+    """Gives the line to edit without its comment, or the path without its suffix; is told so, and submits."""
+    search, replace = _gold_edit(task)
+    if len(search) % 2:
+        return _repair(task, lambda body: (_without_comment(search), _without_comment(replace)))
+    return _repair(task, lambda body: None, path_of=lambda path: path.removesuffix(".py"))
+
+
 def flip_first_operator(task: Task) -> Script:
     """Flips the first operator of the function, wherever the bug is."""
     return _repair(task, _flip_first)
@@ -42,17 +50,22 @@ def give_up(task: Task) -> Script:
     return _repair(task, lambda body: None)
 
 
-def _repair(task: Task, choose_edit: Callable[[Sequence[str]], tuple[str, str] | None]) -> Script:
+def _repair(
+    task: Task,
+    choose_edit: Callable[[Sequence[str]], tuple[str, str] | None],
+    path_of: Callable[[str], str] = lambda path: path,
+) -> Script:
+    """Find, view, edit if ``choose_edit`` says so, submit; after an error submit at once."""
     name = _reported_function(task)
 
     def script(conversation: Sequence[Message]) -> Message:
         answers = [message.content for message in conversation if message.role == "tool"]
         if not answers:
             return use("bash", command=f'grep -rn "def {name}" pkg')
-        path = answers[0].partition(":")[0]
+        path = path_of(answers[0].partition(":")[0])
         if len(answers) == 1:
             return use("view", path=path)
-        edit = choose_edit(_body(answers[1], name))
+        edit = None if answers[-1].startswith("error: ") else choose_edit(_body(answers[1], name))
         if edit is None or len(answers) == 3:
             return use("submit")
         return use("edit", path=path, search=edit[0], replace=edit[1])
@@ -82,6 +95,10 @@ def _body(view: str, name: str) -> list[str]:
         raise PolicyError(f"the expert found no function {name!r} in what it read: {view[:200]!r}")
     end = next((i for i in range(start + 1, len(lines)) if lines[i].startswith("def ")), len(lines))
     return lines[start + 1 : end]
+
+
+def _without_comment(line: str) -> str:
+    return line.partition("  #")[0]
 
 
 def _flip_first(body: Sequence[str]) -> tuple[str, str] | None:
@@ -132,6 +149,7 @@ def always_say(content: str) -> Expert:
 EXPERTS: Mapping[str, Mapping[str, Expert]] = {
     "small-repositories": {
         "read_and_repair": read_and_repair,
+        "stop_at_an_error": stop_at_an_error,
         "flip_first_operator": flip_first_operator,
         "give_up": give_up,
     },

@@ -53,6 +53,16 @@ async def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return await loop.run_in_executor(executor, lambda: function(*args, **kwargs))
 
 
+async def on_thread_to_its_end(function: Callable[..., T], *args: Any) -> T:
+    """Run a function on a thread and wait for it, also when cancelled: it never outlives the folder it writes to."""
+    work = asyncio.get_running_loop().run_in_executor(None, function, *args)
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
+
+
 async def all_or_first_error(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """Wait for all and return their results in order; at the first error, or when cancelled, end the others first."""
     workers = [asyncio.create_task(coroutine) for coroutine in coroutines]

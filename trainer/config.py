@@ -12,12 +12,16 @@ class Settings(BaseModel):
 
 
 class OptimConfig(Settings):
-    """AdamW, its schedule and gradient clipping."""
+    """The optimizer, its schedule and gradient clipping."""
 
+    matrices: Literal["adamw", "muon"] = "adamw"
+    """What updates the matrices of the layers: AdamW, or Muon (momentum made orthogonal), which needs about half the
+    steps where a small model starts from nothing. Embeddings, head and norms are AdamW's in both cases. Muon's update is
+    scaled to the size of AdamW's (arXiv:2502.16982), so ``lr`` and ``weight_decay`` mean the same."""
     lr: float = Field(default=3e-4, gt=0)
     """Peak learning rate, after the warm-up."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """Decay of the first and of the second moment, each in [0, 1)."""
+    """Decay of AdamW's first and second moment, each in [0, 1); Muon's momentum is 0.95."""
     eps: float = Field(default=1e-8, gt=0)
     """Added to the root of the second moment."""
     weight_decay: float = Field(default=0.0, ge=0)

@@ -1,4 +1,4 @@
-"""AdamW with its schedule and gradient clipping: everything between a gradient and new weights."""
+"""The optimizer with its schedule and gradient clipping: everything between a gradient and new weights."""
 
 import logging
 import math
@@ -24,27 +24,44 @@ def learning_rate(config: OptimConfig, num_updates: int) -> float:
     return config.lr * (config.min_lr_ratio + (1.0 - config.min_lr_ratio) * cosine)
 
 
+def vocabulary_weights(model: nn.Module) -> set[nn.Parameter]:
+    """Embeddings and heads: matrices with a row a token, for which Muon is not meant."""
+    heads = [module for name, module in model.named_modules() if name.rpartition(".")[2] in ("head", "lm_head")]
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    return {parameter for module in (*heads, *tables) for parameter in module.parameters(recurse=False)}
+
+
 class Optimizer:
-    """AdamW over a model's trainable parameters. Matrices decay; norms and other vectors do not."""
+    """AdamW, or Muon and AdamW, over a model's trainable parameters. Matrices decay; norms and other vectors do not."""
 
     def __init__(self, model: nn.Module, config: OptimConfig) -> None:
         self.config = config
         self.num_updates = 0
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        vocabulary = vocabulary_weights(model) if config.matrices == "muon" else set(self.parameters)
+        inner = [p for p in self.parameters if p.dim() == 2 and p not in vocabulary]
+        rest = [p for p in self.parameters if p.dim() != 2 or p in vocabulary]
         groups = [
-            {"params": [p for p in self.parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-            {"params": [p for p in self.parameters if p.dim() < 2], "weight_decay": 0.0},
+            {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
         ]
-        self._adamw = torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=config.lr,
-            betas=config.betas,
-            eps=config.eps,
-            fused=True,
-        )
+        self._parts: dict[str, torch.optim.Optimizer] = {
+            "adamw": torch.optim.AdamW(
+                [group for group in groups if group["params"]],
+                lr=config.lr,
+                betas=config.betas,
+                eps=config.eps,
+                fused=True,
+            )
+        }
+        if inner:
+            self._parts["muon"] = torch.optim.Muon(
+                inner, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+            )
 
     def zero_grad(self) -> None:
-        self._adamw.zero_grad(set_to_none=True)
+        for part in self._parts.values():
+            part.zero_grad(set_to_none=True)
 
     def update(self) -> dict[str, float]:
         """Clip, update the weights, and free the gradients.
@@ -59,9 +76,10 @@ class Optimizer:
         rate = learning_rate(self.config, self.num_updates)
         finite = math.isfinite(norm)
         if finite:
-            for group in self._adamw.param_groups:
-                group["lr"] = rate
-            self._adamw.step()
+            for part in self._parts.values():
+                for group in part.param_groups:
+                    group["lr"] = rate
+                part.step()
         else:
             logger.warning("update %d skipped: the gradient's norm is %s", self.num_updates, norm)
         self.num_updates += 1
@@ -69,21 +87,28 @@ class Optimizer:
         return {"grad_norm": norm, "lr": rate, "skipped": float(not finite)}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"adamw": self._adamw.state_dict(), "num_updates": self.num_updates}
+        return {name: part.state_dict() for name, part in self._parts.items()} | {"num_updates": self.num_updates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError where the state is of other parameters. The settings stay those of this object."""
-        saved = state["adamw"]
-        ordered = [parameter for group in self._adamw.param_groups for parameter in group["params"]]
-        for index, parameter in enumerate(ordered):
-            moment = saved["state"].get(index, {}).get("exp_avg")
-            if moment is not None and moment.shape != parameter.shape:
-                raise ValueError(
-                    f"the optimizer state's tensor {index} has shape {list(moment.shape)}, the model's has "
-                    f"{list(parameter.shape)}"
-                )
-        mine = [{k: v for k, v in group.items() if k != "params"} for group in self._adamw.param_groups]
-        self._adamw.load_state_dict(saved)
-        for group, settings in zip(self._adamw.param_groups, mine, strict=True):
-            group.update(settings)
+        if self._parts.keys() != state.keys() - {"num_updates"}:
+            raise ValueError(f"the optimizer state is of {sorted(state)}, these settings need {sorted(self._parts)}")
+        for name, part in self._parts.items():
+            _load(part, state[name])
         self.num_updates = int(state["num_updates"])
+
+
+def _load(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    ordered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, parameter in enumerate(ordered):
+        moments = saved["state"].get(index, {})
+        moment = moments.get("exp_avg", moments.get("momentum_buffer"))
+        if moment is not None and moment.shape != parameter.shape:
+            raise ValueError(
+                f"the optimizer state's tensor {index} has shape {list(moment.shape)}, the model's has "
+                f"{list(parameter.shape)}"
+            )
+    mine = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(dict(saved))
+    for group, settings in zip(optimizer.param_groups, mine, strict=True):
+        group.update(settings)

@@ -153,7 +153,8 @@ def pack_repository(folder: str | Path, archive: str | Path, *, exclude: Sequenc
         git_dir = Path(scratch) / ".git"
         _git(git_dir, folder, "init", "--quiet", "--initial-branch=main", "--template=")
         pathspecs = [".", *(f":(exclude,top){name}" for name in exclude if name != ".git")]
-        _git(git_dir, folder, "add", "--all", "--", *pathspecs)
+        # Above the threshold git writes into one pack: loose, each file would be a folder in every sandbox too.
+        _git(git_dir, folder, "-c", "core.bigFileThreshold=1", "add", "--all", "--", *pathspecs)
         _git(git_dir, folder, "commit", "--quiet", "--allow-empty", "--no-verify", "-m", "base")
         commit = _git(git_dir, folder, "rev-parse", "HEAD").strip()
         tracked = _git(git_dir, folder, "ls-files", "-z").split("\0")[:-1]
@@ -171,7 +172,8 @@ def _git(git_dir: Path, work_tree: Path, *arguments: str) -> str:
         for what, value in (("NAME", "verigym"), ("EMAIL", "verigym@localhost"), ("DATE", _EPOCH))
     }
     quiet = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "PATH": os.environ.get("PATH", os.defpath)}
-    command = ["git", f"--git-dir={git_dir}", f"--work-tree={work_tree}", "-c", "core.autocrlf=false", *arguments]
+    settings = ("-c", "core.autocrlf=false", "-c", "core.fsync=none")
+    command = ["git", f"--git-dir={git_dir}", f"--work-tree={work_tree}", *settings, *arguments]
     try:
         done = subprocess.run(command, env={**identity, **quiet}, cwd=work_tree, capture_output=True, check=False)
     except FileNotFoundError:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from ..background import all_or_first_error
 from ..datasets.swe import row_of, task_of
 from ..grading import grade_patch
 from ..sandbox.types import SandboxBackend
@@ -75,9 +76,10 @@ async def synthesize_tree(
 
         async def work(probe: Probe, chunk: Sequence[Candidate]) -> list[dict[str, Any] | None]:
             bugs = await examine(probe, source, baseline, chunk)
-            return [
-                await _finish(source, baseline, bug, aside / out.name, backend if confirm else None) for bug in bugs
-            ]
+            confirming = backend if confirm else None
+            return await all_or_first_error(
+                [_finish(source, baseline, bug, aside / out.name, confirming) for bug in bugs]
+            )
 
         probes = _Probes(source, backend, boxes, first)
         tried = 0
@@ -117,9 +119,8 @@ async def _finish(
     """The row of a bug, confirmed where there is a backend to do it; None where it is not to be used."""
     if bug is None:
         return None
-    # Not in a thread, though it takes tenths of a second: that would outlive a cancelled task and write into a folder
-    # that is gone; and two threads that parse at once can fail with a SystemError (python/cpython#106905).
-    row = make_row(source, baseline, bug, out=out)
+    # Only what git does is on a thread: two that parse at once can fail with a SystemError (python/cpython#106905).
+    row = await make_row(source, baseline, bug, out=out)
     if row is None or backend is None:
         return row
     expected_s = baseline.expected_s((*bug.fail_to_pass, *bug.pass_to_pass))

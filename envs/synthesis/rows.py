@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import TaskError
+from ..background import on_thread_to_its_end
 from ..datasets.swe import pack_repository
 from .mutate import Bug, read_source
 from .probing import Baseline
@@ -27,7 +28,7 @@ def archives_of(out: Path) -> Path:
     return out.with_name(out.stem + ".archives")
 
 
-def make_row(source: Source, baseline: Baseline, bug: Bug, *, out: Path) -> dict[str, Any] | None:
+async def make_row(source: Source, baseline: Baseline, bug: Bug, *, out: Path) -> dict[str, Any] | None:
     """Write the repository's archive and return the row.
 
     The repository is the clean tree with the bug and without the failing tests, in one commit.
@@ -54,7 +55,7 @@ def make_row(source: Source, baseline: Baseline, bug: Bug, *, out: Path) -> dict
         return None
     instance_id = instance_id_of(source, bug)
     archive = archives_of(out) / f"{instance_id}.tar.gz"
-    commit = _pack(source, base, archive)
+    commit = await on_thread_to_its_end(_pack, source, base, archive)
     test_files = dict.fromkeys(test.partition("::")[0] for test in (*bug.fail_to_pass, *bug.pass_to_pass))
     return {
         "instance_id": instance_id,

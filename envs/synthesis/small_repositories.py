@@ -2,10 +2,11 @@
 operators as any other code.
 
 Every line of a function says in a comment what it computes, so a bug can be found by reading. Functions are named by
-pairs of words and files by numbers; those of the held-out repositories never occur in the training ones.
+pairs of words, and so are files; the pairs of the held-out repositories never occur in the training ones.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,14 @@ NOUNS = (
 ADJECTIVES = (
     "net", "gross", "late", "early", "local", "daily", "basic", "final", "extra", "fixed", "spare", "minor",
     "upper", "lower", "outer", "inner",
+)  # fmt: skip
+COLOURS = (
+    "amber", "azure", "black", "blue", "brown", "coral", "green", "grey", "ivory", "jade", "olive", "pink",
+    "plum", "red", "ruby", "white",
+)  # fmt: skip
+ANIMALS = (
+    "bear", "bee", "boar", "crow", "deer", "dove", "duck", "fox", "frog", "goat", "hare", "hawk",
+    "lynx", "mole", "moth", "newt", "otter", "owl", "seal", "wolf",
 )  # fmt: skip
 OPERATIONS = (("+", "add"), ("-", "subtract"), ("*", "times"))
 
@@ -39,15 +48,14 @@ def write_small_repository(root: Path, *, seed: int, held_out: bool, num_modules
         held_out: which part of the names to draw from; the two share no function and no file name.
     """
     rng = random.Random(f"{seed}/{held_out}")
-    names = _names(held_out)
+    names, modules = _names(ADJECTIVES, NOUNS, held_out), _names(COLOURS, ANIMALS, held_out)
     rng.shuffle(names)
     package, tests = root / "pkg", root / "tests"
     package.mkdir(parents=True, exist_ok=True)
     tests.mkdir(exist_ok=True)
     (package / "__init__.py").write_text("")
-    numbers = rng.sample([n for n in range(100, 1000) if (n % 4 == 0) is held_out], num_modules)
-    for number in numbers:
-        module, function = f"part_{number}", _small_function(names.pop(), rng)
+    for module in rng.sample(modules, num_modules):
+        function = _small_function(names.pop(), rng)
         (package / f"{module}.py").write_text(function.source)
         (tests / f"test_{module}.py").write_text(
             f"from pkg.{module} import {function.name}\n\n\n"
@@ -55,10 +63,10 @@ def write_small_repository(root: Path, *, seed: int, held_out: bool, num_modules
         )
 
 
-def _names(held_out: bool) -> list[str]:
-    """All names of one split: a pair belongs to the held-out half by its place in the table, every fourth one."""
-    pairs = [(a, n) for a in range(len(ADJECTIVES)) for n in range(len(NOUNS))]
-    return [f"{ADJECTIVES[a]}_{NOUNS[n]}" for a, n in pairs if ((a + n) % 4 == 0) is held_out]
+def _names(firsts: Sequence[str], seconds: Sequence[str], held_out: bool) -> list[str]:
+    """All pairs of one split: a pair belongs to the held-out part by its place in the table, every fourth one."""
+    pairs = [(a, b) for a in range(len(firsts)) for b in range(len(seconds))]
+    return [f"{firsts[a]}_{seconds[b]}" for a, b in pairs if ((a + b) % 4 == 0) is held_out]
 
 
 def _small_function(name: str, rng: random.Random) -> SmallFunction:

@@ -14,8 +14,8 @@ from .operators import OPERATORS
 from .small_repositories import write_small_repository
 from .sources import tree_source
 
-MODULES_PER_REPOSITORY = 24
-TASKS_PER_REPOSITORY = 40
+MODULES_PER_REPOSITORY = 12
+"""And as many tasks, so that hardly two tasks are about the same function."""
 REQUIREMENTS = ("pytest==9.2.0",)
 REPORT = re.compile(
     r"assert (?P<name>\w+)\((?P<arguments>[^)]*)\) == (?P<expected>-?\d+)\n.*?result was `(?P<got>[^`]+)`", re.S
@@ -46,7 +46,7 @@ async def write_small_repository_tasks(
     rows: list[dict[str, Any]] = []
     number = 0
     while (done := len(rows)) < num:
-        missing = min(TASKS_PER_REPOSITORY, num - done)
+        missing = min(MODULES_PER_REPOSITORY, num - done)
         name = f"small-{'held-out' if held_out else 'train'}-{number}"
         with TemporaryDirectory() as folder:
             tree = Path(folder) / "tree"

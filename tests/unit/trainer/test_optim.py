@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -55,3 +56,41 @@ def test_a_state_of_another_shape_is_refused():
     optimizer.update()
     with pytest.raises(ValueError, match="shape"):
         Optimizer(torch.nn.Linear(3, 1), OptimConfig()).load_state_dict(optimizer.state_dict())
+
+
+def test_muon_takes_the_layers_matrices_alone_and_its_state_goes_on():
+    def model():
+        torch.manual_seed(0)
+        parts = {"embed": torch.nn.Embedding(5, 4), "layer": torch.nn.Linear(4, 4), "head": torch.nn.Linear(4, 5)}
+        return torch.nn.ModuleDict(parts)
+
+    def update(optimizer, parts):
+        for parameter in parts.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=noise)
+        optimizer.update()
+
+    noise = torch.Generator().manual_seed(1)
+    config = OptimConfig(matrices="muon", lr=0.01)
+    first = model()
+    optimizer = Optimizer(first, config)
+    before = {name: parameter.detach().clone() for name, parameter in first.named_parameters()}
+    update(optimizer, first)
+    steps = {name: (parameter.detach() - before[name]) for name, parameter in first.named_parameters()}
+    # AdamW's first step is lr in every entry; Muon's is a nearly orthogonal matrix of about the same size.
+    for name in ("embed.weight", "head.weight", "layer.bias"):
+        torch.testing.assert_close(steps[name].abs(), torch.full_like(steps[name], 0.01), rtol=1e-3, atol=0)
+    singular = torch.linalg.svdvals(steps["layer.weight"])
+    assert singular.max() / singular.min() < 3
+    assert 0.2 * 0.01 * 0.6 < steps["layer.weight"].square().mean().sqrt() < 0.2 * 0.01 * 1.3
+
+    second = model()
+    second.load_state_dict(first.state_dict())
+    resumed = Optimizer(second, config)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    noise.manual_seed(2)
+    update(optimizer, first)
+    noise.manual_seed(2)
+    update(resumed, second)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    with pytest.raises(ValueError, match="muon"):
+        Optimizer(model(), OptimConfig()).load_state_dict(optimizer.state_dict())

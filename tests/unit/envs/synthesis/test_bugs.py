@@ -55,9 +55,9 @@ def test_bugs_that_tests_see(probe: Probe, source: Source, baseline: Baseline, t
     # "best is None" turned round compares a number with None, for one test only.
     assert found["comparison", "is not"].fail_to_pass == (LARGEST,)
 
-    row = make_row(source, baseline, bug, out=tmp_path / "rows.jsonl")
+    row = asyncio.run(make_row(source, baseline, bug, out=tmp_path / "rows.jsonl"))
     assert row is not None
-    again = make_row(source, baseline, bug, out=tmp_path / "again.jsonl")
+    again = asyncio.run(make_row(source, baseline, bug, out=tmp_path / "again.jsonl"))
     assert again == {**row, "archive": row["archive"].replace("rows.", "again.")}
     one, other = (archives_of(tmp_path / name) / f"{row['instance_id']}.tar.gz" for name in ("rows.x", "again.x"))
     assert one.read_bytes() == other.read_bytes()
