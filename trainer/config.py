@@ -16,8 +16,9 @@ class OptimConfig(Settings):
 
     matrices: Literal["adamw", "muon"] = "adamw"
     """What updates the matrices of the layers: AdamW, or Muon (momentum made orthogonal), which needs about half the
-    steps where a small model starts from nothing. Embeddings, head and norms are AdamW's in both cases. Muon's update is
-    scaled to the size of AdamW's (arXiv:2502.16982), so ``lr`` and ``weight_decay`` mean the same."""
+    steps where a small model starts from nothing. Embeddings, head and norms are AdamW's in both cases."""
+    muon_lr: float | None = Field(default=None, gt=0)
+    """Muon's peak rate; None: ``lr``. Its update is scaled to the size of AdamW's (arXiv:2502.16982)."""
     lr: float = Field(default=3e-4, gt=0)
     """Peak learning rate, after the warm-up."""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -41,6 +42,8 @@ class OptimConfig(Settings):
     def _works_together(self) -> Self:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {self.betas}; each must be in [0, 1)")
+        if self.muon_lr is not None and self.matrices != "muon":
+            raise ValueError("muon_lr does nothing without Muon; leave it out, or set matrices = 'muon'")
         if self.schedule == "cosine" and self.total_steps is None:
             raise ValueError("a cosine schedule needs its end; set total_steps, or schedule = 'constant'")
         if self.schedule == "constant" and self.total_steps is not None:

@@ -56,8 +56,12 @@ class Optimizer:
         }
         if inner:
             self._parts["muon"] = torch.optim.Muon(
-                inner, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+                inner,
+                lr=config.muon_lr or config.lr,
+                weight_decay=config.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
             )
+        self._peaks = {name: part.defaults["lr"] for name, part in self._parts.items()}
 
     def zero_grad(self) -> None:
         for part in self._parts.values():
@@ -76,9 +80,9 @@ class Optimizer:
         rate = learning_rate(self.config, self.num_updates)
         finite = math.isfinite(norm)
         if finite:
-            for part in self._parts.values():
+            for name, part in self._parts.items():
                 for group in part.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * (self._peaks[name] / self.config.lr)
                 part.step()
         else:
             logger.warning("update %d skipped: the gradient's norm is %s", self.num_updates, norm)

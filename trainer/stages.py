@@ -358,7 +358,8 @@ def _further(settings: SFTStage) -> SFTStage:
     """The same training without an end, from where it had got to: at the rate that its schedule ends with."""
     optim = settings.optim
     if optim.schedule == "cosine":
-        changes = {"lr": optim.lr * optim.min_lr_ratio, "schedule": "constant", "total_steps": None}
+        rate, muon = optim.min_lr_ratio, optim.muon_lr
+        changes = {"lr": optim.lr * rate, "muon_lr": muon and muon * rate, "schedule": "constant", "total_steps": None}
         optim = optim.model_copy(update=changes)
     train = settings.train.model_copy(update={"patience": 0, "epochs": None, "max_steps": 10**9})
     return settings.model_copy(update={"train": train, "optim": optim})

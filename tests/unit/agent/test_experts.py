@@ -13,6 +13,7 @@ from verigym.envs.synthesis.small_repositories import write_small_repository
 from verigym.envs.synthesis.small_sums import small_sums
 from verigym.envs.task import Task
 from verigym.envs.tools.files import replace_lines, view_lines
+from verigym.envs.tools.spec import ToolError
 from verigym.errors import PolicyError, TaskError
 from verigym.model.chat.messages import Message
 
@@ -45,8 +46,14 @@ class Repository:
             calls.append(call.name)
             if call.name == "submit":
                 return calls
-            said.append(Message(role="tool", name=call.name, content=getattr(self, call.name)(**call.arguments)))
+            said.append(Message(role="tool", name=call.name, content=self.answer(call)))
         raise AssertionError(calls)
+
+    def answer(self, call):
+        try:
+            return getattr(self, call.name)(**call.arguments)
+        except ToolError as error:
+            return f"error: {error}"
 
     def bash(self, command):
         name = re.fullmatch(r'grep -rn "def (\w+)" pkg', command)[1]
@@ -57,6 +64,8 @@ class Repository:
         return ""
 
     def view(self, path):
+        if path not in self.files:
+            raise ToolError(f"{path}: no such file")
         return view_lines(self.files[path], path)
 
     def edit(self, path, search, replace):
@@ -94,9 +103,21 @@ def test_giving_up_changes_nothing(tmp_path):
     assert (calls, repository.files) == (["bash", "view", "submit"], before)
 
 
+def test_an_error_is_where_it_stops(tmp_path):
+    """It is always told of a mistake, of one kind or the other, and repairs nothing."""
+    seen = set()
+    for seed in range(8):
+        repository = Repository(tmp_path / str(seed), seed, seed % 2)
+        before = dict(repository.files)
+        calls = repository.play(EXPERTS["small-repositories"]["stop_at_an_error"](repository.task))
+        assert repository.files == before
+        seen.add(tuple(calls))
+    assert seen == {("bash", "view", "submit"), ("bash", "view", "edit", "submit")}
+
+
 def test_a_file_without_the_function_is_a_failure_of_the_policy(tmp_path):
     repository = Repository(tmp_path, 0, 0)
-    repository.view = lambda path: "error: no such file"
+    repository.view = lambda path: "1: something else"
     with pytest.raises(PolicyError, match="found no function"):
         repository.play(EXPERTS["small-repositories"]["read_and_repair"](repository.task))
 

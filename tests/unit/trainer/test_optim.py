@@ -70,7 +70,7 @@ def test_muon_takes_the_layers_matrices_alone_and_its_state_goes_on():
         optimizer.update()
 
     noise = torch.Generator().manual_seed(1)
-    config = OptimConfig(matrices="muon", lr=0.01)
+    config = OptimConfig(matrices="muon", lr=0.01, muon_lr=0.02)
     first = model()
     optimizer = Optimizer(first, config)
     before = {name: parameter.detach().clone() for name, parameter in first.named_parameters()}
@@ -81,7 +81,7 @@ def test_muon_takes_the_layers_matrices_alone_and_its_state_goes_on():
         torch.testing.assert_close(steps[name].abs(), torch.full_like(steps[name], 0.01), rtol=1e-3, atol=0)
     singular = torch.linalg.svdvals(steps["layer.weight"])
     assert singular.max() / singular.min() < 3
-    assert 0.2 * 0.01 * 0.6 < steps["layer.weight"].square().mean().sqrt() < 0.2 * 0.01 * 1.3
+    assert 0.2 * 0.02 * 0.6 < steps["layer.weight"].square().mean().sqrt() < 0.2 * 0.02 * 1.3
 
     second = model()
     second.load_state_dict(first.state_dict())
