@@ -9,7 +9,7 @@ from ..model.chat.messages import Message
 from ..rewards.code import compare_output, compare_value, extract_program, score_tests
 from ..rewards.score import Score
 from .core import ToolEnv
-from .execution import ProgramBox, ProgramRun, RunLimits
+from .programs.box import ProgramBox, ProgramRun, RunLimits
 from .sandbox.choose import make_backend
 from .sandbox.types import SandboxBackend
 from .task import Task

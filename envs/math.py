@@ -11,7 +11,7 @@ from ..rewards.score import Score
 from .code import describe_run
 from .core import ToolEnv
 from .equivalence import default_checker
-from .execution import ProgramBox, RunLimits
+from .programs.box import ProgramBox, RunLimits
 from .sandbox.choose import make_backend
 from .sandbox.types import SandboxBackend
 from .task import Task

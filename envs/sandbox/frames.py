@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import marshal
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ...errors import SandboxError
@@ -16,6 +17,19 @@ from ...errors import SandboxError
 MAX_HEADER = 4096
 
 Answer = tuple[dict[str, Any], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """A request that is answered in pieces. ``answer`` is done when its process has ended, or the sandbox failed."""
+
+    frames: "Frames"
+    number: int
+    answer: "asyncio.Future[Answer]"
+
+    def send(self, what: str, body: bytes = b"") -> None:
+        """Tell the guest "input" for the process, or "cancel"; nothing where either is gone."""
+        self.frames.tell({"id": self.number, "do": what}, body)
 
 
 class Frames:
@@ -31,6 +45,7 @@ class Frames:
         self._gone = asyncio.Event()
         self.ready: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting[0] = self.ready
+        self._pieces: dict[int, Callable[[bytes], None]] = {}
         self.on_notice: Callable[[dict[str, Any]], None] | None = None
         """Called with the header of a frame that answers no request."""
 
@@ -85,10 +100,33 @@ class Frames:
             self._waiting.pop(number, None)
             answer.cancel()
 
-    def tell(self, request: dict[str, Any]) -> None:
+    def open_stream(self, request: dict[str, Any], told: Callable[[bytes], None]) -> Stream:
+        """Send a request whose answer comes in pieces.
+
+        Args:
+            told: called with each piece as it comes.
+        Raises:
+            SandboxError: the guest has ended.
+        """
+        if self._lost is not None:
+            raise SandboxError(self._lost)
+        number = next(self._numbers)
+        answer = self._waiting[number] = self._loop.create_future()
+        answer.add_done_callback(lambda done: self._ended(number, done))
+        self._pieces[number] = told
+        self._send({"id": number, **request}, b"")
+        return Stream(frames=self, number=number, answer=answer)
+
+    def _ended(self, number: int, answer: "asyncio.Future[Answer]") -> None:
+        self._waiting.pop(number, None)
+        self._pieces.pop(number, None)
+        if not answer.cancelled():
+            answer.exception()  # looked at: whoever reads the stream meets it there
+
+    def tell(self, request: dict[str, Any], body: bytes = b"") -> None:
         """Send a request that is not answered; nothing where the guest is gone."""
         if self._lost is None:
-            self._send(request, b"")
+            self._send(request, body)
 
     def kill(self, why: str) -> None:
         """End the guest and everything in the sandbox; open requests fail."""
@@ -120,6 +158,10 @@ class Frames:
             header = ast.literal_eval(self._received[8 : 8 + num_header].decode())
             body = bytes(memoryview(self._received)[8 + num_header : end])
             del self._received[:end]
+            if "piece" in header:
+                if (told := self._pieces.get(header["id"])) is not None:
+                    told(body)
+                continue
             waiting = self._waiting.get(header["id"])
             if waiting is not None and not waiting.done():
                 waiting.set_result((header, body))

@@ -148,6 +148,9 @@ class Server:
             self.runs[number] = Run(self, request, body)
         elif request["do"] == "kill":
             self.kill_all(request["why"])
+        elif request["do"] == "input":
+            if number in self.runs:
+                self.runs[number].feed(body)
         elif self.shell.command is not None and self.shell.command.number == number:
             self.kill_all("cancelled")
         elif number in self.runs:

@@ -35,6 +35,8 @@ class Run:
 
     def __init__(self, server: Owner, request: Config, stdin: bytes) -> None:
         self.server, self.id, self.limit = server, request["id"], request["output_bytes"]
+        self.sends_pieces: bool = request.get("stream", False)
+        self.takes_more = self.sends_pieces
         self.started = time.monotonic()
         self.deadline = self.started + request["timeout"]
         self.reason: str | None = None
@@ -66,6 +68,16 @@ class Run:
         if self.reason is None:
             self.reason = reason
             os.kill(self.pid, signal.SIGTERM)
+
+    def feed(self, data: bytes) -> None:
+        """More input for a streaming process; none at all is its end."""
+        if self.stdin_fd < 0:
+            return  # it has closed its input
+        self.stdin = memoryview(bytes(self.stdin) + data)
+        self.takes_more = self.takes_more and bool(data)
+        self._write()
+        if self.stdin:
+            self.server.watch(self.stdin_fd, self._write, select.EPOLLOUT)
 
     def finish(self, killed: str | None) -> None:
         for index in (0, 1):
@@ -102,8 +114,10 @@ class Run:
         except BlockingIOError:
             return
         except BrokenPipeError:
-            pass
+            self.takes_more = False
         self.server.forget(self.stdin_fd)
+        if self.takes_more:
+            return  # open for more
         os.close(self.stdin_fd)
         self.stdin_fd = -1
 
@@ -119,6 +133,9 @@ class Run:
             os.close(fd)
             self.output_fds[index] = -1
             return False
+        if index == 0 and self.sends_pieces:
+            self.server.answer({"id": self.id, "piece": True}, piece)
+            return True
         room = self.limit - len(kept)
         kept += piece[:room]
         if len(piece) > room:

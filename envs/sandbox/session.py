@@ -14,6 +14,10 @@ from .types import CommandResult, ProcessResult, SandboxSpec
 GRACE_S = 30.0
 """So long after a deadline the guest may take to kill and to answer, before the sandbox itself counts as failed."""
 
+LONGEST_S = 1e6
+STDERR_BYTES = 65536
+"""Of a process that is talked to: how long it may live, and how much of its stderr is kept."""
+
 FILE_TIMEOUT_S = 120.0
 FILE_BYTES = 256 << 20
 
@@ -91,6 +95,22 @@ class GuestSandbox:
             duration_s=header["seconds"],
         )
 
+    async def astart(
+        self, argv: Sequence[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None
+    ) -> "GuestProcess":
+        if not argv:
+            raise ValueError("astart needs a command: argv is empty")
+        request = {
+            "do": "run",
+            "stream": True,
+            "argv": [str(word) for word in argv],
+            "cwd": self._path(cwd or self._spec.workdir),
+            "env": dict(env or {}),
+            "timeout": LONGEST_S,
+            "output_bytes": STDERR_BYTES,
+        }
+        return GuestProcess(self._channel, request)
+
     async def read_file(self, path: str) -> bytes:
         return await self._file(("read", self._path(path)), path, b"")
 
@@ -120,6 +140,48 @@ class GuestSandbox:
         if code:
             raise OSError(code, said.strip() if code == errno.EINVAL and said else os.strerror(code), path)
         return body[:size]
+
+
+class GuestProcess:
+    """A process that is talked to while it runs; it ends with its sandbox."""
+
+    def __init__(self, channel: Frames, request: dict[str, Any]) -> None:
+        self._received = bytearray()
+        self._arrived = asyncio.Event()
+        self._stream = channel.open_stream(request, self._take)
+        self._stream.answer.add_done_callback(lambda _: self._arrived.set())
+
+    def _take(self, piece: bytes) -> None:
+        self._received += piece
+        self._arrived.set()
+
+    def write(self, data: bytes) -> None:
+        if data:
+            self._stream.send("input", data)
+
+    async def read(self) -> bytes:
+        while not self._received:
+            if self._stream.answer.done():
+                self._stream.answer.result()
+                return b""
+            self._arrived.clear()
+            await self._arrived.wait()
+        data = bytes(self._received)
+        self._received.clear()
+        return data
+
+    async def wait(self) -> ProcessResult:
+        header, body = await asyncio.shield(self._stream.answer)
+        return ProcessResult(
+            stdout=b"",
+            stderr=body[header["sizes"][0] :],
+            exit_code=header["exit_code"],
+            killed=header["killed"],
+            duration_s=header["seconds"],
+        )
+
+    def kill(self) -> None:
+        self._stream.send("cancel")
 
 
 def _text(body: bytes, num_head: int, num_dropped: int) -> str:

@@ -93,6 +93,26 @@ class ProcessResult:
     duration_s: float = 0.0
 
 
+class Process(Protocol):
+    """A process that is talked to while it runs. Methods that wait raise SandboxError when the box failed."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to its stdin; lost where it has ended."""
+        ...
+
+    async def read(self) -> bytes:
+        """The next bytes of its stdout, at least one; b"" at its end."""
+        ...
+
+    async def wait(self) -> ProcessResult:
+        """Its outcome, when it has ended; ``stdout`` holds nothing."""
+        ...
+
+    def kill(self) -> None:
+        """End it and what it started; ``wait`` says when."""
+        ...
+
+
 class Sandbox(Protocol):
     """A box with a persistent shell. Every method raises SandboxError when the box, not the command, failed."""
 
@@ -115,6 +135,12 @@ class Sandbox(Protocol):
         output_bytes: int = 16 << 20,
     ) -> ProcessResult:
         """Run one process beside the shell, and wait for its own status. What it leaves behind is killed."""
+        ...
+
+    async def astart(
+        self, argv: Sequence[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None
+    ) -> Process:
+        """Start a process beside the shell and talk to it. It has no deadline, and ends with the sandbox."""
         ...
 
     async def read_file(self, path: str) -> bytes:

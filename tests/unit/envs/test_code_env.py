@@ -11,7 +11,7 @@ from gymnasium.utils.env_checker import check_env
 
 import verigym.envs  # noqa: F401
 from verigym.envs.code import BUILT_IN, CodeEnv
-from verigym.envs.execution import ProgramBox, RunLimits
+from verigym.envs.programs.box import ProgramBox, RunLimits
 from verigym.envs.sandbox.choose import make_backend
 from verigym.envs.sandbox.types import ProcessResult
 from verigym.envs.task import Task

@@ -1,0 +1,1 @@
+"""Running programs that nobody vouches for, and saying whether they are right."""

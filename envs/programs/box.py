@@ -1,0 +1,176 @@
+"""Running a program on many inputs inside a sandbox: a fresh process for each, and the evidence brought out.
+
+The program and its inputs go in; outputs come out. Expected outputs stay outside, so a program can print anything and
+gain nothing by it. Tests that embed their expected values run inside, in a process of their own (``run_tests``).
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from ...errors import SandboxError
+from ..sandbox.types import SandboxBackend
+from .plain import decode, loads
+from .pool import program_server
+
+RunStatus = Literal["ok", "error", "timeout", "output", "not_run"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLimits:
+    """Bounds on one run of a program.
+
+    Attributes:
+        cpu_s: processor time; three times as much and two seconds of wall clock are allowed beside it.
+        memory_mib: address space of each process.
+        output_bytes: stdout, and any file it writes.
+        stop_at_timeout: leave out the remaining inputs once one took too long.
+        total_s: wall clock of all runs of a program together; beyond it the remaining inputs are left out.
+    """
+
+    cpu_s: float = 5.0
+    memory_mib: int = 1024
+    output_bytes: int = 4 << 20
+    stop_at_timeout: bool = True
+    total_s: float = 600.0
+
+    @property
+    def wall_s(self) -> float:
+        return 3 * self.cpu_s + 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramRun:
+    """What one run left.
+
+    Attributes:
+        status: "ok" is exit code 0, or that the function returned; "timeout" and "output" are exceeded limits;
+            "not_run" follows the end of the process that starts runs (a program killed it) or a timeout.
+        stdout: decoded as UTF-8, invalid bytes replaced.
+        stderr: its last 4 KiB; of a function that raised, the error's class and text.
+        value: of a function call, plain data with exact types; None also where there is none.
+        has_value: whether the function returned plain data.
+        passed: of embedded tests: their verdict.
+    """
+
+    status: RunStatus
+    stdout: str = ""
+    stderr: str = ""
+    value: Any = None
+    has_value: bool = False
+    passed: bool = False
+
+
+NOT_RUN = ProgramRun(status="not_run")
+
+
+class ProgramBox:
+    """Runs programs. It holds nothing: servers come from a pool that all boxes of an event loop share."""
+
+    def __init__(self, backend: SandboxBackend, *, limits: RunLimits | None = None) -> None:
+        self._backend = backend
+        self.limits = limits or RunLimits()
+
+    async def run_stdin(self, program: str, inputs: Sequence[str], *, prelude: str = "") -> list[ProgramRun]:
+        """Run a program as ``__main__`` once for each text on its stdin.
+
+        Args:
+            prelude: source executed before the program (imports that a benchmark takes for granted).
+        Raises (all methods):
+            SandboxError: the sandbox failed. GradingError: it has no working Python.
+        """
+        job = {"mode": "stdin", "program": program, "inputs": list(inputs), "prelude": prelude}
+        return await self._run(job, len(inputs))
+
+    async def run_calls(
+        self,
+        program: str,
+        fn_name: str,
+        arguments: Sequence[Sequence[Any]],
+        *,
+        prelude: str = "",
+        per_process: int = 1,
+    ) -> list[ProgramRun]:
+        """Call a function that a program defines (or a method of its class ``Solution``) with each argument list.
+
+        Args:
+            per_process: calls that share a process, one after the other.
+        """
+        job = {"mode": "call", "program": program, "fn_name": fn_name, "prelude": prelude, "batch": per_process}
+        return await self._run(job | {"inputs": [list(row) for row in arguments]}, len(arguments))
+
+    async def run_expressions(self, program: str, expressions: Sequence[str], *, prelude: str = "") -> list[ProgramRun]:
+        """Evaluate each expression after the program, in a process of its own."""
+        job = {"mode": "eval", "program": program, "inputs": list(expressions), "prelude": prelude}
+        return await self._run(job, len(expressions))
+
+    async def run_tests(
+        self, program: str, tests: str, *, setup: str = "", entry_point: str = "", prelude: str = ""
+    ) -> ProgramRun:
+        """Run tests that embed their expected values against a program, each in a process of its own.
+
+        Args:
+            tests: source; names it does not define are the program's.
+            setup: source of the benchmark that the tests stand on, executed before them and not by the program.
+            entry_point: a name that is the program's, whatever ``setup`` defines.
+        """
+        job = {"mode": "tests", "program": program, "prelude": prelude, "inputs": [""]}
+        second = {"setup": setup, "code": tests, "entry_point": entry_point}
+        return (await self._run(job, 1, second))[0]
+
+    async def run_cell(self, program: str) -> ProgramRun:
+        """Run a program like an interpreter's cell: the value of a last expression is printed."""
+        return (await self._run({"mode": "echo", "program": program, "inputs": [""]}, 1))[0]
+
+    async def aclose(self) -> None:
+        """Nothing is held; here so that a box can be closed like what holds something."""
+
+    async def _run(self, job: dict[str, Any], num_runs: int, *more: Any) -> list[ProgramRun]:
+        limits = self.limits
+        main = job["mode"] in ("stdin", "echo")
+        settings = {
+            "module": "__main__" if main else "solution",
+            "prelude": "",
+            "batch": 1,
+            "cpu_s": limits.cpu_s,
+            "wall_s": limits.wall_s,
+            "total_s": limits.total_s,
+            "memory_mib": limits.memory_mib,
+            "output_bytes": limits.output_bytes,
+            "stop_at_timeout": limits.stop_at_timeout,
+        }
+        runs: list[ProgramRun] = []
+        # Only a server that no longer answers meets this: each run has its own limit inside.
+        patience_s = min(limits.total_s, limits.wall_s * num_runs) + 2 * limits.wall_s + 30
+        async with program_server(self._backend, limits.memory_mib) as lease:
+            lease.server.send(settings | job, *more)
+            try:
+                async with asyncio.timeout(patience_s):
+                    while (row := await lease.server.answer()) is not None:
+                        if "end" in row:
+                            lease.clean = row.get("clean") is True
+                            break
+                        runs.append(_read_run(row))
+            except TimeoutError:
+                runs.append(ProgramRun(status="timeout"))
+        return runs[:num_runs] + [NOT_RUN] * (num_runs - len(runs))
+
+
+def _read_run(row: dict[str, Any]) -> ProgramRun:
+    """A row of the server; it cannot be written by a program, but is checked all the same."""
+    fields = {"status": row.get("status"), "stdout": row.get("stdout", ""), "stderr": row.get("stderr", "")}
+    if not all(isinstance(field, str) for field in fields.values()) or fields["status"] not in get_args(RunStatus):
+        return NOT_RUN
+    if "passed" in row:
+        return ProgramRun(**{**fields, "stderr": row.get("detail") or fields["stderr"]}, passed=row["passed"] is True)
+    if "value" not in row:
+        return ProgramRun(**fields)
+    try:
+        # This line the program's own process wrote.
+        line = loads(row["value"])
+        if "error" in line:
+            return ProgramRun(status="error", stderr=str(line["error"][1])[:400])
+        return ProgramRun(**fields, value=decode(line["value"]), has_value=True)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, ArithmeticError):
+        return ProgramRun(status="error", stderr="the program's answer is no plain data")

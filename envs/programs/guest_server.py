@@ -1,0 +1,257 @@
+"""Inside the sandbox: the process from which every program's processes are forked.
+
+It reads a frame (length, marshalled job) for each program from outside and answers in JSON lines. The server itself
+never looks at a job: a fresh process, its foreman, does, and ends with the program. So no program, being forked from
+the foreman, has in its memory anything of another's; and of its own it has the inputs, never an expected output.
+
+Foreman and server cannot be traced or read by what they start. A program can kill them: it then loses its own
+results. After each program the server says whether the sandbox is as it was before; if not, it is thrown away.
+"""
+
+import gc
+import importlib
+import marshal
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from types import CodeType
+from typing import Any
+
+from . import guest_calls, guest_child, guest_tests
+from .plain import dumps, encode
+
+PRELOAD = (
+    "array bisect cmath collections contextlib copy dataclasses datetime decimal enum fractions functools heapq "
+    "hashlib io itertools json math numbers operator queue random re statistics string struct textwrap threading time "
+    "types typing unicodedata"
+).split()
+LATE = ("numpy",)
+"""Loaded by the foreman of a program that names them, because they cost more than a program's run."""
+
+WATCHED_FOLDERS = ("/", "/tmp", "/var/tmp", "/dev/shm", "/run", "/run/verigym", "/home", "/root")
+IPC = ("/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg")
+LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
+
+
+def main() -> None:
+    guest_child.hide()
+    guest_child.adopt_orphans()
+    for name in PRELOAD:
+        importlib.import_module(name)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    gc.disable()
+    gc.freeze()
+    before = state()
+    tell({"ready": True})
+    poll = select.poll()
+    poll.register(0, select.POLLIN)
+    while True:
+        poll.poll()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                foreman()
+            finally:
+                os._exit(70)
+        status = os.waitpid(pid, 0)[1]
+        if status == EMPTY << 8:
+            os._exit(0)
+        clean = guest_child.reap_all() and status == 0 and state() == before
+        tell({"end": True, "clean": clean})
+
+
+EMPTY = 71
+"""Exit code of a foreman that found the end of the input."""
+
+
+def state() -> Any:
+    """What a program could change for those after it: folders, shared memory, what the server itself may do."""
+    folders = []
+    for path in (*WATCHED_FOLDERS, os.getcwd(), os.environ.get("HOME", "/"), os.environ.get("TMPDIR", "/tmp")):
+        try:
+            found = os.stat(path)
+            folders.append((found.st_ino, found.st_ctime_ns))
+        except OSError:
+            folders.append(None)
+    shared = []
+    for path in IPC:
+        try:
+            with open(path, "rb") as file:
+                shared.append(file.read().count(b"\n"))
+        except OSError:
+            shared.append(None)
+    limits = [resource.getrlimit(which) for which in LIMITS]
+    room = os.statvfs("/")
+    return folders, shared, limits, room.f_files - room.f_ffree, os.getpriority(os.PRIO_PROCESS, 0), affinity()
+
+
+def affinity() -> Any:
+    return sorted(os.sched_getaffinity(0))
+
+
+def tell(row: dict[str, Any]) -> None:
+    data = memoryview(dumps(row) + b"\n")
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def take() -> Any:
+    """The next frame. Exits at the end of the input."""
+    return marshal.loads(_bytes(int.from_bytes(_bytes(4), "big")))
+
+
+def _bytes(count: int) -> bytes:
+    pieces = []
+    while count:
+        piece = os.read(0, min(count, 1 << 20))
+        if not piece:
+            os._exit(EMPTY)
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)
+
+
+# What follows runs in the foreman.
+
+
+def foreman() -> None:
+    """Read one job, run its program, tell each result, end."""
+    guest_child.adopt_orphans()
+    job = take()
+    for name in LATE:
+        if name in job["program"]:
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                pass  # the program will say so
+    if job["mode"] == "tests":
+        tell(guest_tests.run(job, take))
+        os._exit(0)
+    started = time.monotonic()
+    namespace = guest_child.new_module(job["module"], job["prelude"])
+    code = compiled(job)
+    inputs, at = job["inputs"], 0
+    while at < len(inputs):
+        batch = inputs[at : at + job["batch"]]
+        results = run_batch(job, code, namespace, batch)
+        for result in results:
+            tell(result)
+        at += len(results)
+        timeout = results[-1]["status"] == "timeout"
+        if (timeout and job["stop_at_timeout"]) or time.monotonic() - started > job["total_s"]:
+            break
+    os._exit(0)
+
+
+def compiled(job: dict[str, Any]) -> CodeType | BaseException:
+    """The program's code, or why it has none. Compiling is bounded like a run: at its limit the foreman dies."""
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (bounded(job["memory_mib"] << 20, hard), hard))
+    signal.setitimer(signal.ITIMER_PROF, job["cpu_s"])
+    try:
+        tree = compile(job["program"], "main.py", "exec", dont_inherit=True)
+    except BaseException as error:  # also MemoryError, RecursionError, ValueError (NUL)
+        return error.with_traceback(None)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+    return tree
+
+
+def bounded(amount: int, hard: int) -> int:
+    return amount if hard == resource.RLIM_INFINITY else min(amount, hard)
+
+
+def run_batch(job: dict[str, Any], code: Any, namespace: dict[str, Any], batch: list[Any]) -> list[dict[str, Any]]:
+    """Run the program in one fresh process, on one input or, where values are returned, on a few.
+
+    Returns one result at least: where the process ended early, the inputs that are left get another process.
+    """
+    text = batch[0] if job["mode"] == "stdin" else ""
+    stdin = guest_child.memory_file(text.encode("utf-8", "surrogatepass"))
+    stdout, stderr, values = (guest_child.memory_file() for _ in range(3))
+    started = time.monotonic()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            (told,) = guest_child.enter(job, stdin, stdout, stderr, values)
+            guest_child.end(lambda: body(job, code, namespace, batch, told))
+        finally:
+            os._exit(70)
+    killed = not guest_child.wait_for(pid, started + job["wall_s"])
+    # The whole group, before its leader is waited for and its number is free.
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)  # no group yet
+    exit_code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    seconds = time.monotonic() - started
+    if not guest_child.reap_all():
+        os._exit(72)
+    timeout = killed or exit_code in (-signal.SIGPROF, -signal.SIGXCPU)
+    result = {
+        "status": "timeout" if timeout else "ok" if exit_code == 0 else "error",
+        "exit_code": exit_code,
+        "seconds": seconds,
+        "stderr": guest_child.contents(stderr, STDERR_BYTES, tail=True),
+        "stdout": "",
+    }
+    if os.fstat(stdout).st_size >= job["output_bytes"] or os.fstat(values).st_size >= job["output_bytes"]:
+        result["status"] = "output"
+    if job["mode"] in ("stdin", "echo"):
+        result["stdout"] = guest_child.contents(stdout, job["output_bytes"])
+        results = [result]
+    else:
+        # Whole lines only: the process can be ended in the middle of one.
+        lines = guest_child.contents(values, job["output_bytes"]).split("\n")[:-1]
+        results = [result | {"status": "ok", "value": line} for line in lines[: len(batch)]]
+        if len(results) < len(batch):
+            results.append(result if result["status"] != "ok" else result | {"status": "error"})
+    for descriptor in (stdin, stdout, stderr, values):
+        os.close(descriptor)
+    return results
+
+
+STDERR_BYTES = guest_child.STDERR_BYTES
+
+
+# What follows runs in the program's process.
+
+
+def body(job: dict[str, Any], code: Any, namespace: dict[str, Any], batch: list[Any], told: int) -> None:
+    if job["mode"] == "echo":
+        echo(job["program"], namespace)
+        return
+    guest_child.execute(code, namespace)
+    if job["mode"] == "stdin":
+        return
+    function = guest_calls.find(namespace, job["fn_name"]) if job["mode"] == "call" else None
+    for item in batch:
+        try:
+            value = function(*item) if function is not None else eval(compile(item, "main.py", "eval"), namespace)
+            line = {"value": encode(value)}
+        except (Exception, RecursionError) as error:
+            line = {"error": guest_calls.describe(error)}
+        data = memoryview(dumps(line) + b"\n")
+        while data:
+            data = data[os.write(told, data) :]
+
+
+def echo(program: str, namespace: dict[str, Any]) -> None:
+    """Like an interpreter's cell: the value of a last expression is printed."""
+    import ast
+
+    tree = compile(program, "main.py", "exec", ast.PyCF_ONLY_AST)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, "main.py", "exec"), namespace)
+    if last is not None:
+        value = eval(compile(ast.Expression(last.value), "main.py", "eval"), namespace)
+        if value is not None:
+            print(repr(value))
+
+
+if __name__ == "__main__":
+    main()

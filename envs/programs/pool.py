@@ -1,0 +1,232 @@
+"""Warm program servers: a sandbox and, in it, the process that forks programs, kept for the next program.
+
+One server runs one program at a time. It goes back to the pool only where the program left the sandbox as it was;
+else the sandbox is closed, and the next program gets a new one. Idle servers are closed after a few seconds and when
+their event loop ends.
+"""
+
+import asyncio
+import json
+import marshal
+import os
+import time
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ...errors import GradingError, SandboxError
+from ..sandbox.launch import base_python, base_python_binds
+from ..sandbox.types import Bind, Limits, Process, Sandbox, SandboxBackend, SandboxSpec
+
+DOCKER_IMAGE = "python:3.12-slim"
+IDLE_S = 3.0
+START_S = 60.0
+GUEST_FILES = ("plain", "guest_child", "guest_calls", "guest_tests", "guest_server")
+PACKAGES = "/opt/verigym/packages"
+"""Where a sandbox shows the packages that programs may import beside the standard library."""
+
+SHOWN = ("numpy", "numpy.libs")
+
+BOOT = """\
+import os, sys, marshal
+def take(n):
+    data = b""
+    while len(data) < n:
+        piece = os.read(0, n - len(data))
+        if not piece: os._exit(0)
+        data += piece
+    return data
+module = type(sys)
+package = sys.modules["verigym_programs"] = module("verigym_programs")
+package.__path__ = []
+sys.path.append(%r)
+for name, source in marshal.loads(take(int.from_bytes(take(4), "big"))):
+    one = sys.modules["verigym_programs." + name] = module("verigym_programs." + name)
+    one.__package__ = "verigym_programs"
+    setattr(package, name, one)
+    exec(compile(source, name + ".py", "exec"), one.__dict__)
+sys.modules["verigym_programs.guest_server"].main()
+"""
+
+ENVIRONMENT = {
+    # Sets of text have one order: the same program gives the same verdict.
+    "PYTHONHASHSEED": "0",
+    # One thread: what has threads cannot be forked safely.
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+class ProgramServer:
+    """A sandbox with a running server. Made by ``start``; ``aclose`` ends it."""
+
+    def __init__(self, sandbox: Sandbox, process: Process) -> None:
+        self._sandbox, self._process = sandbox, process
+        self._received = bytearray()
+        self.used_at = time.monotonic()
+
+    @classmethod
+    async def start(cls, backend: SandboxBackend, memory_mib: int) -> "ProgramServer":
+        """
+        Raises:
+            SandboxError: there is no sandbox. GradingError: it has no working Python.
+        """
+        sandbox = await backend.create(_spec(backend, memory_mib))
+        try:
+            python = "python3" if backend.name == "docker" else base_python()[0]
+            argv = [python, "-s", "-S", "-P", "-B", "-c", BOOT % _packages_inside(backend)]
+            process = await sandbox.astart(argv, env=ENVIRONMENT)
+            process.write(_sized(_sources()))
+            server = cls(sandbox, process)
+            try:
+                async with asyncio.timeout(START_S):
+                    ready = await server.answer()
+            except TimeoutError:
+                raise GradingError(
+                    f"Python did not start in the {backend.name} sandbox within {START_S:g} s; is the machine overloaded?"
+                ) from None
+            if ready != {"ready": True}:
+                ended = await process.wait()
+                raise GradingError(
+                    f"Python did not start in the {backend.name} sandbox (exit code {ended.exit_code}, "
+                    f"{ended.killed or 'not killed'}): {ended.stderr[-500:].decode('utf-8', 'replace')}"
+                )
+        except BaseException:
+            await sandbox.aclose()
+            raise
+        return server
+
+    def send(self, *frames: Any) -> None:
+        """Send a job: plain data, one frame or two."""
+        self._process.write(b"".join(_sized(marshal.dumps(frame, 4)) for frame in frames))
+
+    async def answer(self) -> dict[str, Any] | None:
+        """The next line of the server; None where it has ended, or says what it never would."""
+        while (end := self._received.find(b"\n")) < 0:
+            piece = await self._process.read()
+            if not piece:
+                return None
+            self._received += piece
+        line = bytes(self._received[:end])
+        del self._received[: end + 1]
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+        return row if isinstance(row, dict) else None
+
+    async def aclose(self) -> None:
+        await self._sandbox.aclose()
+
+
+class _Pool:
+    """The idle servers of one event loop."""
+
+    def __init__(self) -> None:
+        self._idle: dict[Any, list[ProgramServer]] = {}
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def take(self, backend: SandboxBackend, memory_mib: int) -> ProgramServer:
+        idle = self._idle.get((id(backend), memory_mib))
+        if idle:
+            return idle.pop()
+        return await ProgramServer.start(backend, memory_mib)
+
+    def give_back(self, backend: SandboxBackend, memory_mib: int, server: ProgramServer) -> None:
+        server.used_at = time.monotonic()
+        self._idle.setdefault((id(backend), memory_mib), []).append(server)
+        if self._keeper is None or self._keeper.done():
+            self._keeper = asyncio.create_task(self._keep(), name="verigym-program-servers")
+
+    async def _keep(self) -> None:
+        """Close what is idle for long; everything, when the loop ends and cancels its tasks."""
+        try:
+            while any(self._idle.values()):
+                await asyncio.sleep(IDLE_S / 2)
+                await self._close(older_than=time.monotonic() - IDLE_S)
+        finally:
+            await self._close(older_than=float("inf")) if self._ending() else None
+
+    def _ending(self) -> bool:
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+
+    async def _close(self, older_than: float) -> None:
+        old = [one for idle in self._idle.values() for one in idle if one.used_at <= older_than]
+        for idle in self._idle.values():
+            idle[:] = [one for one in idle if one not in old]
+        for server in old:
+            await server.aclose()
+
+
+_pools: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool]" = weakref.WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def program_server(backend: SandboxBackend, memory_mib: int) -> AsyncIterator["Lease"]:
+    """A server for one program.
+
+    Raises:
+        SandboxError, GradingError: as ``ProgramServer.start``.
+    """
+    loop = asyncio.get_running_loop()
+    pool = _pools.setdefault(loop, _Pool())
+    lease = Lease(await pool.take(backend, memory_mib))
+    try:
+        yield lease
+    finally:
+        if lease.clean:
+            pool.give_back(backend, memory_mib, lease.server)
+        else:
+            await lease.server.aclose()
+
+
+class Lease:
+    """A server in use. Set ``clean`` once it said that the sandbox is as before; else it is thrown away."""
+
+    def __init__(self, server: ProgramServer) -> None:
+        self.server, self.clean = server, False
+
+
+def _spec(backend: SandboxBackend, memory_mib: int) -> SandboxSpec:
+    bounds = Limits(memory_mib=memory_mib + 512, num_processes=128, file_mib=64, disk_mib=256)
+    if backend.name == "docker":
+        return SandboxSpec(image=DOCKER_IMAGE, limits=bounds)
+    return SandboxSpec(binds=(*base_python_binds(), *_packages(backend)), limits=bounds)
+
+
+@lru_cache(maxsize=1)
+def _installed() -> tuple[Path, ...]:
+    """Folders of the packages that programs may import, where they are installed here."""
+    import importlib.util
+
+    found = importlib.util.find_spec("numpy")
+    if found is None or not found.submodule_search_locations:
+        return ()
+    folder = Path(found.submodule_search_locations[0]).parent
+    return tuple(folder / name for name in SHOWN if (folder / name).is_dir())
+
+
+def _packages(backend: SandboxBackend) -> tuple[Bind, ...]:
+    if backend.name == "unsafe":
+        return ()  # it shows everything where it lies
+    return tuple(Bind(source=path, target=f"{PACKAGES}/{path.name}") for path in _installed())
+
+
+def _packages_inside(backend: SandboxBackend) -> str:
+    if backend.name == "unsafe" and _installed():
+        return str(_installed()[0].parent)
+    return PACKAGES
+
+
+@lru_cache(maxsize=1)
+def _sources() -> bytes:
+    folder = Path(__file__).parent
+    return marshal.dumps([(name, (folder / f"{name}.py").read_text(encoding="utf-8")) for name in GUEST_FILES], 4)
+
+
+def _sized(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + data
