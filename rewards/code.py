@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from .score import Score
@@ -12,12 +13,15 @@ _PYTHON = frozenset({"python", "python3", "py", "Python"})
 _REL_TOL = 1e-9
 
 
-def extract_program(text: str) -> str:
+def extract_program(text: str, defines: str = "") -> str:
     """The program of a response: its last fenced Python block.
 
     Blocks named ``python``, ``python3`` or ``py`` come first, then those without a name; blocks of another language
     are not programs. A response without any fence is the program itself, less its thinking. A response whose only
     blocks are of another language holds no program: "".
+
+    Args:
+        defines: a function that is asked for: of several blocks, the last that defines it is taken, if there is one.
     """
     if "</think>" in text:
         text = text.rpartition("</think>")[2]
@@ -31,8 +35,29 @@ def extract_program(text: str) -> str:
     for wanted in (_PYTHON, frozenset({""})):
         found = [body for language, body in blocks if language in wanted]
         if found:
-            return found[-1]
+            return next((body for body in reversed(found) if defines and defines_function(body, defines)), found[-1])
     return ""
+
+
+def defines_function(source: str, name: str) -> bool:
+    """Whether a source defines a function or a class, or assigns a name, at its outermost level."""
+    return re.search(rf"^(async[ \t]+def|def|class)?[ \t]*{re.escape(name)}[ \t]*(\(|:|=(?!=))", source, re.M) is not None
+
+
+def complete_function(text: str, prompt: str, name: str) -> str:
+    """The program of a response to a prompt that is the head of a function, as HumanEval's are.
+
+    A response that defines the function is a whole program. Anything else continues the prompt where it ends: the
+    body, indented as written.
+    """
+    program = extract_program(text, name)
+    if not program.strip() or defines_function(program, name):
+        return program
+    first = next(line for line in program.split("\n") if line.strip())
+    if first[:1] not in " \t":
+        # A body that a fence, or a model, moved to the margin.
+        program = "\n".join("    " + line if line.strip() else line for line in program.split("\n"))
+    return prompt + program
 
 
 def compare_output(printed: str, expected: str) -> bool:
@@ -42,6 +67,94 @@ def compare_output(printed: str, expected: str) -> bool:
     if len(left) != len(right):
         return False
     return all(len(a) == len(b) and all(map(_same_token, a, b)) for a, b in zip(left, right))
+
+
+def compare_lines(printed: str, expected: str) -> bool:
+    """LiveCodeBench's comparison of outputs: as many lines once both ends are stripped, and each line, stripped, the
+    same text or the same sequence of decimal numbers, exactly.
+
+    Source: LiveCodeBench, lcb_runner/evaluation/testing_util.py.
+    """
+    left, right = printed.strip().split("\n"), expected.strip().split("\n")
+    return len(left) == len(right) and all(map(_same_line, left, right))
+
+
+def _same_line(left: str, right: str) -> bool:
+    left, right = left.strip(), right.strip()
+    if left == right:
+        return True
+    numbers = _decimals(left)
+    return numbers is not None and numbers == _decimals(right)
+
+
+def _decimals(line: str) -> list[Decimal] | None:
+    try:
+        return [Decimal(token) for token in line.split()]
+    except InvalidOperation:
+        return None
+
+
+def compare_returned(value: Any, expected: Any) -> bool:
+    """LiveCodeBench's comparison of what a function returned with plain JSON data: equal as Python has it, a tuple
+    standing for a list on the outermost level; but True is not 1.
+
+    Source: as ``compare_lines``.
+    """
+    return _equal(list(value) if type(value) is tuple else value, expected)
+
+
+def _equal(left: Any, right: Any) -> bool:
+    """Python's equality of plain data, with bool apart from numbers."""
+    kind, other = type(left), type(right)
+    if (kind is bool) is not (other is bool):
+        return False
+    if kind is other and kind in (list, tuple):
+        return len(left) == len(right) and all(map(_equal, left, right))
+    if kind is other is dict:
+        return left.keys() == right.keys() and all(_equal(one, right[key]) for key, one in left.items())
+    if kind in (int, float) and other in (int, float):
+        return left == right
+    return kind is other and left == right
+
+
+def compare_with_reference(value: Any, expected: Any, tolerance: float = 0.0) -> bool:
+    """EvalPlus' comparison of plain data: equal, or, for floats and sequences of floats, of the same type and close.
+
+    Args:
+        tolerance: absolute, of the task; floats have 1e-6 where it is 0. The relative one is 1e-7.
+    Source: evalplus, evalplus/eval/__init__.py.
+    """
+    try:
+        if value == expected:
+            return True
+    except (RecursionError, TypeError):
+        return False
+    if tolerance == 0.0 and _all_floats(expected):
+        tolerance = 1e-6
+    if tolerance == 0.0 or type(value) is not type(expected):
+        return False
+    return _all_close(value, expected, tolerance)
+
+
+def _all_floats(value: Any) -> bool:
+    if type(value) in (list, tuple):
+        return bool(value) and all(type(one) is float for one in value)
+    return type(value) is float
+
+
+def _all_close(left: Any, right: Any, tolerance: float) -> bool:
+    if type(right) in (list, tuple):
+        return (
+            type(left) in (list, tuple)
+            and len(left) == len(right)
+            and all(_all_close(one, other, tolerance) for one, other in zip(left, right))
+        )
+    if type(left) not in (int, float, bool) or type(right) not in (int, float, bool):
+        return False
+    try:
+        return abs(left - right) <= tolerance + 1e-7 * abs(right) or left == right
+    except OverflowError:
+        return False
 
 
 def compare_value(value: Any, expected: Any) -> bool:

@@ -106,17 +106,17 @@ class ProgramBox:
         return await self._run(job, len(expressions))
 
     async def run_tests(
-        self, program: str, tests: str, *, setup: str = "", entry_point: str = "", prelude: str = ""
+        self, program: str, tests: str, *, setup: str = "", names: Sequence[str] = (), prelude: str = ""
     ) -> ProgramRun:
         """Run tests that embed their expected values against a program, each in a process of its own.
 
         Args:
             tests: source; names it does not define are the program's.
             setup: source of the benchmark that the tests stand on, executed before them and not by the program.
-            entry_point: a name that is the program's, whatever ``setup`` defines.
+            names: those that are the program's, whatever ``setup`` or Python itself defines.
         """
         job = {"mode": "tests", "program": program, "prelude": prelude, "inputs": [""]}
-        second = {"setup": setup, "code": tests, "entry_point": entry_point}
+        second = {"setup": setup, "code": tests, "names": list(names)}
         return (await self._run(job, 1, second))[0]
 
     async def run_cell(self, program: str) -> ProgramRun:

@@ -24,7 +24,7 @@ def run(job: dict[str, Any], take: Callable[[], Any]) -> dict[str, Any]:
 
     Args:
         take: gives the second frame: ``setup`` (source of the benchmark that the tests stand on), ``code`` (the
-            tests), ``entry_point`` (a name that is always the program's; "" for none).
+            tests), ``names`` (those that are the program's, whatever else defines them).
     """
     theirs, ours = socket.socketpair()
     stdin = guest_child.memory_file()
@@ -104,11 +104,9 @@ def _be_tests(job: dict[str, Any], tests: dict[str, Any], descriptors: tuple[int
 def _execute(tests: dict[str, Any], look: Any) -> None:
     namespace = guest_child.new_module("tests", tests["setup"])
     tree = ast.parse(tests["code"])
-    wanted = _free_names(tree) - namespace.keys()
-    if tests["entry_point"]:
-        wanted.add(tests["entry_point"])
-    for name in sorted(wanted):
-        if name in sys.stdlib_module_names and name != tests["entry_point"]:
+    own = set(tests["names"])
+    for name in sorted((_free_names(tree) - namespace.keys()) | own):
+        if name in sys.stdlib_module_names and name not in own:
             namespace[name] = importlib.import_module(name)
         elif found := look(name):
             namespace[name] = found[0]

@@ -5,6 +5,7 @@ built-in types, never by methods the program may have written, so an object that
 value it holds, or is refused. Standard library only.
 """
 
+import builtins
 import collections
 import datetime
 import decimal
@@ -79,6 +80,8 @@ def _encode_rare(value: Any, kind: type, refer: Refer, depth: int) -> Any:
         return {kind.__name__: _pairs(value, refer, depth)}
     if _DATES.get(kind.__name__) is kind and getattr(value, "tzinfo", None) is None:
         return {kind.__name__: value.isoformat()}
+    if kind is type and vars(builtins).get(value.__name__) is value:
+        return {"type": value.__name__}
     return _encode_derived(value, kind, refer, depth)
 
 
@@ -151,6 +154,10 @@ def _decode_rare(kind: str, content: Any, resolve: Callable[[int], Any] | None) 
         return fractions.Fraction(int(content[0], 16), int(content[1], 16))
     if kind in _DATES:
         return _DATES[kind].fromisoformat(content)
+    if kind == "type":
+        found = vars(builtins)[content]
+        if isinstance(found, type):
+            return found
     raise ValueError(f"unknown kind of value {kind!r}")
 
 
