@@ -1,5 +1,6 @@
 """Programs: what they printed or returned against what was expected. Pure comparisons of plain data."""
 
+import ast
 import math
 import re
 from collections.abc import Sequence
@@ -41,7 +42,9 @@ def extract_program(text: str, defines: str = "") -> str:
 
 def defines_function(source: str, name: str) -> bool:
     """Whether a source defines a function or a class, or assigns a name, at its outermost level."""
-    return re.search(rf"^(async[ \t]+def|def|class)?[ \t]*{re.escape(name)}[ \t]*(\(|:|=(?!=))", source, re.M) is not None
+    word = re.escape(name)
+    found = re.search(rf"^(?:(?:async[ \t]+)?def|class)[ \t]+{word}\b|^{word}[ \t]*(?::[^=\n]*)?=(?!=)", source, re.M)
+    return found is not None
 
 
 def complete_function(text: str, prompt: str, name: str) -> str:
@@ -58,6 +61,34 @@ def complete_function(text: str, prompt: str, name: str) -> str:
         # A body that a fence, or a model, moved to the margin.
         program = "\n".join("    " + line if line.strip() else line for line in program.split("\n"))
     return prompt + program
+
+
+def answered_expression(text: str) -> str:
+    """The expression of a response to CruxEval: within its last ``[ANSWER]`` and ``[/ANSWER]``, else the whole text.
+
+    It may be written as the assertion that the prompt shows; ``side_of_assertion`` takes its half.
+    """
+    if "</think>" in text:
+        text = text.rpartition("</think>")[2]
+    if "[ANSWER]" in text:
+        text = text.rpartition("[ANSWER]")[2].partition("[/ANSWER]")[0]
+    elif (program := extract_program(text)) != text and program.strip():
+        text = program
+    return text.strip()
+
+
+def side_of_assertion(expression: str, mode: str) -> str:
+    """Of ``assert f(x) == y``, the call where the input was asked for, ``y`` where the output was; else unchanged."""
+    if not expression.startswith("assert "):
+        return expression
+    try:
+        (statement,) = ast.parse(expression).body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return expression
+    test = statement.test if isinstance(statement, ast.Assert) else None
+    if not isinstance(test, ast.Compare) or len(test.ops) != 1 or not isinstance(test.ops[0], ast.Eq):
+        return expression
+    return ast.unparse(test.left if mode == "input" else test.comparators[0])
 
 
 def compare_output(printed: str, expected: str) -> bool:
@@ -100,18 +131,18 @@ def compare_returned(value: Any, expected: Any) -> bool:
 
     Source: as ``compare_lines``.
     """
-    return _equal(list(value) if type(value) is tuple else value, expected)
+    return plain_equal(list(value) if type(value) is tuple else value, expected)
 
 
-def _equal(left: Any, right: Any) -> bool:
+def plain_equal(left: Any, right: Any) -> bool:
     """Python's equality of plain data, with bool apart from numbers."""
     kind, other = type(left), type(right)
     if (kind is bool) is not (other is bool):
         return False
     if kind is other and kind in (list, tuple):
-        return len(left) == len(right) and all(map(_equal, left, right))
+        return len(left) == len(right) and all(map(plain_equal, left, right))
     if kind is other is dict:
-        return left.keys() == right.keys() and all(_equal(one, right[key]) for key, one in left.items())
+        return left.keys() == right.keys() and all(plain_equal(one, right[key]) for key, one in left.items())
     if kind in (int, float) and other in (int, float):
         return left == right
     return kind is other and left == right

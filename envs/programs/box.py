@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from ...errors import SandboxError
 from ..sandbox.types import SandboxBackend
 from .plain import decode, loads
 from .pool import program_server

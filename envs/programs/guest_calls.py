@@ -120,9 +120,8 @@ class Line:
         return encode(value, self._refer)
 
     def _refer(self, value: Any) -> Any:
-        if isinstance(value, Remote):
-            if object.__getattribute__(value, "_line") is self:
-                return {"ref": -1 - object.__getattribute__(value, "_number")}
+        if isinstance(value, Remote) and object.__getattribute__(value, "_line") is self:
+            return {"ref": -1 - object.__getattribute__(value, "_number")}
         number = self._numbers.setdefault(id(value), len(self._owned))
         if number == len(self._owned):
             self._owned.append(value)  # kept, so that its id stays its own

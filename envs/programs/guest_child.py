@@ -101,9 +101,7 @@ def _descendants(root: int) -> list[int]:
 # What follows runs in the child.
 
 
-def enter(
-    job: dict[str, Any], stdin: int, stdout: int, stderr: int, *kept: int, hidden: bool = False
-) -> list[int]:
+def enter(job: dict[str, Any], stdin: int, stdout: int, stderr: int, *kept: int, hidden: bool = False) -> list[int]:
     """Become the program's process: descriptors, limits, streams.
 
     Args:
@@ -137,12 +135,12 @@ def enter(
     sys.stderr = _stream(2, "w", "backslashreplace")
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
     sys.argv = ["main.py"]
-    vars(builtins)["exit"] = vars(builtins)["quit"] = sys.exit  # what the module ``site`` would add
+    builtins.exit = builtins.quit = sys.exit  # what the module ``site`` would add
     return list(range(3, len(places)))
 
 
 def _stream(descriptor: int, mode: str, errors: str) -> Any:
-    return open(descriptor, mode, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
+    return open(descriptor, mode, encoding="utf-8", errors=errors, closefd=False)
 
 
 def _limit(which: int, amount: int) -> None:

@@ -8,6 +8,7 @@ Foreman and server cannot be traced or read by what they start. A program can ki
 results. After each program the server says whether the sandbox is as it was before; if not, it is thrown away.
 """
 
+import ast
 import gc
 import importlib
 import marshal
@@ -15,7 +16,6 @@ import os
 import resource
 import select
 import signal
-import sys
 import time
 from types import CodeType
 from typing import Any
@@ -23,11 +23,10 @@ from typing import Any
 from . import guest_calls, guest_child, guest_tests
 from .plain import dumps, encode
 
-PRELOAD = (
-    "array bisect cmath collections contextlib copy dataclasses datetime decimal enum fractions functools heapq "
-    "hashlib io itertools json math numbers operator queue random re statistics string struct textwrap threading time "
-    "types typing unicodedata"
-).split()
+PRELOAD = ["array", "bisect", "cmath", "collections", "contextlib", "copy", "dataclasses", "datetime"]
+PRELOAD += ["decimal", "enum", "fractions", "functools", "heapq", "hashlib", "io", "itertools", "json"]
+PRELOAD += ["math", "numbers", "operator", "queue", "random", "re", "statistics", "string", "struct"]
+PRELOAD += ["textwrap", "threading", "time", "types", "typing", "unicodedata"]
 LATE = ("numpy",)
 """Loaded by the foreman of a program that names them, because they cost more than a program's run."""
 
@@ -242,10 +241,11 @@ def body(job: dict[str, Any], code: Any, namespace: dict[str, Any], batch: list[
 
 def echo(program: str, namespace: dict[str, Any]) -> None:
     """Like an interpreter's cell: the value of a last expression is printed."""
-    import ast
-
-    tree = compile(program, "main.py", "exec", ast.PyCF_ONLY_AST)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    tree = ast.parse(program, "main.py")
+    last = tree.body[-1] if tree.body else None
+    last = last if isinstance(last, ast.Expr) else None
+    if last is not None:
+        tree.body.pop()
     exec(compile(tree, "main.py", "exec"), namespace)
     if last is not None:
         value = eval(compile(ast.Expression(last.value), "main.py", "eval"), namespace)

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ...errors import GradingError, SandboxError
+from ...errors import GradingError
 from ..sandbox.launch import base_python, base_python_binds
 from ..sandbox.types import Bind, Limits, Process, Sandbox, SandboxBackend, SandboxSpec
 
@@ -86,7 +86,7 @@ class ProgramServer:
                     ready = await server.answer()
             except TimeoutError:
                 raise GradingError(
-                    f"Python did not start in the {backend.name} sandbox within {START_S:g} s; is the machine overloaded?"
+                    f"Python did not start in the {backend.name} sandbox within {START_S:g} s; is the machine too busy?"
                 ) from None
             if ready != {"ready": True}:
                 ended = await process.wait()
@@ -126,6 +126,7 @@ class _Pool:
     """The idle servers of one event loop."""
 
     def __init__(self) -> None:
+        self.room = asyncio.Semaphore(2 * (os.cpu_count() or 1))
         self._idle: dict[Any, list[ProgramServer]] = {}
         self._keeper: asyncio.Task[None] | None = None
 
@@ -167,21 +168,22 @@ _pools: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool]" = weakref.
 
 @asynccontextmanager
 async def program_server(backend: SandboxBackend, memory_mib: int) -> AsyncIterator["Lease"]:
-    """A server for one program.
+    """A server for one program; waits where twice as many as there are cores are in use.
 
     Raises:
         SandboxError, GradingError: as ``ProgramServer.start``.
     """
     loop = asyncio.get_running_loop()
     pool = _pools.setdefault(loop, _Pool())
-    lease = Lease(await pool.take(backend, memory_mib))
-    try:
-        yield lease
-    finally:
-        if lease.clean:
-            pool.give_back(backend, memory_mib, lease.server)
-        else:
-            await lease.server.aclose()
+    async with pool.room:
+        lease = Lease(await pool.take(backend, memory_mib))
+        try:
+            yield lease
+        finally:
+            if lease.clean:
+                pool.give_back(backend, memory_mib, lease.server)
+            else:
+                await lease.server.aclose()
 
 
 class Lease:

@@ -211,7 +211,7 @@ def test_a_task_without_tests_is_refused(backend, hidden):
 
 
 class BrokenSandbox:
-    """Raises, or has no Python."""
+    """Cannot start a process, or has no Python."""
 
     def __init__(self, error: Exception | None) -> None:
         self.name, self.error, self.closed = "broken", error, 0
@@ -219,9 +219,18 @@ class BrokenSandbox:
     async def create(self, spec):
         return self
 
-    async def arun(self, argv, **kwargs) -> ProcessResult:
+    async def astart(self, argv, **kwargs):
         if self.error is not None:
             raise self.error
+        return self
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    async def read(self) -> bytes:
+        return b""
+
+    async def wait(self) -> ProcessResult:
         return ProcessResult(stdout=b"", stderr=b"not found", exit_code=127)
 
     async def aclose(self) -> None:
