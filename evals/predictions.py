@@ -11,8 +11,14 @@ from ..envs.task import Task
 from ..errors import TaskError
 from .suites.spec import Prediction, Suite
 
-FORMS = (("task_id", "prediction"), ("instance_id", "model_patch"))
-"""(id, text) of a row; further keys are kept and ignored here."""
+FORMS = (
+    ("task_id", "prediction"),
+    ("instance_id", "model_patch"),
+    ("task_id", "completion"),
+    ("task_id", "solution"),
+    ("question_id", "code_list"),
+)
+"""(id, text) of a row; further keys are kept and ignored here. The last is LiveCodeBench's: several texts a row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +51,7 @@ def read_predictions(path: Path) -> list[Prediction]:
     for row in rows:
         if _form_of(row) != form:
             raise TaskError(f"{row.where}: has {_told(_form_of(row))}, the rows before it {_told(form)}; use one form")
-    return [_prediction(row, form) for row in rows]
+    return [prediction for row in rows for prediction in _predictions(row, form)]
 
 
 def match(suite: Suite, tasks: Sequence[Task], predictions: Sequence[Prediction]) -> list[Job]:
@@ -83,8 +89,17 @@ def _form_of(row: SourceRow) -> tuple[str, str]:
     raise TaskError(f"{row.where}: a prediction has {_told(FORMS[0])} or {_told(FORMS[1])}; this row has {keys}")
 
 
-def _prediction(row: SourceRow, form: tuple[str, str]) -> Prediction:
-    given_id, text = row.value[form[0]], row.value[form[1]]
+def _predictions(row: SourceRow, form: tuple[str, str]) -> list[Prediction]:
+    texts = row.value[form[1]]
+    if form[1] != "code_list":
+        return [_prediction(row, form, texts)]
+    if not isinstance(texts, list):
+        raise TaskError(f"{row.where}: code_list is a {type(texts).__name__}; a list of programs is expected")
+    return [_prediction(row, form, text) for text in texts]
+
+
+def _prediction(row: SourceRow, form: tuple[str, str], text: Any) -> Prediction:
+    given_id = row.value[form[0]]
     if isinstance(given_id, bool) or not isinstance(given_id, str | int):
         raise TaskError(f"{row.where}: {form[0]} is {given_id!r}; text or an integer is expected")
     if text is not None and not isinstance(text, str):

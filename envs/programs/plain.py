@@ -78,7 +78,7 @@ def _encode_rare(value: Any, kind: type, refer: Refer, depth: int) -> Any:
         return {"dict": _pairs(value, refer, depth)}
     if _MAPPINGS.get(kind.__name__) is kind:
         return {kind.__name__: _pairs(value, refer, depth)}
-    if _DATES.get(kind.__name__) is kind and getattr(value, "tzinfo", None) is None:
+    if _DATES.get(kind.__name__) is kind and getattr(value, "tzinfo", None) is None and not getattr(value, "fold", 0):
         return {kind.__name__: value.isoformat()}
     if kind is type and vars(builtins).get(value.__name__) is value:
         return {"type": value.__name__}

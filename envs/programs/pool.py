@@ -10,7 +10,6 @@ import json
 import marshal
 import os
 import time
-import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -19,9 +18,9 @@ from typing import Any
 
 from ...errors import GradingError
 from ..sandbox.launch import base_python, base_python_binds
+from ..sandbox.per_loop import PerLoop
 from ..sandbox.types import Bind, Limits, Process, Sandbox, SandboxBackend, SandboxSpec
 
-DOCKER_IMAGE = "python:3.12-slim"
 IDLE_S = 3.0
 START_S = 60.0
 GUEST_FILES = ("plain", "guest_child", "guest_calls", "guest_tests", "guest_server")
@@ -76,8 +75,7 @@ class ProgramServer:
         """
         sandbox = await backend.create(_spec(backend, memory_mib))
         try:
-            python = "python3" if backend.name == "docker" else base_python()[0]
-            argv = [python, "-s", "-S", "-P", "-B", "-c", BOOT % _packages_inside(backend)]
+            argv = [base_python()[0], "-s", "-S", "-P", "-B", "-c", BOOT % _packages_inside(backend)]
             process = await sandbox.astart(argv, env=ENVIRONMENT)
             process.write(_sized(_sources()))
             server = cls(sandbox, process)
@@ -148,12 +146,9 @@ class _Pool:
             while any(self._idle.values()):
                 await asyncio.sleep(IDLE_S / 2)
                 await self._close(older_than=time.monotonic() - IDLE_S)
-        finally:
-            await self._close(older_than=float("inf")) if self._ending() else None
-
-    def _ending(self) -> bool:
-        task = asyncio.current_task()
-        return task is not None and task.cancelling() > 0
+        except asyncio.CancelledError:
+            await self._close(older_than=float("inf"))
+            raise
 
     async def _close(self, older_than: float) -> None:
         old = [one for idle in self._idle.values() for one in idle if one.used_at <= older_than]
@@ -163,7 +158,7 @@ class _Pool:
             await server.aclose()
 
 
-_pools: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool]" = weakref.WeakKeyDictionary()
+_pools = PerLoop(_Pool)
 
 
 @asynccontextmanager
@@ -173,8 +168,7 @@ async def program_server(backend: SandboxBackend, memory_mib: int) -> AsyncItera
     Raises:
         SandboxError, GradingError: as ``ProgramServer.start``.
     """
-    loop = asyncio.get_running_loop()
-    pool = _pools.setdefault(loop, _Pool())
+    pool = _pools.get()
     async with pool.room:
         lease = Lease(await pool.take(backend, memory_mib))
         try:
@@ -195,8 +189,6 @@ class Lease:
 
 def _spec(backend: SandboxBackend, memory_mib: int) -> SandboxSpec:
     bounds = Limits(memory_mib=memory_mib + 512, num_processes=128, file_mib=64, disk_mib=256)
-    if backend.name == "docker":
-        return SandboxSpec(image=DOCKER_IMAGE, limits=bounds)
     return SandboxSpec(binds=(*base_python_binds(), *_packages(backend)), limits=bounds)
 
 

@@ -1,5 +1,6 @@
 """HumanEval, and HumanEval+ in its formats: with the tests in code, or with inputs and a reference solution."""
 
+import ast
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,6 +47,21 @@ def canonical_id(text: str) -> str:
     return re.sub(r"^([A-Za-z]+)_(\d+)$", r"\1/\2", text)
 
 
+def whole(source: str) -> str:
+    """A solution less a last part that is cut off: some of HumanEval+'s end in the head of a function."""
+    lines = source.split("\n")
+    for _ in range(len(lines)):
+        try:
+            ast.parse("\n".join(lines))
+            return "\n".join(lines)
+        except (SyntaxError, ValueError):
+            at = max((number for number, line in enumerate(lines) if line[:1].strip()), default=0)
+            if at == 0:
+                return source
+            lines = lines[:at]
+    return source
+
+
 def _task_of(row: SourceRow, more: Mapping[str, Sequence[Any]]) -> Task:
     task_id, prompt = canonical_id(text_of(row, "task_id")), text_of(row, "prompt")
     name = text_of(row, "entry_point")
@@ -59,7 +75,7 @@ def _task_of(row: SourceRow, more: Mapping[str, Sequence[Any]]) -> Task:
         "memory_mib": MEMORY_MIB,
     }
     if solution.strip():
-        hidden["solution"] = solution if defines_function(solution, name) else prompt + solution
+        hidden["solution"] = whole(solution if defines_function(solution, name) else prompt + solution)
     tests = row.value.get("test")
     inputs = [*(row.value.get("base_input") or ()), *(row.value.get("plus_input") or ()), *more.get(task_id, ())]
     if isinstance(tests, str) and tests.strip():

