@@ -79,8 +79,9 @@ def f(x):
                 path = f'/proc/{name}/{part}'
                 if part == 'fd':
                     for one in os.listdir(path):
-                        if name != str(os.getpid()):
-                            found.append(os.readlink(f'{path}/{one}'))
+                        file = os.readlink(f'{path}/{one}')
+                        if name != str(os.getpid()) and file.startswith(('pipe', 'socket', '/memfd')):
+                            found.append(file)
                 elif part == 'mem':
                     with open(f'/proc/{name}/maps') as maps, open(path, 'rb') as memory:
                         for line in maps:
@@ -105,7 +106,7 @@ def f(x):
 
 def test_expected_values_are_nowhere_to_be_found(box, run):
     """Not in the memory of the program's own process, nor in any that it can read, nor in the process after it."""
-    tests = "secret = 'EXPECTED_31337'\nassert f(1) == []"
+    tests = "secret = 'EXPECTED_31337'\nassert f(1) == [], f(1)"
     for _ in range(2):  # the second program would find what the first grading had left
         result = run(box.run_tests(SEARCH, tests, names=["f"]))
         assert result.passed, result.stderr
