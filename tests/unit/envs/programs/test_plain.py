@@ -39,7 +39,7 @@ def exact(value):
     if kind in (list, tuple):
         return kind, [exact(one) for one in value]
     if kind in (set, frozenset):
-        return kind, {repr(exact(one)) for one in value}
+        return kind, sorted(repr(exact(one)) for one in value)
     if kind is dict:
         return kind, [(exact(key), exact(one)) for key, one in value.items()]
     return kind, repr(value)
