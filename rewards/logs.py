@@ -24,8 +24,12 @@ DJANGO_OUTCOME = re.compile(r"^\s*(.*) \.\.\.  ?(FAIL|ERROR|ok|OK)\s*$", re.M)
 SYMPY_END = re.compile(r"^=* tests finished: .*$", re.M)
 SYMPY_FAILED = re.compile(r"^\s*test_.* [EF]$", re.M)
 SYMPY_HEADING = re.compile(r"^_+ .*\.py:.* _+$", re.M)
+R2E_PARSER = "parse_log_r2e"
+"""R2E-Gym's own parser: pytest's summary, tests named by what stands after the file."""
 COUNT = re.compile(r"(\d+) (failed|errors?|exceptions?)\b")
-DJANGO_COUNT = re.compile(r"(failures|errors)=(\d+)")
+DJANGO_R2E_PARSER = "parse_log_r2e"
+"""R2E-Gym's own parser: pytest's summary, tests named by what stands after the file."""
+COUNT = re.compile(r"(failures|errors)=(\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,8 @@ def read_log(text: str, parser: str) -> TestReport:
     from swebench.harness import constants
     from swebench.harness.log_parsers import PARSER_REGISTRY
 
-    if parser not in PARSER_REGISTRY:
+    parse = _parse_r2e if parser == R2E_PARSER else PARSER_REGISTRY.get(parser)
+    if parse is None:
         raise ValueError(f"unknown log parser {parser!r}; swebench has {', '.join(sorted(PARSER_REGISTRY))}")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     exit_code = _exit_code(text, constants.TEST_EXIT_CODE, constants.TEST_EXIT_CODE_VAR)
@@ -69,7 +74,7 @@ def read_log(text: str, parser: str) -> TestReport:
     if problem:
         return TestReport(statuses={}, complete=False, exit_code=exit_code, detail=problem)
     run = text.split(marks[0])[1].split(marks[1])[0]
-    statuses = _statuses(run, parser, PARSER_REGISTRY[parser])
+    statuses = _statuses(run, parser, parse)
     problem = _unaccounted(ANSI.sub("", run), parser, exit_code)
     if not problem and exit_code not in (None, 0) and not FAILING & set(statuses.values()):
         problem = f"exit code {exit_code}, and no test is named as failed"
@@ -178,11 +183,18 @@ def _unaccounted(run: str, parser: str, exit_code: int | None) -> str:
     return ""
 
 
+def _parse_r2e(log: str, _spec: Any) -> dict[str, str]:
+    """Source: github.com/R2E-Gym/R2E-Gym, src/r2egym/repo_analysis/execution_log_parser.py."""
+    summary = ANSI.sub("", log).rpartition("short test summary info")[2]
+    found = re.findall(r"^(PASSED|FAILED|ERROR) [^:\n]*::(.*?)(?: - .*)?$", summary, re.M)
+    return {name.replace("::", "."): status for status, name in found}
+
+
 _PYTEST_PARSERS = frozenset(
     f"parse_log_{name}"
     for name in (
         "pytest pytest_options pytest_v2 seaborn matplotlib astroid flask marshmallow pvlib pyvista sqlfluff xarray "
-        "pydicom requests pylint astropy scikit sphinx"
+        "pydicom requests pylint astropy scikit sphinx r2e"
     ).split()
 )
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ...errors import TaskError
 from ..task import Task, read_jsonl
+from .swe_sources import canonical_row
 
 _EPOCH = "2000-01-01T00:00:00+00:00"
 
@@ -50,19 +51,61 @@ class SWERow(BaseModel):
     """Installed pytest plugins that the tests need, by module name: none is loaded by itself."""
     archive: str = ""
     """A .tar.gz of the repository at base_commit with its .git; relative to the rows file."""
+    clone: str = ""
+    """Where the repository can be cloned from, for building an image; empty is GitHub's ``repo``."""
     image: str = ""
+    """Container image with the repository and what it needs (SWE-bench 5.x)."""
+    workdir: str = ""
+    """The repository's folder in the image; empty is /testbed."""
+    interpreter: str = ""
+    """Absolute path in the image of the Python that has the tests' packages. Where it is given, verigym's own runner
+    runs the tests; where not, ``eval_script`` does."""
+    eval_script: str = ""
+    """Shell script that applies the hidden tests and runs them between markers (SWE-bench 5.x)."""
+    log_parser: str = ""
+    """Which of swebench's parsers reads the script's log (SWE-bench 5.x); empty takes the repository's."""
+    eval_type: str = "pass_and_fail"
+    """"pass_and_fail", or "fail_only" for runners that print failures alone (SWE-bench 5.x)."""
+    start_patch: str = ""
+    """Applied to the image's repository before the agent starts, and again before its patch is graded."""
+    hidden_files: tuple[str, ...] = ()
+    """Files of the image that the agent must not see; they are there again at grading."""
 
-    @field_validator("FAIL_TO_PASS", "PASS_TO_PASS", "pip_requirements", "pytest_plugins", mode="before")
+    @field_validator(
+        "FAIL_TO_PASS", "PASS_TO_PASS", "pip_requirements", "pytest_plugins", "hidden_files", mode="before"
+    )
     @classmethod
     def _json_list(cls, value: Any) -> Any:
         if isinstance(value, str):
             return json.loads(value) if value.strip() else ()
         return () if value is None else value
 
-    @field_validator("hints_text", "test_cmd", "python", "archive", "image", "version", mode="before")
+    @field_validator(
+        *("hints_text", "test_cmd", "python", "archive", "image", "version", "patch", "test_patch", "eval_script"),
+        *("log_parser", "base_commit", "interpreter", "workdir", "clone", "start_patch"),
+        mode="before",
+    )
     @classmethod
     def _text(cls, value: Any) -> Any:
         return "" if value is None else value
+
+    @field_validator("eval_type", mode="before")
+    @classmethod
+    def _eval_type(cls, value: Any) -> Any:
+        return value or "pass_and_fail"
+
+    @property
+    def root(self) -> str:
+        """The repository's folder in a sandbox."""
+        return self.workdir or ("/testbed" if self.image else "/workspace")
+
+    @property
+    def parser(self) -> str:
+        """The log parser stated, else the repository's own in swebench, else pytest's."""
+        from swebench.harness.log_parsers.python import MAP_REPO_TO_PARSER_PY
+
+        named = MAP_REPO_TO_PARSER_PY.get(self.repo)
+        return self.log_parser or (named.__name__ if named is not None else "parse_log_pytest")
 
     @property
     def tests(self) -> tuple[str, ...]:
@@ -89,30 +132,41 @@ def load_swe_tasks(path: str | Path) -> list[Task]:
 
 
 def task_of(raw: dict[str, Any], *, folder: Path) -> Task:
-    """The task of one raw row; a relative archive is looked for in ``folder``.
+    """The task of one raw row of SWE-bench or of a training set (``swe_sources``); a relative archive is looked for in
+    ``folder``. A row without repository is a task too: its stored logs can be graded.
 
     Raises:
         TaskError: as ``load_swe_tasks``.
     """
-    row = _row(raw)
+    row = _row(canonical_row(raw))
     if not row.tests:
         raise TaskError(f"{row.instance_id}: FAIL_TO_PASS and PASS_TO_PASS are empty; the task cannot be graded")
-    if not row.archive:
-        raise TaskError(
-            f"{row.instance_id}: the row has no 'archive' (a .tar.gz of the repository at base_commit, with .git); "
-            "make one with verigym.envs.datasets.swe.pack_repository and name it in the row"
-        )
-    archive = (folder / row.archive).resolve()
-    if not archive.is_file():
-        raise TaskError(f"{row.instance_id}: archive {archive} is not there; it is looked for beside the rows file")
+    archive = _archive_of(row, folder) if row.archive else ""
     metadata = {key: raw[key] for key in ("repo", "version", "difficulty", "operator", "split") if raw.get(key)}
     return Task(
         id=row.instance_id,
         family="swe",
         prompt=row.problem_statement,
-        hidden={**row.model_dump(mode="json"), "archive": str(archive)},
+        image=row.image or None,
+        hidden={**row.model_dump(mode="json"), "archive": archive},
         metadata=metadata,
     )
+
+
+def require_repository(row: SWERow) -> None:
+    """Raises TaskError where a row names neither an image nor an archive, so that no sandbox can hold it."""
+    if not row.image and not row.archive:
+        raise TaskError(
+            f"{row.instance_id}: the row has neither 'image' nor 'archive' (a .tar.gz of the repository at "
+            "base_commit, with .git); verigym tasks build-images makes both"
+        )
+
+
+def _archive_of(row: SWERow, folder: Path) -> str:
+    archive = (folder / row.archive).resolve()
+    if not archive.is_file():
+        raise TaskError(f"{row.instance_id}: archive {archive} is not there; it is looked for beside the rows file")
+    return str(archive)
 
 
 def row_of(task: Task) -> SWERow:

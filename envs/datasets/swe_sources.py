@@ -1,0 +1,170 @@
+"""Rows of the public training sets, brought into SWE-bench's schema.
+
+Each set is told by its own keys. Sources of the schemas: SWE-bench 4.x and 5.x (github.com/SWE-bench/SWE-bench,
+``swebench/types.py``, ``image_builder/image_spec.py``); SWE-Gym (SWE-bench's schema, images
+``xingyaoww/sweb.eval.x86_64.*``, its README); SWE-rebench (``install_config``, ``docker_image`` or ``image_name``,
+github.com/SWE-rebench/SWE-bench-fork, ``harness/test_spec``); SWE-smith (``image_name``, ``patch`` is the bug,
+github.com/SWE-bench/SWE-smith, ``harness/utils.py``); R2E-Gym (``docker_image``, ``expected_output_json``, tests in
+``run_tests.sh`` and ``/r2e_tests``, github.com/R2E-Gym/R2E-Gym, ``agenthub/runtime/docker.py``).
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ...errors import TaskError
+from ...rewards.logs import R2E_PARSER
+from ...rewards.patches import patch_of_texts, reverse_patch
+
+DEFAULT_NAMESPACE = "swebench"
+GYM_NAMESPACE = "xingyaoww"
+CONDA_PYTHON = "/opt/miniconda3/envs/testbed/bin/python"
+START, END, CODE = ">>>>> Start Test Output", ">>>>> End Test Output", ">>>>> Test Exit Code"
+
+
+def image_name(instance_id: str, *, namespace: str | None = DEFAULT_NAMESPACE, arch: str = "x86_64") -> str:
+    """SWE-bench's name of an instance's image.
+
+    Args:
+        namespace: None is a locally built image; with one, "__" is written "_1776_" (SWE-Gym's: "_s_"), because
+            registries forbid it.
+    """
+    key = f"sweb.eval.{arch}.{instance_id.lower()}:latest"
+    if not namespace:
+        return key
+    return f"{namespace}/{key}".replace("__", "_s_" if namespace == GYM_NAMESPACE else "_1776_")
+
+
+def canonical_row(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of any of the known sets in SWE-bench's schema; what is in it already is not touched.
+
+    Raises:
+        TaskError: a set's own key is broken.
+    """
+    if "expected_output_json" in raw or "parsed_commit_content" in raw:
+        return _r2e(raw)
+    if "install_config" in raw:
+        return _rebench(raw)
+    if "image_name" in raw and "base_commit" not in raw:
+        return _smith(raw)
+    return dict(raw)
+
+
+def eval_script_of(
+    *, root: str, test_cmd: str, before: str = "", base_commit: str = "", test_patch: str = "", conda: bool = True
+) -> str:
+    """A script in SWE-bench 5's form: the hidden tests are applied, and the command runs between the markers."""
+    files = list(dict.fromkeys(re.findall(r"^--- a/(\S+)", test_patch, re.M)))
+    checkout = f"git checkout {base_commit or 'HEAD'} {' '.join(files)}" if files else ":"
+    apply = f"git apply -v - <<'EOF_114329324912'\n{test_patch.rstrip(chr(10))}\nEOF_114329324912" if test_patch else ":"
+    activate = "source /opt/miniconda3/bin/activate\nconda activate testbed" if conda else ":"
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            "set -uxo pipefail",
+            activate,
+            f"cd {root}",
+            f"git config --global --add safe.directory {root}",
+            before or ":",
+            checkout,
+            apply,
+            f": '{START}'",
+            test_cmd,
+            "SWEBENCH_TEST_EXIT_CODE=$?",
+            f": '{END}'",
+            f'echo "{CODE}: $SWEBENCH_TEST_EXIT_CODE"',
+            checkout,
+            "",
+        ]
+    )
+
+
+def _rebench(raw: Mapping[str, Any]) -> dict[str, Any]:
+    config = _mapping(raw, "install_config")
+    command = config.get("test_cmd") or "pytest -rA"
+    files = dict.fromkeys(re.findall(r"^\+\+\+ b/(\S+)", raw.get("test_patch") or "", re.M))
+    if isinstance(command, list):
+        command = " && ".join(command)
+    script = eval_script_of(
+        root="/testbed",
+        test_cmd=f"{command} {' '.join(files)}",
+        base_commit=raw.get("base_commit") or "",
+        test_patch=raw.get("test_patch") or "",
+    )
+    parser = config.get("log_parser") or "parse_log_pytest"
+    image = raw.get("docker_image") or raw.get("image_name") or ""
+    return {"image": image, "eval_script": script, "log_parser": parser, **raw}
+
+
+def _smith(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """SWE-smith's ``patch`` puts the bug in; the fix is its reverse, and the failing tests' files are hidden."""
+    tests = _list(raw, "FAIL_TO_PASS")
+    files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
+    commands = f"pytest --disable-warnings --color=no --tb=no --verbose {' '.join(files)}"
+    bug = raw.get("patch") or ""
+    fields = {
+        "image": raw["image_name"],
+        "start_patch": bug,
+        "hidden_files": files,
+        "eval_script": eval_script_of(root="/testbed", test_cmd=commands),
+        "log_parser": "parse_log_pytest_v2",
+    }
+    return {**raw, **fields, "patch": reverse_patch(bug), "problem_statement": raw.get("problem_statement") or ""}
+
+
+def _r2e(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """R2E-Gym names an image and what its own tests must say afterwards; no test may differ."""
+    expected = raw.get("expected_output_json") or "{}"
+    try:
+        outcomes = json.loads(expected) if isinstance(expected, str) else dict(expected)
+    except ValueError:
+        raise TaskError(f"{raw.get('docker_image')}: expected_output_json is not JSON") from None
+    names = {re.sub(r"\x1b\[\d+m", "", name).split(" - ")[0]: status for name, status in outcomes.items()}
+    passing = [name for name, status in names.items() if status == "PASSED" and name]
+    image = raw.get("docker_image") or ""
+    commit = raw.get("commit_hash") or ""
+    fields = {
+        "instance_id": raw.get("instance_id") or f"{raw.get('repo_name', 'r2e')}__{commit[:12]}",
+        "repo": raw.get("repo") or raw.get("repo_name") or "",
+        "image": image,
+        "patch": _r2e_patch(raw),
+        "FAIL_TO_PASS": passing,
+        "PASS_TO_PASS": [],
+        "eval_script": eval_script_of(root="/testbed", test_cmd="ln -sf /r2e_tests r2e_tests; bash run_tests.sh", conda=False),
+        "log_parser": R2E_PARSER,
+        "hidden_files": ["run_tests.sh", "/r2e_tests"],
+    }
+    return {**raw, **fields, "problem_statement": raw.get("problem_statement") or ""}
+
+
+def _r2e_patch(raw: Mapping[str, Any]) -> str:
+    """The fix, from the parsed commit: its files' old and new text, tests left out."""
+    content = raw.get("parsed_commit_content") or "{}"
+    try:
+        commit = json.loads(content) if isinstance(content, str) else content
+    except ValueError:
+        raise TaskError(f"{raw.get('docker_image')}: parsed_commit_content is not JSON") from None
+    texts = {}
+    for diff in commit.get("file_diffs") or ():
+        path = ((diff.get("header") or {}).get("file") or {}).get("path") or ""
+        if path and not re.search(r"(^|/)(tests?|testing)/|(^|/)test_|_test\.py$", path):
+            texts[path] = (diff.get("old_file_content") or "", diff.get("new_file_content") or "")
+    return patch_of_texts(texts)
+
+
+def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = raw.get(key) or {}
+    try:
+        value = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        raise TaskError(f"{raw.get('instance_id', 'a row')}: {key} is not JSON") from None
+    return value
+
+
+def _list(raw: Mapping[str, Any], key: str) -> list[str]:
+    value = raw.get(key) or []
+    try:
+        return json.loads(value) if isinstance(value, str) else list(value)
+    except ValueError:
+        raise TaskError(f"{raw.get('instance_id', 'a row')}: {key} is not a JSON list") from None
