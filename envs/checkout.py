@@ -1,6 +1,7 @@
-"""A repository at its base commit inside a sandbox: put there, compared with its base, patched."""
+"""A repository at its base commit inside a sandbox: from an image, or put there from an archive."""
 
 import asyncio
+import hashlib
 import io
 import re
 import shlex
@@ -11,38 +12,52 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..errors import SandboxError, TaskError
-from .datasets.swe import SWERow
+from .datasets.swe import SWERow, require_repository
+from .datasets.swe_sources import CONDA_PYTHON
+from .history import IGNORED, fresh_repository, purge_history
+from .patching import apply_start_patch, run_script, snapshot
 from .sandbox.python import PythonEnvironment, python_environment
-from .sandbox.types import Limits, ProcessResult, Sandbox, SandboxBackend, SandboxSpec
-
-WORKDIR = "/workspace"
+from .sandbox.types import Limits, Sandbox, SandboxBackend, SandboxSpec
 
 DEFAULT_REQUIREMENTS = ("pytest==8.3.4",)
 
-GIT_ENV = {
-    "GIT_CONFIG_GLOBAL": "/dev/null",
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_COUNT": "3",
-    "GIT_CONFIG_KEY_0": "safe.directory",
-    "GIT_CONFIG_VALUE_0": "*",
-    "GIT_CONFIG_KEY_1": "core.quotePath",
-    "GIT_CONFIG_VALUE_1": "false",
-    "GIT_CONFIG_KEY_2": "core.hooksPath",
-    "GIT_CONFIG_VALUE_2": "/dev/null",
-}
+HOST_BACKENDS = ("local", "unsafe")
+"""Backends without images: they take a row's archive and its pinned requirements."""
 
-SCRIPT_TIMEOUT_S = 300.0
+_BASES: dict[tuple[str, str], bytes] = {}
+"""(image, start patch) -> the .git that an agent's work is compared with, of images without an archive."""
 
-# What running Python leaves behind is no one's work.
-IGNORED = "__pycache__/\n*.pyc\n.pytest_cache/\n.hypothesis/\n*.egg-info/\n"
+
+def placed(row: SWERow, backend: SandboxBackend) -> SWERow:
+    """The row as this backend holds it: its image, or, on a backend without images, its archive.
+
+    Raises:
+        TaskError: the row has neither, or not the one that the backend needs.
+    """
+    require_repository(row)
+    if backend.name not in HOST_BACKENDS:
+        if not row.image:
+            raise TaskError(
+                f"{row.instance_id}: the row has no image, which the {backend.name} sandbox needs; make one with "
+                "verigym tasks build-images, or use --sandbox local"
+            )
+        return row
+    if not row.archive:
+        raise TaskError(
+            f"{row.instance_id}: the row names the image {row.image} and no archive; the {backend.name} sandbox has no "
+            "images, use --sandbox docker"
+        )
+    return row.model_copy(update={"image": "", "interpreter": "", "workdir": ""})
 
 
 async def environment_of(row: SWERow) -> PythonEnvironment:
-    """The Python environment of a row's pinned requirements; a row that states none gets pytest alone.
+    """The Python of a placed row: its image's, or one built of its pinned requirements (pytest alone without any).
 
     Raises:
         TaskError: a requirement is not pinned. SandboxError: the environment could not be built.
     """
+    if row.image:
+        return PythonEnvironment(python=row.interpreter or CONDA_PYTHON, binds=(), requirements=())
     return await asyncio.to_thread(_environment, row.pip_requirements or DEFAULT_REQUIREMENTS)
 
 
@@ -54,7 +69,8 @@ def _environment(requirements: tuple[str, ...]) -> PythonEnvironment:
 def shell_env(row: SWERow, environment: PythonEnvironment) -> dict[str, str]:
     """The row's variables for a shell, with its Python first on PATH; PYTHONPATH is ``prepare_shell``'s."""
     folder = str(Path(environment.python).parent)
-    env = {"PATH": f"{folder}:/usr/local/bin:/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", **row.env}
+    path = f"{folder}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    env = {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1", **row.env}
     env.pop("PYTHONPATH", None)
     return env
 
@@ -63,7 +79,7 @@ def shell_env(row: SWERow, environment: PythonEnvironment) -> dict[str, str]:
 async def checkout(
     backend: SandboxBackend, row: SWERow, *, limits: Limits, env: Mapping[str, str] | None = None
 ) -> AsyncIterator[Sandbox]:
-    """A fresh sandbox with the repository in WORKDIR, closed at the end. Raises as ``open_checkout``."""
+    """A fresh sandbox with a placed row's repository, for grading; closed at the end. Raises as ``open_checkout``."""
     sandbox = await open_checkout(backend, row, limits=limits, env=env)
     try:
         yield sandbox
@@ -74,22 +90,71 @@ async def checkout(
 async def open_checkout(
     backend: SandboxBackend, row: SWERow, *, limits: Limits, env: Mapping[str, str] | None = None
 ) -> Sandbox:
-    """A fresh sandbox with the repository at its base commit in WORKDIR, and nothing of the hidden tests.
+    """A fresh sandbox with a placed row's repository in ``row.root``, and nothing of the hidden tests but what an
+    image itself carries.
 
     Raises:
-        TaskError: the archive is gone.
+        TaskError: the archive is gone, the image has no repository, or the start patch does not fit it.
         SandboxError: the sandbox cannot be made, or not be filled.
     """
-    data = _archive(row)
     environment = await environment_of(row)
-    spec = SandboxSpec(workdir=WORKDIR, binds=tuple(environment.binds), env=dict(env or {}), limits=limits)
+    spec = SandboxSpec(
+        image=row.image or None, workdir=row.root, binds=tuple(environment.binds), env=dict(env or {}), limits=limits
+    )
+    data = None if row.image else _archive(row)
     sandbox = await backend.create(spec)
     try:
-        await sandbox.put_archive(data, WORKDIR)
+        if data is not None:
+            await sandbox.put_archive(data, row.root)
+        await _check_repository(sandbox, row)
+        await apply_start_patch(sandbox, row)
     except BaseException:
         await sandbox.aclose()
         raise
     return sandbox
+
+
+async def open_workspace(
+    backend: SandboxBackend, row: SWERow, *, limits: Limits, env: Mapping[str, str] | None = None
+) -> Sandbox:
+    """``open_checkout`` for an agent: hidden files are gone, and git holds nothing but base and its ancestors.
+
+    Raises: as ``open_checkout``.
+    """
+    sandbox = await open_checkout(backend, row, limits=limits, env=env)
+    try:
+        if row.hidden_files:
+            doomed = " ".join(shlex.quote(path) for path in row.hidden_files)
+            await run_script(sandbox, f"rm -rf -- {doomed}", root=row.root)
+        if not row.archive and _base_key(row) not in _BASES:
+            _BASES[_base_key(row)] = await snapshot(sandbox, row.root)
+        if row.start_patch or row.hidden_files:
+            await fresh_repository(sandbox, row.root)
+        else:
+            await purge_history(sandbox, row.root, base_commit=row.base_commit)
+        await _prepare_shell(sandbox, row)
+    except BaseException:
+        await sandbox.aclose()
+        raise
+    return sandbox
+
+
+def base_of(row: SWERow) -> bytes:
+    """A tar archive of the .git that a workspace of the row is compared with.
+
+    Raises:
+        SandboxError: no workspace of the row was opened in this process.
+    """
+    if row.archive:
+        path = Path(row.archive)
+        return _git_dir(str(path), path.stat().st_mtime_ns)
+    if _base_key(row) not in _BASES:
+        raise SandboxError(f"{row.instance_id}: its workspace was not opened in this process")
+    return _BASES[_base_key(row)]
+
+
+def _base_key(row: SWERow) -> tuple[str, str]:
+    return row.image, hashlib.sha256("\0".join((row.start_patch, *row.hidden_files)).encode()).hexdigest()
 
 
 def _archive(row: SWERow) -> bytes:
@@ -99,18 +164,14 @@ def _archive(row: SWERow) -> bytes:
         raise TaskError(f"{row.instance_id}: its archive cannot be read ({error}); load the rows again") from None
 
 
-async def run_script(sandbox: Sandbox, script: str, *, stdin: bytes = b"", **env: str) -> ProcessResult:
-    """Run a shell script in WORKDIR with a git that reads no configuration of users.
-
-    Raises:
-        SandboxError: it was killed, which no script of ours is unless the sandbox is in trouble.
-    """
-    result = await sandbox.arun(
-        ["sh", "-c", script], cwd=WORKDIR, env={**GIT_ENV, **env}, stdin=stdin, timeout_s=SCRIPT_TIMEOUT_S
-    )
-    if result.killed and result.killed != "output":
-        raise SandboxError(f"a step in the sandbox was killed ({result.killed}): {script.splitlines()[0][:200]}")
-    return result
+async def _check_repository(sandbox: Sandbox, row: SWERow) -> None:
+    result = await run_script(sandbox, "command -v git || exit 3; git rev-parse --verify HEAD^{tree}", root=row.root)
+    where = f"the image {row.image}" if row.image else f"the archive {row.archive}"
+    if result.exit_code == 3:
+        raise TaskError(f"{row.instance_id}: {where} has no git; install it there")
+    if result.exit_code != 0:
+        said = result.stderr.decode("utf-8", errors="replace").strip()[-300:]
+        raise TaskError(f"{row.instance_id}: {where} has no git repository with a commit in {row.root} ({said})")
 
 
 @lru_cache(maxsize=8)
@@ -128,101 +189,10 @@ def _git_dir(archive: str, changed_ns: int) -> bytes:
     return buffer.getvalue()
 
 
-async def prepare_shell(sandbox: Sandbox, row: SWERow) -> None:
+async def _prepare_shell(sandbox: Sandbox, row: SWERow) -> None:
     """Make the agent's shell import the repository, and its ``git status`` silent about caches."""
-    await sandbox.write_file(f"{WORKDIR}/.git/info/exclude", IGNORED.encode())
+    await sandbox.write_file(f"{row.root}/.git/info/exclude", IGNORED.encode())
     folders = [part for part in row.env.get("PYTHONPATH", "").split(":") if part]
     if folders:
         absolute = ":".join(part if part.startswith("/") else f"$PWD/{part}".removesuffix("/.") for part in folders)
         await sandbox.aexec(f'export PYTHONPATH="{absolute}"')
-
-
-async def diff_of(sandbox: Sandbox, row: SWERow) -> str | None:
-    """The work tree as a patch against base: new, deleted and binary files included, ignored ones not.
-
-    The comparison uses a .git of its own from the archive, so nothing done to the one in the work tree (commits,
-    attributes, filters, its removal) changes what is handed in.
-
-    Returns:
-        The patch, ASCII or UTF-8; None where it is larger than 16 MiB.
-    Raises:
-        SandboxError: the comparison failed.
-    """
-    path = Path(row.archive)
-    base = _git_dir(str(path), path.stat().st_mtime_ns)
-    diff = "git diff --cached --binary --no-color --no-ext-diff --no-textconv --no-renames HEAD"
-    for attributes in ("", "* binary"):  # text in no known encoding is compared again, as binary
-        script = f"""
-            base=$(mktemp -d) && trap 'rm -rf "$base"' EXIT && tar -xf - -C "$base" --no-same-owner || exit
-            export GIT_DIR="$base/.git" GIT_WORK_TREE="$PWD"
-            echo "{attributes}" > "$GIT_DIR/info/attributes"
-            git add --all && {diff}
-        """
-        result = await run_script(sandbox, script, stdin=base)
-        if result.killed == "output":
-            return None
-        if result.exit_code != 0:
-            said = result.stderr.decode("utf-8", errors="replace").strip()
-            raise SandboxError(f"the work tree could not be compared with its base: {said[-500:]}")
-        try:
-            return result.stdout.decode("utf-8")
-        except UnicodeDecodeError:
-            continue
-    raise AssertionError("a binary diff is ASCII")
-
-
-async def apply_patch(sandbox: Sandbox, patch: str) -> str | None:
-    """Apply a patch to the work tree: as git does, else as ``patch`` does with fuzz.
-
-    Returns:
-        None, or why it does not apply.
-    """
-    if not patch.strip():
-        return None
-    if not patch.endswith("\n"):
-        patch += "\n"
-    # GNU patch would write into .git, where configuration can name programs: it is out of reach meanwhile.
-    script = """
-        aside=$(mktemp -d) && trap 'rm -rf "$aside"' EXIT && cat > "$aside/patch" || exit 99
-        git apply --whitespace=nowarn "$aside/patch" 2> "$aside/why" && exit 0
-        mv .git "$aside/git" || exit 99
-        patch --batch --fuzz=5 --no-backup-if-mismatch -p1 -i "$aside/patch" > "$aside/said" 2>&1
-        code=$?
-        find . -name .git -prune -exec rm -rf {} +
-        mv "$aside/git" .git || exit 99
-        [ $code = 0 ] || cat "$aside/why"
-        exit $code
-    """
-    result = await run_script(sandbox, script, stdin=patch.encode("utf-8", errors="surrogateescape"))
-    if result.exit_code == 0:
-        return None
-    if result.exit_code == 99:
-        raise SandboxError(f"a patch could not be applied: {result.stderr.decode('utf-8', errors='replace')[-500:]}")
-    said = result.stdout.decode("utf-8", errors="replace").strip().splitlines()
-    return said[0][:300] if said else f"exit code {result.exit_code}"
-
-
-async def changed_paths(sandbox: Sandbox) -> tuple[list[str], list[str]]:
-    """(paths of base that are changed or gone, paths that base does not have), ignored files included."""
-    script = "git diff --name-only --no-renames -z HEAD && printf '\\0' && git ls-files --others -z"
-    result = await run_script(sandbox, script)
-    if result.exit_code != 0:
-        said = result.stderr.decode("utf-8", errors="replace").strip()
-        raise SandboxError(f"the work tree could not be compared with its base: {said[-500:]}")
-    text = result.stdout.decode("utf-8", errors="surrogateescape")
-    changed, _, added = text.partition("\0\0") if not text.startswith("\0") else ("", "", text[1:])
-    return [p for p in changed.split("\0") if p], [p for p in added.split("\0") if p]
-
-
-async def restore(sandbox: Sandbox, changed: list[str], added: list[str]) -> None:
-    """Bring back changed paths from base, and delete added ones."""
-    if added:
-        doomed = " ".join(shlex.quote(f"./{path}") for path in added)
-        await run_script(sandbox, f"rm -rf -- {doomed}")
-    if changed:
-        back = "\0".join(changed).encode("utf-8", errors="surrogateescape")
-        script = "git --literal-pathspecs checkout --force HEAD --pathspec-from-file=- --pathspec-file-nul"
-        result = await run_script(sandbox, script, stdin=back)
-        if result.exit_code != 0:
-            said = result.stderr.decode("utf-8", errors="replace").strip()
-            raise SandboxError(f"files of the base commit could not be restored: {said[-500:]}")

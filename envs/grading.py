@@ -1,23 +1,16 @@
 """Grading a patch: hidden tests in a fresh sandbox, from the repository's base and the patch alone."""
 
 import re
-from dataclasses import replace
 from pathlib import PurePosixPath
 
 from ..errors import GradingError, TaskError
 from ..rewards.score import Score
 from ..rewards.swe import TestReport, grade_tests
-from .checkout import (
-    WORKDIR,
-    apply_patch,
-    changed_paths,
-    checkout,
-    environment_of,
-    restore,
-    run_script,
-)
+from .checkout import checkout, environment_of, placed
 from .datasets.swe import SWERow, row_of
+from .patching import Applied, apply_patch, run_script, take_back
 from .sandbox.types import Limits, Sandbox, SandboxBackend
+from .scripted import grade_by_script
 from .task import Task
 from .testing import TestRun, choose_twins, execute, find_forgery
 
@@ -68,7 +61,8 @@ async def grade_patch(
     timeout_s: float = 600.0,
     limits: Limits | None = None,
 ) -> tuple[Score, TestReport]:
-    """Grade a patch of a "swe" task.
+    """Grade a patch of a "swe" task: by verigym's runner, or, for an image without a stated interpreter, by the row's
+    ``eval_script`` (``scripted.py``).
 
     Everything that steers tests comes from the base commit and the row, never from the patch. Tests that pass are
     believed only if their twins, run in another fresh sandbox, fail (``testing.find_forgery``).
@@ -79,11 +73,15 @@ async def grade_patch(
     Returns:
         (score, evidence). A patch that does not apply scores 0.
     Raises:
-        TaskError: the row's tests are no pytest ids, or its test patch does not fit its base.
+        TaskError: the row cannot be graded: no tests, no repository for this backend, or tests that are no pytest
+            ids and no script to run them.
         GradingError: the evidence could not be gathered. SandboxError: the sandbox failed.
     """
-    row = row_of(task)
-    limits = limits or Limits()
+    row, limits = placed(row_of(task), backend), limits or Limits()
+    if not row.tests:
+        raise TaskError(f"{row.instance_id}: FAIL_TO_PASS and PASS_TO_PASS are empty; the task cannot be graded")
+    if row.image and row.eval_script and not row.interpreter:
+        return await grade_by_script(backend, row, patch, prepare=_patch_sources, timeout_s=timeout_s, limits=limits)
     async with checkout(backend, row, limits=limits) as sandbox:
         problem, run = await _prepare(sandbox, row, patch)
         if problem is not None:
@@ -101,32 +99,41 @@ async def grade_patch(
     return zero(f"the outcome is forged: {forgery}"), report
 
 
+async def _patch_sources(sandbox: Sandbox, row: SWERow, patch: str) -> tuple[str | None, Applied]:
+    """Patch a fresh checkout and take back what steers the tests: (why the patch does not apply, what it changed)."""
+    problem, applied = await apply_patch(sandbox, patch, root=row.root)
+    if problem is None:
+        steering = frozenset(path for path in (*applied.changed, *applied.added) if steers_tests(path, row))
+        await take_back(sandbox, applied, steering, root=row.root)
+    return problem, applied
+
+
 async def _prepare(sandbox: Sandbox, row: SWERow, patch: str) -> tuple[str | None, TestRun]:
     """Patch, restore what steers the tests, add the hidden tests: (why the patch does not apply, what to run)."""
     files = tuple(sorted({test.partition("::")[0] for test in row.tests}))
     odd = [path for path in files if not path.endswith(".py")]
     if odd:
-        raise TaskError(f"{row.instance_id}: {odd[0]!r} is no pytest id; its tests need a runner of their own")
+        raise TaskError(
+            f"{row.instance_id}: {odd[0]!r} is no pytest id, and the row has no eval_script to run its tests with; "
+            "take the row from SWE-bench 5's file"
+        )
+    problem, applied = await _patch_sources(sandbox, row, patch)
     run = TestRun(
-        workdir=WORKDIR,
+        workdir=row.root,
         python=(await environment_of(row)).python,
         tests=files,
         env=row.env,
         plugins=row.pytest_plugins,
+        distrusted=tuple(path for path in applied.added if not steers_tests(path, row)),
     )
-    problem = await apply_patch(sandbox, patch)
-    if problem is not None:
-        return problem, run
-    changed, added = await changed_paths(sandbox) if patch.strip() else ([], [])
-    await restore(sandbox, [p for p in changed if steers_tests(p, row)], [p for p in added if steers_tests(p, row)])
-    if row.test_patch.strip():
+    if problem is None and row.test_patch.strip():
         script = "git apply --whitespace=nowarn -"
-        result = await run_script(sandbox, script, stdin=row.test_patch.encode("utf-8", errors="surrogateescape"))
+        stdin = row.test_patch.encode("utf-8", errors="surrogateescape")
+        result = await run_script(sandbox, script, root=row.root, stdin=stdin)
         if result.exit_code != 0:
             said = result.stderr.decode("utf-8", errors="replace").strip()
             raise GradingError(f"{row.instance_id}: test_patch does not apply to the base commit: {said[:500]}")
-    distrusted = tuple(path for path in added if not steers_tests(path, row))
-    return None, replace(run, distrusted=distrusted)
+    return problem, run
 
 
 def _rejected(detail: str) -> tuple[Score, TestReport]:

@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 from ..errors import SandboxError
 from ..model.chat.messages import Message, ToolCall
 from ..rewards.score import Score
-from .checkout import WORKDIR, diff_of, environment_of, open_checkout, prepare_shell, shell_env
+from .checkout import HOST_BACKENDS, base_of, environment_of, open_workspace, placed, shell_env
 from .core import Submission, ToolEnv
 from .datasets.swe import row_of
 from .datasets.swe_examples import example_tasks
 from .grading import grade_patch, zero
+from .patching import diff_of
 from .sandbox.choose import make_backend
 from .sandbox.types import Limits, Sandbox, SandboxBackend
 from .task import Task
