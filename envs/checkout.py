@@ -11,11 +11,12 @@ from contextlib import asynccontextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from ..errors import SandboxError, TaskError
+from ..errors import ConfigError, SandboxError, TaskError
 from .datasets.swe import SWERow, require_repository
 from .datasets.swe_sources import CONDA_PYTHON
 from .history import IGNORED, fresh_repository, purge_history
 from .patching import apply_start_patch, run_script, snapshot
+from .sandbox.choose import make_backend
 from .sandbox.python import PythonEnvironment, python_environment
 from .sandbox.types import Limits, Sandbox, SandboxBackend, SandboxSpec
 
@@ -32,22 +33,35 @@ def placed(row: SWERow, backend: SandboxBackend) -> SWERow:
     """The row as this backend holds it: its image, or, on a backend without images, its archive.
 
     Raises:
-        TaskError: the row has neither, or not the one that the backend needs.
+        TaskError: the row has neither, or an image alone and the backend has none.
     """
     require_repository(row)
-    if backend.name not in HOST_BACKENDS:
-        if not row.image:
-            raise TaskError(
-                f"{row.instance_id}: the row has no image, which the {backend.name} sandbox needs; make one with "
-                "verigym tasks build-images, or use --sandbox local"
-            )
+    if row.image and backend.name not in HOST_BACKENDS:
         return row
-    if not row.archive:
-        raise TaskError(
-            f"{row.instance_id}: the row names the image {row.image} and no archive; the {backend.name} sandbox has no "
-            "images, use --sandbox docker"
-        )
-    return row.model_copy(update={"image": "", "interpreter": "", "workdir": ""})
+    if row.archive:
+        return row.model_copy(update={"image": "", "interpreter": "", "workdir": ""})
+    raise TaskError(
+        f"{row.instance_id}: the row names the image {row.image} and no archive; the {backend.name} sandbox has no "
+        "images, use --sandbox docker"
+    )
+
+
+def backend_for(row: SWERow, choice: str) -> SandboxBackend:
+    """The backend of a choice; "auto" is Docker for a row with an image, where an engine answers, else local.
+
+    Raises:
+        SandboxError, ConfigError: it does not work here.
+    """
+    if choice != "auto":
+        return make_backend(choice)
+    if not row.image:
+        return make_backend("local")
+    try:
+        return make_backend("docker")
+    except (SandboxError, ConfigError):
+        if row.archive:
+            return make_backend("local")
+        raise
 
 
 async def environment_of(row: SWERow) -> PythonEnvironment:

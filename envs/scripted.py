@@ -65,16 +65,24 @@ async def _run(sandbox: Sandbox, row: SWERow, script: str, timeout_s: float) -> 
     word = secrets.token_hex(8)
     path = f"/tmp/{word}.sh"
     await sandbox.write_file(path, _marked(script, word).encode("utf-8", errors="surrogateescape"))
-    result = await sandbox.arun(["bash", "-c", f"exec bash {path} 2>&1"], cwd=row.root, env=row.env, timeout_s=timeout_s)
+    result = await sandbox.arun(
+        ["bash", "-c", f"exec bash {path} 2>&1"], cwd=row.root, env=row.env, timeout_s=timeout_s
+    )
     text = result.stdout.decode("utf-8", errors="replace")
     if result.killed:
         report = TestReport(
-            statuses={}, complete=False, exit_code=None, detail=f"stopped: {result.killed}", duration_s=result.duration_s
+            statuses={},
+            complete=False,
+            exit_code=None,
+            detail=f"stopped: {result.killed}",
+            duration_s=result.duration_s,
         )
         return _zero(report.detail), report
     # A marker without the word was printed by something else.
     for mark in (START, END, CODE):
-        text = text.replace(mark, f"(printed by a test: {mark.strip('> ')})").replace(f"{word} {mark.strip('> ')}", mark)
+        text = text.replace(mark, f"(printed by a test: {mark.strip('> ')})").replace(
+            f"{word} {mark.strip('> ')}", mark
+        )
     if CODE not in text:
         text += "\n>>>>> Tests Errored"
     verdict = judge_log(

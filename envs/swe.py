@@ -1,21 +1,22 @@
 """``verigym/SWE-v0``: mend a repository so that hidden tests pass."""
 
+import asyncio
 import hashlib
 import posixpath
 import uuid
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from ..errors import SandboxError
+from ..errors import SandboxError, TaskError
 from ..model.chat.messages import Message, ToolCall
+from ..rewards.rubric import swe_rubric
 from ..rewards.score import Score
-from .checkout import HOST_BACKENDS, base_of, environment_of, open_workspace, placed, shell_env
+from .checkout import backend_for, base_of, environment_of, open_workspace, placed, shell_env
 from .core import Submission, ToolEnv
-from .datasets.swe import row_of
+from .datasets.swe import SWERow, require_repository, row_of
 from .datasets.swe_examples import example_tasks
 from .grading import grade_patch, zero
 from .patching import diff_of
-from .sandbox.choose import make_backend
 from .sandbox.types import Limits, Sandbox, SandboxBackend
 from .task import Task
 from .tools.files import decode, replace_lines, view_lines
@@ -25,7 +26,7 @@ _VERDICTS: dict[tuple[str, str, str], Score] = {}
 
 
 class SWEEnv(ToolEnv):
-    """The repository lies in the sandbox's working directory at its base commit, with git but without history.
+    """The repository lies in the sandbox's working directory at its base commit; git holds its ancestors and no more.
 
     What is handed in, by ``submit`` or by a final message, is the difference between the work tree and the base
     commit; hidden tests run on it in a fresh sandbox of the same backend. The reward is 1 if all of them pass.
@@ -40,37 +41,48 @@ class SWEEnv(ToolEnv):
         reuse_verdicts: bool = False,
         limits: Limits | None = None,
         test_timeout_s: float = 600.0,
+        rubric: str = "tests",
         tasks: Sequence[Task] | None = None,
         max_turns: int | None = None,
         render_mode: str | None = None,
     ) -> None:
         """
         Args:
-            sandbox: the backend, or its name ("auto", "local", "docker", "unsafe").
+            sandbox: the backend, or its name ("local", "docker", "unsafe"); "auto" takes Docker for rows with an
+                image, else local.
             reuse_verdicts: grade a patch of a task once a process. Grading is deterministic for validated tasks.
             limits: of the sandboxes; None takes the defaults.
             test_timeout_s: wall-clock seconds of one run of the hidden tests.
+            rubric: what a patch earns, by name (``rewards.rubric.SWE_RUBRICS``).
             tasks, max_turns, render_mode: as for every ToolEnv.
         """
         super().__init__(tasks=tasks, max_turns=max_turns, render_mode=render_mode)
-        self._choice, self._backend = sandbox, None if isinstance(sandbox, str) else sandbox
+        self._choice = sandbox if isinstance(sandbox, str) else "auto"
+        self._backend = None if isinstance(sandbox, str) else sandbox
+        self._rubric = swe_rubric(rubric)
         self._reuse_verdicts, self._limits, self._test_timeout_s = reuse_verdicts, limits or Limits(), test_timeout_s
         self._sandbox: Sandbox | None = None
+        self._row: SWERow | None = None
+        self._used = self._backend
         self.patch: str | None = None
         """What the last episode handed in; None where it handed in nothing."""
 
     def load(self) -> Sequence[Task]:
         return example_tasks()
 
-    async def start(self, task: Task) -> None:
+    def check(self, task: Task) -> None:
         row = row_of(task)
+        if not row.tests:
+            raise TaskError(f"{row.instance_id}: FAIL_TO_PASS and PASS_TO_PASS are empty; the task cannot be graded")
+        require_repository(row)
+
+    async def start(self, task: Task) -> None:
         self.patch = None
-        if self._backend is None:
-            assert isinstance(self._choice, str)
-            self._backend = make_backend(self._choice)
+        backend = self._backend or await asyncio.to_thread(backend_for, row_of(task), self._choice)
+        row = placed(row_of(task), backend)
         env = shell_env(row, await environment_of(row))
-        self._sandbox = await open_checkout(self._backend, row, limits=self._limits, env=env)
-        await prepare_shell(self._sandbox, row)
+        self._sandbox = await open_workspace(backend, row, limits=self._limits, env=env)
+        self._row, self._used = row, backend
 
     async def stop(self) -> None:
         sandbox, self._sandbox = self._sandbox, None
@@ -79,18 +91,30 @@ class SWEEnv(ToolEnv):
 
     async def score(self, task: Task, submission: Any) -> Score:
         """Grade the work tree; a final message's text is not looked at."""
-        assert self._backend is not None
-        patch = await diff_of(self._box, row_of(task))
+        patch = await self.work()
         await self.stop()
         if patch is None:
             return zero("the difference from the base commit is larger than 16 MiB")
+        return await self.score_patch(task, patch)
+
+    async def work(self) -> str | None:
+        """What the work tree differs in from base, as a patch; None where that is larger than 16 MiB."""
+        assert self._row is not None
+        return await diff_of(self._box, base_of(self._row), root=self._row.root)
+
+    async def score_patch(self, task: Task, patch: str) -> Score:
+        """Grade a patch of the task by the environment's rubric, in fresh sandboxes."""
         self.patch = patch
+        gold = row_of(task).patch
+        if not self._rubric.needs_tests:
+            return self._rubric.judge(None, patch, gold)
         key = (task.id, str(task.hidden.get("archive")), hashlib.sha256(patch.encode()).hexdigest())
-        if self._reuse_verdicts and key in _VERDICTS:
-            return _VERDICTS[key]
-        score, _ = await grade_patch(self._backend, task, patch, timeout_s=self._test_timeout_s, limits=self._limits)
-        _VERDICTS[key] = score
-        return score
+        tests = _VERDICTS.get(key) if self._reuse_verdicts else None
+        if tests is None:
+            backend = self._used or await asyncio.to_thread(backend_for, row_of(task), self._choice)
+            tests, _ = await grade_patch(backend, task, patch, timeout_s=self._test_timeout_s, limits=self._limits)
+            _VERDICTS[key] = tests
+        return self._rubric.judge(tests, patch, gold)
 
     def gold(self, task: Task) -> Sequence[Message]:
         """Look, apply the gold patch, look again, submit."""
@@ -155,7 +179,7 @@ class SWEEnv(ToolEnv):
             content: all of it.
         """
         try:
-            await self._box.read_file(_inside(path))
+            await self._box.read_file(self._inside(path))
         except FileNotFoundError:
             await self._write(path, content)
             return f"created {path}"
@@ -174,9 +198,15 @@ class SWEEnv(ToolEnv):
             raise SandboxError("the episode has no sandbox; reset() makes one")
         return self._sandbox
 
+    def _inside(self, path: str) -> str:
+        if not path or "\0" in path:
+            raise ToolError("path is empty" if not path else "path holds a NUL character")
+        assert self._row is not None
+        return posixpath.normpath(posixpath.join(self._row.root, path))
+
     async def _read(self, path: str) -> str:
         try:
-            return decode(await self._box.read_file(_inside(path)), path)
+            return decode(await self._box.read_file(self._inside(path)), path)
         except FileNotFoundError:
             raise ToolError(f"{path}: no such file") from None
         except OSError as error:
@@ -184,15 +214,9 @@ class SWEEnv(ToolEnv):
 
     async def _write(self, path: str, text: str) -> None:
         try:
-            await self._box.write_file(_inside(path), text.encode("utf-8"))
+            await self._box.write_file(self._inside(path), text.encode("utf-8"))
         except OSError as error:
             raise ToolError(f"{path}: {error.strerror or error}") from None
-
-
-def _inside(path: str) -> str:
-    if not path or "\0" in path:
-        raise ToolError("path is empty" if not path else "path holds a NUL character")
-    return posixpath.normpath(posixpath.join(WORKDIR, path))
 
 
 def _call(name: str, **arguments: str) -> Message:

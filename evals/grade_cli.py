@@ -8,6 +8,7 @@ from ..agent.options import add_sandbox_option
 from .data_options import add_against_option, add_data_options, load_options_of
 
 if TYPE_CHECKING:
+    from ..envs.task import Task
     from .predictions import Job
     from .suites.spec import Suite
     from .verdict import Verdict
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if args.workers is not None and args.workers < 1:
         raise ConfigError(f"--workers is {args.workers}; at least 1 is needed")
     suite = suite_named(args.suite)
-    jobs = _jobs(args, suite)
+    tasks, jobs = _jobs(args, suite)
     settings = _settings(args)
     started = time.monotonic()
     try:
@@ -75,6 +76,9 @@ def run(args: argparse.Namespace) -> int:
         report["against"] = compare_with(verdicts, args.against)
     if args.out is not None:
         write_report(args.out, report)
+        if suite.write_report is not None:
+            errors = [verdict.task_id for verdict in verdicts if verdict.passed is None]
+            suite.write_report(args.out, [task.id for task in tasks], errors)
     Console().print(report_table(report))
     if args.against is not None:
         Console().print(told_comparison(report["against"]), highlight=False, soft_wrap=True)
@@ -83,8 +87,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _jobs(args: argparse.Namespace, suite: "Suite") -> "list[Job]":
-    """All input, read and checked before anything is written."""
+def _jobs(args: argparse.Namespace, suite: "Suite") -> "tuple[list[Task], list[Job]]":
+    """All input, read and checked before anything is written: (the suite's tasks, what is to be graded)."""
     from ..errors import ConfigError
     from .predictions import match, read_predictions
     from .suites.loading import load_tasks
@@ -96,8 +100,8 @@ def _jobs(args: argparse.Namespace, suite: "Suite") -> "list[Job]":
     tasks = load_tasks(suite, data=args.data, options=load_options_of(args))
     if args.logs is not None:
         assert suite.read_logs is not None
-        return match(suite, tasks, suite.read_logs(args.logs))
-    return match(suite, tasks, read_predictions(args.predictions))
+        return tasks, match(suite, tasks, suite.read_logs(args.logs))
+    return tasks, match(suite, tasks, read_predictions(args.predictions))
 
 
 def _grade(args: argparse.Namespace, suite: "Suite", jobs: "list[Job]", settings: dict[str, Any]) -> "list[Verdict]":
@@ -110,7 +114,7 @@ def _grade(args: argparse.Namespace, suite: "Suite", jobs: "list[Job]", settings
 
     assert suite.make_grader is not None
     workers = args.workers or os.cpu_count() or 1
-    options = GradeOptions(sandbox=args.sandbox, workers=workers, lenient=args.extraction == "lenient")
+    options = GradeOptions(sandbox=args.sandbox, workers=workers, lenient=args.extraction == "lenient", out=args.out)
     grader = suite.make_grader(options)
     with LiveProgress("grading", len(jobs)) as progress:
         work = grade(jobs, grader, workers=workers, out=args.out, settings=settings, told=progress.told)

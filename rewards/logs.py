@@ -27,9 +27,7 @@ SYMPY_HEADING = re.compile(r"^_+ .*\.py:.* _+$", re.M)
 R2E_PARSER = "parse_log_r2e"
 """R2E-Gym's own parser: pytest's summary, tests named by what stands after the file."""
 COUNT = re.compile(r"(\d+) (failed|errors?|exceptions?)\b")
-DJANGO_R2E_PARSER = "parse_log_r2e"
-"""R2E-Gym's own parser: pytest's summary, tests named by what stands after the file."""
-COUNT = re.compile(r"(failures|errors)=(\d+)")
+DJANGO_COUNT = re.compile(r"(failures|errors)=(\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +105,7 @@ def judge_log(
         raise ValueError("neither FAIL_TO_PASS nor PASS_TO_PASS names a test; there is nothing to grade")
     report = read_log(text, parser)
     upper = {test: _WORDS[status] for test, status in report.statuses.items()}
-    gold = {"FAIL_TO_PASS": list(fail_to_pass), "PASS_TO_PASS": list(pass_to_pass)}
+    gold: Any = {"FAIL_TO_PASS": list(fail_to_pass), "PASS_TO_PASS": list(pass_to_pass)}
     if upper or eval_type == "pass_and_fail":
         found = get_eval_tests_report(upper, gold, eval_type=EvalType(eval_type))
         tests = {name: found[name] for name in gold}
@@ -193,9 +191,9 @@ def _parse_r2e(log: str, _spec: Any) -> dict[str, str]:
 _PYTEST_PARSERS = frozenset(
     f"parse_log_{name}"
     for name in (
-        "pytest pytest_options pytest_v2 seaborn matplotlib astroid flask marshmallow pvlib pyvista sqlfluff xarray "
-        "pydicom requests pylint astropy scikit sphinx r2e"
-    ).split()
+        *("pytest", "pytest_options", "pytest_v2", "seaborn", "matplotlib", "astroid", "flask", "marshmallow", "pvlib"),
+        *("pyvista", "sqlfluff", "xarray", "pydicom", "requests", "pylint", "astropy", "scikit", "sphinx", "r2e"),
+    )
 )
 
 

@@ -31,7 +31,10 @@ def similarity_score(patch: str, gold: str) -> Score:
     """The similarity as the whole reward; ``passed`` only where the hunks are equal."""
     value = patch_similarity(patch, gold)
     return Score(
-        value=value, passed=value == 1.0, breakdown={"similarity": value}, detail=f"similarity to the gold patch {value:.3f}"
+        value=value,
+        passed=value == 1.0,
+        breakdown={"similarity": value},
+        detail=f"similarity to the gold patch {value:.3f}",
     )
 
 
@@ -49,9 +52,7 @@ def hybrid_score(tests: Score, patch: str, gold: str, *, threshold: float = 0.5)
     if not 0.0 <= threshold <= 1.0:
         raise ValueError(f"threshold is {threshold}; it must be in [0, 1]")
     if tests.passed:
-        return Score(
-            value=1.0, passed=True, breakdown={**tests.breakdown, "similarity": 1.0}, detail=tests.detail
-        )
+        return Score(value=1.0, passed=True, breakdown={**tests.breakdown, "similarity": 1.0}, detail=tests.detail)
     value = patch_similarity(patch, gold)
     kept = value if value >= threshold else 0.0
     detail = f"{tests.detail}; similarity {value:.3f} {'counts' if kept else f'is below {threshold:g}'}"

@@ -66,6 +66,19 @@ def grade_tests(report: TestReport, fail_to_pass: Sequence[str], pass_to_pass: S
     return Score(value=0.0, passed=False, breakdown=parts, detail=f"{missed[0]}: {status}{more}")
 
 
+def tests_status(
+    report: TestReport, fail_to_pass: Sequence[str], pass_to_pass: Sequence[str]
+) -> dict[str, dict[str, list[str]]]:
+    """The named tests as SWE-bench's reports sort them: list -> "success" and "failure" -> ids."""
+    return {
+        name: {
+            "success": [test for test in tests if report.statuses.get(test) in PASSING],
+            "failure": [test for test in tests if report.statuses.get(test) not in PASSING],
+        }
+        for name, tests in (("FAIL_TO_PASS", fail_to_pass), ("PASS_TO_PASS", pass_to_pass))
+    }
+
+
 def _doubt(report: TestReport) -> str:
     """Why the whole run counts for nothing; "" where it counts."""
     if not report.complete:

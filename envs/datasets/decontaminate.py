@@ -41,7 +41,7 @@ def decontaminate(
     fixes = {fix: row["instance_id"] for row in held if (fix := _added(row.get("patch") or ""))}
     shingles: dict[tuple[str, ...], str] = {}
     for row in held:
-        shingles |= dict.fromkeys(_shingles(row.get("problem_statement") or ""), row["instance_id"])
+        shingles |= dict.fromkeys(_shingles(row.get("problem_statement") or ""), str(row["instance_id"]))
     kept: list[Mapping[str, Any]] = []
     dropped: list[Dropped] = []
     for raw in rows:
@@ -63,7 +63,7 @@ def decontaminate(
 
 
 def _repository(row: Mapping[str, Any]) -> str:
-    """"owner/name" in lower case; SWE-smith writes "swesmith/owner__name.commit", R2E-Gym the bare name."""
+    """ "owner/name" in lower case; SWE-smith writes "swesmith/owner__name.commit", R2E-Gym the bare name."""
     repo = str(row.get("repo") or "").lower()
     if match := re.fullmatch(r"swesmith/(.+?)__(.+)\.[0-9a-f]{6,40}", repo):
         repo = f"{match[1]}/{match[2]}"

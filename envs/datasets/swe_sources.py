@@ -57,7 +57,9 @@ def eval_script_of(
     """A script in SWE-bench 5's form: the hidden tests are applied, and the command runs between the markers."""
     files = list(dict.fromkeys(re.findall(r"^--- a/(\S+)", test_patch, re.M)))
     checkout = f"git checkout {base_commit or 'HEAD'} {' '.join(files)}" if files else ":"
-    apply = f"git apply -v - <<'EOF_114329324912'\n{test_patch.rstrip(chr(10))}\nEOF_114329324912" if test_patch else ":"
+    apply = (
+        f"git apply -v - <<'EOF_114329324912'\n{test_patch.rstrip(chr(10))}\nEOF_114329324912" if test_patch else ":"
+    )
     activate = "source /opt/miniconda3/bin/activate\nconda activate testbed" if conda else ":"
     return "\n".join(
         [
@@ -131,7 +133,9 @@ def _r2e(raw: Mapping[str, Any]) -> dict[str, Any]:
         "patch": _r2e_patch(raw),
         "FAIL_TO_PASS": passing,
         "PASS_TO_PASS": [],
-        "eval_script": eval_script_of(root="/testbed", test_cmd="ln -sf /r2e_tests r2e_tests; bash run_tests.sh", conda=False),
+        "eval_script": eval_script_of(
+            root="/testbed", test_cmd="ln -sf /r2e_tests r2e_tests; bash run_tests.sh", conda=False
+        ),
         "log_parser": R2E_PARSER,
         "hidden_files": ["run_tests.sh", "/r2e_tests"],
     }

@@ -55,11 +55,13 @@ class GradeOptions:
         sandbox: where programs run: "auto", "docker", "local", "unsafe".
         workers: most predictions at once.
         lenient: accept an answer that is not stated in the form asked for, where a reader would take it.
+        out: folder of the run, which exists; None: nothing is written.
     """
 
     sandbox: str = "auto"
     workers: int = 2
     lenient: bool = True
+    out: Path | None = None
 
 
 class Grader(Protocol):
@@ -132,6 +134,8 @@ class Suite:
         make_grader: the grader; None where predictions cannot be graded.
         resolve: the id of the task that a prediction is for.
         read_logs: predictions of an index of stored logs (``--logs``); None where the suite has none.
+        write_report: (folder of the run, ids of all tasks, ids without a verdict) -> the file of the benchmark's own
+            report, written at the end of ``verigym grade``; None where it has none.
         env_kwargs: arguments the environments are made with.
         hub: where the hub has it; None where only --data does.
         preset: published settings; None where there are none.
@@ -145,6 +149,7 @@ class Suite:
     make_grader: Callable[[GradeOptions], Grader] | None = None
     resolve: Callable[[Prediction], str] = _own_id
     read_logs: Callable[[Path], list[Prediction]] | None = None
+    write_report: Callable[[Path, Sequence[str], Sequence[str]], Path] | None = None
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     hub: HubSource | None = None
     preset: Preset | None = None

@@ -68,7 +68,6 @@ def _suite(name: str, about: str, families: Sequence[str]) -> Suite:
 
 
 SUITES = (
-    _suite("swe", "SWE-bench rows, or task rows of the family swe, as JSON Lines", ["swe"]),
     _suite("code", "task rows of the family code, as JSON Lines", ["code"]),
     _suite("math", "task rows of the family math, as JSON Lines", ["math"]),
     _suite(

@@ -5,14 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from verigym.envs.checkout import DEFAULT_REQUIREMENTS, WORKDIR, apply_patch, checkout
+from verigym.envs.checkout import DEFAULT_REQUIREMENTS, checkout, placed
 from verigym.envs.datasets.swe import row_of
 from verigym.envs.grading import grade_patch, steers_tests
+from verigym.envs.patching import apply_patch
 from verigym.envs.sandbox.python import python_environment
 from verigym.envs.sandbox.types import Limits, SandboxSpec
 from verigym.envs.testing import run_tests
 from verigym.errors import GradingError, TaskError
 from verigym.rewards.swe import grade_tests
+
+WORKDIR = "/workspace"
 
 KINDS = """
 import unittest
@@ -188,8 +191,9 @@ def test_git_is_out_of_reach_of_a_patch(vault):
     """A path into .git is refused by git, and what GNU patch takes in its place finds no .git."""
 
     async def apply(patch):
-        async with checkout(vault.backend, row_of(vault.task), limits=Limits()) as sandbox:
-            problem = await apply_patch(sandbox, patch)
+        row = placed(row_of(vault.task), vault.backend)
+        async with checkout(vault.backend, row, limits=Limits()) as sandbox:
+            problem, _ = await apply_patch(sandbox, patch, root=row.root)
             return problem, (await sandbox.aexec("cat .git/config; ls -a pkg")).output
 
     patch = vault.patch({"pkg/new.py": "x = 1\n"}).replace("pkg/new.py", ".git/hooks/x").split("\n", 2)[2]

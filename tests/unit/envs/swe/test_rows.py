@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from verigym.envs.datasets.swe import load_swe_tasks, pack_repository, row_of
+from verigym.envs.datasets.swe import load_swe_tasks, pack_repository, require_repository, row_of
 from verigym.envs.task import Task
 from verigym.errors import TaskError
 
@@ -42,7 +42,6 @@ def test_rows_become_tasks_with_an_absolute_archive(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"archive": None}, "has no 'archive'"),
         ({"archive": "gone.tar.gz"}, r"gone\.tar\.gz is not there"),
         ({"FAIL_TO_PASS": "[]", "PASS_TO_PASS": None}, "x__y-1: FAIL_TO_PASS and PASS_TO_PASS are empty"),
         ({"FAIL_TO_PASS": "not json"}, "x__y-1 is not in SWE-bench's schema: FAIL_TO_PASS"),
@@ -87,3 +86,9 @@ def test_a_packed_repository_holds_one_commit_and_nothing_of_the_past(tmp_path):
     kinds = [line.split()[1] for line in git("cat-file", "--batch-all-objects", "--batch-check").splitlines()]
     assert sorted(kinds) == ["blob", "blob", "commit", "tree", "tree"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".git", ".gitignore", "pkg"]
+
+
+def test_a_row_without_repository_is_a_task_whose_logs_alone_can_be_graded(tmp_path):
+    (task,) = load_swe_tasks(write_rows(tmp_path / "rows.jsonl", a_row(archive=None)))
+    with pytest.raises(TaskError, match="x__y-1: the row has neither 'image' nor 'archive'"):
+        require_repository(row_of(task))
