@@ -105,6 +105,8 @@ class _Episode:
             except ContextFull:
                 return "token_limit", None
             self.conversation.append(turn)
+            if turn.tokens is not None:
+                self.env.context_tokens = len(turn.tokens.prompt_ids) + len(turn.tokens.token_ids)
             if turn.finish_reason == "abort":
                 raise PolicyError("the engine aborted the turn")
             if turn.finish_reason == "length":

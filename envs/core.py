@@ -96,6 +96,8 @@ class ToolEnv(gymnasium.Env[str, str]):
         self._num_turns = 0
         self._over = True
         self._started = False
+        self.context_tokens: int | None = None
+        """Tokens of the conversation so far, told by the loop for policies that have ids; None: nobody counts."""
 
     # What an environment defines.
 
@@ -174,6 +176,7 @@ class ToolEnv(gymnasium.Env[str, str]):
             raise TaskError(f"task {task.id!r} is of family {task.family!r}; this environment takes {self.family!r}")
         await call(self.check, task)
         self._task, self._num_turns, self._over, self._started = task, 0, False, True
+        self.context_tokens = None
         messages = [Message(role="system", content=self.system_prompt)] if self.system_prompt else []
         try:
             await call(self.start, task)

@@ -82,11 +82,9 @@ async def grade_patch(
         raise TaskError(f"{row.instance_id}: FAIL_TO_PASS and PASS_TO_PASS are empty; the task cannot be graded")
     if row.image and row.eval_script and not row.interpreter:
         return await grade_by_script(backend, row, patch, prepare=_patch_sources, timeout_s=timeout_s, limits=limits)
-    async with checkout(backend, row, limits=limits) as sandbox:
-        problem, run = await _prepare(sandbox, row, patch)
-        if problem is not None:
-            return _rejected(f"the patch does not apply: {problem}")
-        report = await execute(sandbox, run, timeout_s=timeout_s)
+    problem, report = await run_hidden_tests(backend, row, patch, timeout_s=timeout_s, limits=limits)
+    if problem is not None:
+        return _rejected(f"the patch does not apply: {problem}")
     score = grade_tests(report, row.FAIL_TO_PASS, row.PASS_TO_PASS)
     if not score.passed:
         return score, report
@@ -97,6 +95,22 @@ async def grade_patch(
     if forgery is None:
         return score, report
     return zero(f"the outcome is forged: {forgery}"), report
+
+
+async def run_hidden_tests(
+    backend: SandboxBackend, row: SWERow, patch: str, *, timeout_s: float, limits: Limits
+) -> tuple[str | None, TestReport]:
+    """One run of a placed row's tests by verigym's runner, in a fresh sandbox with the patch.
+
+    Returns:
+        (None, or why the patch does not apply; the report, which holds every test of the files that the row names).
+    Raises: as ``grade_patch``.
+    """
+    async with checkout(backend, row, limits=limits) as sandbox:
+        problem, run = await _prepare(sandbox, row, patch)
+        if problem is not None:
+            return problem, TestReport(statuses={}, complete=False, exit_code=None, detail=problem)
+        return None, await execute(sandbox, run, timeout_s=timeout_s)
 
 
 async def _patch_sources(sandbox: Sandbox, row: SWERow, patch: str) -> tuple[str | None, Applied]:

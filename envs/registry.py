@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 
 OURS = {
     "verigym/SWE-v0": "verigym.envs.swe:SWEEnv",
+    "verigym/SWE-CWM-v0": "verigym.envs.swe_cwm:CwmSWEEnv",
     "verigym/Code-v0": "verigym.envs.code:CodeEnv",
     "verigym/Math-v0": "verigym.envs.math:MathEnv",
 }

@@ -7,7 +7,7 @@ import os
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ def task_of(raw: dict[str, Any], *, folder: Path) -> Task:
     Raises:
         TaskError: as ``load_swe_tasks``.
     """
-    row = _row(canonical_row(raw))
+    row = parse_row(raw)
     if not row.tests:
         raise TaskError(f"{row.instance_id}: FAIL_TO_PASS and PASS_TO_PASS are empty; the task cannot be graded")
     archive = _archive_of(row, folder) if row.archive else ""
@@ -176,6 +176,15 @@ def row_of(task: Task) -> SWERow:
         TaskError: the task's ``hidden`` is no such row.
     """
     return _row(task.hidden)
+
+
+def parse_row(raw: Mapping[str, Any]) -> SWERow:
+    """One raw row of SWE-bench or of a training set.
+
+    Raises:
+        TaskError: it is in none of their schemas.
+    """
+    return _row(canonical_row(raw))
 
 
 def _row(raw: Any) -> SWERow:

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import cli_repositories as repositories
+
 
 def register(commands: Any) -> None:
     """Add ``tasks`` and its commands to an argparse object of subparsers."""
@@ -43,6 +45,8 @@ def register(commands: Any) -> None:
     validate.add_argument("--times", type=_positive, default=3, metavar="N", help="how often each is graded (3)")
     _sandbox_options(validate)
     validate.set_defaults(run=run_validate)
+
+    repositories.register(kinds, sandbox_options=_sandbox_options, positive=_positive)
 
     show = kinds.add_parser("show", help="list the tasks of a file, or print one with its hidden parts")
     show.add_argument("file", type=Path, metavar="FILE", help="SWE-bench rows (JSON Lines)")

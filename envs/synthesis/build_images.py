@@ -1,0 +1,264 @@
+"""Instance images without a registry: a base image, an environment of pinned wheels, a repository at its commit."""
+
+import hashlib
+import io
+import json
+import logging
+import re
+import shlex
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import SandboxError, TaskError
+from ..checkout import DEFAULT_REQUIREMENTS
+from ..datasets.repository import archive_of_commit, find_clone
+from ..datasets.swe import SWERow, parse_row
+from ..datasets.swe_sources import eval_script_of
+from ..sandbox.python import PINNED, cache_folder
+from .rows import archives_of
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+
+ROOT, VENV, AGENT = "/testbed", "/opt/verigym/venv", 1000
+ENV_REPOSITORY, IMAGE_REPOSITORY = "verigym/env", "verigym/swe"
+LABEL = "verigym.image"
+PIP_S = 1800.0
+
+
+def build_images(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    folder: Path,
+    out: Path,
+    client: "DockerClient",
+    base: str,
+    clones: Sequence[Path] = (),
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Build the image of every row and complete the rows.
+
+    Args:
+        rows: SWE-bench rows with ``archive``, ``clone`` or a ``repo`` that can be cloned, and ``pip_requirements``.
+        folder: of the rows file; relative archives are in it.
+        out: the rows file to write; archives that are made go into ``archives_of(out)``, Dockerfiles too.
+        base: an image with git and python3 with venv.
+        clones: folders of clones; see ``find_clone``.
+        workers: images built at once.
+    Returns:
+        The rows with ``archive``, ``image``, ``workdir``, ``interpreter``, ``eval_script``, ``log_parser`` and
+        ``eval_type``, in their order.
+    Raises:
+        TaskError: a row cannot be used (its id is in the message). SandboxError: an image could not be built.
+    """
+    tell = progress or (lambda what, done, total: None)
+    python = _python_of(client, base)
+    done = 0
+    tell("images built", 0, len(rows))
+
+    def one(raw: Mapping[str, Any]) -> dict[str, Any]:
+        nonlocal done
+        row = parse_row(raw)
+        archive = _archive(row, folder, out, clones)
+        env_image = _env_image(client, base, row.pip_requirements or DEFAULT_REQUIREMENTS, python, archives_of(out))
+        image = _instance_image(client, env_image, row, archive, archives_of(out))
+        done += 1
+        tell("images built", done, len(rows))
+        try:
+            named = archive.relative_to(out.parent.resolve())
+        except ValueError:
+            named = archive
+        return {**raw, "archive": str(named), **completed_fields(row, image), "python": python}
+
+    # Environments first: rows share them, and two threads must not build one twice.
+    for requirements in dict.fromkeys(tuple(parse_row(raw).pip_requirements) for raw in rows):
+        _env_image(client, base, requirements or DEFAULT_REQUIREMENTS, python, archives_of(out))
+    with ThreadPoolExecutor(max_workers=workers) as threads:
+        return list(threads.map(one, rows))
+
+
+def completed_fields(row: SWERow, image: str) -> dict[str, str]:
+    """SWE-bench 5's fields, and verigym's own, of a row with an image built here."""
+    exports = {"PATH": f"{VENV}/bin:$PATH", **{name: shlex.quote(value) for name, value in row.env.items()}}
+    files = dict.fromkeys(test.partition("::")[0] for test in row.tests)
+    command = row.test_cmd or f"python -m pytest -rA -p no:cacheprovider -o addopts= --tb=short {' '.join(files)}"
+    script = eval_script_of(
+        root=ROOT,
+        test_cmd=command,
+        before="\n".join(f"export {name}={value}" for name, value in exports.items()),
+        base_commit=row.base_commit,
+        test_patch=row.test_patch,
+        conda=False,
+    )
+    return {
+        "image": image,
+        "workdir": ROOT,
+        "interpreter": f"{VENV}/bin/python",
+        "eval_script": script,
+        # Only this parser keeps ids whole that have blanks.
+        "log_parser": "parse_log_pytest_v2",
+        "eval_type": "pass_and_fail",
+    }
+
+
+def _archive(row: SWERow, folder: Path, out: Path, clones: Sequence[Path]) -> Path:
+    if row.archive:
+        archive = (folder / row.archive).resolve()
+        if not archive.is_file():
+            raise TaskError(f"{row.instance_id}: archive {archive} is not there")
+        return archive
+    if not row.base_commit:
+        raise TaskError(f"{row.instance_id}: the row has no base_commit; no commit says what to put into the image")
+    archive = (archives_of(out) / f"{row.instance_id}.tar.gz").resolve()
+    stamp = archive.with_name(archive.name + ".commit")
+    if not archive.exists() or not stamp.exists() or stamp.read_text() != row.base_commit:
+        try:
+            archive_of_commit(find_clone(row.repo, stated=row.clone, folders=clones), row.base_commit, archive)
+        except TaskError as error:
+            raise TaskError(f"{row.instance_id}: {error}") from None
+        stamp.write_text(row.base_commit)
+    return archive
+
+
+def _env_image(client: "DockerClient", base: str, requirements: Sequence[str], python: str, notes: Path) -> str:
+    """An image of the base with a virtual environment, built once for each set of requirements."""
+    wanted = sorted({requirement.strip() for requirement in requirements})
+    for requirement in wanted:
+        if not PINNED.fullmatch(requirement):
+            raise TaskError(f"requirement {requirement!r} is not pinned; write name==version")
+    key = hashlib.sha256("\n".join((base, VENV, python, *wanted)).encode()).hexdigest()[:16]
+    name = f"{ENV_REPOSITORY}:{key}"
+    if _exists(client, name):
+        return name
+    wheels = _wheels(wanted, python)
+    dockerfile = (
+        f"FROM {base}\n"
+        f"LABEL {LABEL}=environment\n"
+        "COPY wheels /opt/verigym/wheels\n"
+        f"RUN python3 -m venv {VENV} \\\n"
+        f" && {VENV}/bin/pip install --no-index --no-cache-dir --disable-pip-version-check --no-deps"
+        " /opt/verigym/wheels/*.whl \\\n"
+        " && rm -rf /opt/verigym/wheels && git config --system --add safe.directory '*'\n"
+        f"ENV PATH={VENV}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8\n"
+    )
+    files = {f"wheels/{path.name}": path.read_bytes() for path in sorted(wheels.glob("*.whl"))}
+    _build(client, name, dockerfile, files, notes)
+    return name
+
+
+def _instance_image(client: "DockerClient", env_image: str, row: SWERow, archive: Path, notes: Path) -> str:
+    data = archive.read_bytes()
+    variables = {name: value for name, value in row.env.items() if name != "PYTHONPATH"}
+    dockerfile = (
+        f"FROM {env_image}\n"
+        f"LABEL {LABEL}=instance verigym.instance={json.dumps(row.instance_id)}\n"
+        f"ADD repository.tar {ROOT}/\n"
+        f"RUN chown {AGENT}:{AGENT} {ROOT}\n"
+        + "".join(f"ENV {name}={json.dumps(value)}\n" for name, value in sorted(variables.items()))
+        + f"WORKDIR {ROOT}\n"
+    )
+    key = hashlib.sha256(dockerfile.encode() + data).hexdigest()[:12]
+    name = f"{IMAGE_REPOSITORY}.{re.sub(r'[^a-z0-9._-]', '-', row.instance_id.lower()).replace('__', '_1776_')}:{key}"
+    if not _exists(client, name):
+        _build(client, name, dockerfile, {"repository.tar": _owned_by_agent(data)}, notes)
+    return name
+
+
+def _owned_by_agent(archive: bytes) -> bytes:
+    """The archive as a plain tar file whose files belong to the user that commands run as."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(archive)) as old, tarfile.open(fileobj=buffer, mode="w") as new:
+        for member in old:
+            member.uid = member.gid = AGENT
+            member.uname = member.gname = ""
+            new.addfile(member, old.extractfile(member) if member.isfile() else None)
+    return buffer.getvalue()
+
+
+def _wheels(requirements: Sequence[str], python: str) -> Path:
+    """A folder with wheels of the requirements and of all they need, for Linux and that Python; cached."""
+    key = hashlib.sha256("\n".join((python, *requirements)).encode()).hexdigest()[:16]
+    folder = cache_folder() / "wheels" / key
+    if (folder / "complete").exists():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    binary = [*pip, "download", "--quiet", f"--dest={folder}", f"--python-version={python}", "--only-binary=:all:"]
+    source = [*pip, "wheel", "--quiet", f"--wheel-dir={folder}"]
+    done = _pip([*binary, *requirements])
+    if done.returncode and python == f"{sys.version_info.major}.{sys.version_info.minor}":
+        done = _pip([*source, *requirements])
+    if done.returncode:
+        last = "; ".join(done.stdout.strip().splitlines()[-3:])
+        raise SandboxError(f"no wheels of {', '.join(requirements)} for Python {python}: {last}")
+    (folder / "complete").write_text("\n".join(requirements))
+    return folder
+
+
+def _pip(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+    try:
+        return subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=PIP_S
+        )
+    except subprocess.TimeoutExpired:
+        raise SandboxError(f"pip did not answer within {PIP_S:g} s; is the package index there?") from None
+
+
+def _python_of(client: "DockerClient", base: str) -> str:
+    """The version of an image's python3, "3.11". Raises SandboxError."""
+    from docker.errors import DockerException
+
+    command = ["python3", "-c", "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"]
+    try:
+        said = client.containers.run(base, command, network_mode="none", remove=True, labels={LABEL: "probe"})
+    except DockerException as error:
+        told = " ".join(str(error).split())[:300]
+        raise SandboxError(
+            f"the base image {base} cannot be used, it needs python3 with venv and git: {told}"
+        ) from None
+    return said.decode().strip()
+
+
+def _exists(client: "DockerClient", name: str) -> bool:
+    from docker.errors import DockerException, ImageNotFound
+
+    try:
+        client.images.get(name)
+    except ImageNotFound:
+        return False
+    except DockerException as error:
+        raise SandboxError(f"the engine does not answer: {error}") from None
+    return True
+
+
+def _build(client: "DockerClient", name: str, dockerfile: str, files: Mapping[str, bytes], notes: Path) -> None:
+    """Build an image from text and files, with no network, and leave its Dockerfile in ``notes``."""
+    from docker.errors import BuildError, DockerException
+
+    notes.mkdir(parents=True, exist_ok=True)
+    (notes / f"{name.replace('/', '_').replace(':', '-')}.Dockerfile").write_text(dockerfile, encoding="utf-8")
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as tar:
+        for path, data in {"Dockerfile": dockerfile.encode(), **files}.items():
+            entry = tarfile.TarInfo(path)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    context.seek(0)
+    try:
+        client.images.build(fileobj=context, custom_context=True, tag=name, network_mode="none", rm=True, forcerm=True)
+    except BuildError as error:
+        said = "".join(str(line.get("stream") or line.get("error") or "") for line in error.build_log)
+        raise SandboxError(f"{name} could not be built: {' '.join(said.split())[-500:]}") from None
+    except DockerException as error:
+        raise SandboxError(f"{name} could not be built: {error}") from None
+    logger.info("built %s", name)

@@ -1,0 +1,178 @@
+"""verigym's verdicts beside those of swebench's own ``run_instance``, on the same rows and patches."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import GradingError, SandboxError, TaskError
+from ...rewards.swe import tests_status
+from ..checkout import backend_for
+from ..datasets.files import read_rows
+from ..datasets.swe import row_of, task_of
+from ..grading import grade_patch
+from ..task import Task
+
+Progress = Callable[[str, int, int], None]
+
+# Run in a folder of its own: swebench writes its logs below the current one.
+_WORKER = """
+import json, sys, docker
+from swebench.harness.run_evaluation import run_instance
+from swebench.types import TestSpec
+order = json.load(sys.stdin)
+spec = TestSpec(**order["spec"])
+prediction = {"instance_id": spec.instance_id, "model_name_or_path": "verigym", "model_patch": order["patch"]}
+result = run_instance(spec, prediction, docker.from_env(timeout=600), order["run_id"], order["timeout"])
+print("\\n@@" + json.dumps(result[1][spec.instance_id] if result else None))
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A task and a patch of it. ``kind`` is "gold", "empty" or where the prediction stands."""
+
+    task: Task
+    kind: str
+    patch: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """Two verdicts on one patch.
+
+    Attributes:
+        ours, theirs: "resolved", "unresolved", or "error".
+        our_seconds, their_seconds: wall clock of the whole grading.
+        detail: how they differ; "" where they do not.
+    """
+
+    task_id: str
+    kind: str
+    ours: str
+    theirs: str
+    our_seconds: float
+    their_seconds: float
+    detail: str = ""
+
+
+def pairs_of(rows: Path, predictions: Path | None, *, limit: int | None = None) -> list[Pair]:
+    """What to grade: the gold and the empty patch of each row, or a file of predictions.
+
+    Raises:
+        TaskError: a file cannot be used, or a row has no image or eval_script.
+    """
+    tasks = [task_of(dict(row.value), folder=rows.parent) for row in read_rows(rows)][:limit]
+    for task in tasks:
+        row = row_of(task)
+        if not row.image or not row.eval_script:
+            raise TaskError(f"{task.id}: swebench needs the fields 'image' and 'eval_script'; build-images writes them")
+    if predictions is None:
+        return [
+            Pair(task=task, kind=kind, patch=patch)
+            for task in tasks
+            for kind, patch in (("gold", row_of(task).patch), ("empty", ""))
+        ]
+    by_id = {task.id: task for task in tasks}
+    return [
+        Pair(task=by_id[row.value["instance_id"]], kind=row.where, patch=row.value.get("model_patch") or "")
+        for row in read_rows(predictions)
+        if row.value.get("instance_id") in by_id
+    ]
+
+
+async def compare(pairs: Sequence[Pair], *, timeout_s: int, progress: Progress | None = None) -> list[Compared]:
+    """Grade each pair twice, one after the other.
+
+    Raises:
+        SandboxError: there is no Docker. GradingError: swebench could not be started.
+    """
+    tell = progress or (lambda what, done, total: None)
+    results = []
+    for n, pair in enumerate(pairs):
+        tell("gradings compared", n, len(pairs))
+        results.append(await _compare(pair, timeout_s))
+    return results
+
+
+def disagreements(results: Sequence[Compared]) -> list[Compared]:
+    """Those whose verdicts or per-test sets differ."""
+    return [one for one in results if one.detail]
+
+
+async def _compare(pair: Pair, timeout_s: int) -> Compared:
+    row = row_of(pair.task)
+    started = time.monotonic()
+    try:
+        score, report = await grade_patch(backend_for(row, "docker"), pair.task, pair.patch, timeout_s=timeout_s)
+        ours, ours_tests = (
+            ("resolved" if score.passed else "unresolved"),
+            _failures(tests_status(report, row.FAIL_TO_PASS, row.PASS_TO_PASS)),
+        )
+        said = score.detail
+    except (SandboxError, GradingError, TaskError) as error:
+        ours, ours_tests, said = "error", frozenset(), str(error)
+    middle = time.monotonic()
+    found = await asyncio.to_thread(run_instance, pair.task, pair.patch, timeout_s=timeout_s)
+    theirs = "error" if found is None else "resolved" if found["resolved"] else "unresolved"
+    detail = ""
+    if ours != theirs:
+        detail = f"verigym says {ours} ({said}), swebench {theirs}"
+    elif found is not None and "tests_status" in found:
+        differ = sorted(ours_tests ^ _failures(found["tests_status"]))
+        detail = f"the verdict is the same, these tests differ: {', '.join(differ[:5])}" if differ else ""
+    return Compared(
+        task_id=pair.task.id,
+        kind=pair.kind,
+        ours=ours,
+        theirs=theirs,
+        our_seconds=middle - started,
+        their_seconds=time.monotonic() - middle,
+        detail=detail,
+    )
+
+
+def run_instance(task: Task, patch: str, *, timeout_s: int) -> Mapping[str, Any] | None:
+    """swebench's report of a patch; None where it says that it could not grade it.
+
+    Raises:
+        GradingError: it could not be started.
+    """
+    row = row_of(task)
+    lines = row.eval_script.removeprefix("#!/bin/bash\n").removeprefix("set -uxo pipefail\n").rstrip("\n").split("\n")
+    spec = {
+        "instance_id": row.instance_id,
+        "image": row.image,
+        "eval_script_list": lines,
+        "repo": row.repo,
+        "version": row.version,
+        "FAIL_TO_PASS": list(row.FAIL_TO_PASS),
+        "PASS_TO_PASS": list(row.PASS_TO_PASS),
+        "log_parser": row.parser,
+        "eval_type": row.eval_type,
+    }
+    with tempfile.TemporaryDirectory(prefix="verigym-parity-") as folder:
+        order = {"spec": spec, "patch": patch, "run_id": Path(folder).name, "timeout": timeout_s}
+        done = subprocess.run(
+            [sys.executable, "-c", _WORKER],
+            input=json.dumps(order),
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    _, mark, answer = done.stdout.rpartition("\n@@")
+    if done.returncode or not mark:
+        raise GradingError(f"swebench could not be run: {done.stderr.strip()[-400:]}")
+    return json.loads(answer)
+
+
+def _failures(tests: Mapping[str, Mapping[str, Sequence[str]]]) -> frozenset[str]:
+    return frozenset(test for name in ("FAIL_TO_PASS", "PASS_TO_PASS") for test in tests[name]["failure"])
