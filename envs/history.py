@@ -31,6 +31,9 @@ _PURGE = """
     git worktree list --porcelain | sed -n 's/^worktree //p' | tail -n +2 | while IFS= read -r other; do
         [ "$other" = "$PWD" ] || rm -rf -- "$other"
     done
+    find . -path ./.git -prune -o -name .git -type f -print | while IFS= read -r link; do
+        ! grep -q '/worktrees/' "$link" || rm -rf -- "${link%/.git}"
+    done
     base=$(git rev-parse --quiet --verify "$1^{commit}") || base=$(git rev-parse --verify HEAD) || exit
     kept=$(mktemp -d "$PWD/.git/keep-XXXXXX") || exit
     git rev-list --objects "$base" > "$kept/wanted" || exit
@@ -44,7 +47,7 @@ _PURGE = """
     git update-ref refs/heads/main "$base" || exit
     for name in $(git remote); do git remote remove "$name"; done
     git config --unset extensions.partialClone
-    git read-tree HEAD && git update-index -q --refresh > /dev/null
+    git read-tree HEAD && git update-index -q --refresh > /dev/null; rm -rf .git/logs
     git rev-parse --quiet --verify HEAD > /dev/null
 """
 

@@ -1,12 +1,15 @@
 """A small repository with one bug, patches for it, and what grades them."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from verigym.envs.checkout import DEFAULT_REQUIREMENTS
 from verigym.envs.datasets.swe import pack_repository, task_of
 from verigym.envs.datasets.swe_examples import unified
 from verigym.envs.grading import grade_patch
@@ -107,9 +110,50 @@ def local_backend() -> SandboxBackend:
         pytest.skip(f"no local sandbox on this machine: {error}")
 
 
+@pytest.fixture(scope="session", params=["local", pytest.param("docker", marks=pytest.mark.docker)])
+def vault(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
+    """The task on each backend; on Docker in an image that verigym built."""
+    folder = tmp_path_factory.mktemp("vault")
+    if request.param == "local":
+        yield Vault(vault_task(folder), request.getfixturevalue("local_backend"))
+        return
+    backend = request.getfixturevalue("docker_backend")
+    with built(folder, vault_row(folder)) as row:
+        yield Vault(task_of(row, folder=folder), backend)
+
+
 @pytest.fixture(scope="session")
-def vault(tmp_path_factory: pytest.TempPathFactory, local_backend: SandboxBackend) -> Vault:
-    return Vault(vault_task(tmp_path_factory.mktemp("vault")), local_backend)
+def docker_backend() -> SandboxBackend:
+    try:
+        return make_backend("docker")
+    except SandboxError as error:
+        pytest.skip(f"no Docker engine: {error}")
+
+
+@pytest.fixture(scope="session", params=["local", pytest.param("docker", marks=pytest.mark.docker)])
+def any_backend(request: pytest.FixtureRequest) -> SandboxBackend:
+    return request.getfixturevalue(f"{request.param}_backend")
+
+
+@contextmanager
+def built(folder: Path, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The row with an image, which is removed at the end."""
+    import docker
+
+    from verigym.envs.sandbox.images import ensure_base_image
+    from verigym.envs.synthesis.build_images import build_images
+
+    client = docker.from_env()
+    try:
+        base = ensure_base_image(client)
+    except SandboxError as error:
+        pytest.skip(f"no base image: {error}")
+    (done,) = build_images([row], folder=folder, out=folder / "images.jsonl", client=client, base=base)
+    try:
+        yield done
+    finally:
+        client.images.remove(done["image"], force=True)
+        client.close()
 
 
 @pytest.fixture(scope="session")
@@ -119,10 +163,15 @@ def gold() -> str:
 
 def vault_task(folder: Path) -> Task:
     """The task, its archive written into a folder."""
+    return task_of(vault_row(folder), folder=folder)
+
+
+def vault_row(folder: Path) -> dict[str, Any]:
+    """The task's row."""
     for name, text in FILES.items():
         (folder / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "tree" / name).write_text(text, encoding="utf-8")
-    row = {
+    return {
         "instance_id": "vault",
         "problem_statement": "add(1, 2) gives -1",
         "base_commit": pack_repository(folder / "tree", folder / "vault.tar.gz"),
@@ -132,5 +181,5 @@ def vault_task(folder: Path) -> Task:
         "PASS_TO_PASS": PASS_TO_PASS,
         "env": {"PYTHONPATH": "."},
         "archive": "vault.tar.gz",
+        "pip_requirements": DEFAULT_REQUIREMENTS,
     }
-    return task_of(row, folder=folder)

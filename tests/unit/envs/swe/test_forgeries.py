@@ -171,12 +171,131 @@ UNSTOPPED = {
 }
 
 
+LATE = {
+    "asserts taken out of files still to come": on_import(
+        "import ast\nfrom _pytest.assertion import rewrite\nrun = rewrite.AssertionRewriter.run\n"
+        "def forged(self, tree):\n"
+        "    for node in ast.walk(tree):\n"
+        "        if isinstance(node, ast.Assert):\n            node.test = ast.Constant(True)\n"
+        "    run(self, ast.fix_missing_locations(tree))\n"
+        "rewrite.AssertionRewriter.run = forged"
+    ),
+    "the compiled test laid beside it": on_import(
+        "import importlib.util, marshal, os, struct, sys\n"
+        "import pytest, pathlib\n"
+        "source = pathlib.Path('tests/test_second.py')\n"
+        "if source.exists():\n"
+        "    stat = source.stat()\n"
+        f"    code = compile({ALL_PASS!r}, str(source.resolve()), 'exec')\n"
+        "    head = importlib.util.MAGIC_NUMBER + struct.pack('<III', 0, int(stat.st_mtime), stat.st_size)\n"
+        "    tag = sys.implementation.cache_tag + '-pytest-' + pytest.__version__\n"
+        "    target = source.parent / '__pycache__' / f'test_second.{tag}.pyc'\n"
+        "    target.parent.mkdir(exist_ok=True)\n"
+        "    target.write_bytes(head + marshal.dumps(code))"
+    ),
+    "what writes the record is replaced": on_import(
+        "import json\ndumps = json.dumps\n"
+        "def forged(record, *a, **k):\n"
+        "    if isinstance(record, dict) and 'statuses' in record:\n"
+        "        record['statuses'] = dict.fromkeys(record['statuses'], 'passed')\n"
+        "    return dumps(record, *a, **k)\n"
+        "json.dumps = forged"
+    ),
+    "the runner's own sender called": on_import(
+        "import sys\nframe = sys._getframe()\n"
+        "while frame and 'send' not in frame.f_locals:\n    frame = frame.f_back\n"
+        "if frame:\n"
+        "    wanted = frame.f_locals['recorder']._ids | set(frame.f_locals['order']['tests'])\n"
+        "    names = ['test_add', 'test_helped', 'test_raises', 'TestAdd::test_method']\n"
+        "    passed = {f'tests/test_second.py::{n}': 'passed' for n in names}\n"
+        "    passed['tests/test_first.py::test_twice'] = 'passed'\n"
+        "    frame.f_locals['send']({'kind': 'done', 'planted': frame.f_locals['planted'], 'statuses': passed,\n"
+        "        'complete': True, 'exit_code': 0, 'canaries_ok': True, 'tampered': None, 'messages': {},\n"
+        "        'problem': ''})\n"
+        "    frame.f_locals['leave'](frame.f_locals['code'])"
+    ),
+    "a tracer that jumps over asserts": on_import(
+        "import sys\ndef trace(frame, event, arg):\n"
+        "    if frame.f_code.co_name.startswith('test_') and event == 'line':\n"
+        "        try:\n"
+        "            line = open(frame.f_code.co_filename).read().split('\\n')[frame.f_lineno - 1]\n"
+        "            if line.strip().startswith(('assert', 'self.assert')):\n"
+        "                frame.f_lineno = frame.f_code.co_firstlineno\n"
+        "        except (OSError, ValueError, IndexError):\n            pass\n"
+        "    return trace\nsys.settrace(trace)"
+    ),
+    "a thread that swaps the tests": on_import(
+        "import gc, threading, time\nimport pytest\ndef swap():\n"
+        "    for _ in range(400):\n"
+        "        for item in gc.get_objects():\n"
+        "            if type(item).__name__ == 'Function' and 'test_second' in getattr(item, 'nodeid', ''):\n"
+        "                item.obj = lambda *a, **k: None\n"
+        "        time.sleep(0.005)\n"
+        "threading.Thread(target=swap, daemon=True).start()"
+    ),
+    "the importing module changed when it returns": on_import(
+        "import sys\nframe = sys._getframe()\n"
+        "while frame and not frame.f_globals.get('__name__', '').startswith('test_'):\n    frame = frame.f_back\n"
+        "def done(frame, event, arg):\n"
+        "    if event == 'return' and frame.f_globals.get('__name__') == 'test_second':\n"
+        "        for name in ('test_add', 'test_helped'):\n"
+        "            frame.f_globals[name] = lambda: None\n"
+        "    return done\n"
+        "sys.setprofile(done)"
+    ),
+    "skip the module": on_import("import pytest\npytest.skip('no', allow_module_level=True)"),
+    "skip by unittest": when_called("import unittest\nraise unittest.SkipTest('no')"),
+    "the parent leaves and a child goes on": on_import("import os\nif os.fork():\n    os._exit(64)"),
+    "a child leaves with every code": on_import(
+        "import os\nfor code in range(64, 96):\n    if not os.fork():\n        os._exit(code)\nos._exit(70)"
+    ),
+    "assertion errors that are none": on_import(
+        "import builtins\nclass Quiet(BaseException):\n    pass\nbuiltins.AssertionError = Quiet"
+    ),
+    "failures that are expected": on_import(
+        "import gc, pytest\nfor o in gc.get_objects():\n"
+        "    if type(o).__name__ == 'Session':\n        o.add_marker(pytest.mark.xfail)"
+    ),
+    "a mark put on the tests": on_import(
+        "import sys\ndef mark(frame, event, arg):\n"
+        "    if event == 'return' and frame.f_globals.get('__name__') == 'test_second':\n"
+        "        import pytest\n"
+        "        frame.f_globals['pytestmark'] = pytest.mark.xfail\n"
+        "sys.setprofile(mark)"
+    ),
+    "the helper module taken": on_import(
+        "import sys, types\nmodule = types.ModuleType('helping')\nmodule.same = lambda a, b: True\n"
+        "sys.modules['helping'] = module"
+    ),
+    "call information emptied": on_import(
+        "from _pytest.runner import CallInfo\nmake = CallInfo.from_call.__func__\n"
+        "def forged(cls, func, when, reraise=None):\n"
+        "    return make(cls, (lambda: None) if when == 'call' else func, when, reraise)\n"
+        "CallInfo.from_call = classmethod(forged)"
+    ),
+    "hook calls answered early": on_import(
+        "import pluggy\ncall = pluggy._hooks.HookCaller.__call__\n"
+        "def forged(self, **kwargs):\n"
+        "    return None if self.name == 'pytest_pyfunc_call' else call(self, **kwargs)\n"
+        "pluggy._hooks.HookCaller.__call__ = forged"
+    ),
+    "a package of test folder's name": {"tests/__init__.py": "import sys\nsys.exit(0)\n", **on_import("pass")},
+    "a module of the recorder's standard library": {
+        "hmac.py": "def new(*a):\n    raise SystemExit(0)\n",
+        "hashlib.py": "sha256 = None\n",
+        "tempfile.py": "def mkdtemp():\n    return '/'\n",
+    },
+    "tests collected by nobody": {"pyproject.toml": '[tool.pytest.ini_options]\npython_files = "nothing.py"\n'},
+}
+"""Written after the grader was finished, to see what it was not made for."""
+
+
 @pytest.fixture(scope="module")
 def verdicts(vault):
-    return vault.grade_all(FORGERIES)
+    return vault.grade_all({**FORGERIES, **LATE})
 
 
-@pytest.mark.parametrize("name", FORGERIES)
+@pytest.mark.parametrize("name", [*FORGERIES, *LATE])
 def test_a_forgery_scores_zero(verdicts, name):
     score, report = verdicts[name]
     assert (score.value, score.passed) == (0.0, False), (score, report)

@@ -1,0 +1,113 @@
+"""Trap 12: what lies ahead of the base commit is not to be had from git, wherever it was left."""
+
+import asyncio
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from verigym.envs.checkout import open_workspace, placed
+from verigym.envs.datasets.repository import write_archive
+from verigym.envs.datasets.swe import parse_row
+from verigym.envs.sandbox.types import Limits
+
+SECRET = "answer = 42  # the fix"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@dataclass(frozen=True)
+class Planted:
+    archive: Path
+    base: str
+    fix: str
+    ancestors: frozenset[str]
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory) -> Planted:
+    """A repository whose future is on a branch, a tag, a stash, in a worktree, a reflog, ORIG_HEAD, packed and loose,
+    in a replacement, a note, another repository's objects, the index, and on a remote's branch."""
+    folder = tmp_path_factory.mktemp("planted") / "tree"
+    folder.mkdir()
+    git(folder, "init", "-q")
+    for text in ("answer = 1\n", "answer = 2\n"):
+        (folder / "a.py").write_text(text)
+        git(folder, "add", ".")
+        git(folder, "commit", "-qm", text)
+    base = git(folder, "rev-parse", "HEAD")
+    ancestors = frozenset(git(folder, "rev-list", "HEAD").split())
+    (folder / "a.py").write_text(SECRET + "\n")
+    git(folder, "commit", "-qam", "the fix")
+    fix = git(folder, "rev-parse", "HEAD")
+    git(folder, "branch", "future")
+    git(folder, "tag", "-a", "v2", "-m", "the fix")
+    git(folder, "notes", "add", "-m", SECRET, base)
+    git(folder, "update-ref", "refs/remotes/origin/main", fix)
+    git(folder, "remote", "add", "origin", "https://example.org/a/b")
+    git(folder, "repack", "-adq")
+    (pack,) = (folder / ".git/objects/pack").glob("*.pack")
+    pack.with_suffix(".keep").touch()
+    (folder / "a.py").write_text(SECRET + " loose\n")
+    git(folder, "stash", "-q")
+    git(folder, "reset", "-q", "--hard", base)  # leaves ORIG_HEAD and reflogs
+    git(folder, "worktree", "add", "-q", str(folder / "elsewhere"), "future")
+    git(folder, "replace", base, fix)
+    (folder / ".git/FETCH_HEAD").write_text(f"{fix}\tbranch\n")
+    (folder / "staged.py").write_text(SECRET + " staged\n")
+    git(folder, "add", "staged.py")
+    (folder / "staged.py").unlink()
+    archive = folder.parent / "planted.tar.gz"
+    write_archive(folder, archive)
+    return Planted(archive, base, fix, ancestors)
+
+
+def looked_at(backend, planted: Planted, commands: list[str]) -> list[str]:
+    row = {
+        "instance_id": "planted",
+        "problem_statement": "x",
+        "base_commit": planted.base,
+        "FAIL_TO_PASS": ["t.py::t"],
+        "archive": str(planted.archive),
+    }
+
+    async def look():
+        placed_row = placed(parse_row(row), backend)
+        sandbox = await open_workspace(backend, placed_row, limits=Limits())
+        try:
+            return [(await sandbox.aexec(command)).output for command in commands]
+        finally:
+            await sandbox.aclose()
+
+    return asyncio.run(look())
+
+
+def test_the_fix_is_nowhere_in_git_and_the_past_is(any_backend, planted):
+    objects = "git cat-file --batch-all-objects --batch-check"
+    fix, kinds, commits, found, log, status, fsck, head = looked_at(
+        any_backend,
+        planted,
+        [
+            f"git cat-file -e {planted.fix}; echo $?",
+            f"{objects}='%(objecttype)' | sort | uniq -c",
+            f"{objects}='%(objecttype) %(objectname)' | grep ^commit | cut -d' ' -f2",
+            f"grep -rl 'the fix' .; for o in $({objects}='%(objectname)'); do git cat-file -p $o; done | grep 'the fix'",
+            "git log --format=%H --all",
+            "git status --porcelain",
+            "git fsck --full 2>&1",
+            "git rev-parse HEAD; git remote; git reflog; git stash list; git tag; git branch --all; git worktree list",
+        ],
+    )
+    assert fix.rstrip().endswith(("1", "128")), fix
+    assert set(commits.split()) == planted.ancestors
+    assert [line.split() for line in kinds.splitlines()] == [["2", "blob"], ["2", "commit"], ["2", "tree"]]
+    assert found == ""
+    assert set(log.split()) == planted.ancestors
+    assert (status, "error" in fsck or "missing" in fsck) == ("", False), (status, fsck)
+    lines = head.splitlines()
+    assert (lines[0], lines[1], len(lines)) == (planted.base, "* main", 3), head
