@@ -105,6 +105,9 @@ def run_validate(args: argparse.Namespace) -> int:
         ("task", "gold", "empty", "verdict"),
         ((check.task_id, check.golds, check.empties, check.problem or "holds") for check in checks),
     )
+    flaky = {check.task_id: len(check.quarantined) for check in checks if check.quarantined}
+    if flaky:
+        print(f"flaky PASS_TO_PASS tests set aside: {', '.join(f'{name} ({count})' for name, count in flaky.items())}")
     left_out = [check.task_id for check in checks if check.problem]
     if left_out:
         print(f"left out: {', '.join(left_out)}")

@@ -1,16 +1,19 @@
 """Whether tasks hold: the gold patch is graded 1 and the empty one 0, every time."""
 
 import asyncio
+import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...errors import GradingError, TaskError
+from ...rewards.swe import PASSING
+from ..checkout import placed
 from ..datasets.swe import row_of, task_of
-from ..grading import grade_patch
-from ..sandbox.types import SandboxBackend
+from ..grading import grade_patch, run_hidden_tests
+from ..sandbox.types import Limits, SandboxBackend
 from ..task import Task, read_jsonl, write_jsonl
 from .rows import archives_of
 
@@ -25,6 +28,8 @@ class Check:
         row: as it was read.
         golds, empties: scores, in words ("1 1 1").
         problem: why the task does not hold; "" where it does.
+        quarantined: PASS_TO_PASS tests that passed in some gold runs and not in others; the row to keep has them under
+            "QUARANTINED" instead.
     """
 
     task_id: str
@@ -32,6 +37,7 @@ class Check:
     golds: str
     empties: str
     problem: str
+    quarantined: tuple[str, ...] = ()
 
 
 async def validate_tasks(
@@ -84,6 +90,8 @@ def write_kept(source: Path, out: Path, checks: Sequence[Check]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     if source.parent.resolve() != out.parent.resolve():
         for number, row in enumerate(rows):
+            if not row.get("archive"):
+                continue
             archive = source.parent / row["archive"]
             copy = archives_of(out) / archive.name
             copy.parent.mkdir(exist_ok=True)
@@ -93,9 +101,15 @@ def write_kept(source: Path, out: Path, checks: Sequence[Check]) -> None:
 
 
 async def _check(backend: SandboxBackend, row: dict[str, Any], task: Task, times: int) -> Check:
+    parsed = row_of(task)
+    flaky = await _flaky_tests(backend, task, times) if times > 1 else ()
+    if flaky:
+        kept = [test for test in parsed.PASS_TO_PASS if test not in flaky]
+        row = {**row, "PASS_TO_PASS": json.dumps(kept), "QUARANTINED": list(flaky)}
+        task = replace(task, hidden={**task.hidden, "PASS_TO_PASS": kept})
     golds, empties, why = [], [], ""
     for _ in range(times):
-        for patch, scores in ((row_of(task).patch, golds), ("", empties)):
+        for patch, scores in ((parsed.patch, golds), ("", empties)):
             try:
                 score, _ = await grade_patch(backend, task, patch)
             except GradingError as error:
@@ -109,7 +123,29 @@ async def _check(backend: SandboxBackend, row: dict[str, Any], task: Task, times
         golds=" ".join(golds),
         empties=" ".join(empties),
         problem=_problem(golds, empties, why),
+        quarantined=flaky,
     )
+
+
+async def _flaky_tests(backend: SandboxBackend, task: Task, times: int) -> tuple[str, ...]:
+    """PASS_TO_PASS tests whose outcome under the gold patch is not the same every time.
+
+    One run is enough to see that all pass; it is repeated as often as asked for only to tell flaky from broken.
+    """
+    row = placed(row_of(task), backend)
+    if row.image and row.eval_script and not row.interpreter:
+        return ()
+    seen: dict[str, set[bool]] = {test: set() for test in row.PASS_TO_PASS}
+    for _ in range(times):
+        try:
+            problem, report = await run_hidden_tests(backend, row, row.patch, timeout_s=600.0, limits=Limits())
+        except GradingError:
+            return ()
+        if problem is not None or not report.complete:
+            return ()
+        for test in seen:
+            seen[test].add(report.statuses.get(test) in PASSING)
+    return tuple(test for test, outcomes in seen.items() if len(outcomes) > 1)
 
 
 def _problem(golds: Sequence[str], empties: Sequence[str], why: str) -> str:

@@ -96,7 +96,8 @@ def test_the_fix_is_nowhere_in_git_and_the_past_is(any_backend, planted):
             f"git cat-file -e {planted.fix}; echo $?",
             f"{objects}='%(objecttype)' | sort | uniq -c",
             f"{objects}='%(objecttype) %(objectname)' | grep ^commit | cut -d' ' -f2",
-            f"grep -rl 'the fix' .; for o in $({objects}='%(objectname)'); do git cat-file -p $o; done | grep 'the fix'",
+            "grep -rl 'the fix' .; "
+            f"for o in $({objects}='%(objectname)'); do git cat-file -p $o; done | grep 'the fix'",
             "git log --format=%H --all",
             "git status --porcelain",
             "git fsck --full 2>&1",
