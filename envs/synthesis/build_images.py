@@ -11,7 +11,7 @@ import sys
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ...errors import SandboxError, TaskError
@@ -175,10 +175,24 @@ def _instance_image(client: "DockerClient", env_image: str, row: SWERow, archive
 
 
 def _owned_by_agent(archive: bytes) -> bytes:
-    """The archive as a plain tar file whose files belong to the user that commands run as."""
+    """The archive as a plain tar file in which everything, folders that it does not name too, belongs to the user
+    that commands run as."""
     buffer = io.BytesIO()
+    folders: set[str] = set()
     with tarfile.open(fileobj=io.BytesIO(archive)) as old, tarfile.open(fileobj=buffer, mode="w") as new:
         for member in old:
+            name = member.name.removeprefix("./").rstrip("/")
+            for parent in reversed(PurePosixPath(name).parents[:-1]):
+                if str(parent) not in folders:
+                    folders.add(str(parent))
+                    entry = tarfile.TarInfo(str(parent))
+                    entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, 0o755, member.mtime
+                    entry.uid = entry.gid = AGENT
+                    new.addfile(entry)
+            if member.isdir() and name in folders | {"", "."}:
+                continue
+            if member.isdir():
+                folders.add(name)
             member.uid = member.gid = AGENT
             member.uname = member.gname = ""
             new.addfile(member, old.extractfile(member) if member.isfile() else None)
