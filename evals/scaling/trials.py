@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ...envs.checkout import WORKDIR, apply_patch, changed_paths, checkout, environment_of, restore, run_script
+from ...envs.checkout import checkout, environment_of, placed
 from ...envs.datasets.swe import SWERow, row_of
 from ...envs.grading import TEST_NAME, is_test_path, steers_tests
+from ...envs.patching import apply_patch, run_script, take_back
 from ...envs.sandbox.types import Limits, Sandbox, SandboxBackend
 from ...envs.task import Task
 from ...envs.testing import TestRun, execute
@@ -36,7 +37,7 @@ class Trial:
     """Runs tests of one task. ``workers`` bounds its sandboxes at once."""
 
     def __init__(self, backend: SandboxBackend, task: Task, *, timeout_s: float = 600.0, workers: int = 2) -> None:
-        self._backend, self._row, self._timeout_s = backend, row_of(task), timeout_s
+        self._backend, self._row, self._timeout_s = backend, placed(row_of(task), backend), timeout_s
         self._slots = asyncio.Semaphore(workers)
 
     async def run(self, candidates: Sequence[Candidate], tests: Sequence[str]) -> Trials:
@@ -65,7 +66,7 @@ class Trial:
     async def existing(self, patch: str) -> frozenset[str]:
         """Tests of the repository at base that pass with a patch; none where it does not apply or the run breaks."""
         async with self._slots, checkout(self._backend, self._row, limits=Limits()) as sandbox:
-            files = await _test_files(sandbox)
+            files = await _test_files(sandbox, self._row.root)
             if not files or not await self._prepare(sandbox, patch):
                 return frozenset()
             return await self._statuses(sandbox, files)
@@ -76,7 +77,7 @@ class Trial:
             if not await self._prepare(sandbox, patch):
                 return False
             name = GENERATED.format("0")
-            await sandbox.write_file(f"{WORKDIR}/{name}", test.encode("utf-8", errors="replace"))
+            await sandbox.write_file(f"{self._row.root}/{name}", test.encode("utf-8", errors="replace"))
             report = await execute(sandbox, await self._test_run((name,)), timeout_s=self._timeout_s)
             statuses = report.statuses.values()
             return report.complete and bool(statuses) and all(status in PASSING for status in statuses)
@@ -91,10 +92,11 @@ class Trial:
         """Apply a patch and put back what steers tests; False where it does not apply."""
         if not patch.strip():
             return True
-        if await apply_patch(sandbox, patch) is not None:
+        problem, applied = await apply_patch(sandbox, patch, root=self._row.root)
+        if problem is not None:
             return False
-        changed, added = await changed_paths(sandbox)
-        await restore(sandbox, [p for p in changed if steers_tests(p)], [p for p in added if steers_tests(p)])
+        steering = frozenset(path for path in (*applied.changed, *applied.added) if steers_tests(path))
+        await take_back(sandbox, applied, steering, root=self._row.root)
         return True
 
     async def _statuses(self, sandbox: Sandbox, files: Sequence[str]) -> frozenset[str]:
@@ -106,7 +108,7 @@ class Trial:
     async def _test_run(self, tests: tuple[str, ...]) -> TestRun:
         row: SWERow = self._row
         return TestRun(
-            workdir=WORKDIR,
+            workdir=row.root,
             python=(await environment_of(row)).python,
             tests=tests,
             env=row.env,
@@ -114,7 +116,7 @@ class Trial:
         )
 
 
-async def _test_files(sandbox: Sandbox) -> list[str]:
-    listed = await run_script(sandbox, "git ls-files -z")
+async def _test_files(sandbox: Sandbox, root: str) -> list[str]:
+    listed = await run_script(sandbox, "git ls-files -z", root=root)
     paths = listed.stdout.decode("utf-8", errors="surrogateescape").split("\0")
     return sorted(p for p in paths if is_test_path(p) and TEST_NAME.fullmatch(PurePosixPath(p).name))
