@@ -1,19 +1,24 @@
-"""The gated activation of the SwiGLU."""
+"""The gated activation of the SwiGLU: our kernel on CUDA, torch's operators elsewhere."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .kernels.launch import fused
+from .kernels.pointwise import fused_swiglu
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) * up.
 
     Args:
-        gate_up: [..., 2 F], gate first.
+        gate_up: [T, 2 F], gate first.
     Returns:
-        [..., F].
+        [T, F].
     Source: arXiv:2002.05202.
     """
+    if fused(gate_up):
+        return fused_swiglu(gate_up)
     return _Swiglu.apply(gate_up)  # pyright: ignore[reportReturnType]
 
 

@@ -4,12 +4,13 @@ Shapes: T tokens of a pack, D width, H query heads, G key/value heads, K channel
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .activation import swiglu
 from .attention import Backend, Documents, KeyValueCache, attend
 from .config import DecoderConfig
+from .kernels.launch import fused
+from .norm import add_rms_norm, rms_norm
 from .rope import rope_frequencies, rope_table, rotate
 
 
@@ -22,7 +23,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x_TD: Tensor) -> Tensor:
-        return F.rms_norm(x_TD, self.weight.shape, self.weight, self.eps)
+        return rms_norm(x_TD, self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -76,8 +77,13 @@ class Layer(nn.Module):
     def forward(
         self, x_TD: Tensor, documents: Documents, rope: tuple[Tensor, Tensor], cache: KeyValueCache | None
     ) -> Tensor:
-        x_TD = x_TD + self.attention(self.attention_norm(x_TD), documents, rope, cache)
-        return x_TD + self.mlp(self.mlp_norm(x_TD))
+        attended = self.attention(self.attention_norm(x_TD), documents, rope, cache)
+        if fused(x_TD, self.mlp_norm.weight):
+            x_TD, normed = add_rms_norm(attended, x_TD, self.mlp_norm.weight, self.mlp_norm.eps)
+        else:  # through the module, whose hooks may shard
+            x_TD = x_TD + attended
+            normed = self.mlp_norm(x_TD)
+        return x_TD + self.mlp(normed)
 
 
 class Decoder(nn.Module):

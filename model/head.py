@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+from .kernels.launch import fused
+from .kernels.loss_head import fused_logprobs
+
 # Elements of a [tokens, vocabulary] matrix that may be alive at once: 256 MiB in float32.
 _MAX_ELEMENTS = 64 * 2**20
 
@@ -30,14 +33,26 @@ def token_logprobs(
         ValueError: a temperature that is not positive.
     """
     dtype = torch.float64 if hidden_TD.dtype == torch.float64 else torch.float32
-    scale = torch.as_tensor(temperature, dtype=dtype, device=hidden_TD.device).reshape(-1, 1)
-    if not bool((scale > 0).all()):
-        raise ValueError(
-            f"the lowest temperature is {scale.min().item()}; it must be positive: score greedy samples at 1.0"
+    scale = torch.as_tensor(temperature, dtype=dtype, device=hidden_TD.device).reshape(-1)
+    _check_temperature(temperature, scale)
+    scale = scale.expand(hidden_TD.shape[0])
+    if fused(hidden_TD, weight_VD):
+        inputs = (hidden_TD.contiguous(), weight_VD.contiguous(), targets_T, scale.contiguous())
+        logprobs, entropy, _, _ = fused_logprobs(*inputs, max_elements)
+    else:
+        logprobs, entropy = _TokenLogprobs.apply(  # pyright: ignore
+            hidden_TD, weight_VD, targets_T, scale[:, None], max_elements
         )
-    scale = scale.expand(hidden_TD.shape[0], 1)
-    logprobs, entropy = _TokenLogprobs.apply(hidden_TD, weight_VD, targets_T, scale, max_elements)  # pyright: ignore
     return logprobs, entropy
+
+
+def _check_temperature(given: float | Tensor, scale: Tensor) -> None:
+    if scale.is_cuda and isinstance(given, Tensor):  # without waiting for the GPU
+        torch._assert_async((scale > 0).all(), "a temperature is not positive: score greedy samples at 1.0")
+        return
+    lowest = given if isinstance(given, int | float) else scale.min().item() if scale.numel() else 1.0
+    if not lowest > 0:
+        raise ValueError(f"the lowest temperature is {lowest}; it must be positive: score greedy samples at 1.0")
 
 
 def _log_softmax(hidden: Tensor, weight: Tensor, scale: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from .config import DecoderConfig
+from .kernels.launch import fused
+from .kernels.pointwise import fused_rope
 
 
 def rope_frequencies(config: DecoderConfig) -> Tensor:
@@ -77,4 +79,6 @@ def rotate(x_THK: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     Returns:
         [T, H, K] contiguous.
     """
+    if fused(x_THK):
+        return fused_rope(x_THK, *table, 1.0)
     return _Rotate.apply(x_THK, *table)  # pyright: ignore[reportReturnType]

@@ -10,7 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..attention import Documents, attend
 from ..config import DecoderConfig
+from ..kernels.decode import paged_decode
+from ..kernels.launch import fused
 
 
 class KeyValueSlots:
@@ -50,9 +53,14 @@ class PrefillView:
         self._pieces = pieces
         self._lengths = [count for _, _, count in pieces]
         self._masks: dict[tuple[int, int, int | None], Tensor] = {}
+        device = slots.kv.device
+        self._queries = Documents.from_lengths(self._lengths, device=device)
+        self._keys = Documents.from_lengths([start + count for _, start, count in pieces], device=device)
 
     def attend(self, layer: int, q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor, window: int | None) -> Tensor:
         """Keep the new keys and values and attend to all the slot holds. Returns [T, H, K]."""
+        if fused(self._kv):
+            return self._attend_packed(layer, q_THK, k_TGK, v_TGK, window)
         outs = []
         new = zip(*(x.transpose(0, 1).split(self._lengths, dim=1) for x in (q_THK, k_TGK, v_TGK)), strict=True)
         for (slot, start, count), (q, new_k, new_v) in zip(self._pieces, new, strict=True):
@@ -65,6 +73,17 @@ class PrefillView:
             )
             outs.append(out.squeeze(0).transpose(0, 1))
         return torch.cat(outs)
+
+    def _attend_packed(self, layer: int, q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor, window: int | None) -> Tensor:
+        """All sequences in one launch of the training kernel."""
+        held: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for which, new in enumerate((k_TGK, v_TGK)):
+            for (slot, start, count), part in zip(self._pieces, new.split(self._lengths), strict=True):
+                whole = self._kv[which, layer, slot, :, : start + count].transpose(0, 1)
+                whole[start:] = part
+                held[which].append(whole)
+        keys, values = torch.cat(held[0]), torch.cat(held[1])
+        return attend(q_THK, keys, values, self._queries, window, keys=self._keys)
 
     def _mask(self, count: int, total: int, window: int | None) -> Tensor | None:
         """[count, total] bool for the last ``count`` of ``total`` tokens; None where plain causality says it."""
@@ -97,6 +116,10 @@ class DecodeView:
         first = torch.arange(num_rows * num_heads, device=device).view(num_rows, num_heads) * capacity
         self._first = first  # [R, G]: where each head of each slot starts, in rows of the flattened cache
         self._new = (first + positions[:, None]).view(-1)
+        if fused(slots.kv):
+            # The kernel's pages: one a slot, as long as the slot.
+            self._pages = torch.arange(num_rows, dtype=torch.int32, device=device)[:, None]
+            self._lengths = (positions + 1).clamp(max=longest).int()
         self._mask = _bias(torch.arange(longest, device=device) <= positions[:, None], slots.kv.dtype)
         self._windows: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -107,6 +130,12 @@ class DecodeView:
         flat_k, flat_v = self._kv[0, layer].view(-1, head_dim), self._kv[1, layer].view(-1, head_dim)
         flat_k.index_copy_(0, self._new, k_RGK.reshape(-1, head_dim))
         flat_v.index_copy_(0, self._new, v_RGK.reshape(-1, head_dim))
+        if fused(self._kv):
+            pages = self._kv[:, layer, :num_rows].transpose(2, 3)
+            out, _ = paged_decode(
+                *(q_RHK, *pages, self._pages, self._lengths, self._longest, window or 0, head_dim**-0.5)
+            )
+            return out
         if window is None or window >= self._longest:
             k, v = self._kv[:, layer, :num_rows, :, : self._longest]
             mask = self._mask

@@ -52,9 +52,13 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-def fused(x: Tensor) -> bool:
-    """Whether the fused kernels take ``x``: by default on CUDA, wherever they can."""
-    return on_cuda(x.device) and why_not(x.device, x.dtype) is None
+def fused(*tensors: Tensor) -> bool:
+    """Whether the fused kernels take these tensors: by default on CUDA, wherever they can. A DTensor keeps to torch's
+    own operators, which know how to move its shards."""
+    x = tensors[0]
+    if not on_cuda(x.device) or any(hasattr(tensor, "device_mesh") for tensor in tensors):
+        return False
+    return why_not(x.device, x.dtype) is None
 
 
 def padded(size: int) -> int:

@@ -51,3 +51,25 @@ def reference_decode(
         outs.append(out)
         sums.append(logsumexp)
     return torch.cat(outs), torch.cat(sums, dim=1).T
+
+
+def reference_logprobs(
+    hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor, temperatures_T: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(log-probability of each target [T], entropy [T]) of softmax(hidden @ weight.T / temperature), nats."""
+    logp = torch.log_softmax(hidden_TD @ weight_VD.T / temperatures_T[:, None], dim=-1)
+    return logp.gather(1, targets_T[:, None]).squeeze(1), -(logp.exp() * logp).sum(dim=-1)
+
+
+def reference_rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+    return x_TD * (x_TD.square().mean(dim=-1, keepdim=True) + eps).rsqrt() * weight_D
+
+
+def reference_swiglu(gate_up_TF: Tensor) -> Tensor:
+    gate, up = gate_up_TF.chunk(2, dim=-1)
+    return gate * torch.sigmoid(gate) * up
+
+
+def reference_rope(x_THK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x_THK.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

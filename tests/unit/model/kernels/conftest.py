@@ -1,4 +1,5 @@
 import importlib.util
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -40,3 +41,19 @@ def assert_near(value: Tensor, exact: Tensor, tolerance: float) -> None:
     assert value.shape == exact.shape
     error = (value - exact).norm() / exact.norm().clamp(min=1.0)
     assert error <= tolerance, f"relative error {error:.2e}"
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each kernel is launched in this test."""
+    from verigym.model.kernels import attention, decode, launch, loss_head, norm, pointwise
+
+    counts: Counter[str] = Counter()
+
+    def counted(kernel, *args, **kwargs):
+        counts[kernel.__name__] += 1
+        launch.launch(kernel, *args, **kwargs)
+
+    for module in (attention, decode, loss_head, norm, pointwise):
+        monkeypatch.setattr(module, "launch", counted)
+    return counts
