@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup test test-slow lint types demo clean
+.PHONY: setup test test-docker test-slow lint types demo clean
 
 setup: $(STAMP)
 
@@ -14,6 +14,9 @@ $(STAMP): pyproject.toml constraints.txt setup.sh
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+test-docker: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "docker and not slow"
 
 test-slow: setup
 	$(BIN)/python -m pytest -q -m "slow or docker or gpu"

@@ -65,6 +65,7 @@ def examine() -> list[Finding]:
         _gpu(),
         _sandbox("local"),
         _docker(),
+        *([_sandbox("docker")] if _docker().ok else []),
         _git(),
         _disk("temporary folder", tempfile.gettempdir()),
         _disk("this folder", os.getcwd()),

@@ -64,7 +64,12 @@ IMAGES["bare"] = tuple(check for check in IMAGES["base"] if check not in NEEDS_M
 
 @pytest.mark.docker
 @pytest.mark.parametrize(
-    ("check", "image"), [pytest.param(c, i, id=f"{c.__name__}-{i}") for i, checks in IMAGES.items() for c in checks]
+    ("check", "image"),
+    [
+        pytest.param(c, i, id=f"{c.__name__}-{i}", marks=[pytest.mark.slow] if i == "base" else [])
+        for i, checks in IMAGES.items()
+        for c in checks
+    ],
 )
 def test_conformance_of_docker(check, image, engine, request):
     name = None if image == "host" else request.getfixturevalue(f"{image}_image")
