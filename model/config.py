@@ -86,8 +86,11 @@ class DecoderConfig:
         return self.sliding_window if self.layer_types[layer] == "sliding_attention" else None
 
     def first_mismatch(self, other: "DecoderConfig") -> str | None:
-        """The first field in which two shapes differ, in words; None where a checkpoint of one fits the other."""
+        """The first field in which two shapes differ, in words; None where a checkpoint of one fits the other. Ids of
+        reserved tokens are no part of the shape."""
         for field in fields(self):
+            if "token_id" in field.name:
+                continue
             mine, others = getattr(self, field.name), getattr(other, field.name)
             if mine != others:
                 return f"{field.name} is {others!r}, expected {mine!r}"

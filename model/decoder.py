@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .activation import swiglu
 from .attention import Backend, Documents, KeyValueCache, attend
 from .config import DecoderConfig
+from .head import token_logprobs
 from .kernels.launch import fused
 from .norm import add_rms_norm, rms_norm
 from .rope import rope_frequencies, rope_table, rotate
@@ -86,8 +87,16 @@ class Layer(nn.Module):
         return x_TD + self.mlp(normed)
 
 
+class Head(nn.Linear):
+    """Hidden states to logits. Training takes its matrix instead, and never makes all logits."""
+
+    def matrix(self) -> Tensor:
+        """[V, D]."""
+        return self.weight
+
+
 class Decoder(nn.Module):
-    """Tokens to hidden states; ``head.weight`` turns those into logits (see ``head.token_logprobs``)."""
+    """Tokens to hidden states, to the log-probabilities of given tokens (``score``), or to logits."""
 
     def __init__(self, config: DecoderConfig, *, seed: int = 0) -> None:
         super().__init__()
@@ -95,7 +104,7 @@ class Decoder(nn.Module):
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.head = Head(config.hidden_size, config.vocab_size, bias=False)
         # Not a buffer: float32 and out of the state dict whatever the dtype of the weights.
         self._frequencies = rope_frequencies(config)
         if self.embed.weight.device.type != "meta":
@@ -136,6 +145,32 @@ class Decoder(nn.Module):
         for layer in self.layers:
             x_TD = layer(x_TD, documents, rope, cache)
         return self.norm(x_TD)
+
+    def score(
+        self,
+        token_ids: Tensor,
+        documents: Documents,
+        targets: Tensor,
+        temperature: float | Tensor = 1.0,
+        *,
+        index: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the tokens that follow, and the entropies they were drawn with.
+
+        Args:
+            token_ids, documents, cache: as ``forward``.
+            targets: [N] int64, what follows each scored position.
+            temperature: > 0, one number or [N]; logits are divided by it.
+            index: [N] int64, the scored positions; None for all T. Only these meet the vocabulary.
+        Returns:
+            (logprobs [N], entropies [N]), nats, at least float32.
+        """
+        # forward, not a call: where FSDP fetches weights around ``score``, it must not do so once more inside.
+        hidden = self.forward(token_ids, documents, cache)
+        if index is not None:
+            hidden = hidden.index_select(0, index)
+        return token_logprobs(hidden, self.head.matrix(), targets, temperature)
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """[T, V] unnormalized log-probabilities."""

@@ -105,7 +105,7 @@ class HFSource:
                     part = opened.get_slice(name)
                     self._file_of[name] = file
                     self.shapes[name] = tuple(part.get_shape())
-                    self.dtypes[name] = _DTYPES.get(part.get_dtype(), torch.float32)
+                    self.dtypes[name] = _dtype(file, name, part.get_dtype())
 
     def read(self, name: str, block: Block | None = None) -> Tensor:
         with _opened(self._file_of[name]) as opened:
@@ -201,6 +201,12 @@ def _opened(file: Path) -> Iterator[Any]:
             yield opened
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{file} cannot be read ({error}); copy the checkpoint anew") from error
+
+
+def _dtype(file: Path, name: str, dtype: str) -> torch.dtype:
+    if dtype not in _DTYPES:
+        raise CheckpointError(f"{file}: {name} is of {dtype}; only {', '.join(_DTYPES)} can be loaded")
+    return _DTYPES[dtype]
 
 
 _DTYPES = {

@@ -1,0 +1,117 @@
+"""Checkpoints of a sharded decoder: weights of any format straight into shards, and training states of any layout.
+
+A training state is torch's distributed format under Hugging Face's names: {"model": {name: weight}, "optimizer":
+{"exp_avg": {name: ...}, "exp_avg_sq": {name: ...}, "step": updates}}. Every layout reads what any other wrote;
+``verigym convert`` and ``load_checkpoint`` read its weights.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+from ...errors import CheckpointError
+from ..checkpoint import check_shape
+from ..decoder import Decoder
+from ..weights.folders import existing
+from ..weights.names import parts
+from ..weights.sources import Block, open_source, read_part
+from .views import views
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@torch.no_grad()
+def load_into_shards(path: Path | str, decoder: Decoder) -> None:
+    """Copy a checkpoint of any format into a decoder; each rank reads the blocks of its own shards, one at a time.
+
+    A decoder laid out on the meta device is sharded first, then given memory with ``decoder.to_empty(device=...)``.
+
+    Raises:
+        CheckpointError: something is missing, cut, of another shape (before anything is copied), or not finite.
+    """
+    folder = existing(Path(path))
+    check_shape(folder, decoder.config)
+    config, source = open_source(folder)
+    by_name = {part.hf: part for part in parts(config)}
+    _reshard(decoder)
+    for name, view in views(decoder):
+        local = view.to_local() if isinstance(view, DTensor) else view
+        if local.numel():
+            local.copy_(read_part(source, by_name[name], config.head_dim, _block(view)))
+
+
+def save_state(path: Path | str, decoder: Decoder, optimizer: torch.optim.Optimizer) -> None:
+    """Write weights and moments; every rank must call this, and writes its own shards.
+
+    Raises:
+        CheckpointError: it could not be written.
+    """
+    folder = Path(path)
+    try:
+        dcp.save(_state(decoder, optimizer), checkpoint_id=folder)
+    except (OSError, CheckpointException) as error:
+        raise CheckpointError(f"the training state {folder} could not be written ({error}); free some space") from error
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        (folder / "config.json").write_text(json.dumps(decoder.config.to_hf_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def load_state(path: Path | str, decoder: Decoder, optimizer: torch.optim.Optimizer) -> None:
+    """Read what ``save_state`` wrote, under this or any other layout; every rank must call this.
+
+    Raises:
+        CheckpointError: it is missing, broken, or of a decoder of another shape.
+    """
+    folder = Path(path)
+    check_shape(folder, decoder.config)
+    open_source(folder)  # names a missing or cut file
+    state = _state(decoder, optimizer)
+    try:
+        dcp.load(state, checkpoint_id=folder)
+    except (OSError, RuntimeError, CheckpointException) as error:
+        raise CheckpointError(f"the training state {folder} cannot be read ({error}); take an earlier one") from error
+    step = state["optimizer"]["step"]
+    for kept in optimizer.state.values():
+        kept["step"].copy_(step)
+
+
+def _state(decoder: Decoder, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Views of weights and moments; loading into them loads into decoder and optimizer."""
+    _reshard(decoder)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter not in optimizer.state:
+                zeros = {name: torch.zeros_like(parameter) for name in MOMENTS}
+                optimizer.state[parameter] = {"step": torch.zeros((), dtype=torch.float32), **zeros}
+    steps = {float(kept["step"]) for kept in optimizer.state.values()}
+    assert len(steps) == 1, f"parameters have been updated {sorted(steps)} times; all are updated together"
+
+    def moment(name: str) -> dict[str, Tensor]:
+        return {key: view.detach() for key, view in views(decoder, lambda p: optimizer.state[p][name])}
+
+    return {
+        "model": {name: view.detach() for name, view in views(decoder)},
+        "optimizer": {"step": torch.tensor(steps.pop()), **{name: moment(name) for name in MOMENTS}},
+    }
+
+
+def _reshard(decoder: Decoder) -> None:
+    # After a forward without a backward pass the head is still gathered, in the precision of the forward.
+    if isinstance(decoder, FSDPModule):
+        decoder.reshard()
+
+
+def _block(view: Tensor) -> Block | None:
+    """Rows and columns that this rank has of a weight; None for all of them."""
+    if not isinstance(view, DTensor):
+        return None
+    shape, offset = compute_local_shape_and_global_offset(view.shape, view.device_mesh, view.placements)
+    return tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))
