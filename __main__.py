@@ -27,6 +27,7 @@ class Command:
 
 COMMANDS = {
     "train": Command(module=".trainer.cli", help="train a model as a recipe says, and report pass@1 before and after"),
+    "plan": Command(module=".trainer.plan_cli", help="say what a recipe's training step needs on a cluster"),
     "eval": Command(module=".evals.cli", help="measure a policy on a suite: pass@1 with its interval"),
     "grade": Command(module=".evals.grade_cli", help="grade predictions with a suite's grader; no model is asked"),
     "rollout": Command(module=".agent.cli", help="run one episode and print it"),

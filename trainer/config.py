@@ -11,6 +11,23 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
+class LayoutConfig(Settings):
+    """How many GPUs split what. Those that are left over shard the parameters (FSDP2)."""
+
+    replicate: int = Field(default=1, ge=1)
+    """Whole copies of the sharded model; above 1, hybrid sharding."""
+    context: int = Field(default=1, ge=1)
+    """Stretches that the tokens of a pack are cut into."""
+    tensor: int = Field(default=1, ge=1)
+    """Ranks that split heads and channels, and between them the tokens."""
+    recompute: Literal["none", "selective", "full"] = "none"
+    """What the backward pass computes again: nothing, all of a layer but its attention, or all of a layer."""
+    offload: bool = False
+    """Keep activations in the memory of the host until the backward pass."""
+    bf16: bool = False
+    """Forward and backward in bfloat16; weights, sums of gradients and the optimizer's state stay in float32."""
+
+
 class OptimConfig(Settings):
     """The optimizer, its schedule and gradient clipping."""
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..errors import ConfigError
-from .config import GRPOConfig, OptimConfig, Settings, SFTConfig
+from .config import GRPOConfig, LayoutConfig, OptimConfig, Settings, SFTConfig
 
 SMALL_SOURCES = ("small-repositories", "small-programs", "small-sums")
 FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -18,10 +18,10 @@ FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 class ModelConfig(Settings):
     """The model to train."""
 
-    preset: Literal["cwm-tiny"] = "cwm-tiny"
-    """Architecture of a model that starts from random weights."""
+    preset: Literal["cwm-tiny", "cwm-32b", "cwm-32b-slice"] = "cwm-tiny"
+    """Architecture of a model that starts from random weights; with a checkpoint, what that must be."""
     checkpoint: Path | None = None
-    """A Hugging Face folder to start from instead of random weights; its tokenizer is used as it is."""
+    """A folder with a checkpoint to start from instead of random weights; its tokenizer is used as it is."""
     vocab_size: int = Field(default=1024, ge=300)
     """Entries of the byte-level BPE that is trained on the demonstrations; unused with a checkpoint."""
     max_context: int = Field(default=768, ge=64)
@@ -119,6 +119,9 @@ class Recipe(Settings):
     """Wall clock of one episode, grading excluded."""
     model: ModelConfig = Field(default_factory=ModelConfig)
     """What is trained."""
+    layout: LayoutConfig = Field(default_factory=LayoutConfig)
+    """How GPUs share the model. ``verigym plan`` reads it; ``verigym train`` runs on one process so far, and refuses
+    any but the default."""
     families: list[FamilyConfig] = Field(min_length=1)
     """What it is trained on."""
     sft: SFTStage | None = Field(default_factory=SFTStage)
@@ -159,11 +162,8 @@ class Recipe(Settings):
             )
         if "control" in self.model_fields_set and self.control and (self.sft is None or self.rl is None):
             raise ValueError("control compares rl with more of sft, and one of them is left out; remove control")
-        unused = {"preset", "vocab_size"} & self.model.model_fields_set
-        if self.model.checkpoint is not None and unused:
-            raise ValueError(
-                f"model.checkpoint has a size and a tokenizer; remove {', '.join(sorted(unused))} of model"
-            )
+        if self.model.checkpoint is not None and "vocab_size" in self.model.model_fields_set:
+            raise ValueError("model.checkpoint has a tokenizer; remove vocab_size of model")
         return self
 
 

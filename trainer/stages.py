@@ -21,12 +21,13 @@ from ..envs.background import all_or_first_error
 from ..envs.task import Task, read_jsonl, write_jsonl
 from ..errors import ConfigError, SandboxError
 from ..model.chat.cwm import CwmParser, CwmRenderer
-from ..model.checkpoint import load_checkpoint, save_checkpoint
+from ..model.checkpoint import check_shape, load_checkpoint, save_checkpoint
 from ..model.config import preset
 from ..model.decoder import Decoder
 from ..model.engine.generator import Generator
 from ..model.tokenizer import Tokenizer, train_tokenizer
 from .checkpoint import latest, load_training, save_training
+from .config import LayoutConfig
 from .evaluation import Evaluation, evaluate_engine, evaluate_script
 from .families import Family, prepare_family
 from .loop import GRPO, SFT, StepResult
@@ -56,6 +57,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> int:
     Raises:
         ConfigError: ``out`` holds another run.
     """
+    if recipe.layout != LayoutConfig():
+        raise ConfigError("the recipe's layout is for many GPUs, and this version trains on one process; remove layout")
     _open_run(recipe, out, resume=resume)
     torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
     with Progress() as progress:
@@ -160,6 +163,8 @@ class _Run:
         parser = CwmParser()
         if recipe.model.checkpoint is not None:
             decoder, tokenizer = load_checkpoint(recipe.model.checkpoint)
+            if "preset" in recipe.model.model_fields_set:
+                check_shape(recipe.model.checkpoint, preset(recipe.model.preset))
         else:
             texts = [text for name, one in trajectories for text in texts_of(one, tools[name], parser)]
             tokenizer = train_tokenizer(texts, recipe.model.vocab_size)

@@ -8,23 +8,23 @@ from torch import Tensor
 
 from ..model.attention import Documents
 from ..model.decoder import Decoder
-from ..model.head import token_logprobs
+from ..model.huggingface import HuggingFaceDecoder
 from .batching import PackedBatch
 from .losses import Loss, TokenLoss, TrainedTokens
 from .optim import Optimizer
 
 
-def score(decoder: Decoder, batch: PackedBatch) -> tuple[Tensor, Tensor, Tensor]:
+def score(decoder: Decoder | HuggingFaceDecoder, batch: PackedBatch) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities of the trained tokens of a pack.
 
     Returns:
         (logprobs [N], entropy [N], index [N] of the trained positions in the pack), nats, at the batch's temperature.
     """
-    hidden = decoder(batch.token_ids, Documents.from_lengths(batch.lengths, device=batch.token_ids.device))
-    index = batch.loss_mask.nonzero().squeeze(1)
+    documents = Documents.from_lengths(batch.lengths, device=batch.token_ids.device)
     # Only trained positions meet the vocabulary: prompts and observations are most of an episode.
-    hidden, targets = hidden.index_select(0, index), batch.targets.index_select(0, index)
-    logprobs, entropy = token_logprobs(hidden, decoder.head.weight, targets, batch.temperature)
+    index = batch.loss_mask.nonzero().squeeze(1)
+    targets = batch.targets.index_select(0, index)
+    logprobs, entropy = decoder.score(batch.token_ids, documents, targets, batch.temperature, index=index)
     return logprobs, entropy, index
 
 
@@ -35,7 +35,7 @@ class TrainStep:
     step, over all packs and, where torch.distributed is initialised, all ranks, whose gradients are summed.
     """
 
-    def __init__(self, decoder: Decoder, optimizer: Optimizer, loss: Loss) -> None:
+    def __init__(self, decoder: Decoder | HuggingFaceDecoder, optimizer: Optimizer, loss: Loss) -> None:
         self._decoder, self._optimizer, self._loss = decoder, optimizer, loss
 
     def __call__(self, packs: Sequence[PackedBatch]) -> dict[str, float]:

@@ -1,0 +1,107 @@
+"""Any causal language model of transformers in the decoder's place, for training."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError, ConfigError
+from .attention import Documents
+from .head import token_logprobs
+
+_PROBE = (5, 3)  # tokens of two documents
+
+
+class HuggingFaceDecoder(nn.Module):
+    """Takes packed documents and gives hidden states and log-probabilities, as ``decoder.Decoder`` does.
+
+    Models whose logits are more than the head's product, or in which one packed document sees another, are found by
+    trying and refused. There is no dropout, whatever the mode.
+    """
+
+    def __init__(self, model: Any) -> None:
+        """
+        Args:
+            model: of transformers' AutoModelForCausalLM.
+        Raises:
+            ConfigError: it cannot be trained on packed documents; it says why.
+        """
+        super().__init__()
+        self.model = model
+        self.eval()
+        self._probe()
+
+    @classmethod
+    def load(cls, path: Path | str, **options: Any) -> "HuggingFaceDecoder":
+        """From a folder, or a name on the hub, with ``options`` of ``from_pretrained``.
+
+        Raises:
+            CheckpointError: it cannot be loaded.
+        """
+        from transformers import AutoModelForCausalLM
+
+        try:
+            return cls(AutoModelForCausalLM.from_pretrained(path, **options))
+        except (OSError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise CheckpointError(f"transformers cannot load {path} ({error}); check the path") from error
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.model.get_output_embeddings()
+
+    @property
+    def config(self) -> Any:
+        """transformers' configuration."""
+        return self.model.config
+
+    def train(self, mode: bool = True) -> "HuggingFaceDecoder":
+        """Never turns dropout on: scoring and training must see the same distribution."""
+        return super().train(False)
+
+    def forward(self, token_ids: Tensor, documents: Documents) -> Tensor:
+        """[T] ids of packed documents to [T, D], the head's input."""
+        found = self.model.base_model(
+            input_ids=token_ids[None], position_ids=documents.positions[None], use_cache=False
+        )
+        return found.last_hidden_state[0]
+
+    def score(
+        self,
+        token_ids: Tensor,
+        documents: Documents,
+        targets: Tensor,
+        temperature: float | Tensor = 1.0,
+        *,
+        index: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As ``Decoder.score``: (logprobs [N], entropies [N]), nats."""
+        hidden = self(token_ids, documents)
+        if index is not None:
+            hidden = hidden.index_select(0, index)
+        return token_logprobs(hidden, self.head.weight, targets, temperature)
+
+    def logits(self, hidden_TD: Tensor) -> Tensor:
+        """[T, V]."""
+        return self.head(hidden_TD)
+
+    @torch.no_grad()
+    def _probe(self) -> None:
+        device = self.head.weight.device
+        ids = torch.arange(sum(_PROBE), device=device) % self.head.weight.shape[0]
+        packed = self(ids, Documents.from_lengths(_PROBE, device=device))
+        parts = ids.split(_PROBE)
+        theirs = torch.cat([self.model(input_ids=part[None], use_cache=False).logits[0] for part in parts])
+        alone = torch.cat([self(part, Documents.from_lengths([len(part)], device=device)) for part in parts])
+        name, dtype = type(self.model).__name__, packed.dtype
+        tolerance = {torch.float32: 1e-4, torch.float64: 1e-8}.get(dtype, 0.05)
+        if not _close(alone @ self.head.weight.T, theirs, tolerance):
+            raise ConfigError(f"{name} makes more of its logits than its head's product; it cannot be trained here")
+        if not _close(packed, alone, tolerance):
+            raise ConfigError(f"in {name} packed documents see each other; it cannot be trained here")
+
+
+def _close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
+    return bool((found - expected).abs().max() <= tolerance * expected.abs().max())

@@ -1,0 +1,1 @@
+"""What a training step needs on a cluster, found without one."""

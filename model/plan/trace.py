@@ -1,0 +1,177 @@
+"""One training step of the whole model as one rank of a cluster sees it: fake tensors, fake process group, real code.
+
+What runs is the decoder, its sharding and the loss head of this package, autograd, clipping and AdamW of torch. Nothing
+is computed and no memory is taken: operators yield tensors that have a shape alone. The device is the CPU, as fake CUDA
+devices have no streams without a driver; so attention and norms, whose CPU versions keep more, are ``plan.attention``
+and ``plan.norm``.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MethodType
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.tensor import DTensor
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from ..attention import Documents, KeyValueCache
+from ..config import DecoderConfig
+from ..decoder import Decoder, RMSNorm
+from ..parallel.layout import FLAT, FSDP, TENSOR, Layout, Meshes
+from ..parallel.optim import clip_gradients
+from ..parallel.packs import Share, share_of
+from ..parallel.sharded import shard_decoder
+from .attention import PlannedAttention, plan_attention
+from .meter import Meter
+from .norm import plan_norm
+
+Head = Literal["fused", "naive"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traced:
+    """What one rank needs for one step with one pack.
+
+    Attributes:
+        num_parameters: of the whole model.
+        peak_bytes: memory in use at most, without what the allocator and CUDA themselves take.
+        parameter_bytes, optimizer_bytes: this rank's shards: weights in float32, two moments.
+        gradient_bytes: this rank's shards of gradients, in float32, at the peak.
+        activation_bytes: the rest at the peak: activations, weights gathered from other ranks, temporary buffers.
+        flops: of this rank.
+        sent_bytes: by (kind of collective, axis of the mesh).
+    """
+
+    num_parameters: int
+    peak_bytes: int
+    parameter_bytes: int
+    optimizer_bytes: int
+    gradient_bytes: int
+    activation_bytes: int
+    flops: int
+    sent_bytes: dict[tuple[str, str], float]
+
+
+def trace_step(
+    config: DecoderConfig, layout: Layout, lengths: Sequence[int], *, head: Head = "fused", rank: int = -1
+) -> Traced:
+    """Trace forward, loss, backward, clipping and the update of one rank.
+
+    Args:
+        lengths: tokens of each document of the pack that a data-parallel rank trains on.
+        head: "naive" makes all logits at once, as a comparison.
+        rank: which; the last by default, which under context parallel has most to attend to.
+    Raises:
+        ConfigError: the layout does not fit.
+    """
+    layout.check(config, max(lengths))
+    with _fake_world(layout.num_ranks, rank % layout.num_ranks):
+        # Outside the fake mode: a mesh reads its own tensor of ranks.
+        with torch.device("meta"):
+            decoder = Decoder(config)
+        if head == "naive":
+            decoder.score = MethodType(_naive_score, decoder)  # type: ignore[method-assign]
+        num_parameters = sum(parameter.numel() for parameter in decoder.parameters())
+        meshes = Meshes.of(layout, "cpu")
+        for module in decoder.modules():
+            if isinstance(module, RMSNorm):
+                module.forward = functools.partial(plan_norm, module)
+        shard_decoder(decoder, layout, meshes)
+        share = share_of(lengths, layout, meshes, attention=plan_attention)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            meter, parameters, moments = _run(decoder.to_empty(device="cpu"), share, _groups(meshes))
+        parameter_bytes, optimizer_bytes = _num_bytes(parameters), _num_bytes(moments)
+        gradient_bytes = meter.at_peak.get("gradients", 0)
+        return Traced(
+            num_parameters=num_parameters,
+            peak_bytes=meter.peak,
+            parameter_bytes=parameter_bytes,
+            optimizer_bytes=optimizer_bytes,
+            gradient_bytes=gradient_bytes,
+            activation_bytes=meter.peak - parameter_bytes - optimizer_bytes - gradient_bytes,
+            flops=meter.flops,
+            sent_bytes=dict(meter.sent),
+        )
+
+
+def _run(
+    decoder: Decoder, share: Share, groups: dict[str, tuple[str, int]]
+) -> tuple[Meter, Sequence[Tensor], Sequence[Tensor]]:
+    """(the meter after one step, parameters, moments)."""
+    parameters = list(decoder.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True)
+    _fill_moments(optimizer, parameters)
+    moments = [kept[name] for kept in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    meter = Meter(groups, lambda: {"gradients": _num_bytes(p.grad for p in parameters if p.grad is not None)})
+    for value in (*parameters, *moments):
+        meter.follow(_local(value).untyped_storage())
+    with meter:
+        _step(decoder, optimizer, share)
+    return meter, parameters, moments
+
+
+def _step(decoder: Decoder, optimizer: torch.optim.Optimizer, share: Share) -> None:
+    count = share.own.stop - share.own.start
+    ids, targets = torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.int64)
+    old, advantages, weights = torch.zeros(count), torch.zeros(count), torch.zeros(count)
+    cache = share.cache or PlannedAttention(share.documents)
+    logprobs, entropy = decoder.score(ids, share.documents, targets, cache=cache)
+    ratio = (logprobs - old).exp()
+    surrogate = torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.28) * advantages)
+    loss = -torch.dot(weights, surrogate + 0.001 * entropy)
+    del ratio, surrogate, logprobs, entropy
+    loss.backward()
+    clip_gradients(decoder.parameters(), 1.0)
+    optimizer.step()
+
+
+def _naive_score(
+    decoder: Decoder, token_ids: Tensor, documents: Documents, targets: Tensor, *, cache: KeyValueCache | None
+) -> tuple[Tensor, Tensor]:
+    """What ``Decoder.score`` returns, by way of all logits and their softmax in float32."""
+    logits = F.linear(decoder.forward(token_ids, documents, cache), decoder.head.matrix()).float()
+    logp = logits.log_softmax(dim=-1)
+    return logp.gather(1, targets[:, None]).squeeze(1), -(logp.exp() * logp).sum(dim=-1)
+
+
+def _fill_moments(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> None:
+    # As after the first step, whose memory no later one has.
+    for parameter in parameters:
+        zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[parameter] = {"step": torch.zeros(()), **zeros}
+
+
+def _groups(meshes: Meshes) -> dict[str, tuple[str, int]]:
+    flat = meshes.weights[FSDP, TENSOR]._flatten(FLAT)
+    found: dict[str, tuple[str, int]] = {
+        flat.get_group().group_name: (FLAT, flat.size())
+    }  # first: where tensor is 1, it is fsdp's own group
+    for axis in meshes.weights.mesh_dim_names or ():
+        found[meshes.weights[axis].get_group().group_name] = (axis, meshes.weights[axis].size())
+    found[meshes.context.group_name] = ("context", meshes.context.size())
+    return found
+
+
+def _local(value: Tensor) -> Tensor:
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def _num_bytes(values: Iterator[Tensor] | Sequence[Tensor]) -> int:
+    return sum(local.numel() * local.element_size() for local in map(_local, values))
+
+
+@contextmanager
+def _fake_world(size: int, rank: int) -> Iterator[None]:
+    assert not dist.is_initialized(), "a plan makes its own process group; destroy the one there is"
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=size)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
