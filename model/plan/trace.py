@@ -110,9 +110,9 @@ def _run(
     _fill_moments(optimizer, parameters)
     moments = [kept[name] for kept in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
     meter = Meter(groups, lambda: {"gradients": _num_bytes(p.grad for p in parameters if p.grad is not None)})
-    for value in (*parameters, *moments):
-        meter.follow(_local(value).untyped_storage())
     with meter:
+        for value in (*parameters, *moments):
+            meter.follow(_local(value).untyped_storage())
         _step(decoder, optimizer, share)
     return meter, parameters, moments
 
@@ -138,7 +138,7 @@ def _naive_score(
     """What ``Decoder.score`` returns, by way of all logits and their softmax in float32."""
     logits = F.linear(decoder.forward(token_ids, documents, cache), decoder.head.matrix()).float()
     logp = logits.log_softmax(dim=-1)
-    return logp.gather(1, targets[:, None]).squeeze(1), -(logp.exp() * logp).sum(dim=-1)
+    return logp.gather(1, targets[:, None]).sum(dim=1), -(logp.exp() * logp).sum(dim=-1)
 
 
 def _fill_moments(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> None:
