@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
+_NOTED = 1.0005  # peaks that rise by less are not looked at closely
 _SHARE_SENT = {
     # What one of n ranks sends, as a share of the larger of its two tensors, in ring algorithms.
     "all_gather": lambda n: (n - 1) / n,
@@ -39,7 +40,7 @@ class Meter(TorchDispatchMode):
 
     Attributes:
         live, peak: bytes of all storages alive now, and at most.
-        at_peak: what ``shares`` said at the peak, to within 0.2 %.
+        at_peak: what ``shares`` said at the peak, to within 0.05 %.
         flops: of matrix products and attention; a multiply-add counts as two.
         sent: bytes that this rank sends, by (kind of collective, axis of the mesh).
     """
@@ -96,11 +97,11 @@ class Meter(TorchDispatchMode):
         self.live += size - (known[1] if known is not None else 0)
         alive = known[0] if known is not None else ref(storage, lambda _: self._freed(key))
         self._known[key] = (alive, size)
-        if self.live > 1.002 * self._told:
+        if self.live > _NOTED * self._told:
             # A cycle of Python's objects (a traceback, say) may hold what nothing uses: when that is freed depends on
             # the collector's mood, and is no part of the plan.
             gc.collect()
-            if self.live > 1.002 * self._told:
+            if self.live > _NOTED * self._told:
                 self._told, self.at_peak = self.live, self._shares()
         self.peak = max(self.peak, self.live)
 

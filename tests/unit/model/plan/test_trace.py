@@ -103,7 +103,7 @@ def test_adding_up_layers_equals_tracing_them(recompute: str) -> None:
     assert (quick.num_parameters, quick.parameter_bytes) == (whole.num_parameters, whole.parameter_bytes)
     assert (quick.flops, quick.optimizer_bytes) == (whole.flops, whole.optimizer_bytes)
     assert quick.sent_bytes == pytest.approx(whole.sent_bytes)
-    assert quick.peak_bytes == pytest.approx(whole.peak_bytes, rel=0.002)
+    assert quick.peak_bytes == pytest.approx(whole.peak_bytes, rel=0.005)
 
 
 def test_the_cheapest_layout_fits_and_less_memory_costs_time() -> None:
