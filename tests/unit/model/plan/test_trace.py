@@ -106,6 +106,7 @@ def test_adding_up_layers_equals_tracing_them(recompute: str) -> None:
     assert quick.peak_bytes == pytest.approx(whole.peak_bytes, rel=0.005)
 
 
+@pytest.mark.slow
 def test_the_cheapest_layout_fits_and_less_memory_costs_time() -> None:
     config = replace(SMALL, hidden_size=64, vocab_size=640)
     hardware = HARDWARE["h100"]
