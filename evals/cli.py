@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..agent.options import add_episode_options, add_policy_option, add_sandbox_option
-from .data_options import add_against_option, add_data_options, load_options_of
+from .data_options import add_against_option, add_data_options, check_against, load_options_of
 from .preset import fill, leave_open
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--select needs --out DIR, where the samples are recorded")
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit is {args.limit}; at least 1 is needed")
+    check_against(args)
     if args.workers is not None and args.workers < 1:
         raise ConfigError(f"--workers is {args.workers}; at least 1 is needed")
     cores = os.cpu_count() or 1

@@ -25,6 +25,18 @@ def add_against_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_against(args: argparse.Namespace) -> None:
+    """Refuse a folder that cannot be compared with, before anything runs.
+
+    Raises:
+        ConfigError: it holds no verdicts.
+    """
+    from ..errors import ConfigError
+
+    if args.against is not None and not (args.against / "verdicts.jsonl").is_file():
+        raise ConfigError(f"--against {args.against}: there is no verdicts.jsonl; give the --out DIR of another run")
+
+
 def load_options_of(args: argparse.Namespace) -> "LoadOptions":
     """What the options say of the rows."""
     from .suites.spec import LoadOptions

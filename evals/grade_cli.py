@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..agent.options import add_sandbox_option
-from .data_options import add_against_option, add_data_options, load_options_of
+from .data_options import add_against_option, add_data_options, check_against, load_options_of
 
 if TYPE_CHECKING:
     from ..envs.task import Task
@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from .report_files import write_report
     from .suites.registry import suite_named
 
+    check_against(args)
     if args.workers is not None and args.workers < 1:
         raise ConfigError(f"--workers is {args.workers}; at least 1 is needed")
     suite = suite_named(args.suite)

@@ -73,12 +73,9 @@ def compare_with(verdicts: Sequence[Verdict], folder: Path) -> dict[str, Any]:
     """This run against the one recorded in a folder, task by task: the fields of ``PairedDifference``.
 
     Raises:
-        ConfigError: the folder holds no verdicts, or none of the same tasks.
+        TaskError: the folder holds no verdicts. ConfigError: it holds none of the same tasks.
     """
-    path = folder / "verdicts.jsonl"
-    if not path.is_file():
-        raise ConfigError(f"--against {folder}: there is no verdicts.jsonl; give the --out DIR of another run")
-    before = [Verdict.from_json(row.value) for row in read_rows(path)]
+    before = [Verdict.from_json(row.value) for row in read_rows(folder / "verdicts.jsonl")]
     try:
         return {"run": str(folder), **asdict(paired_difference(before, verdicts))}
     except ValueError as error:

@@ -105,3 +105,13 @@ def test_rows_of_the_hub_become_tasks(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: ROWS)
     tasks = load_tasks(suite_named("aime24"), data=None, options=LoadOptions())
     assert [(task.id, task.hidden["answer"]) for task in tasks] == [("p1", "2"), ("p2", "3")]
+
+
+def test_options_that_cannot_do_what_they_say_are_refused(tmp_path, capsys):
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    command = ["eval", "math500", "--data", str(data), "--policy", "gold", "--samples", "1"]
+    assert main([*command, "--select"]) == 2
+    assert "--select needs --out DIR" in capsys.readouterr().err
+    assert main([*command, "--against", str(tmp_path / "none")]) == 2
+    assert "there is no verdicts.jsonl" in capsys.readouterr().err
