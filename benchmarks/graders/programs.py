@@ -1,11 +1,11 @@
 """Programs a second, ours with the sandbox on, against LiveCodeBench's own checker without one.
 
-    python benchmarks/graders/programs.py --data PROBLEMS.jsonl --predictions PROGRAMS.jsonl --peer LIVECODEBENCH
+    python -P benchmarks/graders/programs.py --data PROBLEMS.jsonl --predictions PROGRAMS.jsonl --peer LIVECODEBENCH
 
 PROBLEMS and PROGRAMS are what ``verigym grade livecodebench`` takes. LIVECODEBENCH is a checkout of LiveCodeBench's
 repository; its checker runs with its own defaults, as many processes as we have workers, the same tests. The two take
-turns, ``--repeats`` times each, so that both meet the same machine; wall clock and processor time (with all children)
-are reported, medians and all runs. Where programs run into the time limit both wait for it, so ``--label true`` leaves
+turns, ``--repeats`` times each, so that both meet the same machine; wall clock is
+reported, the median and all runs. Where programs run into the time limit both wait for it, so ``--label true`` leaves
 those that are wrong out.
 """
 
@@ -14,7 +14,6 @@ import asyncio
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -82,15 +81,9 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measured(run: Callable[[], list[bool]]) -> dict[str, Any]:
-    before, began = _processor_time(), time.perf_counter()
+    began = time.perf_counter()
     verdicts = run()
-    seconds = time.perf_counter() - began
-    return {"seconds": seconds, "processor_seconds": _processor_time() - before, "verdicts": verdicts}
-
-
-def _processor_time() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    return {"seconds": time.perf_counter() - began, "verdicts": verdicts}
 
 
 def _ours(rows: list[dict[str, Any]], problems: dict[str, Any], workers: int) -> list[bool]:
@@ -132,7 +125,6 @@ def _report(args: argparse.Namespace, rows: list, jobs: list, runs: dict[str, li
             summary[name] = {
                 "programs_per_second": len(rows) / statistics.median(seconds),
                 "seconds": seconds,
-                "processor_seconds": [one["processor_seconds"] for one in taken],
                 "passed": [sum(one["verdicts"]) for one in taken],
             }
     if runs["livecodebench"]:
@@ -141,8 +133,6 @@ def _report(args: argparse.Namespace, rows: list, jobs: list, runs: dict[str, li
         summary["times_faster"] = (
             summary["verigym"]["programs_per_second"] / summary["livecodebench"]["programs_per_second"]
         )
-        processor = [statistics.median(one["processor_seconds"] for one in runs[name]) for name in runs]
-        summary["times_less_processor_time"] = processor[1] / processor[0]
     return {
         "num_programs": len(rows),
         "num_tests": sum(len(json.loads(job["input_output"])["inputs"]) for job in jobs),
