@@ -31,11 +31,6 @@ class LayoutConfig(Settings):
 class OptimConfig(Settings):
     """The optimizer, its schedule and gradient clipping."""
 
-    matrices: Literal["adamw", "muon"] = "adamw"
-    """What updates the matrices of the layers: AdamW, or Muon (momentum made orthogonal), which needs about half the
-    steps where a small model starts from nothing. Embeddings, head and norms are AdamW's in both cases."""
-    muon_lr: float | None = Field(default=None, gt=0)
-    """Muon's peak rate; None: ``lr``. Its update is scaled to the size of AdamW's (arXiv:2502.16982)."""
     lr: float = Field(default=3e-4, gt=0)
     """Peak learning rate, after the warm-up."""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -54,6 +49,11 @@ class OptimConfig(Settings):
     """Optimizer steps after which a cosine schedule has ended; None for a constant one."""
     min_lr_ratio: float = Field(default=0.1, ge=0, le=1)
     """Where a cosine schedule ends, as a share of the peak."""
+    matrices: Literal["adamw", "muon"] = "adamw"
+    """What updates the matrices of the layers: AdamW, or Muon (momentum made orthogonal), which needs about half the
+    steps where a small model starts from nothing. Embeddings, head and norms are AdamW's in both cases."""
+    muon_lr: float | None = Field(default=None, gt=0)
+    """Muon's peak rate; None: ``lr``. Its update is scaled to the size of AdamW's (arXiv:2502.16982)."""
 
     @model_validator(mode="after")
     def _works_together(self) -> Self:
