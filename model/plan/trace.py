@@ -107,7 +107,10 @@ def _run(
     """(the meter after one step, parameters, moments)."""
     parameters = list(decoder.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True)
-    _fill_moments(optimizer, parameters)
+    # A step before the one that is followed: it makes the moments, and DTensor works out the layout of every operator
+    # it meets for the first time on tensors of the whole model's shape, which are no memory of a step.
+    _step(decoder, optimizer, share)
+    optimizer.zero_grad(set_to_none=True)
     moments = [kept[name] for kept in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
     meter = Meter(groups, lambda: {"gradients": _num_bytes(p.grad for p in parameters if p.grad is not None)})
     with meter:
@@ -139,13 +142,6 @@ def _naive_score(
     logits = F.linear(decoder.forward(token_ids, documents, cache), decoder.head.matrix()).float()
     logp = logits.log_softmax(dim=-1)
     return logp.gather(1, targets[:, None]).sum(dim=1), -(logp.exp() * logp).sum(dim=-1)
-
-
-def _fill_moments(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> None:
-    # As after the first step, whose memory no later one has.
-    for parameter in parameters:
-        zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
-        optimizer.state[parameter] = {"step": torch.zeros(()), **zeros}
 
 
 def _groups(meshes: Meshes) -> dict[str, tuple[str, int]]:

@@ -140,3 +140,12 @@ def test_the_world_is_left_as_it_was() -> None:
     with pytest.raises(ConfigError, match="num_heads 8 cannot be split 3 ways"):
         trace_step(SMALL, Layout(tensor=3), [64])
     assert not dist.is_initialized()
+
+
+def test_a_first_plan_equals_a_second_one():
+    """What torch works out once for each operator (DTensor, on tensors of the whole shape) is no memory of the step."""
+    sizes = {"hidden_size": 256, "intermediate_size": 320, "num_heads": 6, "num_kv_heads": 2, "vocab_size": 999}
+    config = preset("cwm-32b-slice", **sizes)
+    layout = Layout(shard=8, recompute="full")
+    first, second = (trace_step(config, layout, [512]) for _ in range(2))
+    assert first.peak_bytes == second.peak_bytes
