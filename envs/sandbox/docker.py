@@ -6,12 +6,14 @@ ends, and the engine removes it, when its owner does, however that happens.
 """
 
 import asyncio
+import logging
 import os
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from docker.errors import NotFound
+import requests
+from docker.errors import APIError, DockerException, NotFound
 from docker.types import LogConfig, Mount
 
 from ...errors import SandboxError
@@ -25,6 +27,8 @@ from .runtime import INSIDE, python_argv, runtime_archive, runtime_folder
 from .settings import SandboxSettings
 from .stream import ContainerStream
 from .types import SandboxSpec
+
+logger = logging.getLogger(__name__)
 
 START_S = 60.0
 LOOK_AGAIN_S = 1.0
@@ -58,6 +62,8 @@ class DockerBackend:
         """
         self.settings = settings or SandboxSettings()
         self.engines = engines or [Engine(host, self.settings) for host in self.settings.docker_hosts or (None,)]
+        for engine in self.engines:
+            sweep(engine)
         self._facts: dict[tuple[str, str, str], ImageFacts] = {}
         self._looking: PerLoop[dict[tuple[str, str, str], asyncio.Lock]] = PerLoop(lambda: defaultdict(asyncio.Lock))
         self._room = PerLoop(asyncio.Condition)
@@ -159,6 +165,26 @@ class DockerBackend:
         room = self._room.get()
         async with room:
             room.notify()
+
+
+def sweep(engine: Engine) -> int:
+    """Remove the containers that dead processes of this machine have left. Blocking. Returns how many.
+
+    Raises:
+        SandboxError: the engine failed.
+    """
+    num_removed = 0
+    try:
+        for found in engine.api.containers(all=True, filters={"label": labels.OWNER}):
+            if labels.is_dead(found["Labels"][labels.OWNER]):
+                try:
+                    engine.api.remove_container(found["Id"], force=True, v=True)
+                    num_removed += 1
+                except APIError as error:  # it is going already
+                    logger.info("container %s: %s", found["Id"][:12], error)
+    except (DockerException, requests.RequestException, OSError) as error:
+        raise SandboxError(f"leftovers could not be looked for at {engine.host}: {error}") from None
+    return num_removed
 
 
 def guest_config(engine: Engine, spec: SandboxSpec, facts: ImageFacts) -> dict[str, Any]:
