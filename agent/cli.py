@@ -77,9 +77,10 @@ def choose_task(tasks: "Sequence[Task]", task_id: str | None, seed: int) -> "Tas
 
 async def _episode(env: "ToolEnv", source: "PolicySource", task: "Task", args: argparse.Namespace) -> "Trajectory":
     from .loop import rollout
+    from .seeds import SeededPolicy
 
     try:
-        policy = source.policy_for(env, task)
+        policy = SeededPolicy(source.policy_for(env, task), task.id)
         return await rollout(env, policy, task, budget=budget_of(args), sampling=sampling_of(args))
     finally:
         await source.aclose()

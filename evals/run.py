@@ -1,6 +1,5 @@
 """Run a policy over tasks: any number of samples, bounded concurrency, resumable."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -9,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ..agent.loop import Budget, rollout
-from ..agent.policy import Conversation, Policy, Turn
+from ..agent.seeds import SeededPolicy
 from ..agent.sources import PolicyFor
 from ..agent.trajectory import Trajectory
 from ..envs.background import all_or_first_error
 from ..envs.core import ToolEnv
 from ..envs.task import Task
 from ..errors import ConfigError, TaskError
-from ..model.chat.messages import ToolSpec
 from ..model.chat.sampling import Sampling
 from .store import VerdictStore
 from .verdict import Verdict, labels_of
@@ -149,9 +147,7 @@ class _Runner:
             if task.family not in envs:
                 envs[task.family] = self._make_env(task)
             env = envs[task.family]
-            policy = self._policy_for(env, task)
-            if self._sampling.seed is not None:
-                policy = _Seeded(policy, f"{self._sampling.seed}/{task.id}/{job.index}")
+            policy = SeededPolicy(self._policy_for(env, task), task.id, job.index)
             trajectory = await rollout(env, policy, task, budget=self._budget, sampling=self._sampling)
         except TaskError as error:
             verdict = Verdict(
@@ -166,19 +162,6 @@ class _Runner:
             )
             return verdict, None
         return Verdict.of(trajectory, job.index, labels_of(task)), trajectory
-
-
-class _Seeded:
-    """Gives each turn of each sample a seed of its own: one seed for all would draw the same noise again and again."""
-
-    def __init__(self, policy: Policy, name: str) -> None:
-        self._policy, self._name = policy, name
-
-    async def respond(self, conversation: Conversation, tools: Sequence[ToolSpec], sampling: Sampling) -> Turn:
-        turn = sum(isinstance(entry, Turn) for entry in conversation)
-        digest = hashlib.sha256(f"{self._name}/{turn}".encode("utf-8", "surrogatepass")).digest()
-        seed = int.from_bytes(digest[:4], "big") >> 1
-        return await self._policy.respond(conversation, tools, replace(sampling, seed=seed))
 
 
 def _check(tasks: Sequence[Task], samples: int, greedy: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from ..agent.policy import Policy
+from ..agent.seeds import derive_seed
 from ..agent.trajectory import TRUNCATED, Trajectory
 from ..envs.task import Task
 from ..errors import ConfigError
@@ -21,7 +22,7 @@ from .config import GRPOConfig, OptimConfig, SFTConfig
 from .losses import PolicyLoss, sft_loss
 from .metrics import group_metrics, policy_metrics, rollout_metrics, update_metrics
 from .optim import Optimizer
-from .rollouts import OnEpisode, PlanOf, Rollouts, collect, derive_seed
+from .rollouts import OnEpisode, PlanOf, Rollouts, collect
 from .step import TrainStep, mean_loss
 
 logger = logging.getLogger(__name__)

@@ -1,18 +1,17 @@
 """Collecting groups of episodes: many at once, failures of the infrastructure tried again."""
 
 import asyncio
-import hashlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..agent.loop import Budget, rollout
-from ..agent.policy import Conversation, Policy, Turn
+from ..agent.policy import Policy
+from ..agent.seeds import SeededPolicy
 from ..agent.trajectory import Trajectory
 from ..envs.background import all_or_first_error
 from ..envs.core import ToolEnv
 from ..envs.task import Task
-from ..model.chat.messages import ToolSpec
 from ..model.chat.sampling import Sampling
 
 
@@ -87,7 +86,7 @@ async def collect(
             for attempt in range(retries + 1):
                 trajectory = await rollout(
                     plan.make_env(),
-                    _Seeded(policy, (index, member, attempt)),
+                    SeededPolicy(policy, index, member, attempt),
                     task,
                     budget=plan.budget,
                     sampling=replace(sampling, max_tokens=plan.turn_tokens),
@@ -104,25 +103,6 @@ async def collect(
         [episode(index, task, member) for index, task in enumerate(tasks) for member in range(group_size)]
     )
     return Rollouts(trajectories=tuple(episodes), num_retries=num_retries)
-
-
-def derive_seed(*parts: int) -> int:
-    """A seed for a part of a run, the same for the same numbers; in [0, 2^31)."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=4).digest(), "big") >> 1
-
-
-class _Seeded:
-    """Gives each turn of an episode a seed of its own: the same one would draw the same noise in every turn, and turns
-    that are not independent make the policy gradient wrong."""
-
-    def __init__(self, policy: Policy, place: tuple[int, ...]) -> None:
-        self._policy, self._place = policy, place
-
-    async def respond(self, conversation: Conversation, tools: Sequence[ToolSpec], sampling: Sampling) -> Turn:
-        if sampling.seed is not None:
-            turn = sum(isinstance(entry, Turn) for entry in conversation)
-            sampling = replace(sampling, seed=derive_seed(sampling.seed, *self._place, turn))
-        return await self._policy.respond(conversation, tools, sampling)
 
 
 class TaskStream:

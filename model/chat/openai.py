@@ -1,4 +1,4 @@
-"""Calls as JSON: in the text of a reply (Hermes, Qwen, Llama), and in the messages of OpenAI's chat API."""
+"""Calls as JSON in the text of a reply (Hermes, Qwen, Llama)."""
 
 import json
 import re
@@ -31,7 +31,7 @@ class JsonParser:
         try:
             content, calls = _find_calls(answer)
             _check_names(calls, tools)
-        except _CallError as error:
+        except CallError as error:
             return Message(role="assistant", content=answer, thinking=thinking), encode_format_error(str(error))
         message = Message(role="assistant", content=content, thinking=thinking, calls=calls)
         if calls:
@@ -67,57 +67,7 @@ class JsonParser:
         return text
 
 
-def to_openai_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Messages in the form of OpenAI's chat API. A call or an answer without an id takes one by its place."""
-    rows: list[dict[str, Any]] = []
-    unanswered: list[str] = []
-    num_calls = 0
-    for message in messages:
-        row: dict[str, Any] = {"role": message.role, "content": message.content}
-        if message.calls:
-            unanswered = [call.id or f"call_{num_calls + i}" for i, call in enumerate(message.calls)]
-            num_calls += len(message.calls)
-            row["tool_calls"] = [
-                {
-                    "id": call_id,
-                    "type": "function",
-                    "function": {
-                        "name": call.name,
-                        "arguments": json.dumps(dict(call.arguments), ensure_ascii=False),
-                    },
-                }
-                for call_id, call in zip(unanswered, message.calls, strict=True)
-            ]
-        if message.role == "tool":
-            by_order = unanswered.pop(0) if unanswered else "call_0"
-            row["tool_call_id"] = message.call_id or by_order
-        rows.append(row)
-    return rows
-
-
-def from_openai_message(row: Mapping[str, Any]) -> tuple[Message, str]:
-    """(the assistant message, its action) of a server's ``choices[i].message``. Calls that cannot be read are a
-    format error, never an exception."""
-    content = row.get("content")
-    content = content if isinstance(content, str) else ""
-    thinking = row.get("reasoning_content") or row.get("reasoning")
-    thinking = thinking if isinstance(thinking, str) else None
-    told = row.get("tool_calls") or []
-    try:
-        if not isinstance(told, list):
-            raise _CallError("tool_calls must be a list")
-        calls = tuple(_read_call(one) for one in told)
-    except _CallError as error:
-        return Message(role="assistant", content=content, thinking=thinking), encode_format_error(str(error))
-    message = Message(role="assistant", content=content, thinking=thinking, calls=calls)
-    if calls:
-        return message, encode_calls(calls)
-    if decode_action(content).final is None:
-        return message, encode_format_error("calls belong into tool_calls, not into the text")
-    return message, content
-
-
-class _CallError(ValueError):
+class CallError(ValueError):
     """A call that cannot be read; the message is for the policy."""
 
 
@@ -133,7 +83,7 @@ def _split_thinking(text: str) -> tuple[str | None, str | None]:
 
 
 def _find_calls(text: str) -> tuple[str, tuple[ToolCall, ...]]:
-    """(text beside the calls, calls). Raises _CallError where something is meant as a call and cannot be read."""
+    """(text beside the calls, calls). Raises CallError where something is meant as a call and cannot be read."""
     if OPEN in text or CLOSE in text:
         return _tagged_calls(text)
     readable = set()
@@ -141,32 +91,32 @@ def _find_calls(text: str) -> tuple[str, tuple[ToolCall, ...]]:
         readable.add(start)
         rows = _call_rows(value)
         if rows is not None:
-            calls = tuple(_read_call(row) for row in rows)
+            calls = tuple(read_call(row) for row in rows)
             return (text[:start] + text[end:]).strip(), calls
     found = next((m for m in _LOOKS_LIKE_CALL.finditer(text) if m.start() not in readable), None)
     if found and re.search(r'"(arguments|parameters|tool_calls|calls)"', text[found.start() :]):
-        raise _CallError(f"the call is not valid JSON: {text[found.start() : found.start() + 120].strip()!r}")
+        raise CallError(f"the call is not valid JSON: {text[found.start() : found.start() + 120].strip()!r}")
     return text, ()
 
 
 def _tagged_calls(text: str) -> tuple[str, tuple[ToolCall, ...]]:
     outside, *blocks = text.split(OPEN)
     if CLOSE in outside:
-        raise _CallError(f"there is a {CLOSE} without its {OPEN}")
+        raise CallError(f"there is a {CLOSE} without its {OPEN}")
     calls: list[ToolCall] = []
     beside = [outside]
     for block in blocks:
         body, closed, after = block.partition(CLOSE)
         if not closed or CLOSE in after:
-            raise _CallError(f"each {OPEN} needs one {CLOSE}")
+            raise CallError(f"each {OPEN} needs one {CLOSE}")
         try:
             value = json.loads(body)
         except (ValueError, RecursionError):
-            raise _CallError(f"the call is not valid JSON: {body.strip()[:120]!r}") from None
-        calls += [_read_call(row) for row in (value if isinstance(value, list) else [value])]
+            raise CallError(f"the call is not valid JSON: {body.strip()[:120]!r}") from None
+        calls += [read_call(row) for row in (value if isinstance(value, list) else [value])]
         beside.append(after)
     if not calls:
-        raise _CallError(f"a {OPEN} block holds no call")
+        raise CallError(f"a {OPEN} block holds no call")
     return "".join(beside).strip(), tuple(calls)
 
 
@@ -206,24 +156,24 @@ def _is_call(row: Any) -> bool:
     return "name" in row and bool({"arguments", "parameters"} & set(row)) and len(row) <= 4
 
 
-def _read_call(row: Any) -> ToolCall:
-    """A call from its JSON. Raises _CallError where it is not one."""
+def read_call(row: Any) -> ToolCall:
+    """A call from its JSON. Raises CallError where it is not one."""
     if not isinstance(row, Mapping):
-        raise _CallError('each call needs {"name": str, "arguments": object}')
+        raise CallError('each call needs {"name": str, "arguments": object}')
     function = row["function"] if isinstance(row.get("function"), Mapping) else row
     name = function.get("name")
     if not isinstance(name, str):
-        raise _CallError('each call needs {"name": str, "arguments": object}')
+        raise CallError('each call needs {"name": str, "arguments": object}')
     arguments = function.get("arguments", function.get("parameters"))
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments) if arguments.strip() else {}
         except (ValueError, RecursionError):
-            raise _CallError(f"the arguments of {name} are not valid JSON: {arguments[:120]!r}") from None
+            raise CallError(f"the arguments of {name} are not valid JSON: {arguments[:120]!r}") from None
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, Mapping):
-        raise _CallError(f"the arguments of {name} must be a JSON object, not a {type(arguments).__name__}")
+        raise CallError(f"the arguments of {name} must be a JSON object, not a {type(arguments).__name__}")
     call_id = row.get("id")
     return ToolCall(name=name, arguments=dict(arguments), id=call_id if isinstance(call_id, str) else None)
 
@@ -232,4 +182,4 @@ def _check_names(calls: Sequence[ToolCall], tools: Sequence[ToolSpec]) -> None:
     known = [spec.name for spec in tools]
     for call in calls:
         if call.name not in known:
-            raise _CallError(f"there is no tool {call.name!r}; the tools are {', '.join(known) or 'none'}")
+            raise CallError(f"there is no tool {call.name!r}; the tools are {', '.join(known) or 'none'}")

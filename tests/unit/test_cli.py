@@ -268,7 +268,7 @@ def test_a_folder_of_another_run_is_told(plugin, capsys):
 
 
 def test_no_gradable_sample_is_an_error(plugin, capsys, monkeypatch):
-    monkeypatch.setattr("verigym.agent.chat_policy.ATTEMPTS", 1)
+    monkeypatch.setattr("verigym.agent.endpoint.ATTEMPTS", 1)
     told = main(["eval", SHOUT, "--policy", "openai:http://127.0.0.1:9/v1#m", "--limit", "1", "--out", "run"])
     assert told == 2
     assert "none of 1 samples could be graded; the first: http://127.0.0.1:9/v1/chat/completions gave no answer" in (

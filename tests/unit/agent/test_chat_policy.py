@@ -6,10 +6,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from verigym.agent.chat_policy import ChatPolicy, to_openai
+from verigym.agent.chat_policy import ChatPolicy
 from verigym.agent.policy import ContextFull, Turn
 from verigym.errors import PolicyError
 from verigym.model.chat.actions import decode_action
+from verigym.model.chat.api import to_openai_messages
 from verigym.model.chat.messages import Message, ToolCall, ToolSpec
 from verigym.model.chat.sampling import Sampling
 
@@ -112,7 +113,7 @@ def test_calls_become_an_action_and_keep_their_ids():
         ("bash", {"command": "ls"}),
         ("bash", {"command": "pwd"}),
     ]
-    assert [call.id for call in turn.message.calls] == ["c1", "call_1"]
+    assert [call.id for call in turn.message.calls] == ["c1", None]
     assert turn.message.thinking == "look first"
 
 
@@ -121,9 +122,9 @@ def test_a_call_that_cannot_be_read_is_a_format_error(arguments):
     turn, _ = ask(said("let me see", [called("bash", arguments)]))
     error = decode_action(turn.action).format_error
     assert error is not None
-    assert "the arguments of bash are not a JSON object" in error
+    assert "the arguments of bash" in error
     assert turn.message.calls == ()
-    assert arguments in turn.message.content
+    assert json.dumps(arguments) in turn.message.content
 
 
 def test_a_cut_answer_is_told():
@@ -144,7 +145,7 @@ def test_tool_answers_carry_the_ids_of_their_calls():
 
 def test_calls_without_ids_are_given_some():
     message = Message(role="assistant", content="", calls=(ToolCall(name="bash"),))
-    rows = to_openai([message, Message(role="tool", content="out")])
+    rows = to_openai_messages([message, Message(role="tool", content="out")])
     assert rows[0]["tool_calls"][0]["id"] == rows[1]["tool_call_id"] == "call_0"
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from verigym.errors import ChatFormatError
 from verigym.model.chat.actions import decode_action, encode_calls
 from verigym.model.chat.messages import Message, ToolCall, ToolSpec
-from verigym.model.chat.openai import JsonParser, from_openai_message, to_openai_messages
+from verigym.model.chat.openai import JsonParser
 
 TOOLS = tuple(ToolSpec(name=name, description="", parameters={"type": "object"}) for name in ("bash", "submit"))
 LS = {"name": "bash", "arguments": {"command": "ls"}}
@@ -109,48 +109,3 @@ def test_ordinary_messages_are_never_refused():
         message = Message(role="assistant", content="ok", calls=(ToolCall(name="bash", arguments=arguments),))
         text = JsonParser().format(message, TOOLS)
         assert JsonParser().parse(text, TOOLS)[0].calls[0].arguments == arguments
-
-
-def test_messages_to_the_api_tie_answers_to_calls():
-    calls = (ToolCall(name="bash", arguments={"command": "ls"}), ToolCall(name="submit", id="x"))
-    rows = to_openai_messages(
-        [
-            Message(role="user", content="go"),
-            Message(role="assistant", content="", calls=calls),
-            Message(role="tool", name="bash", content="a"),
-            Message(role="tool", name="submit", content="b", call_id="x"),
-        ]
-    )
-    assert [call["id"] for call in rows[1]["tool_calls"]] == ["call_0", "x"]
-    assert rows[1]["tool_calls"][0]["function"] == {"name": "bash", "arguments": '{"command": "ls"}'}
-    assert [row["tool_call_id"] for row in rows[2:]] == ["call_0", "x"]
-
-
-def test_messages_of_the_api_are_read():
-    function = {"name": "bash", "arguments": '{"command": "ls"}'}
-    row = {"content": None, "reasoning_content": "hm", "tool_calls": [{"id": "7", "function": function}]}
-    message, action = from_openai_message(row)
-    assert message == Message(
-        role="assistant",
-        content="",
-        thinking="hm",
-        calls=(ToolCall(name="bash", arguments={"command": "ls"}, id="7"),),
-    )
-    assert json.loads(action) == {"calls": [LS]}
-    assert from_openai_message({"content": "42"})[1] == "42"
-
-
-@pytest.mark.parametrize(
-    "told",
-    [
-        [{"function": {"name": "bash", "arguments": "{"}}],
-        [{"function": {"name": "bash", "arguments": "[]"}}],
-        [{"function": {}}],
-        ["x"],
-        "x",
-    ],
-)
-def test_malformed_arguments_of_the_api_are_a_format_error(told):
-    message, action = from_openai_message({"content": "a", "tool_calls": told})
-    assert decode_action(action).format_error
-    assert message.calls == ()

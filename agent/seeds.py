@@ -1,0 +1,32 @@
+"""Seeds of the parts of a run."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..model.chat.messages import ToolSpec
+from ..model.chat.sampling import Sampling
+from .policy import Conversation, Policy, Turn
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A seed for a part of a run, the same for the same numbers and names; in [0, 2^31)."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=4).digest(), "big") >> 1
+
+
+class SeededPolicy:
+    """Gives each turn of an episode a seed of its own: the same one would draw the same noise in every turn, and turns
+    that are not independent make the policy gradient wrong. Without a seed in the sampling nothing changes."""
+
+    def __init__(self, policy: Policy, *place: int | str) -> None:
+        """
+        Args:
+            place: of the episode in its run, such as the task's id and the number of the sample.
+        """
+        self._policy, self._place = policy, place
+
+    async def respond(self, conversation: Conversation, tools: Sequence[ToolSpec], sampling: Sampling) -> Turn:
+        if sampling.seed is not None:
+            turn = sum(isinstance(entry, Turn) for entry in conversation)
+            sampling = replace(sampling, seed=derive_seed(sampling.seed, *self._place, turn))
+        return await self._policy.respond(conversation, tools, sampling)
