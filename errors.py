@@ -25,6 +25,14 @@ class PolicyError(VerigymError, RuntimeError):
     """A policy could not answer (server gone, missing log-probabilities, context exceeded)."""
 
 
+class RequestRefused(PolicyError, ValueError):
+    """A request that can never be answered as it is: an empty or too long prompt, an unknown id. Not to be retried."""
+
+
+class QueueFull(PolicyError):
+    """As many requests wait as may; the same request can be answered later."""
+
+
 class ChatFormatError(VerigymError, ValueError):
     """A conversation that cannot be rendered exactly, or a template that cannot be trusted."""
 

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from ..attention import Documents
-from ..chat.sampling import Sampling
+from ..chat.incremental import StopText
+from ..chat.sampling import CompletionPart, FinishReason, PromptScore, Sampling, StopReason, TopLogprobs
 from ..decoder import Decoder
 from .cache import DecodeView, KeyValueSlots, PrefillView
-from .sampler import sample
+from .sampler import raw_logprobs, sample
 
 # A prompt waits one prefill where another that is about to run shares at least this many more tokens with it.
 _WORTH_WAITING = 16
@@ -23,25 +24,31 @@ _WORTH_WAITING = 16
 _PREFILL_TOKENS = 8192
 
 
+# Rows of logits over the whole vocabulary that scoring a prompt makes at once.
+_SCORED_ROWS = 512
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One prompt to complete. ``tag`` is the caller's."""
+    """One prompt to complete.
+
+    Attributes:
+        stop_text: watches for stop texts; None where there are none.
+        streamed: every token is handed out as it is drawn.
+        tag: the caller's.
+    """
 
     prompt_ids: Sequence[int]
     sampling: Sampling
     stop_token_ids: Sequence[int]
+    stop_text: StopText | None = None
+    streamed: bool = False
     seed: int
     tag: Any
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """A job that ended. ``stopped``: by a stop token. The log-probabilities of broken weights are NaN."""
-
-    tag: Any
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    stopped: bool
+Progress = tuple[Any, CompletionPart]
+"""(a job's tag, what is new of its completion). The log-probabilities of broken weights are NaN."""
 
 
 class Batch:
@@ -56,25 +63,39 @@ class Batch:
             decoder.config, max_batch, max_context + 1, dtype=weight.dtype, device=weight.device
         )
         self._jobs: list[Job | None] = [None] * max_batch
+        self._tops: list[list[TopLogprobs]] = [[] for _ in range(max_batch)]
         self._clock = 0
+        self.version = 0
+        self.num_computed = self.num_reused = self.num_generated = 0
         width = max_context + 1
         self._history = np.zeros((max_batch, width), np.int64)
         self._logprobs = np.zeros((max_batch, width), np.float32)
+        self._raw = np.zeros((max_batch, width), np.float32)
+        self._versions = np.zeros((max_batch, width), np.int64)
         self._uniform = np.zeros((max_batch, width), np.float64)
         self._length = np.zeros(max_batch, np.int64)
         self._active = np.zeros(max_batch, bool)
         self._last_used = np.zeros(max_batch, np.int64)
         self._prompt_length = np.zeros(max_batch, np.int64)
         self._count = np.zeros(max_batch, np.int64)
+        self._sent = np.zeros(max_batch, np.int64)
+        self._watched = np.zeros(max_batch, bool)
         self._budget = np.zeros(max_batch, np.int64)
         self._temperature = np.zeros(max_batch, np.float32)
         self._top_k = np.zeros(max_batch, np.int64)
         self._top_p = np.ones(max_batch, np.float32)
+        self._min_p = np.zeros(max_batch, np.float32)
+        self._num_top = np.full(max_batch, -1, np.int64)  # -1: not even the raw log-probabilities
         self._stop = np.full((max_batch, 4), -1, np.int64)
 
     @property
     def num_active(self) -> int:
         return int(self._active.sum())
+
+    @property
+    def num_kept(self) -> int:
+        """Free slots that still hold a prefix."""
+        return int((~self._active & (self._length > 0)).sum())
 
     @property
     def num_free(self) -> int:
@@ -93,14 +114,14 @@ class Batch:
                 self._release(int(slot))
 
     @torch.inference_mode()
-    def admit(self, jobs: Sequence[Job]) -> tuple[list[Finished], list[Job]]:
+    def admit(self, jobs: Sequence[Job]) -> tuple[list[Progress], list[Job]]:
         """Prefill new jobs and draw their first token.
 
         Jobs that share a prefix with one admitted here are left over, to be admitted in the next call, when they can
         copy it.
 
         Returns:
-            (jobs that ended with their first token, jobs left over).
+            (what came of those admitted, jobs left over).
         """
         planned = np.where(self._active, self._length, 0)
         pieces: list[tuple[int, int, int]] = []
@@ -120,10 +141,12 @@ class Batch:
             count = len(prompt) - int(self._length[slot])
             pieces.append((slot, int(self._length[slot]), count))
             num_new += count
+            self.num_computed += count
+            self.num_reused += len(prompt) - count
         return (self._prefill(pieces) if pieces else []), left
 
     @torch.inference_mode()
-    def step(self) -> list[Finished]:
+    def step(self) -> list[Progress]:
         """Draw one more token for every active sequence."""
         self._compact()
         rows = np.flatnonzero(self._active)
@@ -137,7 +160,23 @@ class Batch:
         self._length[rows] += 1
         return self._draw(hidden, rows)
 
-    def _prefill(self, pieces: list[tuple[int, int, int]]) -> list[Finished]:
+    @torch.inference_mode()
+    def score(self, prompt_ids: Sequence[int], num_top: int) -> PromptScore:
+        """The prompt's own log-probabilities, from one forward beside the slots."""
+        ids = torch.tensor(list(prompt_ids), device=self._device)
+        hidden = self._decoder(ids, Documents.from_lengths([len(ids)], device=self._device))[:-1]
+        self.num_computed += len(ids)
+        logprobs: list[float | None] = [None]
+        tops: list[TopLogprobs | None] = [None]
+        for rows, targets in zip(hidden.split(_SCORED_ROWS), ids[1:].split(_SCORED_ROWS), strict=True):
+            own, top_ids, top = raw_logprobs(self._decoder.logits(rows), targets, num_top)
+            logprobs += own.tolist()
+            tops += [tuple(zip(*row)) for row in zip(top_ids.tolist(), top.tolist())]
+        return PromptScore(
+            logprobs=tuple(logprobs), top_logprobs=tuple(tops) if num_top else None, policy_version=self.version
+        )
+
+    def _prefill(self, pieces: list[tuple[int, int, int]]) -> list[Progress]:
         slots, starts, counts = (list(column) for column in zip(*pieces, strict=True))
         token_ids = np.concatenate([self._history[slot, start : start + count] for slot, start, count in pieces])
         documents = Documents.from_lengths(counts, starts=starts, device=self._device)
@@ -147,38 +186,78 @@ class Batch:
         self._length[rows] += np.asarray(counts)
         return self._draw(hidden[torch.from_numpy(np.cumsum(counts) - 1).to(self._device)], rows)
 
-    def _draw(self, hidden: torch.Tensor, rows: np.ndarray) -> list[Finished]:
+    def _draw(self, hidden: torch.Tensor, rows: np.ndarray) -> list[Progress]:
         """Sample for ``rows`` from the hidden states of their last tokens; release those that end."""
-        temperature, top_k, top_p, uniform = (
+        logits = self._decoder.logits(hidden)
+        settings = (self._temperature, self._top_k, self._top_p)
+        temperature, top_k, top_p, uniform, min_p = (
             torch.from_numpy(setting).to(self._device)
             for setting in (
-                self._temperature[rows],
-                self._top_k[rows],
-                self._top_p[rows],
+                *(setting[rows] for setting in settings),
                 self._uniform[rows, self._count[rows]],
+                self._min_p[rows],
             )
         )
-        drawn, drawn_logprobs = sample(self._decoder.logits(hidden), temperature, top_k, top_p, uniform)
+        drawn, drawn_logprobs = sample(logits, temperature, top_k, top_p, uniform, min_p)
+        if (self._num_top[rows] >= 0).any():
+            self._describe(logits, drawn, rows)
         token_ids, logprobs = drawn.cpu().numpy(), drawn_logprobs.cpu().numpy()
-        self._history[rows, self._length[rows]] = token_ids
-        self._logprobs[rows, self._length[rows]] = logprobs
+        places = self._length[rows]
+        self._history[rows, places] = token_ids
+        self._logprobs[rows, places] = logprobs
+        self._versions[rows, places] = self.version
         self._count[rows] += 1
+        self.num_generated += len(rows)
         stopped = (self._stop[rows] == token_ids[:, None]).any(axis=1)
         ended = stopped | (self._count[rows] >= self._budget[rows]) | ~np.isfinite(logprobs)
         self._clock += 1
-        return [self._finish(int(rows[i]), bool(stopped[i])) for i in np.flatnonzero(ended)]
+        told = (
+            self._tell(int(rows[i]), int(token_ids[i]), bool(stopped[i]), bool(ended[i]))
+            for i in np.flatnonzero(ended | self._watched[rows])
+        )
+        return [progress for progress in told if progress is not None]
 
-    def _finish(self, slot: int, stopped: bool) -> Finished:
+    def _tell(self, slot: int, token_id: int, stopped: bool, ended: bool) -> Progress | None:
+        """What a row's caller is to hear after this token; None where nothing. A row that ends is released."""
         job = self._jobs[slot]
         assert job is not None
-        sampled = slice(int(self._prompt_length[slot]), int(self._prompt_length[slot] + self._count[slot]))
-        self._release(slot)
-        return Finished(
-            tag=job.tag,
-            token_ids=tuple(self._history[slot, sampled].tolist()),
-            logprobs=tuple(self._logprobs[slot, sampled].tolist()),
-            stopped=stopped,
+        reason: StopReason | None = token_id if stopped else None
+        if job.stop_text is not None and (found := job.stop_text.push(token_id)) is not None and not stopped:
+            reason, ended = found, True
+        if not (ended or job.streamed):
+            return None
+        finish: FinishReason | None = None
+        if ended:
+            finish = "length" if reason is None else "stop"
+        part = self._part(slot, job.sampling, finish, reason)
+        if ended:
+            self._release(slot)
+        return job.tag, part
+
+    def _part(
+        self, slot: int, sampling: Sampling, finish: FinishReason | None, reason: StopReason | None
+    ) -> CompletionPart:
+        sent, count = int(self._sent[slot]), int(self._count[slot])
+        new = slice(int(self._prompt_length[slot]) + sent, int(self._prompt_length[slot]) + count)
+        self._sent[slot] = count
+        return CompletionPart(
+            token_ids=tuple(self._history[slot, new].tolist()),
+            logprobs=tuple(self._logprobs[slot, new].tolist()),
+            policy_version=tuple(self._versions[slot, new].tolist()),
+            raw_logprobs=tuple(self._raw[slot, new].tolist()) if sampling.raw_logprobs else None,
+            top_logprobs=tuple(self._tops[slot][sent:count]) if sampling.num_top_logprobs else None,
+            finish_reason=finish,
+            stop_reason=reason,
         )
+
+    def _describe(self, logits: torch.Tensor, drawn: torch.Tensor, rows: np.ndarray) -> None:
+        """Keep the raw log-probabilities of the drawn tokens, and of the likeliest where they were asked for."""
+        asked = self._num_top[rows]
+        raw, top_ids, top = (x.cpu() for x in raw_logprobs(logits, drawn, int(asked.max())))
+        self._raw[rows, self._length[rows]] = raw.numpy()
+        for i in np.flatnonzero(asked > 0):
+            count = int(asked[i])
+            self._tops[rows[i]].append(tuple(zip(top_ids[i, :count].tolist(), top[i, :count].tolist())))
 
     def _release(self, slot: int) -> None:
         self._active[slot] = False
@@ -211,7 +290,11 @@ class Batch:
         self._count[slot] = 0
         sampling = job.sampling
         self._budget[slot] = min(sampling.max_tokens, self._history.shape[1] - 1 - len(prompt))
-        self._temperature[slot] = sampling.temperature
+        self._sent[slot] = 0
+        self._tops[slot] = []
+        self._watched[slot] = job.streamed or job.stop_text is not None
+        self._num_top[slot] = sampling.num_top_logprobs if sampling.num_top_logprobs or sampling.raw_logprobs else -1
+        self._temperature[slot], self._min_p[slot] = sampling.temperature, sampling.min_p
         self._top_k[slot], self._top_p[slot] = sampling.top_k, sampling.top_p
         noise = np.random.Generator(np.random.Philox(job.seed))
         self._uniform[slot, : self._budget[slot]] = noise.random(int(self._budget[slot]))
@@ -237,9 +320,11 @@ class Batch:
             low = int(np.flatnonzero(~self._active)[0])
             self._slots.swap(low, high, int(max(self._length[low], self._length[high])))
             self._jobs[low], self._jobs[high] = self._jobs[high], self._jobs[low]
+            self._tops[low], self._tops[high] = self._tops[high], self._tops[low]
             for array in (
-                *(self._history, self._logprobs, self._uniform, self._length, self._active, self._last_used),
-                *(self._prompt_length, self._count, self._budget),
-                *(self._temperature, self._top_k, self._top_p, self._stop),
+                *(self._history, self._logprobs, self._raw, self._versions, self._uniform),
+                *(self._length, self._active, self._last_used),
+                *(self._prompt_length, self._count, self._sent, self._watched, self._budget),
+                *(self._temperature, self._top_k, self._top_p, self._min_p, self._num_top, self._stop),
             ):
                 array[[low, high]] = array[[high, low]]

@@ -3,20 +3,36 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from ...errors import ConfigError, PolicyError
-from ..chat.sampling import Completion, Sampling
+from ...errors import ConfigError, PolicyError, QueueFull, RequestRefused
+from ..chat.incremental import Decode, StopText
+from ..chat.sampling import MOST_TOP_LOGPROBS, Completion, CompletionPart, PromptScore, Sampling
 from ..decoder import Decoder
-from .batch import Batch, Finished, Job
+from .batch import Batch, Job, Progress
+from .request import Request
+from .stats import EngineStats
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # The thread ends after this long without work; the next request starts another.
 _IDLE_SECONDS = 5.0
+_BROKEN = "the model's logits are not finite; its weights are broken, load an earlier checkpoint"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreJob:
+    """One prompt to score."""
+
+    prompt_ids: Sequence[int]
+    num_top: int
+    tag: Request[PromptScore]
 
 
 class Generator:
@@ -34,6 +50,8 @@ class Generator:
         device: torch.device | str = "cpu",
         seed: int = 0,
         num_threads: int | None = None,
+        max_waiting: int | None = None,
+        decode: Decode | None = None,
     ) -> None:
         """
         Args:
@@ -43,6 +61,8 @@ class Generator:
             seed: of the stream that requests without a seed of their own draw from.
             num_threads: torch's threads for the engine's own thread; None for torch's setting. On the CPU 1 is
                 fastest where other work, such as sandboxes, keeps the other cores busy.
+            max_waiting: requests beyond ``max_batch`` that may wait; more are refused with QueueFull. None: any number.
+            decode: text of ids, invalid UTF-8 replaced; needed for stop texts.
         """
         if max_batch < 1:
             raise ConfigError(f"max_batch is {max_batch}; it must be at least 1")
@@ -54,19 +74,19 @@ class Generator:
         self._max_context = max_context
         self._num_threads = num_threads
         self._vocab_size = decoder.config.vocab_size
+        self._max_batch, self._max_waiting, self._decode = max_batch, max_waiting, decode
         self._batch = Batch(decoder, max_batch=max_batch, max_context=max_context)
         self._seeds = np.random.default_rng(seed)
-        self._version = 0
         self._changed = threading.Condition()
         # Guarded by _changed: requests not yet answered, those of them not yet in the batch, and the thread.
-        self._requests: set[_Request] = set()
-        self._waiting: list[_Request] = []
+        self._requests: set[Request] = set()
+        self._waiting: list[Job | ScoreJob] = []
         self._thread: threading.Thread | None = None
         self._closed = False
 
     @property
     def policy_version(self) -> int:
-        return self._version
+        return self._batch.version
 
     @property
     def max_context(self) -> int:
@@ -80,33 +100,129 @@ class Generator:
         Raises:
             PolicyError: a prompt that is empty, too long or holds an unknown id; a closed engine; broken weights.
         """
-        self._check(prompt_ids)
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Completion] = loop.create_future()
-        request = _Request(loop, future)
+        request: Request[CompletionPart] = Request(asyncio.get_running_loop())
+        self._submit(request, self._job(request, prompt_ids, sampling, stop_token_ids, streamed=False))
+        try:
+            part = await request.next()
+        finally:
+            request.abandoned = True  # only matters where the caller was cancelled
+        assert part.finish_reason is not None
+        return Completion(
+            token_ids=part.token_ids,
+            logprobs=part.logprobs,
+            policy_version=part.policy_version,
+            finish_reason=part.finish_reason,
+            stop_reason=part.stop_reason,
+            raw_logprobs=part.raw_logprobs,
+            top_logprobs=part.top_logprobs,
+        )
+
+    async def stream(
+        self, prompt_ids: Sequence[int], sampling: Sampling, stop_token_ids: Sequence[int]
+    ) -> AsyncIterator[CompletionPart]:
+        """The parts of one completion as they are sampled; the last one alone has a finish reason.
+
+        The request is made when the first part is asked for. Closing the iterator (``aclose``, or cancelling the
+        task that waits on it) takes the request out of the batch.
+
+        Raises:
+            PolicyError: as ``generate``.
+        """
+        request: Request[CompletionPart] = Request(asyncio.get_running_loop())
+        self._submit(request, self._job(request, prompt_ids, sampling, stop_token_ids, streamed=True))
+        try:
+            while True:
+                part = await request.next()
+                yield part
+                if part.finish_reason is not None:
+                    return
+        finally:
+            request.abandoned = True
+
+    async def score(self, prompt_ids: Sequence[int], num_top: int = 0) -> PromptScore:
+        """Log-probabilities of a prompt's own tokens, at temperature 1; nothing is sampled.
+
+        Args:
+            prompt_ids: up to ``max_context`` tokens.
+            num_top: report so many of the likeliest tokens at each position.
+        Raises:
+            PolicyError: as ``generate``.
+        """
+        self._check(prompt_ids, room=0)
+        if not 0 <= num_top <= MOST_TOP_LOGPROBS:
+            raise RequestRefused(f"num_top is {num_top}; it must be 0 to {MOST_TOP_LOGPROBS}")
+        request: Request[PromptScore] = Request(asyncio.get_running_loop())
+        self._submit(request, ScoreJob(prompt_ids=prompt_ids, num_top=num_top, tag=request))
+        try:
+            return await request.next()
+        finally:
+            request.abandoned = True
+
+    def stats(self) -> EngineStats:
+        """Counts of now, and totals since the engine was made."""
+        batch = self._batch
+        with self._changed:
+            running = batch.num_active
+            return EngineStats(
+                num_running=running,
+                num_waiting=max(0, len(self._requests) - running),
+                pages_used=running,
+                pages_free=batch.num_free,
+                pages_cached=batch.num_kept,
+                prompt_tokens_computed=batch.num_computed,
+                prompt_tokens_reused=batch.num_reused,
+                generated_tokens=batch.num_generated,
+                num_preemptions=0,
+            )
+
+    def _job(
+        self,
+        request: Request[CompletionPart],
+        prompt_ids: Sequence[int],
+        sampling: Sampling,
+        stop_token_ids: Sequence[int],
+        *,
+        streamed: bool,
+    ) -> Job:
+        self._check(prompt_ids, room=1)
+        stop_text = None
+        if sampling.stop:
+            if self._decode is None:
+                raise RequestRefused(
+                    f"the request has stop texts {sampling.stop!r} and this engine knows no text; "
+                    "make it with decode=tokenizer.decode, or use stop tokens"
+                )
+            stop_text = StopText(self._decode, sampling.stop)
         seed = sampling.seed
+        if seed is None:
+            with self._changed:
+                seed = int(self._seeds.integers(2**63))
+        return Job(
+            prompt_ids=prompt_ids,
+            sampling=sampling,
+            stop_token_ids=stop_token_ids,
+            stop_text=stop_text,
+            streamed=streamed,
+            seed=abs(seed),
+            tag=request,
+        )
+
+    def _submit(self, request: Request, job: "Job | ScoreJob") -> None:
+        """Hand a request to the thread, which is started where none runs."""
         with self._changed:
             if self._closed:
                 raise PolicyError("the engine is closed; make a new one")
-            if seed is None:
-                seed = int(self._seeds.integers(2**63))
-            request.job = Job(
-                prompt_ids=prompt_ids,
-                sampling=sampling,
-                stop_token_ids=stop_token_ids,
-                seed=abs(seed),
-                tag=request,
-            )
+            if self._max_waiting is not None and len(self._requests) >= self._max_batch + self._max_waiting:
+                raise QueueFull(
+                    f"{len(self._requests)} requests are in flight, of which {self._max_batch} run at once; "
+                    "try again later, or raise max_waiting"
+                )
             self._requests.add(request)
-            self._waiting.append(request)
+            self._waiting.append(job)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="verigym-engine", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
-        try:
-            return await future
-        finally:
-            request.abandoned = True  # only matters where the caller was cancelled
 
     def update_weights(self, version: int) -> None:
         """Say that the decoder's weights are now those of ``version``; every kept key and value is dropped.
@@ -122,7 +238,7 @@ class Generator:
                 )
             self._changed.wait_for(lambda: not self._requests)  # cancelled ones leave within a step
             self._batch.forget()
-            self._version = version
+            self._batch.version = version
 
     def close(self) -> None:
         """End the thread. Requests in flight get a PolicyError."""
@@ -149,18 +265,18 @@ class Generator:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
-    def _check(self, prompt_ids: Sequence[int]) -> None:
+    def _check(self, prompt_ids: Sequence[int], *, room: int) -> None:
         if not prompt_ids:
-            raise PolicyError("the prompt is empty; begin it with the begin-of-text token")
-        if len(prompt_ids) >= self._max_context:
-            raise PolicyError(
+            raise RequestRefused("the prompt is empty; begin it with the begin-of-text token")
+        if len(prompt_ids) + room > self._max_context:
+            raise RequestRefused(
                 f"the prompt has {len(prompt_ids)} tokens and the context {self._max_context}: nothing can be sampled; "
                 "shorten it or raise max_context"
             )
         low, high = min(prompt_ids), max(prompt_ids)
         if low < 0 or high >= self._vocab_size:
             wrong = low if low < 0 else high
-            raise PolicyError(f"the prompt holds id {wrong}; the model knows 0 to {self._vocab_size - 1}")
+            raise RequestRefused(f"the prompt holds id {wrong}; the model knows 0 to {self._vocab_size - 1}")
 
     def _run(self) -> None:
         if self._num_threads is not None:
@@ -191,65 +307,43 @@ class Generator:
             for request in gone:
                 self._batch.cancel(request)
                 self._requests.discard(request)
-            waiting, self._waiting = [request for request in self._waiting if not request.abandoned], []
+            waiting, self._waiting = [job for job in self._waiting if not job.tag.abandoned], []
             if gone:
                 self._changed.notify_all()
-        jobs = [request.job for request in waiting if request.job is not None]
+        jobs = []
+        for job in waiting:
+            if isinstance(job, ScoreJob):
+                self._answer_score(job)
+            else:
+                jobs.append(job)
         while jobs and self._batch.num_free:
-            finished, left = self._batch.admit(jobs)
-            self._answer(finished)
-            progress = len(left) < len(jobs)
+            progress, left = self._batch.admit(jobs)
+            self._answer(progress)
+            stuck = len(left) == len(jobs)
             jobs = left
-            if not progress:
+            if stuck:
                 break
         if jobs:
             with self._changed:
-                self._waiting[:0] = [job.tag for job in jobs]
+                self._waiting[:0] = jobs
         if self._batch.num_active:
             self._answer(self._batch.step())
         return True
 
-    def _answer(self, finished: Sequence[Finished]) -> None:
-        if not finished:
-            return
+    def _answer(self, progress: Sequence[Progress]) -> None:
+        ended = [tag for tag, part in progress if part.finish_reason is not None]
+        if ended:
+            with self._changed:
+                self._requests.difference_update(ended)
+                self._changed.notify_all()
+        for request, part in progress:
+            broken = not np.isfinite(part.logprobs).all()
+            request.answer(PolicyError(_BROKEN) if broken else part)
+
+    def _answer_score(self, job: ScoreJob) -> None:
+        found = self._batch.score(job.prompt_ids, job.num_top)
         with self._changed:
-            self._requests.difference_update(row.tag for row in finished)
+            self._requests.discard(job.tag)
             self._changed.notify_all()
-        for row in finished:
-            if np.isfinite(row.logprobs).all():
-                version = (self._version,) * len(row.token_ids)
-                answer = Completion(
-                    token_ids=row.token_ids,
-                    logprobs=row.logprobs,
-                    policy_version=version,
-                    finish_reason="stop" if row.stopped else "length",
-                )
-            else:
-                answer = PolicyError(
-                    "the model's logits are not finite; its weights are broken, load an earlier checkpoint"
-                )
-            row.tag.answer(answer)
-
-
-class _Request:
-    """A caller and its job."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Completion]") -> None:
-        self._loop, self._future = loop, future
-        self.job: Job | None = None
-        self.abandoned = False
-
-    def answer(self, result: Completion | PolicyError) -> None:
-        """Wake the caller, from any thread."""
-        try:
-            self._loop.call_soon_threadsafe(self._set, result)
-        except RuntimeError:  # the caller's loop is closed: nobody waits
-            logger.debug("a caller's loop closed before its answer")
-
-    def _set(self, result: Completion | PolicyError) -> None:
-        if self._future.done():
-            return
-        if isinstance(result, PolicyError):
-            self._future.set_exception(result)
-        else:
-            self._future.set_result(result)
+        broken = not np.isfinite(found.logprobs[1:]).all()  # pyright: ignore[reportCallIssue, reportArgumentType]
+        job.tag.answer(PolicyError(_BROKEN) if broken else found)

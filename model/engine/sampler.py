@@ -5,7 +5,12 @@ from torch import Tensor
 
 
 def sample(
-    logits_RV: Tensor, temperature_R: Tensor, top_k_R: Tensor, top_p_R: Tensor, uniform_R: Tensor
+    logits_RV: Tensor,
+    temperature_R: Tensor,
+    top_k_R: Tensor,
+    top_p_R: Tensor,
+    uniform_R: Tensor,
+    min_p_R: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw by inverting the cumulative distribution at one uniform number a row.
 
@@ -17,9 +22,10 @@ def sample(
         top_k_R: [R] int64; 0 keeps all.
         top_p_R: [R] float32; 1 keeps all. Applied after top_k, to what that left.
         uniform_R: [R] float64 in [0, 1).
+        min_p_R: [R] float32; a token needs this share of the likeliest one's probability; 0 and None keep all.
     Returns:
         (token ids [R] int64, log-probabilities [R] float32, nats, of the distribution drawn from; at temperature 0
-        of the one at temperature 1, with top_k and top_p left aside).
+        of the one at temperature 1, with top_k, top_p and min_p left aside).
     """
     logits = logits_RV.float()
     greedy = temperature_R == 0
@@ -29,6 +35,9 @@ def sample(
     if bool(((top_k_R > 0) | (top_p_R < 1.0)).any()):
         top_k_R, top_p_R = torch.where(greedy, 0, top_k_R), torch.where(greedy, 1.0, top_p_R)
         logits = _truncated(logits, top_k_R, top_p_R)
+    if min_p_R is not None and bool((min_p_R > 0).any()):
+        least = logits.amax(dim=-1) + torch.where(greedy, 0.0, min_p_R).log()  # of 0: -inf, which keeps all
+        logits = logits.masked_fill(logits < least[:, None], float("-inf"))
     logprobs = torch.log_softmax(logits, dim=-1)
     # float64: over a large vocabulary float32 sums would lose the rare tokens.
     cumulative = logprobs.exp().double().cumsum_(dim=-1)
@@ -39,6 +48,19 @@ def sample(
     # Only logits that are not numbers lead past the end; their log-probability is NaN and says so.
     token_ids.clamp_(max=logits.shape[1] - 1)
     return token_ids, logprobs.gather(1, token_ids[:, None]).squeeze(1)
+
+
+def raw_logprobs(logits_RV: Tensor, token_ids_R: Tensor, num_top: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities of the model's own distribution, at temperature 1 and with nothing left out.
+
+    Args:
+        num_top: of how many of the likeliest tokens too.
+    Returns:
+        (of the given tokens [R], the likeliest tokens [R, num_top] int64, theirs [R, num_top]); float32, nats.
+    """
+    logprobs = torch.log_softmax(logits_RV.float(), dim=-1)
+    top, top_ids = logprobs.topk(min(num_top, logits_RV.shape[1]), dim=-1)
+    return logprobs.gather(1, token_ids_R[:, None]).squeeze(1), top_ids, top
 
 
 def _truncated(logits: Tensor, top_k_R: Tensor, top_p_R: Tensor) -> Tensor:
