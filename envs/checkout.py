@@ -6,7 +6,7 @@ import io
 import re
 import shlex
 import tarfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from .history import IGNORED, fresh_repository, purge_history
 from .patching import apply_start_patch, run_script, snapshot
 from .sandbox.choose import make_backend
 from .sandbox.python import PythonEnvironment, python_environment
-from .sandbox.types import Limits, Sandbox, SandboxBackend, SandboxSpec
+from .sandbox.types import Limits, ReusingBackend, Sandbox, SandboxBackend, SandboxSpec
 
 DEFAULT_REQUIREMENTS = ("pytest==8.3.4",)
 
@@ -111,21 +111,7 @@ async def open_checkout(
         TaskError: the archive is gone, the image has no repository, or the start patch does not fit it.
         SandboxError: the sandbox cannot be made, or not be filled.
     """
-    environment = await environment_of(row)
-    spec = SandboxSpec(
-        image=row.image or None, workdir=row.root, binds=tuple(environment.binds), env=dict(env or {}), limits=limits
-    )
-    data = None if row.image else _archive(row)
-    sandbox = await backend.create(spec)
-    try:
-        if data is not None:
-            await sandbox.put_archive(data, row.root)
-        await _check_repository(sandbox, row)
-        await apply_start_patch(sandbox, row)
-    except BaseException:
-        await sandbox.aclose()
-        raise
-    return sandbox
+    return await _prepared(backend, await _spec(row, limits, env), lambda sandbox: _fill(sandbox, row))
 
 
 async def open_workspace(
@@ -135,22 +121,54 @@ async def open_workspace(
 
     Raises: as ``open_checkout``.
     """
-    sandbox = await open_checkout(backend, row, limits=limits, env=env)
+    spec = await _spec(row, limits, env)
+
+    async def prepare(sandbox: Sandbox) -> None:
+        await _fill(sandbox, row)
+        await _hide(sandbox, row)
+
+    if isinstance(backend, ReusingBackend):
+        state = hashlib.sha256(f"{row.model_dump_json()}{_changed_ns(row)}".encode()).hexdigest()
+        return await backend.reuse(spec, state, prepare)
+    return await _prepared(backend, spec, prepare)
+
+
+async def _prepared(
+    backend: SandboxBackend, spec: SandboxSpec, prepare: Callable[[Sandbox], Awaitable[None]]
+) -> Sandbox:
+    sandbox = await backend.create(spec)
     try:
-        if row.hidden_files:
-            doomed = " ".join(shlex.quote(path) for path in row.hidden_files)
-            await run_script(sandbox, f"rm -rf -- {doomed}", root=row.root)
-        if not row.archive and _base_key(row) not in _BASES:
-            _BASES[_base_key(row)] = await snapshot(sandbox, row.root)
-        if row.start_patch or row.hidden_files:
-            await fresh_repository(sandbox, row.root)
-        else:
-            await purge_history(sandbox, row.root, base_commit=row.base_commit)
-        await _prepare_shell(sandbox, row)
+        await prepare(sandbox)
     except BaseException:
         await sandbox.aclose()
         raise
     return sandbox
+
+
+async def _spec(row: SWERow, limits: Limits, env: Mapping[str, str] | None) -> SandboxSpec:
+    binds = tuple((await environment_of(row)).binds)
+    return SandboxSpec(image=row.image or None, workdir=row.root, binds=binds, env=dict(env or {}), limits=limits)
+
+
+async def _fill(sandbox: Sandbox, row: SWERow) -> None:
+    if not row.image:
+        await sandbox.put_archive(_archive(row), row.root)
+    await _check_repository(sandbox, row)
+    await apply_start_patch(sandbox, row)
+
+
+async def _hide(sandbox: Sandbox, row: SWERow) -> None:
+    """Make a checkout an agent's workspace."""
+    if row.hidden_files:
+        doomed = " ".join(shlex.quote(path) for path in row.hidden_files)
+        await run_script(sandbox, f"rm -rf -- {doomed}", root=row.root)
+    if not row.archive and _base_key(row) not in _BASES:
+        _BASES[_base_key(row)] = await snapshot(sandbox, row.root)
+    if row.start_patch or row.hidden_files:
+        await fresh_repository(sandbox, row.root)
+    else:
+        await purge_history(sandbox, row.root, base_commit=row.base_commit)
+    await _prepare_shell(sandbox, row)
 
 
 def base_of(row: SWERow) -> bytes:
@@ -160,11 +178,14 @@ def base_of(row: SWERow) -> bytes:
         SandboxError: no workspace of the row was opened in this process.
     """
     if row.archive:
-        path = Path(row.archive)
-        return _git_dir(str(path), path.stat().st_mtime_ns)
+        return _git_dir(row.archive, _changed_ns(row))
     if _base_key(row) not in _BASES:
         raise SandboxError(f"{row.instance_id}: its workspace was not opened in this process")
     return _BASES[_base_key(row)]
+
+
+def _changed_ns(row: SWERow) -> int:
+    return Path(row.archive).stat().st_mtime_ns if row.archive and Path(row.archive).exists() else 0
 
 
 def _base_key(row: SWERow) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import GradingError
+from ..sandbox.boot import boot_line, modules, sized
 from ..sandbox.launch import base_python, base_python_binds
 from ..sandbox.per_loop import PerLoop
 from ..sandbox.types import Bind, Limits, Process, Sandbox, SandboxBackend, SandboxSpec
@@ -28,27 +29,6 @@ PACKAGES = "/opt/verigym/packages"
 """Where a sandbox shows the packages that programs may import beside the standard library."""
 
 SHOWN = ("numpy", "numpy.libs")
-
-BOOT = """\
-import os, sys, marshal
-def take(n):
-    data = b""
-    while len(data) < n:
-        piece = os.read(0, n - len(data))
-        if not piece: os._exit(0)
-        data += piece
-    return data
-module = type(sys)
-package = sys.modules["verigym_programs"] = module("verigym_programs")
-package.__path__ = []
-sys.path.append(%r)
-for name, source in marshal.loads(take(int.from_bytes(take(4), "big"))):
-    one = sys.modules["verigym_programs." + name] = module("verigym_programs." + name)
-    one.__package__ = "verigym_programs"
-    setattr(package, name, one)
-    exec(compile(source, name + ".py", "exec"), one.__dict__)
-sys.modules["verigym_programs.guest_server"].main()
-"""
 
 ENVIRONMENT = {
     # Sets of text have one order: the same program gives the same verdict.
@@ -75,9 +55,17 @@ class ProgramServer:
         """
         sandbox = await backend.create(_spec(backend, memory_mib))
         try:
-            argv = [base_python()[0], "-s", "-S", "-P", "-B", "-c", BOOT % _packages_inside(backend)]
+            argv = [
+                base_python()[0],
+                "-s",
+                "-S",
+                "-P",
+                "-B",
+                "-c",
+                boot_line("verigym_programs", path=[_packages_inside(backend)]),
+            ]
             process = await sandbox.astart(argv, env=ENVIRONMENT)
-            process.write(_sized(_sources()))
+            process.write(_sources())
             server = cls(sandbox, process)
             try:
                 async with asyncio.timeout(START_S):
@@ -99,7 +87,7 @@ class ProgramServer:
 
     def send(self, *frames: Any) -> None:
         """Send a job: plain data, one frame or two."""
-        self._process.write(b"".join(_sized(marshal.dumps(frame, 4)) for frame in frames))
+        self._process.write(b"".join(sized(marshal.dumps(frame, 4)) for frame in frames))
 
     async def answer(self) -> dict[str, Any] | None:
         """The next line of the server; None where it has ended, or says what it never would."""
@@ -219,8 +207,4 @@ def _packages_inside(backend: SandboxBackend) -> str:
 @lru_cache(maxsize=1)
 def _sources() -> bytes:
     folder = Path(__file__).parent
-    return marshal.dumps([(name, (folder / f"{name}.py").read_text(encoding="utf-8")) for name in GUEST_FILES], 4)
-
-
-def _sized(data: bytes) -> bytes:
-    return len(data).to_bytes(4, "big") + data
+    return modules([(name, (folder / f"{name}.py").read_text(encoding="utf-8")) for name in GUEST_FILES])

@@ -48,8 +48,9 @@ def make_backend(name: str = "auto") -> SandboxBackend:
 @lru_cache(maxsize=1)
 def _docker() -> SandboxBackend:
     from .docker import DockerBackend  # docker-py takes a while to import
+    from .pool import DockerPool
 
-    backend = DockerBackend()
+    backend = DockerPool(DockerBackend())
     _run(_probe(backend))
     return backend
 

@@ -39,6 +39,13 @@ class DiskWatch:
         if self._look is not None:
             await asyncio.shield(self._look)
 
+    async def aclose(self) -> None:
+        """End the measurement that is under way."""
+        self._frames.on_notice = None
+        if self._look is not None:
+            self._look.cancel()
+            await asyncio.wait([self._look])
+
     def _noticed(self, header: dict[str, Any]) -> None:
         self._many_files = self._many_files or header.get("what") == "files"
         if self._look is not None:

@@ -9,6 +9,8 @@ import asyncio
 import logging
 import os
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from docker.types import LogConfig, Mount
 
 from ...errors import SandboxError
 from . import host_image, labels, launch
+from .container_reset import Resetter
 from .disk_watch import DiskWatch
 from .docker_session import ContainerSandbox
 from .engine import Engine
@@ -67,6 +70,8 @@ class DockerBackend:
         self._facts: dict[tuple[str, str, str], ImageFacts] = {}
         self._looking: PerLoop[dict[tuple[str, str, str], asyncio.Lock]] = PerLoop(lambda: defaultdict(asyncio.Lock))
         self._room = PerLoop(asyncio.Condition)
+        self.make_room: Callable[[], Awaitable[bool]] | None = None
+        """Called when every engine is full; whether it has closed a container that nobody uses."""
 
     async def create(self, spec: SandboxSpec) -> ContainerSandbox:
         engine = await self._take_engine()
@@ -87,7 +92,9 @@ class DockerBackend:
         container = await self._make(engine, spec, facts, config)
         stream = await ContainerStream.open(engine, container, launch.first_input(config), timeout_s=START_S)
         watch = None if engine.has_quota else DiskWatch(engine, container, stream, spec.limits)
-        return ContainerSandbox(stream, spec, watch=watch, give_back=lambda: self._give_back(engine))
+        resetter = Resetter(engine, stream, (spec.workdir, facts.home))
+        give_back = partial(self._give_back, engine)
+        return ContainerSandbox(stream, spec, watch=watch, resetter=resetter, give_back=give_back)
 
     async def facts(self, engine: Engine, spec: SandboxSpec) -> ImageFacts:
         """What the spec's image is; looked at once. Raises SandboxError."""
@@ -148,13 +155,15 @@ class DockerBackend:
 
     async def _take_engine(self) -> Engine:
         """The engine with the fewest containers; waits while all are full."""
-        room = self._room.get()
-        async with room:
-            while True:
-                engine = min(self.engines, key=lambda engine: engine.num_containers)
-                if engine.num_containers < self.settings.max_containers:
-                    engine.num_containers += 1
-                    return engine
+        while True:
+            engine = min(self.engines, key=lambda engine: engine.num_containers)
+            if engine.num_containers < self.settings.max_containers:
+                engine.num_containers += 1
+                return engine
+            if self.make_room is not None and await self.make_room():
+                continue
+            room = self._room.get()
+            async with room:
                 try:
                     await asyncio.wait_for(room.wait(), LOOK_AGAIN_S)  # what another loop gives back tells no one here
                 except TimeoutError:
@@ -162,6 +171,10 @@ class DockerBackend:
 
     async def _give_back(self, engine: Engine) -> None:
         engine.num_containers -= 1
+        await self.look_again()
+
+    async def look_again(self) -> None:
+        """Wake one that waits for room."""
         room = self._room.get()
         async with room:
             room.notify()

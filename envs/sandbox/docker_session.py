@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from .container_reset import Resetter
 from .disk_watch import DiskWatch
 from .session import GuestSandbox
 from .stream import ContainerStream
@@ -19,10 +20,11 @@ class ContainerSandbox(GuestSandbox):
         spec: SandboxSpec,
         *,
         watch: DiskWatch | None,
+        resetter: Resetter,
         give_back: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(stream, spec)
-        self.stream, self._watch, self._give_back = stream, watch, give_back
+        self.stream, self.resetter, self._watch, self._give_back = stream, resetter, watch, give_back
         self._closed = False
 
     async def aexec(self, command: str, *, timeout_s: float | None = None) -> CommandResult:
@@ -53,6 +55,8 @@ class ContainerSandbox(GuestSandbox):
     async def aclose(self) -> None:
         closed, self._closed = self._closed, True
         await self.stream.aclose()
+        if self._watch is not None:
+            await self._watch.aclose()
         if not closed:
             await self._give_back()
 

@@ -14,6 +14,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.utils import parse_repository_tag
 
 from ...errors import SandboxError
+from .image_store import ImageStore
 from .per_loop import PerLoop
 from .settings import SandboxSettings
 
@@ -23,6 +24,9 @@ CALL_S = 120
 """So long one call of the engine may take."""
 
 FIRST_CALL_S = 10
+
+FIRST_WAIT_S = 1.0
+"""Between the first two attempts of a pull; twice as long each time after."""
 
 START_REMEDY = "start it, or give its address as DOCKER_HOST (VERIGYM_SANDBOX_DOCKER_HOSTS for several)"
 
@@ -54,6 +58,7 @@ class Engine:
         self.num_cpus: int = info["NCPU"]
         self.architecture: str = info["Architecture"]
         self.has_quota = _has_quota(info)
+        self.store = ImageStore(self.api, info, keep_free_bytes=int(settings.keep_free_gib * (1 << 30)))
         self.shares_files: bool | None = None
         """Whether it sees this machine's files; None until that was tried."""
         self._pulls = PerLoop(lambda: asyncio.Semaphore(settings.max_pulls))
@@ -84,9 +89,12 @@ class Engine:
             SandboxError: it cannot be pulled.
         """
         try:
-            return await self.call(f"looking for the image {name}", self.api.inspect_image, name)
+            found = await self.call(f"looking for the image {name}", self.api.inspect_image, name)
         except NotFound:
             pass
+        else:
+            self.store.used(name)
+            return found
         pulling = self._pulling.get()
         task = pulling.get(name)
         if task is None:
@@ -95,12 +103,15 @@ class Engine:
         return await asyncio.shield(task)
 
     async def _pull(self, name: str) -> dict[str, Any]:
-        attempts = self.settings.pull_attempts
+        attempts, full = self.settings.pull_attempts, False
         async with self._pulls.get():
             for attempt in range(1, attempts + 1):
                 try:
+                    # A disk that is full in spite of the watch has at least one image less at the next attempt.
+                    await asyncio.to_thread(self.store.make_room, at_least=int(full))
                     logger.info("pulling %s (attempt %d)", name, attempt)
                     await asyncio.to_thread(self._pull_once, name)
+                    self.store.pulled(name)
                     return await self.call(f"looking for the image {name}", self.api.inspect_image, name)
                 except (DockerException, requests.RequestException, OSError) as error:
                     if attempt == attempts or _final(error):
@@ -108,7 +119,8 @@ class Engine:
                             f"the image {name} is not on {self.host} and cannot be pulled ({_short(error)}); see that "
                             "its name is right and its registry can be reached, or build it"
                         ) from None
-                    await asyncio.sleep(2 ** (attempt - 1) * random.uniform(0.75, 1.25))
+                    full = "no space left" in str(error).lower()
+                    await asyncio.sleep(FIRST_WAIT_S * 2 ** (attempt - 1) * random.uniform(0.75, 1.25))
         raise AssertionError("unreachable")
 
     def _pull_once(self, name: str) -> None:
@@ -131,7 +143,8 @@ class Engine:
             copy.setblocking(False)
             return copy
         finally:
-            answer.close()
+            # With its response it would wait for the garbage collector.
+            getattr(answer, "_response", answer).close()
 
     async def aclose(self) -> None:
         await asyncio.to_thread(self.client.close)

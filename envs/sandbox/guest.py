@@ -1,9 +1,9 @@
 """The server inside a sandbox: process 1 of its own process namespace, or, unsafe, an ordinary process.
 
-The guest is guest_system, guest_process, guest_shell, guest_run and this file. They use the standard library only
-(and of it what starts fast), because they run in a bare ``python -I -S -E`` and reach it as compiled code over its
-standard input (launch.py). Requests come and answers go in frames over standard input and output, which no command
-inherits. At the end of its input the server ends, and everything in the sandbox with it.
+The guest is guest_system, guest_process, guest_shell, guest_run, guest_reset and this file. They use the standard
+library only (and of it what starts fast), because they run in a bare ``python -I -S -E`` and reach it as compiled code
+over its standard input (launch.py). Requests come and answers go in frames over standard input and output, which no
+command inherits. At the end of its input the server ends, and everything in the sandbox with it.
 
 Everything inside is killed (``kill(-1)``), and a new shell starts, at the deadline of a command, when one is
 cancelled, and when all processes together exceed the memory or their number.
@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 from . import guest_system as system
 from .guest_process import Alive, alive, descendants, kill_descendants, oom_kills, shared_fairly, write_all
+from .guest_reset import Snapshot, empty_folder
 from .guest_run import Run
 from .guest_shell import Shell, widen
 from .guest_system import Config
@@ -41,6 +42,8 @@ class Server:
         self.tick_s: float | None = None
         self.next_tick = 0.0
         self.num_files = 0
+        self.snapshot: Snapshot | None = None
+        self.shell_then: tuple[str, bytes | None] = "/", None
         self.num_oom_kills = oom_kills(config["oom_files"])
         self.room = system.room("/")
         self.shell = Shell(config, self)
@@ -81,7 +84,7 @@ class Server:
         head = repr(header).encode()
         write_all(self.control_out, frame(head, body))
 
-    def kill_all(self, reason: str) -> None:
+    def kill_all(self, reason: str, *, restart: bool = True) -> None:
         """Kill everything but this server, answer what was running with ``reason``, start a new shell."""
         if self.contained:
             until = time.monotonic() + BACKSTOP_S
@@ -90,9 +93,10 @@ class Server:
         else:
             kill_descendants(os.getpid())
         self.num_files = system.room("/")[1]
+        self.num_oom_kills = oom_kills(self.config["oom_files"])
         for run in list(self.runs.values()):
             run.finish(reason)
-        self.shell.killed(reason)
+        self.shell.killed(reason, restart=restart)
 
     def end(self) -> None:
         if not self.contained:
@@ -148,6 +152,8 @@ class Server:
             self.runs[number] = Run(self, request, body)
         elif request["do"] == "kill":
             self.kill_all(request["why"])
+        elif request["do"] in ("snapshot", "clean", "accept"):
+            self._reset(request, body)
         elif request["do"] == "input":
             if number in self.runs:
                 self.runs[number].feed(body)
@@ -155,6 +161,36 @@ class Server:
             self.kill_all("cancelled")
         elif number in self.runs:
             self.runs[number].stop("cancelled")
+
+    def _reset(self, request: Config, body: bytes) -> None:
+        """Look at what is there, return to it, or see that the return is complete. Answers ok, or why it is not."""
+        header, told = {"id": request["id"], "ok": True}, b""
+        try:
+            if request["do"] == "snapshot":
+                self.snapshot = Snapshot(*marshal.loads(body))
+                self.shell_then = self.shell.cwd, self.shell.exports
+            elif self.snapshot is None:
+                raise OSError("there is no snapshot")
+            elif request["do"] == "clean":
+                told = self._clean(self.snapshot)
+            else:
+                header["ok"] = self.snapshot.accept([p for p in body.decode(errors="surrogateescape").split("\0") if p])
+        except OSError as error:
+            header |= {"ok": False, "why": str(error)[:200]}
+        self.answer(header, told)
+
+    def _clean(self, snapshot: Snapshot) -> bytes:
+        """Kill everything, remove what was not there; a new shell, as it was then. Returns the paths that are lost."""
+        self.kill_all("reset", restart=False)
+        if len(alive()) > 1:
+            raise OSError("a process cannot be killed")
+        empty_folder(os.path.dirname(self.config["scratch"]))
+        os.makedirs(self.config["scratch"], mode=0o711)
+        lost = snapshot.clean()
+        self.shell = Shell(self.config, self)
+        self.shell.cwd, self.shell.exports = self.shell_then
+        self.shell.start()
+        return "\0".join(lost).encode(errors="surrogateescape")
 
     def _told(self, number: int, outcome: Config) -> None:
         self._notice_growth()
@@ -200,7 +236,8 @@ class Server:
         processes = [process for process in below if process.pid not in ours]
         if sum(process.threads for process in processes) > self.config["num_processes"]:
             self.kill_all("processes")
-        elif self._too_much_memory(processes) or self._too_many_files():
+        # On a busy machine the kernel's own limit can come first; it kills one process and tells no one else.
+        elif self._too_much_memory(processes) or self._oom_killed() or self._too_many_files():
             self.kill_all("memory")
         else:
             return self.shell.command is None and not self.runs and all(p.pid == self.shell.pid for p in processes)

@@ -124,7 +124,7 @@ def _call(call: tuple) -> int:
     """One file operation, as the sandbox's user; its data on stdin or stdout. Returns 0 or an errno."""
     name, *arguments = call
     try:
-        {"read": _read, "write": _write, "unpack": _unpack}[name](*arguments)
+        {"read": _read, "write": _write, "unpack": _unpack, "pack": _pack, "restore": _restore}[name](*arguments)
     except OSError as error:
         os.write(2, str(error).encode(errors="replace"))
         return error.errno or errno.EIO
@@ -170,6 +170,29 @@ def _unpack(dest: str) -> None:
             archive.extractall(dest, filter=plain)
     except (tarfile.TarError, EOFError) as error:
         raise OSError(errno.EINVAL, f"not a whole tar archive ({error})") from None
+
+
+def _pack(folders: tuple[str, ...], files: tuple[str, ...]) -> None:
+    """Write folders, with all that is in them, and single files as a tar archive to stdout; devices are left out."""
+    import tarfile
+
+    with open(1, "wb", closefd=False) as stdout, tarfile.open(fileobj=stdout, mode="w|") as archive:
+
+        def kept(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+            archive.inodes.clear()  # type: ignore[attr-defined] - each name of a file can be unpacked alone
+            return member if member.isfile() or member.isdir() or member.issym() else None
+
+        for path in (*folders, *files):
+            if os.path.lexists(path) and (path in folders or not os.path.isdir(path)):
+                archive.add(path, filter=kept)
+
+
+def _restore() -> None:
+    """Unpack what ``_pack`` wrote, or a part of it, with the modes as they were."""
+    import tarfile
+
+    with open(0, "rb") as stdin, tarfile.open(fileobj=stdin, mode="r|") as archive:
+        archive.extractall("/", filter=lambda member, _: member.replace(uid=None, gid=None, uname=None, gname=None))  # type: ignore[arg-type]
 
 
 def write_all(fd: int, data: bytes) -> None:

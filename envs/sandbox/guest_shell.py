@@ -191,7 +191,7 @@ class Shell:
         if command is not None:
             self.start()
 
-    def killed(self, reason: str) -> None:
+    def killed(self, reason: str, *, restart: bool = True) -> None:
         """Everything was killed, the shell with it; the command ends for this reason and a new shell starts."""
         if self.pid is not None:
             self.pid = None
@@ -200,7 +200,8 @@ class Shell:
             self._finish(self.command, None, reason)
         for fd in list(self._discarded):
             self._discard_end(fd)
-        self.start()
+        if restart:
+            self.start()
 
     def _finish(self, command: Command, code: int | None, killed: str | None) -> None:
         self.command = None

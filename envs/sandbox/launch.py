@@ -12,30 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SandboxError
+from .boot import boot_line, modules, sized
 from .types import Bind, Limits, SandboxSpec
 
-GUEST_FILES = ("guest_system", "guest_process", "guest_shell", "guest_run", "guest")
+GUEST_FILES = ("guest_system", "guest_process", "guest_shell", "guest_run", "guest_reset", "guest")
 
-# Reads the compiled guest from standard input, so that no file of ours need be visible inside.
-BOOT = """\
-import os, sys, marshal
-def take(n):
-    data = b""
-    while len(data) < n:
-        piece = os.read(0, n - len(data))
-        if not piece: os._exit(0)
-        data += piece
-    return data
-module = type(sys)
-package = sys.modules["verigym_guest"] = module("verigym_guest")
-package.__path__ = []
-for name, code in marshal.loads(take(int.from_bytes(take(4), "big"))):
-    one = sys.modules["verigym_guest." + name] = module("verigym_guest." + name)
-    one.__package__ = "verigym_guest"
-    setattr(package, name, one)
-    exec(code, one.__dict__)
-sys.modules["verigym_guest.guest"].main()
-"""
+BOOT = boot_line("verigym_guest")
 
 SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 ETC = ("alternatives", "ca-certificates", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types")
@@ -63,12 +45,12 @@ def guest_image() -> bytes:
     """The guest's compiled code, as the boot line reads it."""
     folder = Path(__file__).parent
     code = [(name, compile((folder / f"{name}.py").read_bytes(), f"{name}.py", "exec")) for name in GUEST_FILES]
-    return _sized(marshal.dumps(code))
+    return modules(code)
 
 
 def first_input(config: dict[str, Any]) -> bytes:
     """What the guest reads before the first frame."""
-    return guest_image() + _sized(marshal.dumps(config))
+    return guest_image() + sized(marshal.dumps(config))
 
 
 def guest_command(python: str) -> list[str]:
@@ -229,7 +211,3 @@ def process_rlimits(limits: Limits) -> list[tuple[int, int]]:
 
 def _within(path: str, folders: Iterable[str] | Sequence[str]) -> bool:
     return any(path == folder or path.startswith(folder + "/") for folder in folders)
-
-
-def _sized(data: bytes) -> bytes:
-    return len(data).to_bytes(4, "big") + data

@@ -16,10 +16,15 @@ class SandboxSettings(BaseSettings):
     over them. Empty: the one of DOCKER_HOST, else the local one."""
     max_containers: int = Field(default=64, ge=1)
     """Most containers alive at once on each engine; more have to wait."""
+    max_idle: int = Field(default=16, ge=0)
+    """Most containers that wait, reset, to be used again; 0 keeps none."""
     max_pulls: int = Field(default=2, ge=1)
     """Most images pulled at once by each engine."""
     pull_attempts: int = Field(default=4, ge=1)
     """How often a pull is tried before it counts as failed; with 1, 2, 4, ... seconds between."""
+    keep_free_gib: float = Field(default=10.0, ge=0)
+    """Before a pull, images that verigym pulled and nothing uses go, the one unused for longest first, until the disk
+    of an engine on this machine has so much room. 0 keeps them all."""
     runtime: str | None = None
     """Container runtime ("runsc" for gVisor); None is the engine's default."""
 

@@ -38,11 +38,11 @@ class ContainerStream(Frames, asyncio.Protocol):
             # Before the start there is no output that could be lost.
             await stream._loop.create_connection(lambda: stream, sock=socket)
             await engine.call("starting a container", engine.api.start, container)
-        except NotFound as error:
+        except BaseException as error:
+            stream.ready.cancel()
             await stream.aclose()
-            raise SandboxError(f"a container vanished before it started: {error}") from None
-        except BaseException:
-            await stream.aclose()
+            if isinstance(error, NotFound):
+                raise SandboxError(f"a container vanished before it started: {error}") from None
             raise
         await stream.begin(first_input, timeout_s=timeout_s)
         return stream

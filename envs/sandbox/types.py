@@ -1,9 +1,9 @@
 """What every sandbox can do. Local and Docker backends implement it; authors of others run the conformance suite."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,4 +167,19 @@ class SandboxBackend(Protocol):
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
         """A fresh sandbox. Raises SandboxError with the remedy where this machine cannot make one."""
+        ...
+
+
+@runtime_checkable
+class ReusingBackend(SandboxBackend, Protocol):
+    """Makes sandboxes that may have been used before, for those who can tell no difference."""
+
+    async def reuse(self, spec: SandboxSpec, state: str, prepare: Callable[[Sandbox], Awaitable[None]]) -> Sandbox:
+        """A sandbox in the state that ``prepare`` brings a fresh one to.
+
+        Args:
+            state: a name for what ``prepare`` does to a sandbox of this spec.
+        Raises:
+            SandboxError: there is none. What ``prepare`` raises.
+        """
         ...

@@ -51,6 +51,27 @@ def bare_image(engine, tmp_path_factory):
     return BARE
 
 
+@pytest.fixture(scope="session")
+def repo_image(engine, base_image):
+    """The base image with a repository of root's at /testbed."""
+    text = io.BytesIO()
+    with tarfile.open(fileobj=text, mode="w") as archive:
+        for name, content in {"calc.py": "A = 1\n", "pkg/deep.py": "B = 2\n", ".gitignore": "*.log\n"}.items():
+            member = tarfile.TarInfo(f"testbed/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content.encode()))
+    commands = "cd /testbed && git init -q && git add -A && git -c user.name=a -c user.email=a@b commit -qm base"
+    container = engine.api.create_container(base_image, command=["sh", "-c", commands], network_disabled=True)["Id"]
+    try:
+        engine.api.put_archive(container, "/", text.getvalue())
+        engine.api.start(container)
+        assert engine.api.wait(container)["StatusCode"] == 0
+        engine.api.commit(container, repository="verigym/test-repo", tag="1", conf={"Cmd": ["/bin/sh"]})
+    finally:
+        engine.api.remove_container(container, force=True)
+    return "verigym/test-repo:1"
+
+
 def _download(folder):
     try:
         subprocess.run(["apt-get", "download", "busybox-static"], cwd=folder, check=True, capture_output=True)

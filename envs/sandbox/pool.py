@@ -1,0 +1,242 @@
+"""Containers that are used again: reset between two users, thrown away where the reset is not complete.
+
+Only what asks for a state (``reuse``) gets one that was used before: episodes do, grading never does. From the second
+request for a state on its containers are kept, so that a task that comes once costs nothing more.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ...errors import SandboxError
+from .container_reset import Copy
+from .docker import DockerBackend
+from .docker_session import ContainerSandbox
+from .per_loop import PerLoop
+from .types import CommandResult, Process, ProcessResult, Sandbox, SandboxSpec
+
+T = TypeVar("T")
+Prepare = Callable[[Sandbox], Awaitable[None]]
+
+MAX_STATES = 64
+"""Most states of which a copy is kept on disk."""
+
+IDLE_S = 600.0
+"""So long a container waits to be used again."""
+
+
+@dataclass(slots=True)
+class _State:
+    """What containers of one spec and one preparation begin with."""
+
+    num_asked: int = 0
+    num_containers: int = 0  # in use, being made or waiting
+    copying: bool = False
+    copy: Copy | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Waiting:
+    box: ContainerSandbox
+    state: str
+    since: float
+
+
+class DockerPool:
+    """A Docker backend that keeps containers of states that are asked for again."""
+
+    name = "docker"
+
+    def __init__(self, backend: DockerBackend) -> None:
+        self.backend = backend
+        backend.make_room = self._close_oldest
+        self._waiting: PerLoop[list[_Waiting]] = PerLoop(list)  # the one that has waited longest comes first
+        self._keepers: PerLoop[list[asyncio.Task[None]]] = PerLoop(list)
+        self._states: OrderedDict[str, _State] = OrderedDict()
+
+    async def create(self, spec: SandboxSpec) -> ContainerSandbox:
+        """A new container. Raises SandboxError."""
+        return await self.backend.create(spec)
+
+    async def reuse(self, spec: SandboxSpec, state: str, prepare: Prepare) -> Sandbox:
+        """A container in the state that ``prepare`` brings a new one to: a new one, or one that was used and is back
+        in it.
+
+        Args:
+            state: a name for what ``prepare`` does to a container of this spec.
+        Raises:
+            SandboxError: there is none. What ``prepare`` raises.
+        """
+        key = repr((state, spec.image, spec.workdir, spec.binds, sorted(spec.env.items()), spec.limits))
+        found = await self._find(key)
+        if found is not None:
+            return self._lent(found, key)
+        kind = self._state(key)
+        box, kept = None, False
+        try:
+            box = await self.backend.create(spec)
+            await prepare(box)
+            kept = await self._keep(box, kind)
+        except BaseException:
+            if box is not None:
+                await box.aclose()
+            raise
+        finally:
+            kind.num_containers -= not kept
+        return self._lent(box, key) if kept else box
+
+    async def aclose(self) -> None:
+        """Remove what waits on this loop, and let go of the engines' connections."""
+        await self.empty()
+        await self.backend.aclose()
+
+    async def empty(self) -> None:
+        """Remove what waits on this loop, and the copies that nothing needs then."""
+        keepers = self._keepers.get()
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.gather(*keepers, return_exceptions=True)
+        while await self._close_oldest():
+            pass
+        self._forget_states(most=0)
+
+    def _state(self, key: str) -> _State:
+        kind = self._states.setdefault(key, _State())
+        self._states.move_to_end(key)
+        kind.num_asked += 1
+        kind.num_containers += 1
+        self._forget_states(most=MAX_STATES)
+        return kind
+
+    def _forget_states(self, *, most: int) -> None:
+        unused = [key for key, kind in list(self._states.items()) if not kind.num_containers]
+        for key in unused[: max(0, len(self._states) - most)]:
+            kind = self._states.pop(key)
+            if kind.copy is not None:
+                kind.copy.close()
+
+    async def _keep(self, box: ContainerSandbox, kind: _State) -> bool:
+        """Whether a prepared container can be reset later."""
+        if kind.num_asked < 2 or kind.copying or not self.backend.settings.max_idle:
+            return False
+        kind.copying = True
+        try:
+            kind.copy = kind.copy or await box.resetter.copy()
+            if kind.copy is None:
+                return False
+            await box.resetter.look()
+            return True
+        finally:
+            kind.copying = False
+
+    def _lent(self, box: ContainerSandbox, key: str) -> "PooledSandbox":
+        return PooledSandbox(box, lambda: self._give_back(box, key))
+
+    async def _give_back(self, box: ContainerSandbox, key: str) -> None:
+        copy = self._states[key].copy
+        clean = False
+        try:
+            clean = box.stream.lost is None and copy is not None and await box.resetter.reset(copy)
+        finally:
+            if not clean:
+                await self._close(box, key)
+        if not clean:
+            return
+        waiting = self._waiting.get()
+        waiting.append(_Waiting(box=box, state=key, since=time.monotonic()))
+        while len(waiting) > self.backend.settings.max_idle:
+            await self._close_oldest()
+        keepers = self._keepers.get()
+        if not keepers or keepers[0].done():
+            keepers[:] = [asyncio.create_task(self._watch_idle(), name="verigym-containers")]
+        await self.backend.look_again()
+
+    async def _find(self, key: str) -> ContainerSandbox | None:
+        """One that waits, of this state; the last one that came."""
+        waiting = self._waiting.get()
+        while one := next((one for one in reversed(waiting) if one.state == key), None):
+            waiting.remove(one)
+            if one.box.stream.lost is None:
+                return one.box
+            await self._close(one.box, key)
+        return None
+
+    async def _close(self, box: ContainerSandbox, key: str) -> None:
+        self._states[key].num_containers -= 1
+        await box.aclose()
+
+    async def _close_oldest(self) -> bool:
+        """Remove the one that has waited longest on this loop; whether there was one."""
+        waiting = self._waiting.get()
+        if not waiting:
+            return False
+        one = waiting.pop(0)
+        await self._close(one.box, one.state)
+        return True
+
+    async def _watch_idle(self) -> None:
+        """Remove what waits for long; everything, when the loop ends and cancels its tasks."""
+        waiting = self._waiting.get()
+        try:
+            while waiting:
+                await asyncio.sleep(max(0.0, waiting[0].since + IDLE_S - time.monotonic()))
+                while waiting and waiting[0].since + IDLE_S <= time.monotonic():
+                    await self._close_oldest()
+        except asyncio.CancelledError:
+            while await self._close_oldest():
+                pass
+            raise
+
+
+class PooledSandbox:
+    """A container for one user; closing gives it back."""
+
+    def __init__(self, box: ContainerSandbox, give_back: Callable[[], Awaitable[None]]) -> None:
+        self.box, self._give_back = box, give_back
+        self._closing: asyncio.Future[None] | None = None
+
+    async def aexec(self, command: str, *, timeout_s: float | None = None) -> CommandResult:
+        return await self._use(lambda: self.box.aexec(command, timeout_s=timeout_s))
+
+    async def arun(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes = b"",
+        timeout_s: float | None = None,
+        output_bytes: int = 16 << 20,
+    ) -> ProcessResult:
+        options: dict[str, Any] = {"cwd": cwd, "env": env, "stdin": stdin}
+        return await self._use(lambda: self.box.arun(argv, **options, timeout_s=timeout_s, output_bytes=output_bytes))
+
+    async def astart(
+        self, argv: Sequence[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None
+    ) -> Process:
+        return await self._use(lambda: self.box.astart(argv, cwd=cwd, env=env))
+
+    async def read_file(self, path: str) -> bytes:
+        return await self._use(lambda: self.box.read_file(path))
+
+    async def write_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
+        await self._use(lambda: self.box.write_file(path, data, mode=mode))
+
+    async def put_archive(self, archive: bytes, dest: str) -> None:
+        await self._use(lambda: self.box.put_archive(archive, dest))
+
+    async def aclose(self) -> None:
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._give_back())
+        await asyncio.shield(self._closing)
+
+    async def _use(self, call: Callable[[], Awaitable[T]]) -> T:
+        """A call that ends, or begins, after the sandbox was closed has no result: it is someone else's by then."""
+        if self._closing is None:
+            result = await call()
+            if self._closing is None:
+                return result
+        raise SandboxError("the sandbox was closed")
