@@ -31,6 +31,7 @@ COMMANDS = {
     "eval": Command(module=".evals.cli", help="measure a policy on a suite: pass@1 with its interval"),
     "grade": Command(module=".evals.grade_cli", help="grade predictions with a suite's grader; no model is asked"),
     "rollout": Command(module=".agent.cli", help="run one episode and print it"),
+    "trace": Command(module=".envs.trace.cli", help="run a call in a sandbox and print its execution trace"),
     "tasks": Command(module=".envs.synthesis.cli", help="make tasks from real code, check them, look at them"),
     "convert": Command(module=".model.weights.cli", help="turn a checkpoint into Hugging Face's format or torch's DCP"),
     "doctor": Command(module=".envs.doctor", help="say what this machine can and cannot do"),
