@@ -3,6 +3,7 @@
 Standard library only, Python 3.8 and newer. Nothing raised here reaches the program.
 """
 
+# pyright: reportOptionalMemberAccess=false
 import _thread
 import opcode
 import os
@@ -13,8 +14,7 @@ GENERATOR = 0x20 | 0x80 | 0x200
 
 _RETURNS = {opcode.opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST") if name in opcode.opmap}
 _YIELD, _YIELD_FROM = opcode.opmap["YIELD_VALUE"], opcode.opmap.get("YIELD_FROM")
-_HAS_MONITORING = hasattr(sys, "monitoring")
-_MONITORING = getattr(sys, "monitoring", sys)  # from Python 3.12
+_MONITORING = getattr(sys, "monitoring", None)  # from Python 3.12
 _PROXY = type((lambda: sys._getframe().f_locals)())
 """A plain dictionary, or, from Python 3.13, a view of the frame's variables."""
 
@@ -42,7 +42,7 @@ class Tracer:
 
     def start(self, backend=""):
         if not backend:
-            backend = "monitoring" if _HAS_MONITORING else "settrace"
+            backend = "settrace" if _MONITORING is None else "monitoring"
         self._backend = _Monitoring(self) if backend == "monitoring" else _Settrace(self)
         self.switching = True
         self._backend.start()
