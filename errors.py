@@ -39,3 +39,7 @@ class ChatFormatError(VerigymError, ValueError):
 
 class CheckpointError(VerigymError, RuntimeError):
     """A checkpoint that is missing, broken or of another shape."""
+
+
+class TrainingError(VerigymError, ValueError):
+    """A run that cannot go on: rewards that are not numbers, or nothing left to learn from."""

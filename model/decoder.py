@@ -166,11 +166,24 @@ class Decoder(nn.Module):
         Returns:
             (logprobs [N], entropies [N]), nats, at least float32.
         """
+        return self.score_and_states(token_ids, documents, targets, temperature, index=index, cache=cache)[:2]
+
+    def score_and_states(
+        self,
+        token_ids: Tensor,
+        documents: Documents,
+        targets: Tensor,
+        temperature: float | Tensor = 1.0,
+        *,
+        index: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """``score``, and [N, D] the hidden states it came from: what a critic reads."""
         # forward, not a call: where FSDP fetches weights around ``score``, it must not do so once more inside.
         hidden = self.forward(token_ids, documents, cache)
         if index is not None:
             hidden = hidden.index_select(0, index)
-        return token_logprobs(hidden, self.head.matrix(), targets, temperature)
+        return *token_logprobs(hidden, self.head.matrix(), targets, temperature), hidden
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """[T, V] unnormalized log-probabilities."""

@@ -78,10 +78,22 @@ class HuggingFaceDecoder(nn.Module):
         index: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As ``Decoder.score``: (logprobs [N], entropies [N]), nats."""
+        return self.score_and_states(token_ids, documents, targets, temperature, index=index)[:2]
+
+    def score_and_states(
+        self,
+        token_ids: Tensor,
+        documents: Documents,
+        targets: Tensor,
+        temperature: float | Tensor = 1.0,
+        *,
+        index: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As ``Decoder.score_and_states``: (logprobs [N], entropies [N], hidden states [N, D])."""
         hidden = self(token_ids, documents)
         if index is not None:
             hidden = hidden.index_select(0, index)
-        return token_logprobs(hidden, self.head.weight, targets, temperature)
+        return *token_logprobs(hidden, self.head.weight, targets, temperature), hidden
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """[T, V]."""

@@ -1,9 +1,8 @@
 """From trajectories to packs: documents laid end to end under a token budget, without padding."""
 
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -21,20 +20,22 @@ class Document:
         targets: [L] int64, the token that follows each input.
         loss_mask: [L] bool, whether the target is trained.
         old_logprobs: [L] float32 nats of the target as sampled; NaN where nothing was sampled.
-        advantage: of the episode; 0 in supervised training.
+        advantage: of the episode, or [L] of each target; 0 in supervised training.
         weight: of each trained token in the loss's weighted mean.
         observation_weight: the share of ``weight`` that trained tokens have which the assistant did not write.
         written: [L] bool, whether the assistant wrote the target; None: it wrote every trained one.
+        columns: name -> [L] float32 of each target, under the name of an attribute of ``losses.TrainedTokens``.
     """
 
     token_ids: np.ndarray
     targets: np.ndarray
     loss_mask: np.ndarray
     old_logprobs: np.ndarray
-    advantage: float = 0.0
+    advantage: float | np.ndarray = 0.0
     weight: float = 1.0
     observation_weight: float = 0.0
     written: np.ndarray | None = None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -48,7 +49,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedBatch:
-    """Documents end to end, for one forward pass. Every field but ``lengths`` and ``temperature`` is a [T] tensor.
+    """Documents end to end, for one forward pass. Every tensor is [T].
 
     Attributes:
         token_ids: int64 inputs.
@@ -57,7 +58,8 @@ class PackedBatch:
         loss_mask: bool, whether the target is trained.
         weights: float32, of each target in the loss; 0 where it is not trained.
         old_logprobs: float32, nats of the target as sampled; NaN where nothing was sampled.
-        advantages: float32, of the target's episode.
+        advantages: float32, of the target.
+        columns: name -> float32, what else is known of the targets (``Document.columns``).
         temperature: at which targets were sampled; log-probabilities are compared at this temperature.
     """
 
@@ -68,6 +70,7 @@ class PackedBatch:
     weights: Tensor
     old_logprobs: Tensor
     advantages: Tensor
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
     temperature: float = 1.0
 
     @property
@@ -78,7 +81,9 @@ class PackedBatch:
         if self.token_ids.device == device:
             return self
         names = ("token_ids", "targets", "loss_mask", "weights", "old_logprobs", "advantages")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+        columns = {name: column.to(device, non_blocking=True) for name, column in self.columns.items()}
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
+        return replace(self, **moved, columns=columns)
 
 
 def document_of(segment: Segment, *, sampled: bool, advantage: float = 0.0, weight: float = 1.0) -> Document | None:
@@ -143,35 +148,17 @@ def demonstrations_of(trajectories: Iterable[Trajectory], *, observation_weight:
     ]
 
 
-def experience_of(
-    trajectories: Sequence[Trajectory],
-    advantages: Sequence[float | None],
-    *,
-    aggregation: Literal["token", "episode"] = "token",
-) -> list[Document]:
-    """Documents of sampled episodes.
-
-    Args:
-        advantages: one for each trajectory; None leaves it out.
-        aggregation: "token" gives every trained token weight 1; "episode" 1 / trained tokens of its episode.
-    Raises:
-        ValueError: a trained token has no log-probability, or the two sequences differ in length.
-    """
-    documents = []
-    for trajectory, advantage in zip(trajectories, advantages, strict=True):
-        if advantage is None or not trajectory.num_sampled:
-            continue
-        weight = 1.0 if aggregation == "token" else 1.0 / trajectory.num_sampled
-        for segment in trajectory.segments:
-            document = document_of(segment, sampled=True, advantage=advantage, weight=weight)
-            if document is not None:
-                documents.append(document)
-    return documents
-
-
 def pack(documents: Sequence[Document], *, max_tokens: int, temperature: float = 1.0) -> list[PackedBatch]:
-    """Lay documents end to end, first fit by falling length, no pack above ``max_tokens``. Deterministic.
+    """Documents as packs of at most ``max_tokens``; see ``plan_packs``."""
+    plan = plan_packs(documents, max_tokens=max_tokens)
+    return [join([documents[index] for index in members], temperature=temperature) for members in plan]
 
+
+def plan_packs(documents: Sequence[Document], *, max_tokens: int) -> list[list[int]]:
+    """Which documents share a pack: first fit by falling length, no pack above ``max_tokens``. Deterministic.
+
+    Returns:
+        indices of the documents of each pack.
     Raises:
         ValueError: one document is longer than ``max_tokens``.
     """
@@ -192,14 +179,15 @@ def pack(documents: Sequence[Document], *, max_tokens: int, temperature: float =
             place = len(bins) - 1
         bins[place].append(index)
         room[place] -= size
-    return [join([documents[index] for index in members], temperature=temperature) for members in bins]
+    return bins
 
 
 def join(documents: Sequence[Document], *, temperature: float = 1.0) -> PackedBatch:
     """Documents as one pack, in the order given."""
     lengths = tuple(len(document) for document in documents)
     mask = np.concatenate([document.loss_mask for document in documents])
-    advantages = np.repeat(np.asarray([document.advantage for document in documents], dtype=np.float32), lengths)
+    advantages = [np.broadcast_to(np.float32(one.advantage), len(one)) for one in documents]
+    names = documents[0].columns.keys()
     return PackedBatch(
         token_ids=torch.from_numpy(np.concatenate([document.token_ids for document in documents])),
         lengths=lengths,
@@ -207,7 +195,8 @@ def join(documents: Sequence[Document], *, temperature: float = 1.0) -> PackedBa
         loss_mask=torch.from_numpy(mask),
         weights=torch.from_numpy(np.concatenate([document.weights for document in documents])),
         old_logprobs=torch.from_numpy(np.concatenate([document.old_logprobs for document in documents])),
-        advantages=torch.from_numpy(advantages),
+        advantages=torch.from_numpy(np.concatenate(advantages)),
+        columns={name: torch.from_numpy(np.concatenate([one.columns[name] for one in documents])) for name in names},
         temperature=temperature,
     )
 

@@ -1,55 +1,24 @@
-"""The training loops: ``SFT`` imitates demonstrations, ``GRPO`` learns from the rewards of its own episodes."""
+"""What training loops share, and ``SFT``, which imitates demonstrations. ``reinforce.RL`` learns from rewards."""
 
 import logging
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from ..agent.policy import Policy
-from ..agent.seeds import derive_seed
-from ..agent.trajectory import TRUNCATED, Trajectory
-from ..envs.task import Task
+from ..agent.trajectory import Trajectory
 from ..errors import ConfigError
-from ..model.chat.sampling import Sampling
 from ..model.decoder import Decoder
-from .advantages import group_advantages
-from .batching import DocumentStream, demonstrations_of, experience_of, pack
-from .config import GRPOConfig, OptimConfig, SFTConfig
-from .losses import PolicyLoss, sft_loss
-from .metrics import group_metrics, policy_metrics, rollout_metrics, update_metrics
+from .batching import DocumentStream, demonstrations_of, pack
+from .config import OptimConfig, SFTConfig
+from .losses import sft_loss
+from .metrics import update_metrics
 from .optim import Optimizer
-from .rollouts import OnEpisode, PlanOf, Rollouts, collect
 from .step import TrainStep, mean_loss
 
 logger = logging.getLogger(__name__)
-
-
-class WeightStore(Protocol):
-    """What samples the episodes, as far as the loop moves it."""
-
-    @property
-    def policy_version(self) -> int: ...
-
-    @property
-    def max_context(self) -> int: ...
-
-    def update_weights(self, version: int) -> None:
-        """The weights have changed; what is sampled from now on carries ``version``."""
-        ...
-
-
-class TaskSource(Protocol):
-    """Where steps take their tasks from: ``rollouts.TaskStream``, or ``mixture.TaskMixture``."""
-
-    def take(self, count: int) -> list[Task]: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: Any) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +39,8 @@ class StepResult:
 OnStep = Callable[[StepResult], None]
 
 
-class _Loop:
-    """What both loops share: the model, its optimizer, a step counter and a flag to stop at."""
+class Loop:
+    """What all loops share: the model, its optimizer, a step counter and a flag to stop at."""
 
     def __init__(self, decoder: Decoder, optim: OptimConfig, seed: int) -> None:
         self.decoder, self.seed = decoder, seed
@@ -98,7 +67,7 @@ class _Loop:
         torch.set_rng_state(state["rng"])
 
 
-class SFT(_Loop):
+class SFT(Loop):
     """Supervised training on the assistant tokens of demonstrations, up to a plateau of the held-out loss."""
 
     def __init__(
@@ -187,143 +156,3 @@ class SFT(_Loop):
         self._stream.load_state_dict(state["cursor"])
         super().load_state_dict(state)
         self.best_loss, self._num_worse = float(state["best_loss"]), int(state["num_worse"])
-
-
-class GRPO(_Loop):
-    """Synchronous GRPO: collect groups of episodes, take advantages, update, publish the weights."""
-
-    def __init__(
-        self,
-        decoder: Decoder,
-        generator: WeightStore,
-        policy: Policy,
-        plan_of: PlanOf,
-        *,
-        config: GRPOConfig,
-        optim: OptimConfig,
-        tasks: TaskSource | None = None,
-        seed: int = 0,
-        on_episode: OnEpisode | None = None,
-    ) -> None:
-        """
-        Args:
-            generator: samples from ``decoder``'s weights; told of every new version of them.
-            policy: answers conversations through the generator, with token ids and log-probabilities.
-            plan_of: how to run an episode of a task: environment, budget, tokens of a turn.
-            tasks: what ``run`` draws from; ``step`` takes its own.
-            on_episode: called at the end of each episode, for progress.
-        """
-        super().__init__(decoder, optim, seed)
-        self.config = config
-        self._generator, self._policy, self._plan_of, self._on_episode = generator, policy, plan_of, on_episode
-        self._tasks = tasks
-        loss = PolicyLoss(clip_low=config.clip_low, clip_high=config.clip_high, entropy_coef=config.entropy_coef)
-        self._step = TrainStep(decoder, self.optimizer, loss)
-
-    async def run(self, num_steps: int, *, on_step: OnStep | None = None) -> None:
-        """Steps until ``num_steps`` are done in all, counting those before a resume, or ``stop`` is called."""
-        if self._tasks is None:
-            raise ConfigError("run() draws tasks and has none; pass tasks=TaskStream([...]) or call step(tasks)")
-        while self.num_steps < num_steps and not self.stopping:
-            result = await self.step(self._tasks.take(self.config.num_tasks))
-            if on_step is not None:
-                on_step(result)
-
-    async def step(self, tasks: Sequence[Task]) -> StepResult:
-        """Collect ``group_size`` episodes of each task and learn from them."""
-        started = time.perf_counter()
-        rollouts = await self.collect(tasks)
-        collected = time.perf_counter()
-        metrics = {**rollout_metrics(rollouts), **self.update(rollouts.trajectories)}
-        metrics["trainer/seconds/collect"] = collected - started
-        metrics["trainer/seconds/update"] = time.perf_counter() - collected
-        return StepResult(step=self.num_steps, metrics=metrics, trajectories=rollouts.trajectories)
-
-    async def collect(self, tasks: Sequence[Task]) -> Rollouts:
-        """Episodes of the tasks under the current weights.
-
-        Raises:
-            ConfigError: an episode may be longer than a microbatch.
-        """
-        config = self.config
-        for task in tasks:
-            longest = min(self._plan_of(task).budget.tokens, self._generator.max_context)
-            if longest > config.microbatch_tokens:
-                raise ConfigError(
-                    f"an episode of {task.id!r} may have {longest} tokens, a microbatch holds "
-                    f"{config.microbatch_tokens}; raise microbatch_tokens, or lower the episode's token budget"
-                )
-        sampling = Sampling(
-            temperature=config.temperature,
-            top_p=config.top_p,
-            top_k=config.top_k,
-            seed=derive_seed(self.seed, self.num_steps),
-        )
-        return await collect(
-            tasks,
-            self._plan_of,
-            self._policy,
-            sampling=sampling,
-            group_size=config.group_size,
-            concurrency=config.concurrency,
-            retries=config.retries,
-            on_episode=self._on_episode,
-        )
-
-    def update(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
-        """Learn from episodes and publish the new weights. Where no group differs in reward, nothing changes.
-
-        Returns:
-            metrics. "trainer/mismatch_kl/mean" and "trainer/mismatch/max" compare the sampler's log-probabilities
-            with the trainer's in the first update, before the weights have moved.
-        Raises:
-            ValueError: a sampled token has no log-probability.
-        """
-        groups = group_advantages(trajectories, scale=self.config.scale, drop_uniform=self.config.drop_uniform_groups)
-        advantages = list(groups.values)
-        if self.config.overlong == "mask":
-            for index, trajectory in enumerate(trajectories):
-                if trajectory.ending in TRUNCATED:
-                    advantages[index] = None
-        updates = []
-        for epoch in range(self.config.num_epochs):
-            for members in self._minibatches(trajectories, advantages, epoch):
-                documents = experience_of(
-                    [trajectories[index] for index in members],
-                    [advantages[index] for index in members],
-                    aggregation=self.config.aggregation,
-                )
-                if not documents:
-                    continue
-                packs = pack(documents, max_tokens=self.config.microbatch_tokens, temperature=self.config.temperature)
-                updates.append(self._step(packs))
-        self.num_steps += 1
-        if updates:
-            self._generator.update_weights(self._generator.policy_version + 1)
-        return {**group_metrics(groups), **policy_metrics(updates), **update_metrics(updates)}
-
-    def _minibatches(
-        self, trajectories: Sequence[Trajectory], advantages: Sequence[float | None], epoch: int
-    ) -> list[list[int]]:
-        """Indices of trajectories in each update; a group is never split."""
-        groups: dict[str, list[int]] = {}
-        for index, trajectory in enumerate(trajectories):
-            if advantages[index] is not None:
-                groups.setdefault(trajectory.group_id, []).append(index)
-        order = list(groups.values())
-        random.Random(derive_seed(self.seed, self.num_steps, epoch)).shuffle(order)
-        count = self.config.num_minibatches
-        return [[index for group in order[start::count] for index in group] for start in range(count)]
-
-    def state_dict(self) -> dict[str, Any]:
-        own = {
-            "policy_version": self._generator.policy_version,
-            "cursor": None if self._tasks is None else self._tasks.state_dict(),
-        }
-        return {**super().state_dict(), **own}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        if self._tasks is not None and state["cursor"] is not None:
-            self._tasks.load_state_dict(state["cursor"])
-        super().load_state_dict(state)
-        self._generator.update_weights(int(state["policy_version"]))

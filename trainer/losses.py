@@ -1,15 +1,19 @@
 """Losses as per-token components. The step weights and sums them over the global token count.
 
 Every function takes only the trained tokens, [N]: the step gathers them before the vocabulary projection, so no
-component of an observation exists, and no NaN log-probability of one can reach a gradient.
+component of an observation exists, and no NaN log-probability of one can reach a gradient. What is of a whole sequence
+(its ratio) stands at each of its tokens.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
+
+# Beyond e^20 a ratio says only that something is wrong; infinity times an advantage of 0 would be NaN.
+_MAX_LOG_RATIO = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,10 +23,26 @@ class TrainedTokens:
     Attributes:
         old_logprobs: [N] float32, nats, as sampled; NaN where nothing was sampled (demonstrations).
         advantages: [N] float32, unitless.
+        lengths: trained tokens of each document, in order; they sum to N. None: all are one document's.
+        anchor_logprobs: [N] nats, under the trainer's weights before the step; None: the sampler's stand for them.
+        reference_logprobs: [N] nats, under the reference; None without one.
+        old_values, returns: [N], the critic's before the step, and what it should have said; None without a critic.
     """
 
     old_logprobs: Tensor
     advantages: Tensor
+    lengths: Tensor | None = None
+    anchor_logprobs: Tensor | None = None
+    reference_logprobs: Tensor | None = None
+    old_values: Tensor | None = None
+    returns: Tensor | None = None
+
+    def over_document(self, values: Tensor, reduce: Literal["sum", "mean"]) -> Tensor:
+        """[N] sum or mean of the values of each token's document, at each of its tokens."""
+        lengths = self.lengths if self.lengths is not None else torch.tensor([values.numel()], device=values.device)
+        # The sum is in order, so it is the same in every run; scattered additions on a GPU are not.
+        totals = torch.segment_reduce(values, reduce, lengths=lengths)
+        return totals.repeat_interleave(lengths, output_size=values.numel())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,65 +63,162 @@ class TokenLoss:
 class Loss(Protocol):
     """What a training step minimizes."""
 
-    def __call__(self, logprobs: Tensor, entropy: Tensor, tokens: TrainedTokens) -> TokenLoss:
+    def __call__(
+        self, logprobs: Tensor, entropy: Tensor, tokens: TrainedTokens, values: Tensor | None = None
+    ) -> TokenLoss:
         """
         Args:
             logprobs: [N] of the trained tokens under the model, nats, at the temperature of their sampling.
             entropy: [N] of the distributions they were drawn from, nats.
+            values: [N] of a critic; None without one.
         """
         ...
 
 
-def policy_loss(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float
-) -> TokenLoss:
+def clipped_surrogate(log_ratio: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float) -> TokenLoss:
     """The clipped surrogate of PPO, negated, per token.
 
     Args:
-        logprobs, old_logprobs, advantages: [N] float; all finite.
+        log_ratio, advantages: [N] float; all finite.
         clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
     Returns:
-        components [N] = -min(r A, clip(r) A) with r = exp(logprobs - old_logprobs); metrics "approx_kl" (the
-        estimator r - 1 - log r of KL(old || new)), "clipfrac" (clipped on the side the advantage pushes to), "ratio";
-        maxima "logprob_gap" = |logprobs - old_logprobs|.
-    Source: PPO, arXiv:1707.06347; two clips as in DAPO, arXiv:2503.14476; estimator k3 of joschu.net/blog/kl-approx.
+        components [N] = -min(r A, clip(r) A) with r = exp(log_ratio); metrics "clipfrac" (clipped on the side the
+        advantage pushes to) and "ratio".
+    Source: PPO, arXiv:1707.06347; two clips as in DAPO, arXiv:2503.14476.
     """
-    # Beyond e^20 a ratio says only that something is wrong; infinity times an advantage of 0 would be NaN.
-    log_ratio = (logprobs - old_logprobs).clamp(-20.0, 20.0)
-    ratio = log_ratio.exp()
+    ratio = log_ratio.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO).exp()
     clipped = ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
     components = -torch.minimum(ratio * advantages, clipped * advantages)
     with torch.no_grad():
         too_low = (ratio < 1.0 - clip_low) & (advantages < 0)
         too_high = (ratio > 1.0 + clip_high) & (advantages > 0)
-        metrics = {
-            "approx_kl": torch.expm1(log_ratio) - log_ratio,
-            "clipfrac": (too_low | too_high).to(logprobs.dtype),
-            "ratio": ratio.detach(),
-        }
-        maxima = {"logprob_gap": (logprobs - old_logprobs).abs()}
-    return TokenLoss(components=components, metrics=metrics, maxima=maxima)
+        metrics = {"clipfrac": (too_low | too_high).to(log_ratio.dtype), "ratio": ratio.detach()}
+    return TokenLoss(components=components, metrics=metrics)
+
+
+def weighted_log_likelihood(logprobs: Tensor, log_ratio: Tensor, advantages: Tensor, *, max_weight: float) -> TokenLoss:
+    """CISPO: -min(r, max_weight) A log p, with no gradient through the weight (arXiv:2506.13585).
+
+    Returns:
+        components [N]; metrics "clipfrac" (weights cut where the advantage is positive) and "ratio".
+    """
+    with torch.no_grad():
+        ratio = log_ratio.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO).exp()
+        cut = ((ratio > max_weight) & (advantages > 0)).to(logprobs.dtype)
+    components = -ratio.clamp(max=max_weight) * advantages * logprobs
+    return TokenLoss(components=components, metrics={"clipfrac": cut, "ratio": ratio})
+
+
+def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: Literal["k1", "k2", "k3"]) -> Tensor:
+    """[N] single-sample estimates, nats, of KL(policy || reference) for tokens that the policy drew.
+
+    Source: joschu.net/blog/kl-approx.
+    """
+    gap = (logprobs - reference).clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)
+    if estimator == "k1":
+        return gap
+    return 0.5 * gap.square() if estimator == "k2" else torch.expm1(-gap) + gap
+
+
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float | None) -> Tensor:
+    """[N] half squared errors; with a clip the larger of that of the value and of the value kept within ``clip`` of
+    the old one, as in the code of PPO (arXiv:2005.12729, section 3)."""
+    error = (values - returns).square()
+    if clip is not None:
+        near = old_values + (values - old_values).clamp(-clip, clip)
+        error = torch.maximum(error, (near - returns).square())
+    return 0.5 * error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """Importance weights of the trainer's distribution before the step over the sampler's; see CorrectionConfig."""
+
+    kind: Literal["truncate", "mask"]
+    level: Literal["token", "sequence"]
+    cap: float
+    floor: float = 0.0
+
+    @torch.no_grad()
+    def weights(self, tokens: TrainedTokens) -> Tensor:
+        """[N]."""
+        assert tokens.anchor_logprobs is not None, "a correction compares with the trainer's log-probabilities"
+        gap = tokens.anchor_logprobs - tokens.old_logprobs
+        if self.level == "sequence":
+            gap = tokens.over_document(gap, "sum")
+        weights = gap.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO).exp()
+        if self.kind == "truncate":
+            return weights.clamp(max=self.cap)
+        return torch.where((weights >= self.floor) & (weights <= self.cap), weights, torch.zeros_like(weights))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyLoss:
-    """``policy_loss`` with an entropy bonus: components - entropy_coef * entropy."""
+    """A policy gradient's loss: correction x surrogate + KL - entropy bonus + value loss.
 
-    clip_low: float
-    clip_high: float
+    Attributes:
+        clip_low, clip_high: see ``clipped_surrogate``.
+        ratio: of a "token", or of its sequence: the geometric mean of its tokens' ratios or their product.
+        max_weight: CISPO's; the surrogate is then ``weighted_log_likelihood``, and the clips are unused.
+        entropy_coef, kl_coef, value_coef: weights; 0 leaves the part out.
+        kl_estimator: see ``kl_estimate``.
+        value_clip: see ``value_loss``.
+        correction: None corrects nothing.
+    """
+
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    ratio: Literal["token", "sequence_mean", "sequence_product"] = "token"
+    max_weight: float | None = None
     entropy_coef: float = 0.0
+    kl_coef: float = 0.0
+    kl_estimator: Literal["k2", "k3"] = "k3"
+    value_coef: float = 0.0
+    value_clip: float | None = None
+    correction: Correction | None = None
 
-    def __call__(self, logprobs: Tensor, entropy: Tensor, tokens: TrainedTokens) -> TokenLoss:
-        loss = policy_loss(
-            logprobs, tokens.old_logprobs, tokens.advantages, clip_low=self.clip_low, clip_high=self.clip_high
-        )
-        components = loss.components
+    def __call__(
+        self, logprobs: Tensor, entropy: Tensor, tokens: TrainedTokens, values: Tensor | None = None
+    ) -> TokenLoss:
+        """Metrics, beside the surrogate's: "entropy", "approx_kl" (k3 of KL(old || new) by token), and "kl",
+        "correction", "value_loss" where there is one; maxima "logprob_gap" = |logprobs - old_logprobs|."""
+        old = tokens.old_logprobs if tokens.anchor_logprobs is None else tokens.anchor_logprobs
+        gap = logprobs - old
+        if self.ratio != "token":
+            log_ratio = tokens.over_document(gap, "mean" if self.ratio == "sequence_mean" else "sum")
+        else:
+            log_ratio = gap
+        if self.max_weight is None:
+            surrogate = clipped_surrogate(
+                log_ratio, tokens.advantages, clip_low=self.clip_low, clip_high=self.clip_high
+            )
+        else:
+            surrogate = weighted_log_likelihood(logprobs, log_ratio, tokens.advantages, max_weight=self.max_weight)
+        components, metrics = surrogate.components, dict(surrogate.metrics)
+        if self.correction is not None:
+            metrics["correction"] = self.correction.weights(tokens)
+            components = components * metrics["correction"]
+        if self.kl_coef:
+            assert tokens.reference_logprobs is not None, "a KL term needs the reference's log-probabilities"
+            kl = kl_estimate(logprobs, tokens.reference_logprobs, self.kl_estimator)
+            components = components + self.kl_coef * kl
+            metrics["kl"] = kl.detach()
         if self.entropy_coef:
             components = components - self.entropy_coef * entropy
-        metrics = {**loss.metrics, "entropy": entropy.detach()}
-        return TokenLoss(components=components, metrics=metrics, maxima=loss.maxima)
+        if self.value_coef:
+            assert values is not None, "a value loss needs a critic"
+            assert tokens.old_values is not None
+            assert tokens.returns is not None
+            errors = value_loss(values, tokens.old_values, tokens.returns, self.value_clip)
+            components = components + self.value_coef * errors
+            metrics["value_loss"] = errors.detach()
+        with torch.no_grad():
+            bounded = gap.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)
+            metrics |= {"approx_kl": torch.expm1(bounded) - bounded, "entropy": entropy.detach()}
+            maxima = {"logprob_gap": (logprobs - tokens.old_logprobs).abs()}
+        return TokenLoss(components=components, metrics=metrics, maxima=maxima)
 
 
-def sft_loss(logprobs: Tensor, entropy: Tensor, tokens: TrainedTokens) -> TokenLoss:
+def sft_loss(logprobs: Tensor, entropy: Tensor, tokens: TrainedTokens, values: Tensor | None = None) -> TokenLoss:
     """Cross-entropy: minus the log-probability of each demonstrated token, nats."""
     return TokenLoss(components=-logprobs, metrics={"entropy": entropy.detach()})

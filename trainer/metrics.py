@@ -158,9 +158,10 @@ def policy_metrics(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Means over the updates of a step; the mismatch is that of the first, before the weights have moved."""
     if not updates:
         return {}
-    names = ("loss", "approx_kl", "clipfrac", "ratio", "entropy")
+    names = ("loss", "approx_kl", "clipfrac", "ratio", "entropy", "kl", "correction", "value_loss", "critic_grad_norm")
+    known = [name for name in names if name in updates[0]]
     return {
-        **{f"trainer/{name}/mean": _mean([update[name] for update in updates]) for name in names},
+        **{f"trainer/{name}/mean": _mean([update[name] for update in updates]) for name in known},
         "trainer/mismatch_kl/mean": updates[0]["approx_kl"],
         "trainer/mismatch/max": updates[0]["logprob_gap/max"],
     }

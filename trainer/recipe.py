@@ -9,7 +9,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..errors import ConfigError
-from .config import GRPOConfig, LayoutConfig, OptimConfig, Settings, SFTConfig
+from .algorithms import ALGORITHMS, Algorithm, GRPOConfig
+from .config import LayoutConfig, OptimConfig, Settings, SFTConfig
 
 SMALL_SOURCES = ("small-repositories", "small-programs", "small-sums")
 FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -78,8 +79,8 @@ class SFTStage(Settings):
 class RLStage(Settings):
     """Reinforcement learning from the supervised checkpoint."""
 
-    train: GRPOConfig = Field(default_factory=GRPOConfig)
-    """The algorithm."""
+    train: Algorithm = Field(default_factory=GRPOConfig)
+    """The algorithm, chosen by ``algorithm``."""
     optim: OptimConfig = Field(default_factory=OptimConfig)
     """Optimizer."""
     steps: int = Field(default=30, ge=1)
@@ -207,11 +208,17 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 
 def _describe(problem: dict[str, Any]) -> str:
-    where = ".".join(map(str, problem["loc"])) or "recipe"
+    place = tuple(name for name in problem["loc"] if name not in ALGORITHMS)
+    where = ".".join(map(str, place)) or "recipe"
     if problem["type"] != "extra_forbidden":
         return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
     known = _known_keys(problem["loc"][:-1])
     name = str(problem["loc"][-1])
+    others = [other for other, kind in ALGORITHMS.items() if name in kind.model_fields]
+    if others and problem["loc"][-2] in ALGORITHMS:
+        return (
+            f"{where} is a setting of {', '.join(others)}, not of {problem['loc'][-2]}; remove it, or change algorithm"
+        )
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(known)}"
     return f"unknown key {where!r}; {hint}"
@@ -223,8 +230,13 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
     for name in location:
         if isinstance(name, int):
             continue
+        if name in ALGORITHMS:
+            model = ALGORITHMS[name]
+            continue
+        if name not in model.model_fields:
+            continue
         annotation = model.model_fields[name].annotation
         arguments = getattr(annotation, "__args__", ())
         candidates = [annotation, *arguments]
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, Settings))
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, Settings)), model)
     return list(model.model_fields)

@@ -47,6 +47,15 @@ class Rollouts:
     trajectories: tuple[Trajectory, ...]
     num_retries: int
 
+    def __add__(self, other: "Rollouts") -> "Rollouts":
+        return Rollouts(
+            trajectories=self.trajectories + other.trajectories, num_retries=self.num_retries + other.num_retries
+        )
+
+    @property
+    def num_groups(self) -> int:
+        return len({trajectory.group_id for trajectory in self.trajectories})
+
     @property
     def num_failed(self) -> int:
         return sum(trajectory.is_infrastructure_failure for trajectory in self.trajectories)
@@ -59,6 +68,7 @@ async def collect(
     *,
     sampling: Sampling,
     group_size: int,
+    first: int = 0,
     concurrency: int = 64,
     retries: int = 2,
     on_episode: OnEpisode | None = None,
@@ -72,6 +82,7 @@ async def collect(
         plan_of: how to run an episode of a task.
         sampling: of every turn, but for ``max_tokens``, which the plan says; with a seed, each turn of each attempt at
             each episode gets its own, derived from it.
+        first: number of the first group; a step that collects twice numbers on.
         concurrency: episodes at once.
         retries: new attempts for an episode that the infrastructure failed.
         on_episode: called at the end of each episode, for progress.
@@ -100,7 +111,7 @@ async def collect(
         return trajectory
 
     episodes = await all_or_first_error(
-        [episode(index, task, member) for index, task in enumerate(tasks) for member in range(group_size)]
+        [episode(index, task, member) for index, task in enumerate(tasks, first) for member in range(group_size)]
     )
     return Rollouts(trajectories=tuple(episodes), num_retries=num_retries)
 

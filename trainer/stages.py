@@ -30,11 +30,12 @@ from .checkpoint import latest, load_training, save_training
 from .config import LayoutConfig
 from .evaluation import Evaluation, evaluate_engine, evaluate_script
 from .families import Family, prepare_family
-from .loop import GRPO, SFT, StepResult
+from .loop import SFT, StepResult
 from .metrics import MetricsWriter, open_tracker
 from .mixture import TaskMixture
 from .progress import Progress
 from .recipe import Recipe, SFTStage
+from .reinforce import RL
 from .report import write_report
 from .rollouts import EpisodePlan
 
@@ -89,7 +90,7 @@ class _Run:
     def __init__(self, recipe: Recipe, out: Path, progress: Progress) -> None:
         self.recipe, self.out, self.progress = recipe, out, progress
         self.families: list[Family] = []
-        self.loop: SFT | GRPO | None = None
+        self.loop: SFT | RL | None = None
         self.interrupted = False
         self.evaluations: dict[str, dict[str, Evaluation]] = {}
         self.stages: dict[str, dict[str, Any]] = {}
@@ -265,7 +266,7 @@ class _Run:
                 seed=self.recipe.seed,
             )
             plans = self._plans(generator.max_context)
-            loop = GRPO(
+            loop = RL(
                 decoder,
                 generator,
                 policy,
@@ -386,7 +387,7 @@ def _split_by_task(
 class _Stage:
     """One stage's metrics and checkpoints: resumes where they stand, saves now and then and when interrupted."""
 
-    def __init__(self, run: _Run, name: str, loop: SFT | GRPO, decoder: Decoder, tokenizer: Tokenizer) -> None:
+    def __init__(self, run: _Run, name: str, loop: SFT | RL, decoder: Decoder, tokenizer: Tokenizer) -> None:
         self._run, self._name, self._loop, self._decoder, self._tokenizer = run, name, loop, decoder, tokenizer
         self._folder = run.out / name
         self._before = 0.0

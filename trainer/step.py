@@ -1,6 +1,7 @@
 """One optimizer update over any number of packs and ranks, as if it were one batch."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -10,22 +11,52 @@ from ..model.attention import Documents
 from ..model.decoder import Decoder
 from ..model.huggingface import HuggingFaceDecoder
 from .batching import PackedBatch
+from .critic import Critic
 from .losses import Loss, TokenLoss, TrainedTokens
 from .optim import Optimizer
 
 
-def score(decoder: Decoder | HuggingFaceDecoder, batch: PackedBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities of the trained tokens of a pack.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What the model says of the trained tokens of a pack.
 
-    Returns:
-        (logprobs [N], entropy [N], index [N] of the trained positions in the pack), nats, at the batch's temperature.
+    Attributes:
+        index: [N] int64, their places in the pack.
+        logprobs, entropy: [N] nats, at the pack's temperature.
+        values: [N] of the critic; None without one.
     """
+
+    index: Tensor
+    logprobs: Tensor
+    entropy: Tensor
+    values: Tensor | None = None
+
+
+def score(decoder: Decoder | HuggingFaceDecoder, batch: PackedBatch, critic: Critic | None = None) -> Scores:
+    """Score the trained tokens. Only they meet the vocabulary: prompts and observations are most of an episode."""
     documents = Documents.from_lengths(batch.lengths, device=batch.token_ids.device)
-    # Only trained positions meet the vocabulary: prompts and observations are most of an episode.
     index = batch.loss_mask.nonzero().squeeze(1)
     targets = batch.targets.index_select(0, index)
-    logprobs, entropy = decoder.score(batch.token_ids, documents, targets, batch.temperature, index=index)
-    return logprobs, entropy, index
+    if critic is None:
+        logprobs, entropy = decoder.score(batch.token_ids, documents, targets, batch.temperature, index=index)
+        return Scores(index=index, logprobs=logprobs, entropy=entropy)
+    logprobs, entropy, hidden = decoder.score_and_states(
+        batch.token_ids, documents, targets, batch.temperature, index=index
+    )
+    values = critic(hidden, batch.token_ids, documents, index)
+    return Scores(index=index, logprobs=logprobs, entropy=entropy, values=values)
+
+
+def known_tokens(batch: PackedBatch, index: Tensor) -> TrainedTokens:
+    """What was known of the trained tokens, at ``index``, before the forward pass."""
+    documents = torch.repeat_interleave(torch.tensor(batch.lengths, device=index.device))
+    counts = torch.bincount(documents[index], minlength=len(batch.lengths))
+    return TrainedTokens(
+        old_logprobs=batch.old_logprobs[index],
+        advantages=batch.advantages[index],
+        lengths=counts[counts > 0],
+        **{name: column[index] for name, column in batch.columns.items()},
+    )
 
 
 class TrainStep:
@@ -35,22 +66,45 @@ class TrainStep:
     step, over all packs and, where torch.distributed is initialised, all ranks, whose gradients are summed.
     """
 
-    def __init__(self, decoder: Decoder | HuggingFaceDecoder, optimizer: Optimizer, loss: Loss) -> None:
+    def __init__(
+        self,
+        decoder: Decoder | HuggingFaceDecoder,
+        optimizer: Optimizer,
+        loss: Loss,
+        *,
+        critic: Critic | None = None,
+        critic_optimizer: Optimizer | None = None,
+    ) -> None:
+        """
+        Args:
+            critic: predicts values for a loss that has a part for them; its own parameters are ``critic_optimizer``'s.
+        """
         self._decoder, self._optimizer, self._loss = decoder, optimizer, loss
+        self._critic, self._critic_optimizer = critic, critic_optimizer
 
-    def __call__(self, packs: Sequence[PackedBatch]) -> dict[str, float]:
+    def __call__(
+        self, packs: Sequence[PackedBatch], *, divisor: float | None = None, critic_only: bool = False
+    ) -> dict[str, float]:
         """One update from this rank's packs.
 
+        Args:
+            divisor: this rank's share of what the sum is divided by, in place of its sum of weights.
+            critic_only: leave the decoder as it is.
         Returns:
             means over the step's trained tokens: "loss" and the loss's metrics; maxima as "NAME/max"; "grad_norm",
             "lr", "skipped" (see Optimizer.update); "tokens", "trained_tokens" over all ranks.
         Raises:
             ValueError: no rank has a trained token.
         """
-        metrics = self.accumulate(packs)
+        metrics = self.accumulate(packs, divisor=divisor)
+        if self._critic_optimizer is not None:
+            metrics["critic_grad_norm"] = self._critic_optimizer.update()["grad_norm"]
+        if critic_only:
+            self._optimizer.zero_grad()
+            return {**metrics, "grad_norm": 0.0, "lr": 0.0, "skipped": 0.0}
         return {**metrics, **self._optimizer.update()}
 
-    def accumulate(self, packs: Sequence[PackedBatch]) -> dict[str, float]:
+    def accumulate(self, packs: Sequence[PackedBatch], *, divisor: float | None = None) -> dict[str, float]:
         """The step's gradient, on every rank, in the parameters' ``grad``. Returns metrics as ``__call__``."""
         device = self._decoder.head.weight.device
         counts = [(pack.weights.sum(dtype=torch.float64), pack.num_tokens, int(pack.loss_mask.sum())) for pack in packs]
@@ -60,17 +114,19 @@ class TrainStep:
         totals = _reduce(totals.sum(0).to(device))
         if not totals[0] > 0:
             raise ValueError("the step has no trained token; give it at least one document with one")
-        self._optimizer.zero_grad()
+        total = totals[0] if divisor is None else _reduce(torch.tensor(divisor, dtype=torch.float64, device=device))
+        for optimizer in self._optimizers:
+            optimizer.zero_grad()
         means: dict[str, Tensor] = {}
         maxima: dict[str, Tensor] = {}
         for pack in packs:
             if not pack.loss_mask.any():
                 continue
             pack = pack.to(device)
-            logprobs, entropy, index = score(self._decoder, pack)
-            known = TrainedTokens(old_logprobs=pack.old_logprobs[index], advantages=pack.advantages[index])
-            weights = (pack.weights[index] / totals[0]).to(logprobs.dtype)
-            token_loss = self._loss(logprobs, entropy, known)
+            scores = score(self._decoder, pack, self._critic)
+            known = known_tokens(pack, scores.index)
+            weights = (pack.weights[scores.index] / total).to(scores.logprobs.dtype)
+            token_loss = self._loss(scores.logprobs, scores.entropy, known, scores.values)
             loss = torch.dot(weights, token_loss.components)
             loss.backward()
             _add_metrics(means, maxima, token_loss, weights, loss.detach())
@@ -78,11 +134,15 @@ class TrainStep:
         metrics = _gather_metrics(means, maxima)
         return {**metrics, "tokens": float(totals[1]), "trained_tokens": float(totals[2])}
 
+    @property
+    def _optimizers(self) -> list[Optimizer]:
+        return [one for one in (self._optimizer, self._critic_optimizer) if one is not None]
+
     def _sum_gradients(self) -> None:
         """Add up the gradients of all ranks. Losses are already divided by the global weight, so no mean is taken."""
         if not _is_distributed():
             return
-        parameters = self._optimizer.parameters
+        parameters = [parameter for optimizer in self._optimizers for parameter in optimizer.parameters]
         for parameter in parameters:
             if parameter.grad is None:  # this rank had no pack, or none that reached it
                 parameter.grad = torch.zeros_like(parameter)
@@ -100,10 +160,9 @@ def mean_loss(decoder: Decoder, packs: Sequence[PackedBatch], loss: Loss) -> flo
     total, weight = 0.0, 0.0
     for pack in packs:
         pack = pack.to(device)
-        logprobs, entropy, index = score(decoder, pack)
-        known = TrainedTokens(old_logprobs=pack.old_logprobs[index], advantages=pack.advantages[index])
-        components = loss(logprobs, entropy, known).components
-        weights = pack.weights[index].double()
+        scores = score(decoder, pack)
+        components = loss(scores.logprobs, scores.entropy, known_tokens(pack, scores.index)).components
+        weights = pack.weights[scores.index].double()
         total += float(torch.dot(weights, components.double()))
         weight += float(weights.sum())
     if not weight:
@@ -114,7 +173,10 @@ def mean_loss(decoder: Decoder, packs: Sequence[PackedBatch], loss: Loss) -> flo
 def _add_metrics(
     means: dict[str, Tensor], maxima: dict[str, Tensor], loss: TokenLoss, weights: Tensor, total: Tensor
 ) -> None:
-    values = {"loss": total, **{name: torch.dot(weights, value) for name, value in loss.metrics.items()}}
+    values = {
+        "loss": total,
+        **{name: torch.dot(weights, value.to(weights.dtype)) for name, value in loss.metrics.items()},
+    }
     for name, value in values.items():
         means[name] = means[name] + value if name in means else value
     for name, value in loss.maxima.items():

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from verigym.trainer.batching import (
     DocumentStream,
     demonstrations_of,
     document_of,
-    experience_of,
     join,
     pack,
 )
@@ -35,35 +35,37 @@ def test_shift_masks_and_logprobs_are_exact(make_segment):
     np.testing.assert_array_equal(document.old_logprobs, expected)
 
 
-def test_packs_are_exact(make_segment, make_trajectory):
-    first = make_trajectory(make_segment([1, 2, 3], [0, 1, 1]), make_segment([4, 5], [0, 1]))
-    second = make_trajectory(make_segment([6, 7, 8, 9], [0, 0, 0, 1]))
-    empty = make_trajectory(make_segment([1, 2], [0, 0]))
-    documents = experience_of([first, second, empty], [1.0, -1.0, 1.0], aggregation="episode")
+def test_packs_are_exact(make_segment):
+    segments = [
+        make_segment([1, 2, 3], [0, 1, 1]),
+        make_segment([4, 5], [0, 1]),
+        make_segment([6, 7, 8, 9], [0, 0, 0, 1]),
+    ]
+    weights, advantages = [1 / 3, 1 / 3, 1.0], [1.0, 1.0, np.asarray([0.0, 0.0, -1.0])]
+    documents = [
+        document_of(segment, sampled=True, advantage=advantage, weight=weight)
+        for segment, advantage, weight in zip(segments, advantages, weights)
+    ]
+    documents = [replace(one, columns={"returns": np.arange(len(one), dtype=np.float32)}) for one in documents]
     [batch] = pack(documents, max_tokens=8, temperature=0.6)
     assert batch.temperature == 0.6
     assert batch.lengths == (3, 2, 1)  # longest first
     assert batch.token_ids.tolist() == [6, 7, 8, 1, 2, 4]
     assert batch.targets.tolist() == [7, 8, 9, 2, 3, 5]
     assert batch.loss_mask.tolist() == [False, False, True, True, True, True]
-    assert batch.advantages.tolist() == [-1, -1, -1, 1, 1, 1]
+    assert batch.advantages.tolist() == [0, 0, -1, 1, 1, 1]
+    assert batch.columns["returns"].tolist() == [0, 1, 2, 0, 1, 0]
     third = float(np.float32(1 / 3))
     assert batch.weights.tolist() == [0, 0, 1, third, third, third]
     assert [pack.lengths for pack in pack(documents, max_tokens=3)] == [(3,), (2, 1)]
-
-
-def test_what_has_no_advantage_is_left_out(make_segment, make_trajectory):
-    one = make_trajectory(make_segment([1, 2], [0, 1]))
-    assert experience_of([one, one], [None, None]) == []
-    with pytest.raises(ValueError):
-        experience_of([one, one], [1.0])
+    assert document_of(make_segment([1, 2], [0, 0]), sampled=True) is None
 
 
 @pytest.mark.parametrize("missing", [NAN, float("-inf")])
 def test_a_missing_log_probability_raises_in_rl_and_is_ignored_in_imitation(make_segment, make_trajectory, missing):
     segment = make_segment([1, 2, 3], [0, 1, 1], [NAN, -0.5, missing], version=-1)
     with pytest.raises(ValueError, match="token 2 is trained but its sampled log-probability"):
-        experience_of([make_trajectory(segment)], [1.0])
+        document_of(segment, sampled=True)
     [document] = demonstrations_of([make_trajectory(segment)])
     assert document.loss_mask.tolist() == [True, True]
     assert np.isnan(document.old_logprobs).all()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from verigym.errors import ConfigError
+from verigym.trainer.algorithms import ALGORITHMS
 from verigym.trainer.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -52,6 +53,14 @@ def test_set_changes_a_value(write):
     assert (recipe.families[0].turns, recipe.families[0].experts) == (2, {"empty": 0.5})
 
 
+def test_the_algorithm_is_chosen_by_name(write):
+    for name, kind in ALGORITHMS.items():
+        recipe = load_recipe(write(), [f"rl.train.algorithm='{name}'", "rl.train.kl.coef=0.1"])
+        assert type(recipe.rl.train) is kind
+        assert recipe.rl.train.kl.coef == 0.1
+        assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
 def test_a_stage_is_left_out_with_false(write):
     recipe = load_recipe(write(SMALL.replace("[rl]\nsteps = 4", "")), ["rl=false"])
     assert (recipe.rl, recipe.sft is not None) == (None, True)
@@ -63,6 +72,13 @@ REFUSED = [
     # unknown keys, at every depth, with the nearest known one
     (["sed=1"], "unknown key 'sed'; did you mean 'seed'?"),
     (["rl.stps=1"], "unknown key 'rl.stps'; did you mean 'steps'?"),
+    (["rl.train.algorithm='grp'"], "algorithm must be one of grpo, dr_grpo, dapo"),
+    (["rl.train.critic.kind='head'"], "rl.train.critic is a setting of ppo, not of grpo; remove it, or change"),
+    (
+        ["rl.train.algorithm='ppo'", "rl.train.critic.knd='head'"],
+        "unknown key 'rl.train.critic.knd'; did you mean 'kind'?",
+    ),
+    (["rl.train.algorithm='rloo'", "rl.train.group_size=1"], "rl.train: group_size is 1"),
     (["rl.train.group_sze=4"], "unknown key 'rl.train.group_sze'; did you mean 'group_size'?"),
     (["families.0.turn=4"], "unknown key 'families.0.turn'; did you mean 'turns'?"),
     (["sft.optim.learning_rate=4"], "unknown key 'sft.optim.learning_rate'; known keys: lr, betas"),

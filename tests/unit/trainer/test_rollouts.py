@@ -7,7 +7,8 @@ from verigym.agent.policy import TokenPolicy
 from verigym.envs.task import Task
 from verigym.model.chat.sampling import Completion, Sampling
 from verigym.trainer.advantages import group_advantages
-from verigym.trainer.batching import experience_of
+from verigym.trainer.algorithms import GRPOConfig
+from verigym.trainer.experience import experience_of
 from verigym.trainer.rollouts import EpisodePlan, TaskStream, collect
 
 NINE, FOUR, SEVEN = (9, 0), (4, 0), (7, 0)
@@ -75,7 +76,10 @@ def test_endings(words, name):
     assert first.num_format_errors == (1 if name == "format error" else 2 if name == "turn limit" else 0)
     groups = group_advantages(found.trajectories)
     assert groups.values == pytest.approx(advantages)
-    trained = experience_of([first], groups.values[:1])
+    made = experience_of(found.trajectories, GRPOConfig())
+    assert made.groups == groups
+    trained = made.documents[0]
+    assert all(one.advantage == pytest.approx(advantages[0]) for one in trained)
     assert sum(int(one.loss_mask.sum()) for one in trained) == num_trained
     sampled = [token for turn in turns if turn is not None for token in turn]
     assert [int(t) for one in trained for t in one.targets[one.loss_mask]] == (sampled if num_trained else [])

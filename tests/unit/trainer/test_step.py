@@ -1,5 +1,6 @@
 import math
 import multiprocessing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +9,19 @@ import torch.distributed as dist
 
 from verigym.trainer.batching import Document, join, pack
 from verigym.trainer.config import OptimConfig
-from verigym.trainer.losses import PolicyLoss, sft_loss
+from verigym.trainer.critic import Critic
+from verigym.trainer.losses import Correction, PolicyLoss, sft_loss
 from verigym.trainer.optim import Optimizer
 from verigym.trainer.step import TrainStep, mean_loss
 
 LOSS = PolicyLoss(clip_low=0.2, clip_high=0.28, entropy_coef=0.01)
+WHOLE = PolicyLoss(
+    ratio="sequence_product",
+    kl_coef=0.1,
+    value_coef=0.5,
+    value_clip=0.2,
+    correction=Correction(kind="truncate", level="sequence", cap=1.5),
+)
 
 
 def ragged_documents() -> list[Document]:
@@ -35,6 +44,41 @@ def ragged_documents() -> list[Document]:
             )
         )
     return documents
+
+
+def annotated_documents() -> list[Document]:
+    rng = np.random.default_rng(1)
+    names = ("anchor_logprobs", "reference_logprobs", "old_values", "returns")
+    return [
+        replace(one, columns={name: (-5.7 + 0.1 * rng.standard_normal(len(one))).astype(np.float32) for name in names})
+        for one in ragged_documents()
+    ]
+
+
+@pytest.mark.parametrize("kind", ["head", "model"])
+def test_whole_sequences_and_a_critic_do_not_depend_on_packing_either(make_decoder, kind):
+    decoder = make_decoder().double()
+    critic = Critic(decoder, kind)
+    torch.nn.init.normal_(critic.value.weight, generator=torch.Generator().manual_seed(0))
+    optimizers = [Optimizer(decoder, OptimConfig()), Optimizer(critic, OptimConfig())]
+    step = TrainStep(decoder, optimizers[0], WHOLE, critic=critic, critic_optimizer=optimizers[1])
+    found = []
+    for count, packing in ((1, True), (2, True), (4, False)):
+        metrics = step.accumulate(in_microbatches(annotated_documents(), count, packing))
+        parameters = [parameter for optimizer in optimizers for parameter in optimizer.parameters]
+        assert all(parameter.grad is not None for parameter in parameters)
+        found.append((torch.cat([parameter.grad.reshape(-1) for parameter in parameters]), metrics))
+    for gradient, metrics in found[1:]:
+        torch.testing.assert_close(gradient, found[0][0], rtol=1e-6, atol=1e-9)
+        assert metrics == pytest.approx(found[0][1], rel=1e-6)
+
+
+def test_a_divisor_takes_the_place_of_the_sum_of_weights(make_decoder):
+    decoder, packs = make_decoder().double(), [join(ragged_documents())]
+    plain = gradient(decoder, packs).clone()
+    TrainStep(decoder, Optimizer(decoder, OptimConfig()), LOSS).accumulate(packs, divisor=10.0)
+    other = torch.cat([parameter.grad.reshape(-1) for parameter in decoder.parameters()])
+    torch.testing.assert_close(other * 10.0, plain * float(packs[0].weights.double().sum()), rtol=1e-4, atol=1e-8)
 
 
 def gradient(decoder, packs) -> torch.Tensor:

@@ -7,13 +7,14 @@ import torch
 from verigym.agent.loop import Budget
 from verigym.agent.policy import TokenPolicy
 from verigym.envs.task import Task
-from verigym.errors import ConfigError
+from verigym.errors import ConfigError, TrainingError
 from verigym.model.attention import Documents
 from verigym.model.chat.messages import Message
 from verigym.model.engine.generator import Generator
-from verigym.trainer.batching import experience_of, pack
-from verigym.trainer.config import GRPOConfig, OptimConfig
-from verigym.trainer.loop import GRPO
+from verigym.trainer.algorithms import ALGORITHMS, DAPOConfig, GRPOConfig, PPOConfig
+from verigym.trainer.batching import document_of, pack
+from verigym.trainer.config import OptimConfig
+from verigym.trainer.reinforce import RL
 from verigym.trainer.rollouts import EpisodePlan, TaskStream
 from verigym.trainer.step import score
 
@@ -24,17 +25,23 @@ ALL = tuple(range(16))
 def make_trainer(make_decoder, words):
     engines = []
 
-    def make(*, stop=(0,), optim=None, turns=2, decoder=None, tasks=(), seed=0, **changes):
+    def make(*, stop=(0,), optim=None, turns=2, decoder=None, tasks=(), seed=0, config=None, faults=(), **changes):
         decoder = decoder or make_decoder(vocab_size=16, max_position_embeddings=64)
+        config = config or GRPOConfig
         generator = Generator(decoder, max_context=48, seed=1)
         engines.append(generator)
-        plan = EpisodePlan(make_env=words.env, budget=Budget(turns=turns, tokens=64, seconds=30), turn_tokens=4)
-        return GRPO(
+        left = list(faults)
+        plan = EpisodePlan(
+            make_env=lambda: words.env(left.pop(0) if left else None),
+            budget=Budget(turns=turns, tokens=64, seconds=30),
+            turn_tokens=4,
+        )
+        return RL(
             decoder,
             generator,
             TokenPolicy(generator, words.renderer(stop), words.parser()),
             lambda task: plan,
-            config=GRPOConfig(**{"num_tasks": 2, "group_size": 16, "microbatch_tokens": 256, **changes}),
+            config=config(**{"num_tasks": 2, "group_size": 16, "microbatch_tokens": 256, **changes}),
             optim=optim or OptimConfig(lr=1e-2),
             tasks=TaskStream(tasks, seed=seed) if tasks else None,
             seed=seed,
@@ -100,17 +107,17 @@ def test_with_frozen_weights_every_ratio_is_one(make_trainer, make_decoder, temp
     trainer = make_trainer(decoder=decoder, temperature=temperature, turns=3, stop=ALL[::2])
     rollouts = asyncio.run(trainer.collect(tasks(4)))
     assert max(one.num_turns for one in rollouts.trajectories) > 1
-    documents = experience_of(rollouts.trajectories, [1.0] * len(rollouts.trajectories))
+    documents = [document_of(part, sampled=True) for one in rollouts.trajectories for part in one.segments]
     for batch in pack(documents, max_tokens=200, temperature=temperature):
         with torch.no_grad():
-            logprobs, _, index = score(decoder, batch)
-        ratio = (logprobs - batch.old_logprobs[index]).exp()
+            scores = score(decoder, batch)
+        ratio = (scores.logprobs - batch.old_logprobs[scores.index]).exp()
         assert ratio.numel() > 0
         torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0, atol=1e-5)
     if temperature != 1.0:
         [batch] = pack(documents, max_tokens=100_000, temperature=1.0)
-        logprobs, _, index = score(decoder, batch)
-        assert (logprobs - batch.old_logprobs[index]).abs().max() > 0.1
+        scores = score(decoder, batch)
+        assert (scores.logprobs - batch.old_logprobs[scores.index]).abs().max() > 0.1
 
 
 def test_log_probabilities_equal_a_forward_of_each_prefix(make_trainer):
@@ -204,3 +211,105 @@ def test_stop_ends_it_between_steps_and_bad_input_is_refused(make_trainer):
         asyncio.run(make_trainer(microbatch_tokens=32).step(tasks(2)))
     with pytest.raises(ConfigError, match=r"pass tasks=TaskStream\(\[...\]\)"):
         asyncio.run(make_trainer().run(1))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_steps_and_teaches(make_trainer, name):
+    trainer = make_trainer(config=ALGORITHMS[name], group_size=64, num_epochs=2, num_minibatches=2)
+    before = trainer.decoder.head.weight.detach().clone()
+    result = asyncio.run(trainer.step(tasks(2)))
+    assert result.metrics["trainer/updates/count"] >= 2
+    assert all(math.isfinite(value) for value in result.metrics.values())
+    assert not torch.equal(before, trainer.decoder.head.weight)
+    assert trainer._generator.policy_version == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_learns_to_say_nine_and_to_stop(make_trainer, name, seed):
+    # GSPO's clips are for small steps; a product of ratios (RLOO) is clipped after one of them.
+    trainer = make_trainer(
+        config=ALGORITHMS[name], group_size=64, tasks=tasks(4), num_tasks=2, seed=seed, max_useless_steps=50
+    )
+    rewards = []
+
+    def watch(result):
+        rewards.append(result.metrics["rollout/reward/mean"])
+        if sum(rewards[-3:]) > 2.85:
+            trainer.stop()
+
+    asyncio.run(trainer.run(80, on_step=watch))
+    assert rewards[0] < 0.3
+    assert sum(rewards[-3:]) / 3 > 0.9, rewards
+
+
+def test_new_tasks_replace_uniform_groups(make_trainer):
+    """Dynamic sampling: with episodes of one token, some groups of 4 see no success, and others take their place."""
+    settings = {"config": DAPOConfig, "num_tasks": 8, "group_size": 4, "tasks": tasks(64), "stop": ALL, "turns": 1}
+    few = make_trainer(sampling_rounds=1, **settings)
+    many = make_trainer(sampling_rounds=60, **settings)
+    counts = {}
+    for name, trainer in (("few", few), ("many", many)):
+        result = asyncio.run(trainer.step(trainer._tasks.take(8)))
+        groups = len({one.group_id for one in result.trajectories})
+        assert groups * 4 == len(result.trajectories)
+        counts[name] = groups, groups - result.metrics["trainer/groups_uniform/count"]
+    assert counts["few"][0] == 8 > counts["few"][1]
+    assert counts["many"][0] > 8 == counts["many"][1]
+
+
+def test_a_run_with_nothing_to_learn_stops_and_says_why(make_trainer):
+    failing = make_trainer(faults=["sandbox"] * 999, retries=0, tasks=tasks(2), max_useless_steps=2, group_size=2)
+    with pytest.raises(
+        TrainingError, match=r"2 steps in a row .*all 4 episodes failed \(sandbox_failure: the box is gone"
+    ):
+        asyncio.run(failing.run(9))
+    assert failing.num_steps == 2
+    hopeless = make_trainer(turns=1, tasks=tasks(2), max_useless_steps=3, group_size=2, stop=ALL[10:])
+    with torch.no_grad():
+        hopeless.decoder.head.weight.zero_()
+        hopeless.decoder.head.weight[10:] += 1.0
+        hopeless.decoder.norm.weight.fill_(100.0)
+    with pytest.raises(TrainingError, match=r"every reward was 0 .*take easier or harder tasks"):
+        asyncio.run(hopeless.run(9))
+
+
+@pytest.mark.parametrize("kind", ["head", "model"])
+def test_a_critic_learns_what_is_to_come_and_a_run_with_one_resumes(make_trainer, make_decoder, kind):
+    settings = {
+        **{"config": PPOConfig, "tasks": tasks(4), "group_size": 64, "kl": {"coef": 0.01}, "stop": ALL, "turns": 1},
+        **{"critic": {"kind": kind, "optim": {"lr": 1e-2}}, "seed": 5},
+    }
+
+    def run(trainer, until):
+        rows = []
+        asyncio.run(trainer.run(until, on_step=rows.append))
+        return [row.metrics for row in rows]
+
+    whole = make_trainer(**settings)
+    expected = run(whole, 6)
+    assert expected[0]["trainer/value/mean"] == 0.0
+    assert expected[0]["trainer/return/mean"] > 0.02
+    assert expected[-1]["trainer/value/mean"] > 0.02
+    first = make_trainer(**settings)
+    rows = run(first, 3)
+    decoder = make_decoder(vocab_size=16, max_position_embeddings=64)
+    decoder.load_state_dict(first.decoder.state_dict())
+    second = make_trainer(decoder=decoder, **settings)
+    second.load_state_dict(first.state_dict())
+    rows += run(second, 6)
+    names = ("rollout/reward/mean", "trainer/loss/mean", "trainer/value/mean", "trainer/kl/mean")
+    for row, wanted in zip(rows, expected, strict=True):
+        assert [row[n] for n in names] == pytest.approx([wanted[n] for n in names], rel=1e-4, abs=1e-6)
+
+
+def test_the_critic_warms_up_alone(make_trainer):
+    trainer = make_trainer(config=PPOConfig, critic_warmup_steps=1, group_size=32)
+    before = [parameter.detach().clone() for parameter in trainer.decoder.parameters()]
+    asyncio.run(trainer.step(tasks(2)))
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.decoder.parameters(), strict=True))
+    assert trainer._generator.policy_version == 0
+    assert trainer.critic.value.weight.abs().max() > 0
+    asyncio.run(trainer.step(tasks(2)))
+    assert trainer._generator.policy_version == 1

@@ -1,0 +1,44 @@
+"""The critic: what reward is still to come, predicted before each sampled token."""
+
+import copy
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..model.attention import Documents
+from ..model.decoder import Decoder
+from ..model.huggingface import HuggingFaceDecoder
+
+
+class Critic(nn.Module):
+    """One linear map of hidden states, of the policy's or of a decoder of its own. It begins by predicting 0."""
+
+    def __init__(self, policy: Decoder | HuggingFaceDecoder, kind: Literal["head", "model"]) -> None:
+        """
+        Args:
+            kind: "head" reads the policy's hidden states, and its loss trains them too; "model" reads those of a copy
+                of the policy.
+        """
+        super().__init__()
+        weight = policy.head.weight
+        self.trunk = copy.deepcopy(policy) if kind == "model" else None
+        if self.trunk is not None:
+            self.trunk.head.requires_grad_(False)  # nothing reads its logits
+        self.value = nn.Linear(weight.shape[1], 1, device=weight.device, dtype=weight.dtype)
+        nn.init.zeros_(self.value.weight)
+        nn.init.zeros_(self.value.bias)
+
+    def forward(self, hidden: Tensor, token_ids: Tensor, documents: Documents, index: Tensor) -> Tensor:
+        """
+        Args:
+            hidden: [N, D], the policy's at the scored positions.
+            token_ids, documents: [T], of the pack.
+            index: [N] int64, the scored positions.
+        Returns:
+            [N] values, at least float32.
+        """
+        if self.trunk is not None:
+            hidden = self.trunk(token_ids, documents).index_select(0, index)
+        value = self.value(hidden).squeeze(-1)
+        return value if value.dtype == torch.float64 else value.float()
