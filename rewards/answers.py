@@ -10,22 +10,37 @@ _BOX_OPENED = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{")
 _GAP = r"(?:\\text\s*\{[^{}]*\}|\\q?quad|\\[()\[\],;! ]|[\s$])*"
 # Between boxes of one list: nothing but spacing, and what the next one is called.
 _BETWEEN_BOXES = re.compile(rf"{_GAP}(?:[a-zA-Z](?:_\{{?\w+\}}?)?\s*=\s*{_GAP})?")
-_LISTED = re.compile(r",|;|&|\band\b|\bor\b")
+_LISTED = re.compile(r",|;|&|(?:^\s*\$?\s*[a-z]+\s+)?\band\b|\bor\b")
 _STATED = re.compile(
-    r"(?:\banswers?\**\s*(?:(?:is|are)\b\s*:?|:|=)|####|^\s*\**A(?:nswer)?\**:|^\W*final answer\W*$)\**[ \t]*",
+    r"(?:\b(?:answers?|(?:correct|right|best)\s+(?:option|choice))\**\s*(?:(?:is|are)\b\s*:?|:|=)|####|"
+    r"^\s*\**A(?:nswer)?\**:|^\W*final answer\W*$)\**[ \t]*",
     re.I | re.M,
+)
+_FINAL = re.compile(
+    r"\bfinal answer is:?\s*(?:\$\$?([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]|(-?\d[\d,./]*\d|\d)(?![\w\\{]))", re.I
 )
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$((?:[^$\\]|\\.)+?)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)", re.S)
 _POINT = re.compile(r"[(\[]\s*[^()\[\]\n]{1,80},[^()\[\]\n]{1,80}[)\]]")
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
 _NUMBER = re.compile(
-    rf"(?<![\w.])-?\s?(?:{_DIGITS}(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+(?![.\d])|\s\d+/\d+)?"
+    rf"(?<![\w.])-?\s?(?:{_DIGITS}(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+(?!\d|\.\d)|:\d+|\s\d+/\d+)?"
     r"(?:\s*\\?%|(?:e|\s*(?:×|\*|x|\\times)\s*10\s*\^\s*)[{]?-?\d+[}]?)?"
 )
 _JOINT = re.compile(r"\s*(?:,\s*(?:and|or)?|\band\b|\bor\b)\s*\$?\s*", re.I)
 _DENIED = re.compile(r"\b(?:not|n't|than|instead of)\s*\$?\s*$", re.I)
-_CHOICE = re.compile(r"\W*\(([A-J])\)|[\s*]*([A-J])(?=\s*(?:[).:*]|$))")
-_SENTENCE_END = re.compile(r"(?<=\S)[.!?](?=\s|$)")
+_CHOICE = re.compile(r"[\s*]*(?i:(?:option|choice)\s+)?(?:\W*\(([A-J])\)|[\s*]*([A-J])(?=\s*(?:[).:*]|$)))")
+_CHOICE_ALONE = re.compile(r"\(?([A-J])\)?[.)]?")
+_CHOICE_IS_RIGHT = re.compile(r"\b(?:option|choice)\s*\**\(?([A-J])\)?\**\s+is\s+(?:the\s+)?(?:correct|right)\b", re.I)
+_DAY = re.compile(
+    r"(?:(?:jan|febr)uary|march|april|may|june|july|august|(?:sept|nov|dec)ember|october)\s+\d{1,2}(?:st|nd|rd|th)?",
+    re.I,
+)
+# "The answer is correct" states none.
+_JUDGED = re.compile(
+    r"\W*(?:(?:indeed|also|not)\s+)?(?:correct|right|wrong|incorrect|valid|reasonable|above|below)\W*", re.I
+)
+_SENTENCE_END = re.compile(r"(?<=\S)(?<!i\.e)(?<!e\.g)[.!?](?=\s|$)")
+_SHORT_PROSE = re.compile(r"[^\W\d_]{3,}|\bi\.e|\be\.g|\b(?:it|is|so|we|he|at|by|my)\b", re.I)
 _PROSE = re.compile(r"\b(?:and|or|then|the|is|for|to|of|each|plus|costs?|pays?)\b|[a-z]{4,}\s+[a-z]{2,}", re.I)
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{\w+\*?\}")
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
@@ -58,7 +73,7 @@ def extract_answer(text: str, *, lenient: bool = True) -> str | None:
     if lenient and any(content for _, _, content in boxes):
         boxes = [box for box in boxes if box[2]]
     if boxes:
-        return _joined(text, boxes) or None
+        return (_final_after(text[boxes[-1][1] :]) if lenient else None) or _joined(text, boxes) or None
     return _unboxed(text[-_TAIL:]) if lenient else None
 
 
@@ -103,14 +118,21 @@ def _joined(text: str, boxes: list[tuple[int, int, str]]) -> str:
     return "".join(content + joint for (_, _, content), joint in zip(listed, [*joints, ""]))
 
 
+def _final_after(rest: str) -> str | None:
+    """What a response calls its final answer after its last box: the boxes were of steps before it."""
+    stated = list(_FINAL.finditer(rest))
+    return next(group for group in stated[-1].groups() if group).strip() if stated else None
+
+
 def _unboxed(text: str) -> str | None:
     text = _BOX_OPENED.sub("", text)
-    stated = list(_STATED.finditer(text))
-    if stated:
-        rest = text[stated[-1].end() :].lstrip()
-        sentence = _first_sentence(rest.split("\n", 1)[0])
-        if sentence:
+    for stated in reversed(list(_STATED.finditer(text))):
+        sentence = _first_sentence(text[stated.end() :].lstrip().split("\n", 1)[0])
+        if sentence and not _JUDGED.fullmatch(sentence):
             return _in_sentence(sentence)
+    right = _CHOICE_IS_RIGHT.findall(text)
+    if right:
+        return right[-1].upper()
     return _whole(text.strip()) or _last_of(text.strip())
 
 
@@ -129,6 +151,8 @@ def _in_sentence(sentence: str) -> str | None:
         return choice.group(1) or choice.group(2)
     if _whole(sentence):
         return sentence[:_LONGEST]
+    if _DAY.fullmatch(sentence):
+        return sentence
     return _last_of(sentence) or sentence.strip(" *_")[:_LONGEST] or None
 
 
@@ -137,11 +161,13 @@ def _whole(text: str) -> str | None:
     text = text.strip().strip("*").strip()
     if not text or len(text) > _SHORT or "\n" in text:
         return None
-    if re.fullmatch(r"[^\W\d_]+", text):
-        return text
+    if re.fullmatch(r"[^\W\d_]+[.!]?", text):
+        return text.rstrip(".!")
+    if choice := _CHOICE_ALONE.fullmatch(text):
+        return choice.group(1)
     plain = _COMMAND.sub(" ", TEXT.sub(" ", _ENVIRONMENT.sub(" ", text)))
     mathematical = re.search(r"\d|\\|[a-z]\s*[=<>≤≥^+*/-]", to_latex(text))
-    prose = re.search(r"[^\W\d_]{3,}", plain)
+    prose = _SHORT_PROSE.search(plain)
     return text.removesuffix(".") if mathematical and not prose and text.count("$") != 1 else None
 
 
@@ -166,7 +192,10 @@ def _last_of(text: str) -> str | None:
         first -= 1
     if first == last:
         return _content(items[last])[:_LONGEST]
-    joint = " or " if re.search(r"\bor\b", text[items[first].start() : items[last].start()]) else ", "
+    listed = text[items[first].start() : items[last].end()].strip()
+    if not re.search(r"\s", listed):
+        return listed[:_LONGEST]  # "2,74" may be one number
+    joint = " or " if re.search(r"\bor\b", listed) else ", "
     return joint.join(_content(item) for item in items[first:])[:_LONGEST]
 
 

@@ -9,6 +9,9 @@ _LETTER = r"(?:[a-zA-Z]|\\(?:theta|alpha|beta|lambda|phi|omega))(?:_(?:\w|\{\w+\
 _RELATION = re.compile(r"(\\le |\\ge |<|>)")
 _OR = re.compile(r"\\text\s*\{\s*or\s*\}|\\cup(?![a-zA-Z])|\\(?:lor|vee)(?![a-zA-Z])|(?<![a-zA-Z\\])or(?![a-zA-Z])")
 _AND = re.compile(r"\\text\s*\{\s*(?:,\s*)?(?:and|or)\s*(?:,\s*)?\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])")
+_AND_ALONE = re.compile(r"\\text\s*\{\s*and\s*\}|(?<![a-zA-Z\\])and(?![a-zA-Z])|\\(?:land|wedge)(?![a-zA-Z])|,")
+_UNEQUAL = re.compile(rf"({_LETTER})\s*\\ne\s+([^,]+)")
+_REAL_WHERE = re.compile(rf"^(?:{_LETTER}\s*\\in\s*)?\\mathbb\{{R\}}\s*[,;:|]\s*")
 _MEMBER = re.compile(rf"^{_LETTER}\s*\\in(?![a-zA-Z])\s*")
 _BUILDER = re.compile(rf"^\\\{{\s*{_LETTER}\s*(?:\\mid(?![a-zA-Z])|\\vert(?![a-zA-Z])|\||:)\s*(.*)\\\}}$", re.S)
 _ASSIGNMENT = re.compile(rf"({_LETTER})\s*=\s*([^=]+)")
@@ -94,20 +97,48 @@ def intervals_of(text: str) -> tuple[list[Interval], bool] | None:
     """
     text = _MEMBER.sub("", text)
     builder = _BUILDER.match(text)
-    text = (builder.group(1) if builder else text).strip()
+    text = (builder.group(1) if builder else _REAL_WHERE.sub("", text)).strip()
     if text == r"\mathbb{R}":
         return [Interval(low="", high="", low_closed=False, high_closed=False)], False
     found, certain = [], False
     for part in _OR.split(text):
         part = _MEMBER.sub("", part.strip().strip(",").strip())
         interval = _bracketed(part)
-        if interval is None:
-            interval, certain = _inequality(part), True
-        if interval is None:
+        intervals = [interval] if interval is not None else _without_point(part)
+        if not intervals:
+            intervals, certain = [one for one in (_inequality(part) or _both(part),) if one is not None], True
+        if not intervals:
             return None
-        certain = certain or "[" in part[:1] or "]" in part[-1:] or not (interval.low and interval.high)
-        found.append(interval)
+        certain = certain or any("[" in part[:1] or "]" in part[-1:] or not (one.low and one.high) for one in intervals)
+        found += intervals
     return found, certain or len(found) > 1
+
+
+def variables_of(text: str) -> set[str]:
+    """The letters of which the inequalities of a text are; empty: it has none."""
+    terms = [term.strip() for part in _OR.split(_MEMBER.sub("", text)) for term in _RELATION.split(part)[::2]]
+    return {term for term in terms if re.fullmatch(_LETTER, term)} if _RELATION.search(text) else set()
+
+
+def _without_point(part: str) -> list[Interval]:
+    """The two intervals of "x is not a"; none where it says anything else."""
+    match = _UNEQUAL.fullmatch(part)
+    if match is None or _mentions(match.group(2), match.group(1)):
+        return []
+    low, high = ("", match.group(2)), (match.group(2), "")
+    return [Interval(low=a, high=b, low_closed=False, high_closed=False) for a, b in (low, high)]
+
+
+def _both(part: str) -> Interval | None:
+    """The one interval of "x > a and x < b"."""
+    bounds = [_inequality(piece.strip()) for piece in _AND_ALONE.split(part)]
+    if len(bounds) != 2 or len(variables_of(_AND_ALONE.sub(r" \\cup ", part))) != 1:
+        return None
+    one, other = bounds
+    if one is None or other is None or bool(one.low) is bool(other.low) or bool(one.high) is bool(other.high):
+        return None
+    low, high = (one, other) if one.low else (other, one)
+    return Interval(low=low.low, high=high.high, low_closed=low.low_closed, high_closed=high.high_closed)
 
 
 def _inside(text: str, opener: str) -> str | None:

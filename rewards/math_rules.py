@@ -13,18 +13,23 @@ from .math_forms import (
     list_of,
     tuple_of,
     unwrapped,
+    variables_of,
 )
 from .math_text import TEXT, bare, canonical, words_of
-from .numbers import number_word, read_number
+from .numbers import Number, number_word, read_decimal_comma, read_number, read_scaled
 from .units import split_unit, units_differ
 
 Verify = Callable[[str, str], bool]
 """(answer, gold) -> whether they are mathematically equal."""
 
 _CHOICE = re.compile(
-    r"(?:\\text(?:bf|rm|it)?\s*\{\s*)?\(\s*([A-Z])\s*\)\s*\}?(?P<rest>.*)|([A-Z])(?:[.):]\s.*|[.):]?)", re.S
+    r"(?:(?i:option|choice|answer)\s+)?(?:\\text(?:bf|rm|it)?\s*\{\s*)?"
+    r"(?:\(\s*([A-Z])\s*\)\s*\}?(?P<rest>.*)|([A-Z])(?:[.):]\s.*|[.):]?))",
+    re.S,
 )
-_BASE = re.compile(r"(?P<digits>[A-F]*[0-9][0-9A-F]*)\s*_\s*(?:\{\s*(?:\\text\s*\{\s*)?(\w+)\s*\}?\s*\}|(\d))")
+_LETTERS = re.compile(r"\(?[A-Z]\)?(?:(?:\s*(?:,|;|/|\band\b)\s*)+\(?[A-Z]\)?)+")
+_CONGRUENCE = re.compile(r"(?:[a-z]\s*\\equiv\s*)?(.+?)\s*\\pmod\{(\d+)\}")
+_BASE = re.compile(r"\(?(?P<digits>[A-F]*[0-9][0-9A-F]*)\)?\s*_\s*(?:\{\s*(?:\\text\s*\{\s*)?(\w+)\s*\}?\s*\}|(\d))")
 _TIME = re.compile(r"(\d{1,2}):(\d\d)([ap])?m?")
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 _DEEPEST = 3
@@ -112,11 +117,29 @@ def _number(answer: str, gold: str) -> bool | None:
     """Exact; two that differ and could be one rounded are left to the symbolic comparison."""
     one, other = read_number(unwrapped(gold)), read_number(unwrapped(answer))
     if one is None or other is None:
-        return None
+        return _number_otherwise(answer, gold, other, one)
     if other.equals(one):
         return True
     whole = one.value.denominator == other.value.denominator == 1
     return False if whole or one.percent or other.percent else None
+
+
+def _number_otherwise(answer: str, gold: str, number: Number | None, wanted: Number | None) -> bool | None:
+    """Where one of the two alone is a number as such: the other may be "2,75" or "3 million"."""
+    if wanted is not None and number is None:
+        return wanted.value in (read_decimal_comma(answer), read_scaled(answer)) or None
+    # A gold "3,4" is more often two numbers, and a reader would not take "3.4" for them.
+    if number is not None and wanted is None and not re.fullmatch(r"\S*,\d", gold):
+        return number.value in (read_decimal_comma(gold), read_scaled(gold)) or None
+    return None
+
+
+def _letters(answer: str, gold: str) -> bool | None:
+    """Several of the letters of a choice, in any order: "A, C", "A and C"."""
+    wanted, given = (TEXT.sub(r"\1", text).strip() for text in (gold, answer))
+    if not _LETTERS.fullmatch(wanted) or not _LETTERS.fullmatch(given):
+        return None
+    return set(re.findall(r"[A-Z]", wanted)) == set(re.findall(r"[A-Z]", given))
 
 
 def _words(answer: str, gold: str) -> bool | None:
@@ -129,10 +152,33 @@ def _words(answer: str, gold: str) -> bool | None:
     return False if TEXT.fullmatch(gold) or " " in right else None
 
 
-def _alternatives(answer: str, gold: str) -> bool | None:
-    """ "5 or 6" is no answer where one is asked for."""
+def _alternatives(answer: str, gold: str, same: Callable[[str, str], bool]) -> bool | None:
+    """ "5 or 6" is no answer where one is asked for; "1/2 or 0.5" is one answer."""
     one_asked = list_of(gold) is None and intervals_of(gold) is None and tuple_of(gold) is None
-    return False if one_asked and is_hedged(answer) and intervals_of(answer) is None else None
+    if not one_asked or not is_hedged(answer) or intervals_of(answer) is not None:
+        return None
+    return all(same(part, gold) for part in list_of(answer) or ("",))
+
+
+def _labelled(answer: str, gold: str, same: Callable[[str, str], bool]) -> bool | None:
+    """A value behind the letter of its choice: "(B) 5" is 5, to those who ask for the value."""
+    wanted, given = (_CHOICE.fullmatch(TEXT.sub(r"\1", text).strip()) for text in (gold, answer))
+    if (wanted is None) is (given is None):
+        return None
+    rest = ((given or wanted).group("rest") or "").strip()  # type: ignore[union-attr]
+    if not rest:
+        return None
+    return same(rest, gold) if given else same(answer, rest)
+
+
+def _congruence(answer: str, gold: str, same: Callable[[str, str], bool]) -> bool | None:
+    """Residues: of one modulus, where both name it."""
+    one, other = _CONGRUENCE.fullmatch(gold), _CONGRUENCE.fullmatch(answer)
+    if one is None and other is None:
+        return None
+    if one and other and one.group(2) != other.group(2):
+        return False
+    return same(other.group(1) if other else answer, one.group(1) if one else gold)
 
 
 def _assignments(answer: str, gold: str, same: Callable[[str, str], bool]) -> bool | None:
@@ -153,13 +199,10 @@ def _interval(answer: str, gold: str, same: Callable[[str, str], bool]) -> bool 
     one, other = intervals_of(gold), intervals_of(answer)
     if one is None or other is None or not (one[1] or other[1]):
         return None
-    if _is_inequality(answer) and _is_inequality(gold):
+    variables = [variables_of(text) for text in (gold, answer)]
+    if all(variables) and variables[0] != variables[1]:
         return None  # of which variable matters; the symbolic comparison knows
     return _matched(other[0], one[0], lambda a, b: _same_interval(a, b, same))
-
-
-def _is_inequality(text: str) -> bool:
-    return re.search(r"<|>|\\[lg]e ", text) is not None
 
 
 def _same_interval(answer: Interval, gold: Interval, same: Callable[[str, str], bool]) -> bool:
@@ -199,7 +242,8 @@ def _matched(answers: Sequence[Any], golds: Sequence[Any], same: Callable[[Any, 
 
 def _without_units(answer: str, gold: str) -> tuple[str, str] | None:
     """Both without their units, where that changes anything and the units do not contradict; None: as they are."""
-    quantity, unit = split_unit(_counted(answer))
+    held = TEXT.fullmatch(answer)
+    quantity, unit = split_unit(_counted(held.group(1) if held and re.match(r"[-+]?\d", held.group(1)) else answer))
     wanted, wanted_unit = split_unit(gold, short=False)
     if (quantity, wanted) == (answer, gold):
         return None
@@ -211,12 +255,15 @@ def _without_units(answer: str, gold: str) -> tuple[str, str] | None:
 def _counted(text: str) -> str:
     """ "three boxes" as "3 boxes"."""
     plain = TEXT.sub(r"\1", text).strip()
+    sign = re.match(r"(?:negative|minus)\s+", plain, re.I)
+    plain = plain[sign.end() :] if sign else plain
     word, space, rest = plain.partition(" ")
     value = number_word(word)
     if value is None or re.search(r"\d|\b(?:hundred|thousand|[mb]illion|half|halves|thirds?|quarters?)\b", rest):
         return text
+    value = -value if sign else value
     return f"{value} {rest}" if space else str(value)
 
 
-_RULES = (_text, _clock, _base, _number, _choice, _words, _alternatives)
-_STRUCTURES = (_assignments, _interval, _tuple, _list)
+_RULES = (_text, _clock, _base, _number, _choice, _letters, _words)
+_STRUCTURES = (_alternatives, _labelled, _congruence, _assignments, _interval, _tuple, _list)

@@ -16,6 +16,9 @@ _SYMBOLS = {
     "∪": r"\cup ",
     "∈": r"\in ",
     "∅": r"\emptyset ",
+    "≠": r"\ne ",
+    "⟨": r"\langle ",
+    "⟩": r"\rangle ",
     "±": r"\pm ",
     "°": r"^{\circ}",
     "ℝ": r"\mathbb{R}",
@@ -26,11 +29,30 @@ _SYMBOLS = {
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")
 _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+|\w))")
+# A response that was escaped once more than it should be. Between rows of a matrix two backslashes stand before none of
+# these words.
+_ESCAPED = re.compile(
+    r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|text|pi|theta|infty|leq?|geq?|neq?|in|cup|cap|pm|times|cdot|left|right|mathbb)"
+    r"(?![a-zA-Z]))"
+)
 _SPELLINGS = (
+    (re.compile(r"\\(?:phantom|color|label|tag)\s*\{[^{}]*\}|\\(?:overset|underset)\s*\{\s*\}"), ""),
+    (re.compile(r"\\textcolor\s*\{[^{}]*\}(?=\s*\{)|\\(?:underline|underbrace)(?=\s*\{)"), ""),
+    (re.compile(r"\\colon(?![a-zA-Z])|\{:\}"), ":"),
+    (re.compile(r"(?<=\d)\s*(?:\\text\s*\{\s*to\s*\}|\bto\b)\s*(?=\d)"), ":"),
+    (re.compile(r"\\neq?(?![a-zA-Z])"), r"\\ne "),
+    (re.compile(r"\\backslash(?![a-zA-Z])"), r"\\setminus "),
+    (re.compile(r"\\langle(?![a-zA-Z])"), "("),
+    (re.compile(r"\\rangle(?![a-zA-Z])"), ")"),
+    (re.compile(r"\\log_\{?e\}?(?![a-zA-Z])"), r"\\ln "),
+    (re.compile(r"\(\s*\\b?mod(?![a-zA-Z])\s*\{?\s*(\d+)\s*\}?\s*\)"), r"\\pmod{\1}"),
+    (re.compile(r"\\[bp]?mod(?![a-zA-Z])\s*\{?\s*(\d+)\s*\}?"), r"\\pmod{\1}"),
     (re.compile(r"\\(?:left|right|bigl?|bigr|Bigl?|Bigr|displaystyle|textstyle|limits|nolimits)(?![a-zA-Z])"), ""),
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\\(?:le|leq|leqslant|leqq)(?![a-zA-Z])"), r"\\le "),
     (re.compile(r"\\(?:ge|geq|geqslant|geqq)(?![a-zA-Z])"), r"\\ge "),
+    (re.compile(r"<=|=<"), r"\\le "),
+    (re.compile(r">=|=>"), r"\\ge "),
     (re.compile(r"\\lt(?![a-zA-Z])"), "<"),
     (re.compile(r"\\gt(?![a-zA-Z])"), ">"),
     (re.compile(r"\\varnothing(?![a-zA-Z])|\\\{\s*\\\}"), r"\\emptyset "),
@@ -49,6 +71,12 @@ _FONT = re.compile(r"\\(?:mathbf|boldsymbol|mathit|bm)\s*\{([^{}]*)\}")
 TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textsf|texttt|mathrm|mbox|operatorname)\s*\{([^{}]*)\}")
 # Around a formula or before an amount of money: neither changes the answer.
 _BARE_DOLLAR = re.compile(r"(?<!\\)\$")
+_SAID = {
+    **dict.fromkeys(("all real numbers", "all reals", "the set of all real numbers", "all real x"), r"\mathbb{R}"),
+    **dict.fromkeys(("no solution", "no solutions", "there is no solution", "there are no solutions"), r"\emptyset"),
+    **dict.fromkeys(("the empty set", "empty set"), r"\emptyset"),
+}
+"""Words that have a sign."""
 
 
 def to_latex(text: str) -> str:
@@ -60,7 +88,8 @@ def to_latex(text: str) -> str:
 
 def canonical(text: str) -> str:
     """One spelling: no dollars of a formula, sizes, bold type or full stop at the end; one name for each relation."""
-    text = _BARE_DOLLAR.sub("", _BOLD.sub(r"\1", to_latex(text).strip()))
+    text = _BARE_DOLLAR.sub("", _BOLD.sub(r"\1", to_latex(text).strip().strip("`")))
+    text = _ESCAPED.sub(r"\\", text)
     for pattern, spelling in _SPELLINGS:
         text = pattern.sub(spelling, text)
     text = _FONT.sub(r"\1", text).strip()
@@ -70,7 +99,8 @@ def canonical(text: str) -> str:
     while text.startswith("{") and matching(text, 0) == len(text) - 1:
         text = text[1:-1].strip()
     text = re.sub(r"(?:\\\\|\\[,;:! ]|~|\s)+$", "", text)
-    return re.sub(r"(?<!\.)\.$", "", text).strip()
+    text = re.sub(r"(?<!\.)\.$", "", text).strip()
+    return _SAID.get(words_of(text) or "", text)
 
 
 def bare(text: str) -> str:
@@ -84,7 +114,8 @@ def bare(text: str) -> str:
 def words_of(text: str) -> str | None:
     """The words of an answer that is words, in lower case; None where there is anything else in it."""
     plain = TEXT.sub(lambda m: f" {m.group(1)} ", text)
-    plain = " ".join(re.sub(r"(?<=[ap])\.(?=m\b)|(?<=\b[ap]m)\.", "", plain.casefold()).split()).strip(" .!'\"")
+    plain = re.sub(r"(?<=[ap])\.(?=m\b)|(?<=\b[ap]m)\.|(?<=\d)(?:st|nd|rd|th)\b", "", plain.casefold())
+    plain = " ".join(plain.split()).strip(" .!'\"")
     return plain if re.fullmatch(r"[^\W\d_][\w\s,'’:.-]*", plain) else None
 
 

@@ -15,6 +15,13 @@ _FRACTION = re.compile(
 )
 _PLAIN = re.compile(_DECIMAL)
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar)\s*(?:\{\s*(\d+)\s*\}|(\d))")
+# "0.333...": a block that is written three times goes on for ever.
+_DOTTED = re.compile(r"(\d*)\.(\d*?)(\d+?)\3{2,}\s*(?:\\[lc]?dots(?![a-zA-Z])|\.\.\.|…)")
+_DECIMAL_COMMA = re.compile(r"([+-]?\s*\d+),(\d+)")
+_SCALED = re.compile(
+    rf"([+-]?\s*{_DECIMAL})\s*(?:\\[ ,;]\s*)*(?:\\text\s*\{{)?\s*(thousand|million|billion|trillion)\b.*", re.S | re.I
+)
+_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _MIXED = re.compile(r"(\d+)\s*(?:\\[ ,;!]\s*)*(?=\\frac|\s\d+\s*/)(.+)")
 _POWER = re.compile(
     rf"({_DECIMAL})\s*(?:[eE]|(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*)(?:\{{\s*([+-]?\d+)\s*\}}|([+-]?\d+))"
@@ -58,6 +65,19 @@ def read_number(text: str) -> Number | None:
     return None if value is None else Number(value=value, percent=bool(percents))
 
 
+def read_decimal_comma(text: str) -> Fraction | None:
+    """The number that "2,75" is where a comma stands for the point; None: it is nothing of the kind."""
+    match = _DECIMAL_COMMA.fullmatch(text.strip()) if len(text) <= _LONGEST else None
+    return None if match is None else _signed(f"{match.group(1)}.{match.group(2)}")
+
+
+def read_scaled(text: str) -> Fraction | None:
+    """The number that "3 million" is, whatever follows; None: it is nothing of the kind."""
+    match = _SCALED.fullmatch(text.strip()) if len(text) <= _LONGEST else None
+    value = None if match is None else _signed(match.group(1))
+    return None if match is None or value is None else value * _SCALES[match.group(2).casefold()]
+
+
 def number_word(word: str) -> int | None:
     """The value of "three" or "twenty-one", below a hundred; None for other words."""
     word = word.casefold()
@@ -91,8 +111,8 @@ def _unsigned(text: str) -> Fraction | None:
         below = None if part is None else _fraction(part)
         # "3 7/2" is no mixed number: what follows the whole part is less than one.
         return Fraction(match.group(1)) + below if below is not None and 0 <= below < 1 else None
-    if match := _REPEATING.fullmatch(text):
-        whole, fixed, period = match.group(1) or "0", match.group(2), match.group(3) or match.group(4)
+    if match := _REPEATING.fullmatch(text) or _DOTTED.fullmatch(text):
+        whole, fixed, period = match.group(1) or "0", match.group(2), next(filter(None, match.groups()[2:]))
         scale = 10 ** len(fixed)
         return Fraction(int(whole + fixed), scale) + Fraction(int(period), scale * (10 ** len(period) - 1))
     if match := _POWER.fullmatch(text):
