@@ -16,9 +16,7 @@ _STATED = re.compile(
     r"^\s*\**A(?:nswer)?\**:|^\W*final answer\W*$)\**[ \t]*",
     re.I | re.M,
 )
-_FINAL = re.compile(
-    r"\bfinal answer is:?\s*(?:\$\$?([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]|(-?\d[\d,./]*\d|\d)(?![\w\\{]))", re.I
-)
+_FINAL = re.compile(r"\bfinal answer is:?\s*(?:\$\$?([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]|(-?\$?\d\S*))", re.I)
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$((?:[^$\\]|\\.)+?)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)", re.S)
 _POINT = re.compile(r"[(\[]\s*[^()\[\]\n]{1,80},[^()\[\]\n]{1,80}[)\]]")
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
@@ -35,9 +33,10 @@ _DAY = re.compile(
     r"(?:(?:jan|febr)uary|march|april|may|june|july|august|(?:sept|nov|dec)ember|october)\s+\d{1,2}(?:st|nd|rd|th)?",
     re.I,
 )
-# "The answer is correct" states none.
+# "The answer is correct", "the answer is helpful to you": these state none.
 _JUDGED = re.compile(
-    r"\W*(?:(?:indeed|also|not)\s+)?(?:correct|right|wrong|incorrect|valid|reasonable|above|below)\W*", re.I
+    r"\W*(?:(?:indeed|also|not)\s+)?(?:correct|right|wrong|incorrect|valid|reasonable|helpful|above|below)\b[^\d$\\]*",
+    re.I,
 )
 _SENTENCE_END = re.compile(r"(?<=\S)(?<!i\.e)(?<!e\.g)[.!?](?=\s|$)")
 _SHORT_PROSE = re.compile(r"[^\W\d_]{3,}|\bi\.e|\be\.g|\b(?:it|is|so|we|he|at|by|my)\b", re.I)
@@ -111,6 +110,7 @@ def _joined(text: str, boxes: list[tuple[int, int, str]]) -> str:
             continue  # this box holds the next one
         between = text[box[1] : listed[0][0]]
         connected = _LISTED.search(between) and _BETWEEN_BOXES.fullmatch(_LISTED.sub("", between))
+        connected = connected or (not between and box[2] != listed[0][2])
         if not connected:
             break
         joints.insert(0, " or " if re.search(r"\bor\b", between) else ", ")
@@ -121,7 +121,7 @@ def _joined(text: str, boxes: list[tuple[int, int, str]]) -> str:
 def _final_after(rest: str) -> str | None:
     """What a response calls its final answer after its last box: the boxes were of steps before it."""
     stated = list(_FINAL.finditer(rest))
-    return next(group for group in stated[-1].groups() if group).strip() if stated else None
+    return next(group for group in stated[-1].groups() if group).strip(" .") if stated else None
 
 
 def _unboxed(text: str) -> str | None:
@@ -183,6 +183,8 @@ def _last_of(text: str) -> str | None:
             and not (pattern is _POINT and (_is_prose(match.group()) or not re.search(r"\d", match.group())))
         ]
     items.sort(key=lambda match: match.start())
+    # "depending on $n$" names a variable; the answer was said before.
+    items = [item for item in items if not re.fullmatch(r"[a-zA-Z]", _content(item))] or items
     items = [item for item in items if not _DENIED.search(text[max(0, item.start() - 24) : item.start()])]
     if not items:
         return None

@@ -28,6 +28,10 @@ _CHOICE = re.compile(
     re.S,
 )
 _LETTERS = re.compile(r"\(?[A-Z]\)?(?:(?:\s*(?:,|;|/|\band\b)\s*)+\(?[A-Z]\)?)+")
+# What stands before "=": a name, with its arguments, and nothing that could be solved for.
+_NAMED = re.compile(r"(?:\\[a-zA-Z]+\s*)?[a-zA-Z]+(?:_\w|_\{[^{}]*\})?(?:\([^()=]*\))?\s*=\s*([^=<>]+)")
+_SOLVABLE = re.compile(r"-?\d[\d.]*\s*[a-zA-Z]\s*=")
+_CONDITION = re.compile(r"(?:,|\\q?quad|\\[ ,;]|\s)*\\text\s*\{\s*(?:for|where|if|when)\b.*$", re.S)
 _CONGRUENCE = re.compile(r"(?:[a-z]\s*\\equiv\s*)?(.+?)\s*\\pmod\{(\d+)\}")
 _BASE = re.compile(r"\(?(?P<digits>[A-F]*[0-9][0-9A-F]*)\)?\s*_\s*(?:\{\s*(?:\\text\s*\{\s*)?(\w+)\s*\}?\s*\}|(\d))")
 _TIME = re.compile(r"(\d{1,2}):(\d\d)([ap])?m?")
@@ -194,6 +198,16 @@ def _assignments(answer: str, gold: str, same: Callable[[str, str], bool]) -> bo
     return len(values) == len(point) and all(same(a, b) for a, b in pairs)
 
 
+def _value(answer: str, gold: str, same: Callable[[str, str], bool]) -> bool | None:
+    """ "f(2) = 5" is 5, and "A = 1/(4 - w), for w < 4" is what it says before the condition."""
+    if not _CONDITION.search(gold) and (found := _CONDITION.search(answer)):
+        return same(answer[: found.start()], gold) or None
+    if _SOLVABLE.match(answer) and read_number(gold) is not None:
+        return False  # "2x = 5" is not 5
+    named = _NAMED.fullmatch(answer)
+    return None if named is None or "=" in gold else same(named.group(1).strip(), gold) or None
+
+
 def _interval(answer: str, gold: str, same: Callable[[str, str], bool]) -> bool | None:
     """Unions of intervals, in brackets or as inequalities; "(1, 2)" on both sides is a point."""
     one, other = intervals_of(gold), intervals_of(answer)
@@ -221,6 +235,9 @@ def _tuple(answer: str, gold: str, same: Callable[[str, str], bool]) -> bool | N
 def _list(answer: str, gold: str, same: Callable[[str, str], bool]) -> bool | None:
     """Lists and sets, in any order."""
     one, other = list_of(gold), list_of(answer)
+    if one and not other and (point := tuple_of(answer)) and not gold.startswith("\\{"):
+        # Numbers asked for one after the other, given as a point.
+        return (len(one) == len(point) and all(map(same, point, one))) or None
     if one is None or other is None:
         return None
     # As sets: a member that is said twice is one.
@@ -266,4 +283,4 @@ def _counted(text: str) -> str:
 
 
 _RULES = (_text, _clock, _base, _number, _choice, _letters, _words)
-_STRUCTURES = (_alternatives, _labelled, _congruence, _assignments, _interval, _tuple, _list)
+_STRUCTURES = (_alternatives, _labelled, _congruence, _assignments, _value, _interval, _tuple, _list)

@@ -38,6 +38,7 @@ _ESCAPED = re.compile(
 _SPELLINGS = (
     (re.compile(r"\\(?:phantom|color|label|tag)\s*\{[^{}]*\}|\\(?:overset|underset)\s*\{\s*\}"), ""),
     (re.compile(r"\\textcolor\s*\{[^{}]*\}(?=\s*\{)|\\(?:underline|underbrace)(?=\s*\{)"), ""),
+    (re.compile(r"_\{\s*(\w)\s*\}"), r"_\1"),
     (re.compile(r"\\colon(?![a-zA-Z])|\{:\}"), ":"),
     (re.compile(r"(?<=\d)\s*(?:\\text\s*\{\s*to\s*\}|\bto\b)\s*(?=\d)"), ":"),
     (re.compile(r"\\neq?(?![a-zA-Z])"), r"\\ne "),

@@ -1,7 +1,7 @@
 """Answers a second: verigym's grader of mathematics beside plain math-verify, same rows, same cores, one after the
 other in turns.
 
-    python benchmarks/graders/math.py ROWS.jsonl [--rounds N] [--json FILE]
+    python benchmarks/graders/answers.py ROWS.jsonl [--rounds N] [--json FILE]
 
 A row has ``prediction`` and ``gold`` (and ``label``, for the agreement of both). math-verify is used as its README
 says, in one process for each worker, with its own time limits; it extracts from the whole response.
