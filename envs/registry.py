@@ -17,6 +17,7 @@ OURS = {
     "verigym/SWE-CWM-v0": "verigym.envs.swe_cwm:CwmSWEEnv",
     "verigym/Code-v0": "verigym.envs.code:CodeEnv",
     "verigym/Math-v0": "verigym.envs.math:MathEnv",
+    "verigym/Trace-v0": "verigym.envs.trace.env:TraceEnv",
 }
 
 

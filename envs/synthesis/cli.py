@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..trace import tasks_cli as traces
 from . import cli_repositories as repositories
 
 
@@ -47,6 +48,7 @@ def register(commands: Any) -> None:
     validate.set_defaults(run=run_validate)
 
     repositories.register(kinds, sandbox_options=_sandbox_options, positive=_positive)
+    traces.register(kinds, sandbox_options=_sandbox_options, positive=_positive)
 
     show = kinds.add_parser("show", help="list the tasks of a file, or print one with its hidden parts")
     show.add_argument("file", type=Path, metavar="FILE", help="SWE-bench rows (JSON Lines)")

@@ -4,7 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 
 PACKAGE = "verigym_trace"
-GUEST_FILES = ("guest_values", "guest_tracer", "guest_main")
+GUEST_FILES = ("guest_values", "guest_tracer", "guest_main", "guest_library")
 
 BOOT = """\
 import sys
@@ -19,6 +19,7 @@ for _name, _source in {sources!r}:
 """
 
 PROGRAM = f"from {PACKAGE} import guest_main\nguest_main.main()\n"
+LIBRARY_PROGRAM = f"from {PACKAGE} import guest_library\nguest_library.main(*sys.argv[1:])\n"
 
 
 @lru_cache(maxsize=1)

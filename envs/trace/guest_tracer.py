@@ -36,6 +36,8 @@ class Tracer:
         self.flags = set()
         self.errors = []
         self.switching = False
+        self.following = True
+        """Whether the frame that was entered last is to tell of its lines, too."""
         self._seen = {}
         self._process = os.getpid()
         self._backend = None
@@ -149,7 +151,7 @@ class _Settrace:
         if frame.f_code.co_filename not in tracer.files:
             return None
         tracer.record("call", frame, frame.f_lineno)
-        return self._inside
+        return self._inside if tracer.following else None
 
     def _inside(self, frame, event, argument):
         record = self._tracer.record

@@ -1,0 +1,130 @@
+"""Traces as data: what one row holds, and which are kept."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...errors import TaskError
+from ...model.chat.trace import Frame, Trace
+
+SPOILT = frozenset({"events", "timeout", "died", "output", "tracer", "settrace", "threads", "fork", "subprocess"})
+SPOILT_MORE = frozenset({"socket", "descriptor", "recursion", "compile"})
+"""Flags with which a trace is not kept: something is missing, or a second run may differ."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One trace of a data set.
+
+    Attributes:
+        trace: what is learned.
+        kind: "library" or "programs" or "small-programs".
+        origin: where it is from: "toolz==1.0.0 toolz/itertoolz.py:take", or the seed of a generated program.
+        function: whose call begins the trace.
+        cut: whether some value was longer than is shown.
+    """
+
+    trace: Trace
+    kind: str
+    origin: str
+    function: str
+    cut: bool = False
+
+    @property
+    def id(self) -> str:
+        """Of the content alone: the same trace has the same id wherever it is from."""
+        return hashlib.sha256(json.dumps(frames_to_json(self.trace)).encode()).hexdigest()[:20]
+
+    @property
+    def num_characters(self) -> int:
+        """Of the trace as a model reads it, or nearly: context, sources and values."""
+        frames = sum(
+            len(frame.source) + len(frame.value or "") + sum(len(n) + len(v) + 6 for n, v in frame.locals.items())
+            for frame in self.trace.frames
+        )
+        return len(self.trace.context) + frames + 2 * len(self.trace.frames)
+
+    def to_row(self) -> dict[str, Any]:
+        """Plain columns."""
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "origin": self.origin,
+            "function": self.function,
+            "cut": self.cut,
+            "num_frames": len(self.trace.frames),
+            "num_characters": self.num_characters,
+            "context": self.trace.context,
+            "frames": json.dumps(frames_to_json(self.trace)[1:]),
+            "ended": self.trace.ended,
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "Example":
+        """Inverse of ``to_row``.
+
+        Raises:
+            TaskError: columns are missing or of another form.
+        """
+        try:
+            frames = tuple(
+                Frame(event=event, source=source, locals=shown or {}, value=value)
+                for event, source, shown, value in json.loads(row["frames"])
+            )
+            trace = Trace(context=row["context"], frames=frames, ended=bool(row["ended"]))
+            return cls(trace=trace, kind=row["kind"], origin=row["origin"], function=row["function"], cut=row["cut"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise TaskError(f"a row of traces cannot be read ({error}); files of `verigym tasks traces` can") from None
+
+
+def frames_to_json(trace: Trace) -> list[Any]:
+    """The context, then [event, source, locals or null, value] of each frame."""
+    frames = [[frame.event, frame.source, dict(frame.locals) or None, frame.value] for frame in trace.frames]
+    return [trace.context, *frames]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which traces are kept.
+
+    Attributes:
+        min_frames: fewer are trivial: a call, a line and a return tell what the source tells.
+        max_frames, max_characters: more are too long.
+    """
+
+    min_frames: int = 4
+    max_frames: int = 400
+    max_characters: int = 24_000
+
+    def objection(self, example: Example) -> str:
+        """Why a trace is not kept: "trivial", "too_long", "not_ended"; "" where it is."""
+        if not example.trace.ended:
+            return "not_ended"
+        if len(example.trace.frames) < self.min_frames:
+            return "trivial"
+        if len(example.trace.frames) > self.max_frames or example.num_characters > self.max_characters:
+            return "too_long"
+        return ""
+
+
+@dataclass(slots=True)
+class Sieve:
+    """Keeps what is wanted and new, and counts the rest by reason."""
+
+    wanted: Wanted = field(default_factory=Wanted)
+    counts: Counter[str] = field(default_factory=Counter)
+    _known: set[str] = field(default_factory=set)
+
+    def kept(self, examples: Iterable[Example]) -> Iterator[Example]:
+        for example in examples:
+            self.counts["recorded"] += 1
+            reason = self.wanted.objection(example)
+            if not reason and example.id in self._known:
+                reason = "duplicate"
+            self.counts[reason or "kept"] += 1
+            if not reason:
+                self._known.add(example.id)
+                yield example
