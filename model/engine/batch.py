@@ -1,168 +1,163 @@
-"""The sequences an engine works on: slots, prefix reuse, prefill and decode. Free of threads and of asyncio.
-
-The arrays of a slot are numpy's; torch sees the same memory. ``length`` counts the tokens whose keys and values are
-kept; the token at that index was sampled (or given) but not yet fed.
-"""
+"""Continuous batching: which sequences run, what is fed in each step, who gives way when pages run out. Free of threads
+and of asyncio."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from ...errors import ConfigError
 from ..attention import Documents
-from ..chat.incremental import StopText
-from ..chat.sampling import CompletionPart, FinishReason, PromptScore, Sampling, StopReason, TopLogprobs
+from ..chat.sampling import PromptScore, TopLogprobs
 from ..decoder import Decoder
-from .cache import DecodeView, KeyValueSlots, PrefillView
+from ..kernels.launch import fused
+from .cache import KeyValuePages, layer_groups
+from .job import Job, Progress
+from .lanes import LaneDecode, LanePrefill, Lanes
+from .paged import PagedDecode, PagedPrefill
+from .rows import Rows, aborted
 from .sampler import raw_logprobs, sample
+from .tables import PageTables
 
-# A prompt waits one prefill where another that is about to run shares at least this many more tokens with it.
+OnWeightUpdate = Literal["recompute", "keep", "abort"]
+# A prompt waits one prefill where another that is being fed will share at least this many more tokens with it.
 _WORTH_WAITING = 16
-# Tokens of one prefill, to bound its memory.
-_PREFILL_TOKENS = 8192
-
-
 # Rows of logits over the whole vocabulary that scoring a prompt makes at once.
 _SCORED_ROWS = 512
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One prompt to complete.
+class Batch:
+    """Up to ``max_batch`` sequences at once.
 
     Attributes:
-        stop_text: watches for stop texts; None where there are none.
-        streamed: every token is handed out as it is drawn.
-        tag: the caller's.
+        version: of the weights.
+        num_computed, num_reused, num_generated, num_preemptions: see ``EngineStats``.
     """
 
-    prompt_ids: Sequence[int]
-    sampling: Sampling
-    stop_token_ids: Sequence[int]
-    stop_text: StopText | None = None
-    streamed: bool = False
-    seed: int
-    tag: Any
-
-
-Progress = tuple[Any, CompletionPart]
-"""(a job's tag, what is new of its completion). The log-probabilities of broken weights are NaN."""
-
-
-class Batch:
-    """Up to ``max_batch`` sequences at once, each in a slot of ``max_context`` tokens."""
-
-    def __init__(self, decoder: Decoder, *, max_batch: int, max_context: int) -> None:
-        self._decoder = decoder
+    def __init__(
+        self,
+        decoder: Decoder,
+        *,
+        max_batch: int,
+        max_context: int,
+        page_size: int = 16,
+        cache_tokens: int | None = None,
+        step_tokens: int = 8192,
+    ) -> None:
+        """
+        Args:
+            page_size: tokens of a page.
+            cache_tokens: of all sequences and kept prefixes together, in each group of layers; None: as many as
+                ``max_batch`` sequences of ``max_context`` tokens have.
+            step_tokens: most tokens that are fed in one step, but for at least one a sequence; longer prompts are fed
+                in chunks.
+        """
+        blocks = -(-max_context // page_size)
+        pages = max_batch * blocks if cache_tokens is None else cache_tokens // page_size
+        if pages < blocks:
+            raise ConfigError(
+                f"cache_tokens is {cache_tokens}: not even one sequence of {max_context} tokens fits into its "
+                f"{pages} pages; give at least {blocks * page_size}, or lower max_context"
+            )
+        if step_tokens < 1:
+            raise ConfigError(f"step_tokens is {step_tokens}; it must be at least 1")
+        self._decoder, self._step_tokens = decoder, step_tokens
         weight = decoder.head.weight
         self._device = weight.device
-        # One more than the context: an idle slot between active ones writes one key it will never read.
-        self._slots = KeyValueSlots(
-            decoder.config, max_batch, max_context + 1, dtype=weight.dtype, device=weight.device
+        groups = layer_groups(decoder.config)
+        num_pages = [pages + 1] * len(groups)  # and the scratch page
+        self._pages = KeyValuePages(decoder.config, num_pages, page_size, dtype=weight.dtype, device=weight.device)
+        self._tables = PageTables(
+            [group.window for group in groups],
+            num_pages,
+            page_size=page_size,
+            num_rows=max_batch,
+            capacity=max_context,
+            copy_page=self._pages.copy,
         )
-        self._jobs: list[Job | None] = [None] * max_batch
-        self._tops: list[list[TopLogprobs]] = [[] for _ in range(max_batch)]
-        self._clock = 0
+        self._lanes = None if fused(weight) else Lanes(self._pages, max_batch, max_context)
+        self._rows = Rows(max_batch, max_context)
+        self._suspended: list[Job] = []
+        self._broken = False
         self.version = 0
-        self.num_computed = self.num_reused = self.num_generated = 0
-        width = max_context + 1
-        self._history = np.zeros((max_batch, width), np.int64)
-        self._logprobs = np.zeros((max_batch, width), np.float32)
-        self._raw = np.zeros((max_batch, width), np.float32)
-        self._versions = np.zeros((max_batch, width), np.int64)
-        self._uniform = np.zeros((max_batch, width), np.float64)
-        self._length = np.zeros(max_batch, np.int64)
-        self._active = np.zeros(max_batch, bool)
-        self._last_used = np.zeros(max_batch, np.int64)
-        self._prompt_length = np.zeros(max_batch, np.int64)
-        self._count = np.zeros(max_batch, np.int64)
-        self._sent = np.zeros(max_batch, np.int64)
-        self._watched = np.zeros(max_batch, bool)
-        self._budget = np.zeros(max_batch, np.int64)
-        self._temperature = np.zeros(max_batch, np.float32)
-        self._top_k = np.zeros(max_batch, np.int64)
-        self._top_p = np.ones(max_batch, np.float32)
-        self._min_p = np.zeros(max_batch, np.float32)
-        self._num_top = np.full(max_batch, -1, np.int64)  # -1: not even the raw log-probabilities
-        self._stop = np.full((max_batch, 4), -1, np.int64)
+        self.num_computed = self.num_reused = self.num_generated = self.num_preemptions = 0
 
     @property
     def num_active(self) -> int:
-        return int(self._active.sum())
+        return self._rows.num_active
 
     @property
-    def num_kept(self) -> int:
-        """Free slots that still hold a prefix."""
-        return int((~self._active & (self._length > 0)).sum())
+    def num_pages(self) -> tuple[int, int, int]:
+        """(used, free, and of the free those that hold a prefix), of all groups."""
+        pools = [group.pool for group in self._tables.groups]
+        free = sum(pool.num_free for pool in pools)
+        return sum(pool.num_pages for pool in pools) - free, free, sum(pool.num_idle for pool in pools)
 
-    @property
-    def num_free(self) -> int:
-        return len(self._jobs) - self.num_active
-
-    def forget(self) -> None:
-        """Drop all keys and values: the weights have changed."""
-        assert not self._active.any(), "slots are in use"
-        self._length[:] = 0
-
-    def cancel(self, tag: Any) -> None:
-        """Take a job out of the batch; what its slot holds is kept for other prompts."""
-        for slot in np.flatnonzero(self._active):
-            job = self._jobs[slot]
-            if job is not None and job.tag is tag:
-                self._release(int(slot))
+    def check(self) -> None:
+        """Assert the invariants of the pages."""
+        self._tables.check()
 
     @torch.inference_mode()
-    def admit(self, jobs: Sequence[Job]) -> tuple[list[Progress], list[Job]]:
-        """Prefill new jobs and draw their first token.
-
-        Jobs that share a prefix with one admitted here are left over, to be admitted in the next call, when they can
-        copy it.
+    def advance(self, jobs: Sequence[Job]) -> tuple[list[Progress], list[Job]]:
+        """Admit what there is room for, feed what is to be fed, and draw a token for each sequence that is fed.
 
         Returns:
-            (what came of those admitted, jobs left over).
+            (what callers are to hear, jobs left over: those not admitted and those that had to give way).
         """
-        planned = np.where(self._active, self._length, 0)
-        pieces: list[tuple[int, int, int]] = []
-        left: list[Job] = []
-        num_new = 0
-        for job in jobs:
-            prompt = np.asarray(job.prompt_ids, np.int64)
-            shared = self._shared(prompt, self._length)
-            held = int(shared.max(initial=0))
-            soon = int(self._shared(prompt, planned).max(initial=0))
-            too_much = pieces and num_new + len(prompt) - held > _PREFILL_TOKENS
-            if not self.num_free or too_much or soon >= held + _WORTH_WAITING:
-                left.append(job)
-                continue
-            slot = self._place(job, prompt, shared)
-            planned[slot] = len(prompt)
-            count = len(prompt) - int(self._length[slot])
-            pieces.append((slot, int(self._length[slot]), count))
-            num_new += count
-            self.num_computed += count
-            self.num_reused += len(prompt) - count
-        return (self._prefill(pieces) if pieces else []), left
+        left = self._admit(jobs)
+        progress = self._prefill()
+        progress += self._decode()
+        left, self._suspended = self._suspended + left, []
+        # Who came first goes on first.
+        left.sort(key=lambda job: float("inf") if job.sampled is None else job.sampled.order)
+        return progress, left
+
+    def cancel(self, tag: Any) -> None:
+        """Take a job out of the batch; its pages are kept for other prompts."""
+        for row in np.flatnonzero(self._rows.active):
+            job = self._rows.jobs[row]
+            if job is not None and job.tag is tag:
+                self._release(int(row))
 
     @torch.inference_mode()
-    def step(self) -> list[Progress]:
-        """Draw one more token for every active sequence."""
-        self._compact()
-        rows = np.flatnonzero(self._active)
-        num_rows = int(rows[-1]) + 1
-        positions = torch.from_numpy(self._length[:num_rows]).to(self._device)
-        fed = torch.from_numpy(self._history[np.arange(num_rows), self._length[:num_rows]]).to(self._device)
-        view = DecodeView(self._slots, positions, int(self._length[rows].max()) + 1)
-        hidden = self._decoder(fed, Documents([1] * num_rows, positions), view)
-        if len(rows) < num_rows:
-            hidden = hidden[torch.from_numpy(rows).to(self._device)]
-        self._length[rows] += 1
-        return self._draw(hidden, rows)
+    def renew(self, version: int, mode: OnWeightUpdate, jobs: Sequence[Job]) -> tuple[list[Progress], list[Job]]:
+        """The weights have become those of ``version``: nothing that was computed is found any more.
+
+        Args:
+            mode: of the sequences that have tokens by now. "recompute": their keys and values are computed again.
+                "keep": they go on with those of the old weights. "abort": they end here.
+            jobs: those that wait.
+        Returns:
+            as ``advance``.
+        """
+        progress, left = [], []
+        if mode != "keep":
+            for row in np.flatnonzero(self._rows.active):
+                self._tables.release(int(row))
+                left.append(self._rows.take_out(int(row)))
+        left += jobs
+        if mode == "abort":
+            begun = [job.sampled is not None and len(job.sampled.token_ids) > 0 for job in left]
+            progress = [aborted(job) for job, has_tokens in zip(left, begun) if has_tokens]
+            left = [job for job, has_tokens in zip(left, begun) if not has_tokens]
+        self._tables.forget(offered=False)
+        if self._broken:
+            self._pages.clear()
+            if self._lanes is not None:
+                self._lanes.clear()
+            self._broken = False
+        self.version = version
+        left.sort(key=lambda job: float("inf") if job.sampled is None else job.sampled.order)
+        return progress, left
+
+    def forget_prefixes(self) -> None:
+        """Nothing that was computed up to now is found by later prompts."""
+        self._tables.forget(offered=True)
 
     @torch.inference_mode()
     def score(self, prompt_ids: Sequence[int], num_top: int) -> PromptScore:
-        """The prompt's own log-probabilities, from one forward beside the slots."""
+        """The prompt's own log-probabilities, from one forward beside the pages."""
         ids = torch.tensor(list(prompt_ids), device=self._device)
         hidden = self._decoder(ids, Documents.from_lengths([len(ids)], device=self._device))[:-1]
         self.num_computed += len(ids)
@@ -176,155 +171,190 @@ class Batch:
             logprobs=tuple(logprobs), top_logprobs=tuple(tops) if num_top else None, policy_version=self.version
         )
 
-    def _prefill(self, pieces: list[tuple[int, int, int]]) -> list[Progress]:
-        slots, starts, counts = (list(column) for column in zip(*pieces, strict=True))
-        token_ids = np.concatenate([self._history[slot, start : start + count] for slot, start, count in pieces])
-        documents = Documents.from_lengths(counts, starts=starts, device=self._device)
-        view = PrefillView(self._slots, pieces)
-        hidden = self._decoder(torch.from_numpy(token_ids).to(self._device), documents, view)
-        rows = np.asarray(slots)
-        self._length[rows] += np.asarray(counts)
-        return self._draw(hidden[torch.from_numpy(np.cumsum(counts) - 1).to(self._device)], rows)
+    def _admit(self, jobs: Sequence[Job]) -> list[Job]:
+        """Give rows and pages to jobs, first come, first served. Returns those left over."""
+        rows, tables = self._rows, self._tables
+        left: list[Job] = []
+        for index, job in enumerate(jobs):
+            idle = np.flatnonzero(~rows.active)
+            if not len(idle):
+                return [*left, *jobs[index:]]
+            known = job.known()
+            prefix = tables.find(known)
+            if self._soon(known) >= prefix.length + _WORTH_WAITING:
+                left.append(job)
+                continue
+            if not tables.has_room(prefix, len(known), most=self._step_tokens, promised=self._promised()):
+                if rows.num_active:
+                    return [*left, *jobs[index:]]
+                prefix = tables.nothing  # to keep a prefix and copy its end can take one page more than there is
+            row = int(idle[0])
+            tables.begin(row, prefix)
+            if self._lanes is not None and prefix.length:
+                self._lanes.load(row, tables, prefix.length)
+            rows.place(row, job, known, prefix.length)
+            self.num_reused += prefix.length
+        return left
 
-    def _draw(self, hidden: torch.Tensor, rows: np.ndarray) -> list[Progress]:
-        """Sample for ``rows`` from the hidden states of their last tokens; release those that end."""
-        logits = self._decoder.logits(hidden)
-        settings = (self._temperature, self._top_k, self._top_p)
-        temperature, top_k, top_p, uniform, min_p = (
-            torch.from_numpy(setting).to(self._device)
-            for setting in (
-                *(setting[rows] for setting in settings),
-                self._uniform[rows, self._count[rows]],
-                self._min_p[rows],
-            )
-        )
-        drawn, drawn_logprobs = sample(logits, temperature, top_k, top_p, uniform, min_p)
-        if (self._num_top[rows] >= 0).any():
-            self._describe(logits, drawn, rows)
-        token_ids, logprobs = drawn.cpu().numpy(), drawn_logprobs.cpu().numpy()
-        places = self._length[rows]
-        self._history[rows, places] = token_ids
-        self._logprobs[rows, places] = logprobs
-        self._versions[rows, places] = self.version
-        self._count[rows] += 1
-        self.num_generated += len(rows)
-        stopped = (self._stop[rows] == token_ids[:, None]).any(axis=1)
-        ended = stopped | (self._count[rows] >= self._budget[rows]) | ~np.isfinite(logprobs)
-        self._clock += 1
-        told = (
-            self._tell(int(rows[i]), int(token_ids[i]), bool(stopped[i]), bool(ended[i]))
-            for i in np.flatnonzero(ended | self._watched[rows])
-        )
-        return [progress for progress in told if progress is not None]
+    def _soon(self, known: np.ndarray) -> int:
+        """Tokens that a prompt will share with one that is being fed."""
+        rows = self._rows
+        filling = np.flatnonzero(rows.active & (rows.known - rows.length > 1))
+        if not len(filling):
+            return 0
+        same = rows.history[filling, : len(known)] == known
+        common = np.where(same.all(axis=1), len(known), same.argmin(axis=1))
+        return int(np.minimum(common, rows.known[filling]).clip(max=len(known) - 1).max())
 
-    def _tell(self, slot: int, token_id: int, stopped: bool, ended: bool) -> Progress | None:
-        """What a row's caller is to hear after this token; None where nothing. A row that ends is released."""
-        job = self._jobs[slot]
-        assert job is not None
-        reason: StopReason | None = token_id if stopped else None
-        if job.stop_text is not None and (found := job.stop_text.push(token_id)) is not None and not stopped:
-            reason, ended = found, True
-        if not (ended or job.streamed):
-            return None
-        finish: FinishReason | None = None
-        if ended:
-            finish = "length" if reason is None else "stop"
-        part = self._part(slot, job.sampling, finish, reason)
-        if ended:
-            self._release(slot)
-        return job.tag, part
+    def _promised(self) -> int:
+        """Pages of a group that the rows still need for the tokens they have."""
+        rows = self._rows
+        needed = -(-(rows.known + 1) // self._tables.page_size) - self._tables.blocks
+        return int(np.maximum(needed, 0)[rows.active].sum())
 
-    def _part(
-        self, slot: int, sampling: Sampling, finish: FinishReason | None, reason: StopReason | None
-    ) -> CompletionPart:
-        sent, count = int(self._sent[slot]), int(self._count[slot])
-        new = slice(int(self._prompt_length[slot]) + sent, int(self._prompt_length[slot]) + count)
-        self._sent[slot] = count
-        return CompletionPart(
-            token_ids=tuple(self._history[slot, new].tolist()),
-            logprobs=tuple(self._logprobs[slot, new].tolist()),
-            policy_version=tuple(self._versions[slot, new].tolist()),
-            raw_logprobs=tuple(self._raw[slot, new].tolist()) if sampling.raw_logprobs else None,
-            top_logprobs=tuple(self._tops[slot][sent:count]) if sampling.num_top_logprobs else None,
-            finish_reason=finish,
-            stop_reason=reason,
-        )
+    def _make_room(self, row: int, length: int) -> bool:
+        """Get pages for ``length`` tokens of a row; where there are too few, who came last gives way. False: this row
+        did."""
+        while not self._tables.extend(row, length):
+            active = np.flatnonzero(self._rows.active)
+            last = int(active[self._rows.order[active].argmax()])
+            self.num_preemptions += 1
+            self._tables.release(last)
+            self._suspended.append(self._rows.take_out(last))
+            if last == row:
+                return False
+        return True
 
-    def _describe(self, logits: torch.Tensor, drawn: torch.Tensor, rows: np.ndarray) -> None:
-        """Keep the raw log-probabilities of the drawn tokens, and of the likeliest where they were asked for."""
-        asked = self._num_top[rows]
-        raw, top_ids, top = (x.cpu() for x in raw_logprobs(logits, drawn, int(asked.max())))
-        self._raw[rows, self._length[rows]] = raw.numpy()
-        for i in np.flatnonzero(asked > 0):
-            count = int(asked[i])
-            self._tops[rows[i]].append(tuple(zip(top_ids[i, :count].tolist(), top[i, :count].tolist())))
-
-    def _release(self, slot: int) -> None:
-        self._active[slot] = False
-        self._jobs[slot] = None
-        self._last_used[slot] = self._clock
-
-    def _shared(self, prompt: np.ndarray, held: np.ndarray) -> np.ndarray:
-        """[S] tokens at the start of each slot, of the ``held`` ones, that are also the prompt's; at most all but the
-        last of the prompt, whose hidden state is needed."""
-        same = self._history[:, : len(prompt)] == prompt
-        first_other = np.where(same.all(axis=1), len(prompt), same.argmin(axis=1))
-        return np.minimum(np.minimum(first_other, held), len(prompt) - 1)
-
-    def _place(self, job: Job, prompt: np.ndarray, shared: np.ndarray) -> int:
-        """Give a job a slot that holds as much of its prompt as any, and fill in its settings."""
-        source = int(shared.argmax())
-        extended = np.flatnonzero(~self._active & (shared == shared[source]) & (shared == self._length) & (shared > 0))
-        if len(extended):
-            slot = int(extended[0])
+    def _prefill(self) -> list[Progress]:
+        """Feed rows of which more than the last token is to be fed, the oldest first, up to the budget."""
+        rows = self._rows
+        pending = np.where(rows.active, rows.known - rows.length, 0)
+        filling = np.flatnonzero(pending > 1)
+        budget = max(1, self._step_tokens - int((pending == 1).sum()))
+        pieces: list[tuple[int, int, int]] = []
+        for row in filling[rows.order[filling].argsort()]:
+            count = min(int(pending[row]), budget)
+            if not count:
+                break
+            start = int(rows.length[row])
+            if rows.active[row] and self._make_room(int(row), start + count):
+                pieces.append((int(row), start, count))
+                budget -= count
+        if not pieces:
+            return []
+        fed = np.concatenate([rows.history[row, start : start + count] for row, start, count in pieces])
+        at = np.concatenate([np.arange(start, start + count) for _, start, count in pieces])
+        of = np.concatenate([np.full(count, row) for row, _, count in pieces])
+        places = self._pages.places(self._tables, of, at)
+        if self._lanes is None:
+            view = PagedPrefill(self._pages, self._tables, pieces, places)
         else:
-            # Empty slots first, the lowest of them; then the one unused for longest.
-            age = np.where(self._length == 0, -1, self._last_used)
-            slot = int(np.where(self._active, np.iinfo(np.int64).max, age).argmin())
-        held = int(shared[source])
-        if slot != source and held > shared[slot]:
-            self._slots.copy(source, slot, held)
-        self._length[slot] = held
-        self._history[slot, : len(prompt)] = prompt
-        self._prompt_length[slot] = len(prompt)
-        self._count[slot] = 0
-        sampling = job.sampling
-        self._budget[slot] = min(sampling.max_tokens, self._history.shape[1] - 1 - len(prompt))
-        self._sent[slot] = 0
-        self._tops[slot] = []
-        self._watched[slot] = job.streamed or job.stop_text is not None
-        self._num_top[slot] = sampling.num_top_logprobs if sampling.num_top_logprobs or sampling.raw_logprobs else -1
-        self._temperature[slot], self._min_p[slot] = sampling.temperature, sampling.min_p
-        self._top_k[slot], self._top_p[slot] = sampling.top_k, sampling.top_p
-        noise = np.random.Generator(np.random.Philox(job.seed))
-        self._uniform[slot, : self._budget[slot]] = noise.random(int(self._budget[slot]))
-        self._set_stop(slot, job.stop_token_ids)
-        self._jobs[slot] = job
-        self._active[slot] = True
-        return slot
+            view = LanePrefill(self._lanes, pieces, places)
+        documents = Documents([count for _, _, count in pieces], torch.from_numpy(at).to(self._device))
+        hidden = self._decoder(torch.from_numpy(fed).to(self._device), documents, view)
+        self.num_computed += len(fed)
+        for row, start, count in pieces:
+            self._tables.fed(row, start, rows.history[row, start : start + count])
+            rows.length[row] += count
+        ends = np.cumsum([count for _, _, count in pieces]) - 1
+        drawn = np.array([row for row, _, _ in pieces])
+        whole = rows.length[drawn] == rows.known[drawn]
+        if not whole.any():
+            return []
+        return self._draw(hidden[torch.from_numpy(ends[whole]).to(self._device)], drawn[whole])
 
-    def _set_stop(self, slot: int, stop_token_ids: Sequence[int]) -> None:
-        missing = len(stop_token_ids) - self._stop.shape[1]
-        if missing > 0:
-            self._stop = np.pad(self._stop, ((0, 0), (0, missing)), constant_values=-1)
-        self._stop[slot] = -1
-        self._stop[slot, : len(stop_token_ids)] = stop_token_ids
+    def _decode(self) -> list[Progress]:
+        """Feed the last token of each row that has only that to be fed."""
+        rows, tables = self._rows, self._tables
+        ready = rows.active & (rows.known - rows.length == 1)
+        full = np.flatnonzero(ready & (tables.blocks * tables.page_size <= rows.length))
+        for row in full[rows.order[full].argsort()]:
+            if rows.active[row]:
+                self._make_room(int(row), int(rows.length[row]) + 1)
+        if self._lanes is not None:
+            self._compact()
+        fed_rows = np.flatnonzero(rows.active & (rows.known - rows.length == 1))
+        if not len(fed_rows):
+            return []
+        hidden = self._decode_lanes(fed_rows) if self._lanes is not None else self._decode_pages(fed_rows)
+        places = rows.length[fed_rows]
+        tables.fed_one(fed_rows, places, rows.history[fed_rows, places])
+        rows.length[fed_rows] += 1
+        self.num_computed += int((rows.count[fed_rows] == 0).sum())
+        return self._draw(hidden, fed_rows)
+
+    def _decode_lanes(self, fed_rows: np.ndarray) -> torch.Tensor:
+        """[rows, D]. Lanes are a block of memory, so that all rows up to the last are fed. What those that do not count
+        write is not read: it lies behind their end, or in the scratch page."""
+        assert self._lanes is not None
+        num_rows = int(fed_rows[-1]) + 1
+        all_rows = np.arange(num_rows)
+        positions = self._rows.length[:num_rows].copy()
+        view = LaneDecode(
+            self._lanes,
+            positions,
+            int(positions[fed_rows].max()) + 1,
+            self._pages.places(self._tables, all_rows, positions),
+        )
+        fed = torch.from_numpy(self._rows.history[all_rows, positions]).to(self._device)
+        documents = Documents([1] * num_rows, torch.from_numpy(positions).to(self._device))
+        hidden = self._decoder(fed, documents, view)
+        return hidden if len(fed_rows) == num_rows else hidden[torch.from_numpy(fed_rows).to(self._device)]
+
+    def _decode_pages(self, fed_rows: np.ndarray) -> torch.Tensor:
+        """[rows, D]."""
+        positions = self._rows.length[fed_rows]
+        longest = int(positions.max()) + 1
+        num_blocks = self._tables.num_blocks(longest)
+        tables = [
+            torch.from_numpy(group.table[fed_rows, :num_blocks].astype(np.int32)).to(self._device)
+            for group in self._tables.groups
+        ]
+        lengths = torch.from_numpy((positions + 1).astype(np.int32)).to(self._device)
+        places = self._pages.places(self._tables, fed_rows, positions)
+        view = PagedDecode(self._pages, tables, lengths, longest, places)
+        fed = torch.from_numpy(self._rows.history[fed_rows, positions]).to(self._device)
+        documents = Documents([1] * len(fed_rows), torch.from_numpy(positions).to(self._device))
+        return self._decoder(fed, documents, view)
+
+    def _draw(self, hidden: torch.Tensor, drawn_rows: np.ndarray) -> list[Progress]:
+        """Sample for some rows from the hidden states of their last tokens; release those that end."""
+        rows = self._rows
+        logits = self._decoder.logits(hidden)
+        settings = (
+            *(values[drawn_rows] for values in (rows.temperature, rows.top_k, rows.top_p)),
+            rows.uniform[drawn_rows, rows.count[drawn_rows]],
+            rows.min_p[drawn_rows],
+        )
+        drawn, logprobs = sample(logits, *(torch.from_numpy(values).to(self._device) for values in settings))
+        raw = None
+        asked = rows.num_top[drawn_rows]
+        if (asked >= 0).any():
+            of_drawn, top_ids, top = (x.cpu() for x in raw_logprobs(logits, drawn, int(asked.max())))
+            raw = of_drawn.numpy()
+            for i in np.flatnonzero(asked > 0):
+                count = int(asked[i])
+                rows.describe(int(drawn_rows[i]), tuple(zip(top_ids[i, :count].tolist(), top[i, :count].tolist())))
+        self.num_generated += len(drawn_rows)
+        told = rows.append(drawn_rows, drawn.cpu().numpy(), logprobs.cpu().numpy(), raw, self.version)
+        for row, (_, part) in told:
+            if part.finish_reason is not None:
+                self._broken |= not np.isfinite(part.logprobs).all()
+                self._release(row)
+        return [progress for _, progress in told]
+
+    def _release(self, row: int) -> None:
+        self._tables.release(row)
+        self._rows.free(row)
 
     def _compact(self) -> None:
-        """Move active slots down where a quarter of the rows up to the highest would be idle."""
-        while True:
-            active = np.flatnonzero(self._active)
-            high = int(active[-1])
-            if len(active) > 0.75 * (high + 1):
+        """Move rows down where a quarter of those up to the highest would be idle."""
+        assert self._lanes is not None
+        active = self._rows.active
+        while (high := int(np.flatnonzero(active)[-1]) if active.any() else -1) >= 0:
+            if self._rows.num_active > 0.75 * (high + 1):
                 return
-            low = int(np.flatnonzero(~self._active)[0])
-            self._slots.swap(low, high, int(max(self._length[low], self._length[high])))
-            self._jobs[low], self._jobs[high] = self._jobs[high], self._jobs[low]
-            self._tops[low], self._tops[high] = self._tops[high], self._tops[low]
-            for array in (
-                *(self._history, self._logprobs, self._raw, self._versions, self._uniform),
-                *(self._length, self._active, self._last_used),
-                *(self._prompt_length, self._count, self._sent, self._watched, self._budget),
-                *(self._temperature, self._top_k, self._top_p, self._min_p, self._num_top, self._stop),
-            ):
-                array[[low, high]] = array[[high, low]]
+            low = int(np.flatnonzero(~active)[0])
+            self._lanes.move(high, low, int(self._rows.length[high]))
+            self._tables.move(high, low)
+            self._rows.move(high, low)

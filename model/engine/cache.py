@@ -1,164 +1,104 @@
-"""Keys and values in slots: one slot holds one sequence, from position 0 on, for all layers.
+"""Keys and values in pages, one tensor for each group of layers.
 
-Shapes: S slots, R rows of a step, T tokens of a prefill, H query heads, G key/value heads, J = H / G, K channels a
-head, C tokens of capacity, W window.
+Shapes: P pages of C tokens, R rows (sequences), T tokens of a prefill, H query heads, G key/value heads, K channels a
+head, W window.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..attention import Documents, attend
 from ..config import DecoderConfig
-from ..kernels.decode import paged_decode
-from ..kernels.launch import fused
+from .tables import PageTables
 
 
-class KeyValueSlots:
-    """Storage for the keys and values of ``num_slots`` sequences.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerGroup:
+    """Layers that keep the same tokens. ``window``: how many a token sees, itself included; None for all."""
+
+    layers: tuple[int, ...]
+    window: int | None
+
+
+def layer_groups(config: DecoderConfig) -> list[LayerGroup]:
+    """The global layers and the sliding ones, where there are such."""
+    windows = [config.window_of(layer) for layer in range(config.num_layers)]
+    return [
+        LayerGroup(layers=tuple(layer for layer, own in enumerate(windows) if own == window), window=window)
+        for window in sorted(set(windows), key=lambda window: window is not None)
+    ]
+
+
+class KeyValuePages:
+    """Storage of all groups.
 
     Attributes:
-        kv: [2, layers, S, G, C, K]; keys, then values.
+        kv: of each group [2, its layers, P, G, C, K]; keys, then values.
+        where: of each layer, (its group, its place in it).
     """
 
     def __init__(
-        self, config: DecoderConfig, num_slots: int, capacity: int, *, dtype: torch.dtype, device: torch.device
+        self,
+        config: DecoderConfig,
+        num_pages: Sequence[int],
+        page_size: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
-        shape = (2, config.num_layers, num_slots, config.num_kv_heads, capacity, config.head_dim)
+        self.groups = layer_groups(config)
+        self.page_size, self.num_heads, self.head_dim = page_size, config.num_kv_heads, config.head_dim
         # Zeros: what was never written is masked, but 0 x NaN would still be NaN.
-        self.kv = torch.zeros(shape, dtype=dtype, device=device)
-
-    def copy(self, source: int, target: int, length: int) -> None:
-        """Copy the first ``length`` tokens of one slot to another."""
-        self.kv[:, :, target, :, :length] = self.kv[:, :, source, :, :length]
-
-    def swap(self, one: int, other: int, length: int) -> None:
-        """Exchange the first ``length`` tokens of two slots."""
-        kept = self.kv[:, :, one, :, :length].clone()
-        self.copy(other, one, length)
-        self.kv[:, :, other, :, :length] = kept
-
-
-class PrefillView:
-    """Attention of new tokens of several slots, laid end to end, each after what its slot holds."""
-
-    def __init__(self, slots: KeyValueSlots, pieces: Sequence[tuple[int, int, int]]) -> None:
-        """
-        Args:
-            pieces: (slot, tokens it holds already, new tokens) of each sequence, in the order of the pack.
-        """
-        self._kv = slots.kv
-        self._pieces = pieces
-        self._lengths = [count for _, _, count in pieces]
-        self._masks: dict[tuple[int, int, int | None], Tensor] = {}
-        device = slots.kv.device
-        self._queries = Documents.from_lengths(self._lengths, device=device)
-        self._keys = Documents.from_lengths([start + count for _, start, count in pieces], device=device)
-
-    def attend(self, layer: int, q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor, window: int | None) -> Tensor:
-        """Keep the new keys and values and attend to all the slot holds. Returns [T, H, K]."""
-        if fused(self._kv):
-            return self._attend_packed(layer, q_THK, k_TGK, v_TGK, window)
-        outs = []
-        new = zip(*(x.transpose(0, 1).split(self._lengths, dim=1) for x in (q_THK, k_TGK, v_TGK)), strict=True)
-        for (slot, start, count), (q, new_k, new_v) in zip(self._pieces, new, strict=True):
-            total = start + count
-            k, v = self._kv[0, layer, slot, :, :total], self._kv[1, layer, slot, :, :total]
-            k[:, start:], v[:, start:] = new_k, new_v
-            mask = self._mask(count, total, window)
-            out = F.scaled_dot_product_attention(
-                q[None], k[None], v[None], attn_mask=mask, is_causal=mask is None, enable_gqa=True
+        self.kv = [
+            torch.zeros(
+                2, len(group.layers), count, self.num_heads, page_size, self.head_dim, dtype=dtype, device=device
             )
-            outs.append(out.squeeze(0).transpose(0, 1))
-        return torch.cat(outs)
+            for group, count in zip(self.groups, num_pages, strict=True)
+        ]
+        self.where = {layer: (g, i) for g, group in enumerate(self.groups) for i, layer in enumerate(group.layers)}
+        # Of each layer, its keys' and its values' pages as rows of one head: [P x G x C, K].
+        self._flat = {
+            layer: [side.view(-1, self.head_dim) for side in self.kv[g][:, i]] for layer, (g, i) in self.where.items()
+        }
+        self._heads = torch.arange(self.num_heads, device=device) * page_size
 
-    def _attend_packed(self, layer: int, q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor, window: int | None) -> Tensor:
-        """All sequences in one launch of the training kernel."""
-        held: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for which, new in enumerate((k_TGK, v_TGK)):
-            for (slot, start, count), part in zip(self._pieces, new.split(self._lengths), strict=True):
-                whole = self._kv[which, layer, slot, :, : start + count].transpose(0, 1)
-                whole[start:] = part
-                held[which].append(whole)
-        keys, values = torch.cat(held[0]), torch.cat(held[1])
-        return attend(q_THK, keys, values, self._queries, window, keys=self._keys)
+    def copy(self, group: int, source: int, target: int, count: int) -> None:
+        """Copy the first ``count`` tokens of a page to another."""
+        kv = self.kv[group]
+        kv[:, :, target, :, :count] = kv[:, :, source, :, :count]
 
-    def _mask(self, count: int, total: int, window: int | None) -> Tensor | None:
-        """[count, total] bool for the last ``count`` of ``total`` tokens; None where plain causality says it."""
-        window = None if window is None or window >= total else window
-        if count == total and window is None:
-            return None
-        key = (count, total, window)
-        if key not in self._masks:
-            index = torch.arange(total, device=self._kv.device)
-            distance = index[total - count :, None] - index
-            self._masks[key] = (distance >= 0) & (distance < (window or total + 1))
-        return self._masks[key]
+    def clear(self) -> None:
+        """Forget numbers that are not finite, which no mask could hide."""
+        for kv in self.kv:
+            kv.zero_()
 
+    def places(self, tables: PageTables, rows: np.ndarray, places: np.ndarray) -> list[Tensor]:
+        """Where in each group's flattened pages the heads of some tokens lie.
 
-class DecodeView:
-    """Attention of one new token in each of the first R slots. Its cost follows the longest of them, and in sliding
-    layers the window."""
-
-    def __init__(self, slots: KeyValueSlots, positions: Tensor, longest: int) -> None:
-        """
         Args:
-            positions: [R] int64, where each slot's new token stands.
-            longest: one more than the largest position that matters; rows beyond it get a meaningless result.
+            rows, places: [T] of each token.
+        Returns:
+            of each group [T x G] int64.
         """
-        self._kv = slots.kv
-        self._positions = positions
-        self._longest = longest
-        num_rows, device = positions.shape[0], positions.device
-        num_heads, capacity = slots.kv.shape[3:5]
-        first = torch.arange(num_rows * num_heads, device=device).view(num_rows, num_heads) * capacity
-        self._first = first  # [R, G]: where each head of each slot starts, in rows of the flattened cache
-        self._new = (first + positions[:, None]).view(-1)
-        if fused(slots.kv):
-            # The kernel's pages: one a slot, as long as the slot.
-            self._pages = torch.arange(num_rows, dtype=torch.int32, device=device)[:, None]
-            self._lengths = (positions + 1).clamp(max=longest).int()
-        self._mask = _bias(torch.arange(longest, device=device) <= positions[:, None], slots.kv.dtype)
-        self._windows: dict[int, tuple[Tensor, Tensor]] = {}
+        blocks, offsets = np.divmod(places, self.page_size)
+        found = []
+        for group in tables.groups:
+            first = group.table[rows, blocks] * (self.num_heads * self.page_size) + offsets
+            first = torch.from_numpy(first).to(self._heads.device)
+            found.append((first[:, None] + self._heads).view(-1))
+        return found
 
-    def attend(self, layer: int, q_RHK: Tensor, k_RGK: Tensor, v_RGK: Tensor, window: int | None) -> Tensor:
-        """Keep the new keys and values and attend to all the slot holds. Returns [R, H, K]."""
-        num_rows, num_heads, head_dim = q_RHK.shape
-        num_kv_heads = k_RGK.shape[1]
-        flat_k, flat_v = self._kv[0, layer].view(-1, head_dim), self._kv[1, layer].view(-1, head_dim)
-        flat_k.index_copy_(0, self._new, k_RGK.reshape(-1, head_dim))
-        flat_v.index_copy_(0, self._new, v_RGK.reshape(-1, head_dim))
-        if fused(self._kv):
-            pages = self._kv[:, layer, :num_rows].transpose(2, 3)
-            out, _ = paged_decode(
-                *(q_RHK, *pages, self._pages, self._lengths, self._longest, window or 0, head_dim**-0.5)
-            )
-            return out
-        if window is None or window >= self._longest:
-            k, v = self._kv[:, layer, :num_rows, :, : self._longest]
-            mask = self._mask
-        else:
-            index, mask = self._window(window)
-            shape = (num_rows, num_kv_heads, window, head_dim)
-            k, v = flat_k.index_select(0, index).view(shape), flat_v.index_select(0, index).view(shape)
-        # The J query heads of one key head are the rows of one small matrix product: SDPA on the CPU is slower here.
-        q = (q_RHK * head_dim**-0.5).view(num_rows, num_kv_heads, -1, head_dim)
-        weights = torch.matmul(q, k.transpose(-1, -2)).add_(mask).softmax(dim=-1)
-        return torch.matmul(weights, v).view(num_rows, num_heads, head_dim)
+    def write(self, layer: int, places: Sequence[Tensor], k_TGK: Tensor, v_TGK: Tensor) -> None:
+        """Keep new keys and values at ``places``."""
+        group, _ = self.where[layer]
+        for side, new in zip(self._flat[layer], (k_TGK, v_TGK)):
+            side.index_copy_(0, places[group], new.reshape(-1, self.head_dim))
 
-    def _window(self, window: int) -> tuple[Tensor, Tensor]:
-        """(rows of the flattened cache [R x G x W], bias [R, 1, 1, W]) of the last ``window`` tokens."""
-        if window not in self._windows:
-            back = torch.arange(window - 1, -1, -1, device=self._positions.device)
-            seen = self._positions[:, None] - back
-            index = self._first[:, :, None] + seen.clamp(min=0)[:, None]
-            self._windows[window] = (index.view(-1), _bias(seen >= 0, self._kv.dtype))
-        return self._windows[window]
-
-
-def _bias(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """[R, L] bool to [R, 1, 1, L], 0 where seen and -inf elsewhere."""
-    bias = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-    return bias.masked_fill_(~seen, float("-inf"))[:, None, None]
+    def read(self, group: int, pages: np.ndarray) -> Tensor:
+        """[2, layers, G, tokens, K]: a copy of what some pages hold, end to end."""
+        kv = self.kv[group]
+        found = kv.index_select(2, torch.from_numpy(pages).to(kv.device))
+        return found.transpose(2, 3).flatten(3, 4)

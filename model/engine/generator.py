@@ -1,38 +1,23 @@
-"""The embedded engine: many callers on asyncio loops, one thread that steps the batch while there is work."""
+"""The embedded engine: token in, token out, for many callers on asyncio loops."""
 
 import asyncio
-import logging
 import threading
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 
-from ...errors import ConfigError, PolicyError, QueueFull, RequestRefused
+from ...errors import ConfigError, RequestRefused
 from ..chat.incremental import Decode, StopText
 from ..chat.sampling import MOST_TOP_LOGPROBS, Completion, CompletionPart, PromptScore, Sampling
 from ..decoder import Decoder
-from .batch import Batch, Job, Progress
+from .batch import Batch, OnWeightUpdate
+from .job import Job
 from .request import Request
 from .stats import EngineStats
-
-logger = logging.getLogger(__name__)
-T = TypeVar("T")
-
-# The thread ends after this long without work; the next request starts another.
-_IDLE_SECONDS = 5.0
-_BROKEN = "the model's logits are not finite; its weights are broken, load an earlier checkpoint"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreJob:
-    """One prompt to score."""
-
-    prompt_ids: Sequence[int]
-    num_top: int
-    tag: Request[PromptScore]
+from .weights import LoadWeights
+from .worker import ScoreJob, Worker
 
 
 class Generator:
@@ -52,10 +37,14 @@ class Generator:
         num_threads: int | None = None,
         max_waiting: int | None = None,
         decode: Decode | None = None,
+        on_weight_update: OnWeightUpdate | None = None,
+        page_size: int = 16,
+        cache_tokens: int | None = None,
+        step_tokens: int = 8192,
     ) -> None:
         """
         Args:
-            decoder: on ``device``; its weights may change only between requests, see ``update_weights``.
+            decoder: on ``device``; its weights may change only between steps, see ``update_weights``.
             max_batch: sequences in work at once; more wait.
             max_context: tokens a prompt and its completion may have together.
             seed: of the stream that requests without a seed of their own draw from.
@@ -63,6 +52,13 @@ class Generator:
                 fastest where other work, such as sandboxes, keeps the other cores busy.
             max_waiting: requests beyond ``max_batch`` that may wait; more are refused with QueueFull. None: any number.
             decode: text of ids, invalid UTF-8 replaced; needed for stop texts.
+            on_weight_update: what becomes of the requests in flight when the weights change, see ``update_weights``;
+                None: weights cannot change while there are any.
+            page_size: tokens of a page, the unit in which keys and values are kept and shared.
+            cache_tokens: tokens whose keys and values are kept, of running sequences and of prefixes for later ones,
+                in each group of layers; None: as many as ``max_batch`` sequences of ``max_context`` have. Where there
+                are too few for all, sequences that came last give way and are computed again.
+            step_tokens: most tokens fed in one step; longer prompts are fed in chunks, between the others' tokens.
         """
         if max_batch < 1:
             raise ConfigError(f"max_batch is {max_batch}; it must be at least 1")
@@ -71,18 +67,22 @@ class Generator:
             raise ConfigError(f"max_context is {max_context}; this model takes 2 to {limit} tokens")
         if decoder.head.weight.device.type != torch.device(device).type:
             raise ConfigError(f"the decoder is on {decoder.head.weight.device}, the engine on {device}; move one")
+        if page_size < 1:
+            raise ConfigError(f"page_size is {page_size}; it must be at least 1")
         self._max_context = max_context
-        self._num_threads = num_threads
         self._vocab_size = decoder.config.vocab_size
-        self._max_batch, self._max_waiting, self._decode = max_batch, max_waiting, decode
-        self._batch = Batch(decoder, max_batch=max_batch, max_context=max_context)
-        self._seeds = np.random.default_rng(seed)
-        self._changed = threading.Condition()
-        # Guarded by _changed: requests not yet answered, those of them not yet in the batch, and the thread.
-        self._requests: set[Request] = set()
-        self._waiting: list[Job | ScoreJob] = []
-        self._thread: threading.Thread | None = None
-        self._closed = False
+        self._decoder, self._decode, self._on_weight_update = decoder, decode, on_weight_update
+        self._batch = Batch(
+            decoder,
+            max_batch=max_batch,
+            max_context=max_context,
+            page_size=page_size,
+            cache_tokens=cache_tokens,
+            step_tokens=step_tokens,
+        )
+        most = None if max_waiting is None else max_batch + max_waiting
+        self._worker = Worker(self._batch, num_threads=num_threads, most_requests=most)
+        self._seeds, self._drawing = np.random.default_rng(seed), threading.Lock()
 
     @property
     def policy_version(self) -> int:
@@ -101,7 +101,7 @@ class Generator:
             PolicyError: a prompt that is empty, too long or holds an unknown id; a closed engine; broken weights.
         """
         request: Request[CompletionPart] = Request(asyncio.get_running_loop())
-        self._submit(request, self._job(request, prompt_ids, sampling, stop_token_ids, streamed=False))
+        self._worker.submit(self._job(request, prompt_ids, sampling, stop_token_ids, streamed=False))
         try:
             part = await request.next()
         finally:
@@ -129,7 +129,7 @@ class Generator:
             PolicyError: as ``generate``.
         """
         request: Request[CompletionPart] = Request(asyncio.get_running_loop())
-        self._submit(request, self._job(request, prompt_ids, sampling, stop_token_ids, streamed=True))
+        self._worker.submit(self._job(request, prompt_ids, sampling, stop_token_ids, streamed=True))
         try:
             while True:
                 part = await request.next()
@@ -152,7 +152,7 @@ class Generator:
         if not 0 <= num_top <= MOST_TOP_LOGPROBS:
             raise RequestRefused(f"num_top is {num_top}; it must be 0 to {MOST_TOP_LOGPROBS}")
         request: Request[PromptScore] = Request(asyncio.get_running_loop())
-        self._submit(request, ScoreJob(prompt_ids=prompt_ids, num_top=num_top, tag=request))
+        self._worker.submit(ScoreJob(prompt_ids=prompt_ids, num_top=num_top, tag=request))
         try:
             return await request.next()
         finally:
@@ -160,20 +160,73 @@ class Generator:
 
     def stats(self) -> EngineStats:
         """Counts of now, and totals since the engine was made."""
-        batch = self._batch
-        with self._changed:
-            running = batch.num_active
-            return EngineStats(
-                num_running=running,
-                num_waiting=max(0, len(self._requests) - running),
-                pages_used=running,
-                pages_free=batch.num_free,
-                pages_cached=batch.num_kept,
-                prompt_tokens_computed=batch.num_computed,
-                prompt_tokens_reused=batch.num_reused,
-                generated_tokens=batch.num_generated,
-                num_preemptions=0,
-            )
+        return self._worker.stats()
+
+    def update_weights(
+        self, version: int, load: LoadWeights | None = None, *, on_weight_update: OnWeightUpdate | None = None
+    ) -> None:
+        """Change the weights, or say that they have changed; prefixes kept from before are never used again.
+
+        The engine stands still meanwhile. Requests that have no token yet begin under the new weights; for the others
+        ``on_weight_update`` decides:
+
+        - "recompute": what is there of them is computed again, so that their next tokens are those of an engine that
+          had these weights from the start.
+        - "keep": they go on over the keys and values of the old weights, until they give way to others for want of
+          pages and are computed again.
+        - "abort": they are answered as they are, with the finish reason "abort".
+
+        Every token carries the version of the weights that sampled it.
+
+        Args:
+            version: of the weights from now on.
+            load: puts them into the decoder (``weights`` has several); None: they are in it already, which without a
+                pause is safe only while no request is in flight.
+            on_weight_update: instead of the engine's own setting.
+        Raises:
+            PolicyError: requests are in flight, and neither says what becomes of them.
+        """
+        mode = on_weight_update or self._on_weight_update
+        self._worker.update_weights(version, None if load is None else lambda: load(self._decoder), mode)
+
+    def forget_prefixes(self) -> None:
+        """Drop what is kept for later prompts; running requests go on."""
+        with self._worker.paused():
+            self._batch.forget_prefixes()
+
+    def pause(self) -> None:
+        """Returns when no step runs; none will until ``resume``. Requests are taken on, and wait."""
+        self._worker.pause()
+
+    def resume(self) -> None:
+        """Undo one ``pause``."""
+        self._worker.resume()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """No step runs inside; weights that are shared with a trainer may change there."""
+        with self._worker.paused():
+            yield
+
+    def close(self) -> None:
+        """End the thread. Requests in flight get a PolicyError."""
+        self._worker.close()
+
+    async def aclose(self) -> None:
+        """``close``, without blocking the loop."""
+        await asyncio.to_thread(self.close)
+
+    def __enter__(self) -> "Generator":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> "Generator":
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
 
     def _job(
         self,
@@ -195,7 +248,7 @@ class Generator:
             stop_text = StopText(self._decode, sampling.stop)
         seed = sampling.seed
         if seed is None:
-            with self._changed:
+            with self._drawing:
                 seed = int(self._seeds.integers(2**63))
         return Job(
             prompt_ids=prompt_ids,
@@ -206,64 +259,6 @@ class Generator:
             seed=abs(seed),
             tag=request,
         )
-
-    def _submit(self, request: Request, job: "Job | ScoreJob") -> None:
-        """Hand a request to the thread, which is started where none runs."""
-        with self._changed:
-            if self._closed:
-                raise PolicyError("the engine is closed; make a new one")
-            if self._max_waiting is not None and len(self._requests) >= self._max_batch + self._max_waiting:
-                raise QueueFull(
-                    f"{len(self._requests)} requests are in flight, of which {self._max_batch} run at once; "
-                    "try again later, or raise max_waiting"
-                )
-            self._requests.add(request)
-            self._waiting.append(job)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="verigym-engine", daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
-
-    def update_weights(self, version: int) -> None:
-        """Say that the decoder's weights are now those of ``version``; every kept key and value is dropped.
-
-        Raises:
-            PolicyError: requests are in flight; their tokens would come from two policies.
-        """
-        with self._changed:
-            live = [request for request in self._requests if not request.abandoned]
-            if live:
-                raise PolicyError(
-                    f"{len(live)} requests are in flight; await them before the weights change to version {version}"
-                )
-            self._changed.wait_for(lambda: not self._requests)  # cancelled ones leave within a step
-            self._batch.forget()
-            self._batch.version = version
-
-    def close(self) -> None:
-        """End the thread. Requests in flight get a PolicyError."""
-        with self._changed:
-            self._closed = True
-            thread = self._thread
-            self._changed.notify_all()
-        if thread is not None:
-            thread.join()
-
-    async def aclose(self) -> None:
-        """``close``, without blocking the loop."""
-        await asyncio.to_thread(self.close)
-
-    def __enter__(self) -> "Generator":
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> "Generator":
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.aclose()
 
     def _check(self, prompt_ids: Sequence[int], *, room: int) -> None:
         if not prompt_ids:
@@ -277,73 +272,3 @@ class Generator:
         if low < 0 or high >= self._vocab_size:
             wrong = low if low < 0 else high
             raise RequestRefused(f"the prompt holds id {wrong}; the model knows 0 to {self._vocab_size - 1}")
-
-    def _run(self) -> None:
-        if self._num_threads is not None:
-            torch.set_num_threads(self._num_threads)
-        try:
-            while self._work():
-                pass
-        finally:
-            # Reached with requests in hand when the engine was closed or a step failed.
-            with self._changed:
-                failed, self._requests, self._waiting = self._requests, set(), []
-                if self._thread is threading.current_thread():
-                    self._thread = None
-                for request in failed:
-                    self._batch.cancel(request)
-                self._changed.notify_all()
-            for request in failed:
-                request.answer(PolicyError("the engine ended before this request did; see the log for the reason"))
-
-    def _work(self) -> bool:
-        """Admit what waits and step once. False: there is nothing more to do, and the thread is to end."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._requests, timeout=_IDLE_SECONDS)
-            if self._closed or not self._requests:
-                self._thread = None
-                return False
-            gone = [request for request in self._requests if request.abandoned]
-            for request in gone:
-                self._batch.cancel(request)
-                self._requests.discard(request)
-            waiting, self._waiting = [job for job in self._waiting if not job.tag.abandoned], []
-            if gone:
-                self._changed.notify_all()
-        jobs = []
-        for job in waiting:
-            if isinstance(job, ScoreJob):
-                self._answer_score(job)
-            else:
-                jobs.append(job)
-        while jobs and self._batch.num_free:
-            progress, left = self._batch.admit(jobs)
-            self._answer(progress)
-            stuck = len(left) == len(jobs)
-            jobs = left
-            if stuck:
-                break
-        if jobs:
-            with self._changed:
-                self._waiting[:0] = jobs
-        if self._batch.num_active:
-            self._answer(self._batch.step())
-        return True
-
-    def _answer(self, progress: Sequence[Progress]) -> None:
-        ended = [tag for tag, part in progress if part.finish_reason is not None]
-        if ended:
-            with self._changed:
-                self._requests.difference_update(ended)
-                self._changed.notify_all()
-        for request, part in progress:
-            broken = not np.isfinite(part.logprobs).all()
-            request.answer(PolicyError(_BROKEN) if broken else part)
-
-    def _answer_score(self, job: ScoreJob) -> None:
-        found = self._batch.score(job.prompt_ids, job.num_top)
-        with self._changed:
-            self._requests.discard(job.tag)
-            self._changed.notify_all()
-        broken = not np.isfinite(found.logprobs[1:]).all()  # pyright: ignore[reportCallIssue, reportArgumentType]
-        job.tag.answer(PolicyError(_BROKEN) if broken else found)

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from verigym.model.attention import Documents, attend
+from verigym.model.chat.sampling import Sampling
 from verigym.model.config import preset
 from verigym.model.decoder import Decoder
-from verigym.model.engine.cache import DecodeView, KeyValueSlots, PrefillView
+from verigym.model.engine.batch import Batch
+from verigym.model.engine.job import Job
 from verigym.model.head import token_logprobs
 from verigym.model.kernels.reference import reference_attention, reference_logprobs
 
@@ -78,17 +80,16 @@ def test_the_training_step_runs_the_kernels_by_default() -> None:
     assert counts["head_grad_logits"] >= 1
 
 
-def test_the_generator_runs_the_kernels_by_default() -> None:
+def test_the_engine_runs_the_kernels_by_default() -> None:
     config = preset("cwm-tiny")
     decoder = Decoder(config).to("cuda", torch.bfloat16)
-    slots = KeyValueSlots(config, 1, 32, dtype=torch.bfloat16, device=torch.device("cuda"))
-    ids = torch.arange(9, device="cuda")
+    sampling = Sampling(max_tokens=2, temperature=0.0)
 
-    @torch.inference_mode()
     def run() -> None:
-        decoder(ids[:8], Documents.from_lengths([8], device="cuda"), PrefillView(slots, [(0, 0, 8)]))
-        positions = torch.tensor([8], device="cuda")
-        decoder(ids[8:], Documents([1], positions), DecodeView(slots, positions, 9))
+        batch = Batch(decoder, max_batch=1, max_context=32)
+        left = [Job(prompt_ids=range(8), sampling=sampling, stop_token_ids=(), seed=0, tag=None)]
+        while left or batch.num_active:
+            _, left = batch.advance(left)
 
     run()
     counts = _launched(run)

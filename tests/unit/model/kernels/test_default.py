@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from verigym.model.attention import Documents
+from verigym.model.chat.sampling import CompletionPart, Sampling
 from verigym.model.config import DecoderConfig
 from verigym.model.decoder import Decoder
-from verigym.model.engine.cache import DecodeView, KeyValueSlots, PrefillView
+from verigym.model.engine.batch import Batch
+from verigym.model.engine.job import Job
 from verigym.model.head import token_logprobs
 from verigym.model.kernels.launch import as_on_cuda, interpreted
 
@@ -60,23 +62,32 @@ def test_a_training_step(launches: Counter[str]) -> None:
         torch.testing.assert_close(value, exact, atol=1e-5, rtol=1e-4)
 
 
-def test_the_generators_prefill_and_decode(launches: Counter[str]) -> None:
+def test_the_engines_prefill_and_decode(launches: Counter[str]) -> None:
     decoder = Decoder(CONFIG, seed=0)
 
-    def run() -> list[torch.Tensor]:
-        slots = KeyValueSlots(CONFIG, 2, 12, dtype=torch.float32, device=torch.device("cpu"))
-        first = decoder(torch.arange(7), Documents.from_lengths([5, 2]), PrefillView(slots, [(0, 0, 5), (1, 0, 2)]))
-        more = decoder(torch.arange(3), Documents.from_lengths([3], starts=[5]), PrefillView(slots, [(0, 5, 3)]))
-        positions = torch.tensor([8, 2])
-        step = decoder(torch.tensor([1, 2]), Documents([1, 1], positions), DecodeView(slots, positions, 9))
-        return [first, more, step]
+    def run() -> list[CompletionPart]:
+        """Two prompts in chunks of at most 6, a third that shares a prefix, all past the window and several pages."""
+        batch = Batch(decoder, max_batch=3, max_context=24, page_size=4, step_tokens=6)
+        prompts = [[*range(7)], [30, 31], [*range(6), 20]]
+        jobs = [
+            Job(prompt_ids=prompt, sampling=Sampling(max_tokens=5, temperature=0.0), stop_token_ids=(), seed=0, tag=i)
+            for i, prompt in enumerate(prompts)
+        ]
+        done, left = {}, jobs[:2]
+        while left or batch.num_active:
+            progress, left = batch.advance(left)
+            done.update(progress)
+            batch.check()
+            left, jobs = left + jobs[2:], jobs[:2]
+        assert batch.num_reused == 6
+        return [done[i] for i in range(3)]
 
-    with torch.inference_mode():
-        expected = run()
-        assert not launches
-        with as_on_cuda():
-            got = run()
-    assert launches["attention_forward"] == 4
-    assert launches["decode_split"] == launches["decode_join"] == 2
+    expected = run()
+    assert not launches
+    with as_on_cuda():
+        got = run()
+    assert launches["attention_forward"] > 0
+    assert launches["decode_split"] == launches["decode_join"] > 0
     for value, exact in zip(got, expected, strict=True):
-        torch.testing.assert_close(value, exact, atol=1e-5, rtol=1e-4)
+        assert value.token_ids == exact.token_ids
+        assert value.logprobs == pytest.approx(exact.logprobs, abs=1e-5)
