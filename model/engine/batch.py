@@ -17,7 +17,7 @@ from .job import Job, Progress
 from .lanes import LaneDecode, LanePrefill, Lanes
 from .paged import PagedDecode, PagedPrefill
 from .rows import Rows, aborted
-from .sampler import raw_logprobs, sample
+from .sampler import logits_of, raw_logprobs, sample
 from .tables import PageTables
 
 OnWeightUpdate = Literal["recompute", "keep", "abort"]
@@ -164,7 +164,7 @@ class Batch:
         logprobs: list[float | None] = [None]
         tops: list[TopLogprobs | None] = [None]
         for rows, targets in zip(hidden.split(_SCORED_ROWS), ids[1:].split(_SCORED_ROWS), strict=True):
-            own, top_ids, top = raw_logprobs(self._decoder.logits(rows), targets, num_top)
+            own, top_ids, top = raw_logprobs(logits_of(self._decoder, rows), targets, num_top)
             logprobs += own.tolist()
             tops += [tuple(zip(*row)) for row in zip(top_ids.tolist(), top.tolist())]
         return PromptScore(
@@ -320,7 +320,7 @@ class Batch:
     def _draw(self, hidden: torch.Tensor, drawn_rows: np.ndarray) -> list[Progress]:
         """Sample for some rows from the hidden states of their last tokens; release those that end."""
         rows = self._rows
-        logits = self._decoder.logits(hidden)
+        logits = logits_of(self._decoder, hidden)
         settings = (
             *(values[drawn_rows] for values in (rows.temperature, rows.top_k, rows.top_p)),
             rows.uniform[drawn_rows, rows.count[drawn_rows]],

@@ -186,7 +186,7 @@ class Generator:
         Raises:
             PolicyError: requests are in flight, and neither says what becomes of them.
         """
-        mode = on_weight_update or self._on_weight_update
+        mode: OnWeightUpdate | None = on_weight_update or self._on_weight_update
         self._worker.update_weights(version, None if load is None else lambda: load(self._decoder), mode)
 
     def forget_prefixes(self) -> None:

@@ -34,8 +34,8 @@ class PagedPrefill:
                 lengths.append(len(places_of_row))
                 held.append(group.table[row, places_of_row // pages.page_size])
                 offsets.append(places_of_row % pages.page_size)
-            index = (torch.from_numpy(np.concatenate(part)).to(device) for part in (held, offsets))
-            self._keys.append((Documents.from_lengths(lengths, device=device), *index))
+            held, offsets = (torch.from_numpy(np.concatenate(part)).to(device) for part in (held, offsets))
+            self._keys.append((Documents.from_lengths(lengths, device=device), held, offsets))
 
     def attend(self, layer: int, q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor, window: int | None) -> Tensor:
         """Keep the new keys and values and attend to all the row holds, in one launch. Returns [T, H, K]."""

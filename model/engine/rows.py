@@ -62,8 +62,8 @@ class Rows:
         self.top_k[row], self.top_p[row] = sampling.top_k, sampling.top_p
         self._watched[row] = job.streamed or job.stop_text is not None
         self.num_top[row] = sampling.num_top_logprobs if sampling.num_top_logprobs or sampling.raw_logprobs else -1
-        noise = np.random.Generator(np.random.Philox(job.seed))
-        self.uniform[row, : self._budget[row]] = noise.random(int(self._budget[row]))
+        budget = int(self._budget[row])
+        self.uniform[row, :budget] = noise_of(job.seed, budget)
         self._set_stop(row, job.stop_token_ids)
         self.jobs[row] = job
         self.active[row] = True
@@ -83,20 +83,24 @@ class Rows:
 
     def take_out(self, row: int) -> Job:
         """Free a row before its end; the job can be placed again."""
-        job = self.jobs[row]
+        job, sampled = self.jobs[row], self._sampled(row)
         assert job is not None
+        values = {name: getattr(sampled, name).copy() for name in ("token_ids", "logprobs", "raw_logprobs", "versions")}
+        self.free(row)
+        return replace(job, sampled=replace(sampled, **values))
+
+    def _sampled(self, row: int) -> Sampled:
+        """What there is of a row's completion, in the memory of the row."""
         own = slice(int(self._prompt_length[row]), int(self.known[row]))
-        sampled = Sampled(
-            token_ids=self.history[row, own].copy(),
-            logprobs=self._logprobs[row, own].copy(),
-            raw_logprobs=self._raw[row, own].copy(),
-            versions=self._versions[row, own].copy(),
+        return Sampled(
+            token_ids=self.history[row, own],
+            logprobs=self._logprobs[row, own],
+            raw_logprobs=self._raw[row, own],
+            versions=self._versions[row, own],
             tops=self._tops[row],
             num_sent=int(self._sent[row]),
             order=int(self.order[row]),
         )
-        self.free(row)
-        return replace(job, sampled=sampled)
 
     def free(self, row: int) -> None:
         self.active[row] = False
@@ -155,15 +159,7 @@ class Rows:
         """What the row's caller has not heard yet."""
         job = self.jobs[row]
         assert job is not None
-        sampled = slice(int(self._prompt_length[row]), int(self.known[row]))
-        part = part_of(
-            job.sampling,
-            *(values[row, sampled] for values in (self.history, self._logprobs, self._raw, self._versions)),
-            self._tops[row],
-            int(self._sent[row]),
-            finish,
-            reason,
-        )
+        part = part_of(job.sampling, self._sampled(row), finish, reason)
         self._sent[row] = self.count[row]
         return job.tag, part
 
@@ -175,24 +171,22 @@ class Rows:
         self._stop[row, : len(stop_token_ids)] = stop_token_ids
 
 
+def noise_of(seed: int, count: int) -> np.ndarray:
+    """[count] float64 in [0, 1): what a request of this seed draws its tokens with, and nothing else does."""
+    return np.random.Generator(np.random.Philox(seed)).random(count)
+
+
 def part_of(
-    sampling: Sampling,
-    token_ids: np.ndarray,
-    logprobs: np.ndarray,
-    raw_logprobs: np.ndarray,
-    versions: np.ndarray,
-    tops: Sequence[TopLogprobs],
-    sent: int,
-    finish: FinishReason | None,
-    reason: StopReason | None = None,
+    sampling: Sampling, sampled: Sampled, finish: FinishReason | None, reason: StopReason | None = None
 ) -> CompletionPart:
-    """All of a completion but the first ``sent`` tokens."""
+    """What its caller has not heard yet."""
+    new = slice(sampled.num_sent, None)
     return CompletionPart(
-        token_ids=tuple(token_ids[sent:].tolist()),
-        logprobs=tuple(logprobs[sent:].tolist()),
-        policy_version=tuple(versions[sent:].tolist()),
-        raw_logprobs=tuple(raw_logprobs[sent:].tolist()) if sampling.raw_logprobs else None,
-        top_logprobs=tuple(tops[sent:]) if sampling.num_top_logprobs else None,
+        token_ids=tuple(sampled.token_ids[new].tolist()),
+        logprobs=tuple(sampled.logprobs[new].tolist()),
+        policy_version=tuple(sampled.versions[new].tolist()),
+        raw_logprobs=tuple(sampled.raw_logprobs[new].tolist()) if sampling.raw_logprobs else None,
+        top_logprobs=tuple(sampled.tops[new]) if sampling.num_top_logprobs else None,
         finish_reason=finish,
         stop_reason=reason,
     )
@@ -200,7 +194,5 @@ def part_of(
 
 def aborted(job: Job) -> Progress:
     """The end of a job that was taken out of the batch."""
-    sampled = job.sampled
-    assert sampled is not None
-    values = (sampled.token_ids, sampled.logprobs, sampled.raw_logprobs, sampled.versions, sampled.tops)
-    return job.tag, part_of(job.sampling, *values, sampled.num_sent, "abort")
+    assert job.sampled is not None
+    return job.tag, part_of(job.sampling, job.sampled, "abort")

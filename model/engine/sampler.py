@@ -3,6 +3,22 @@
 import torch
 from torch import Tensor
 
+from ..decoder import Decoder
+
+# Rows of the head that are cast at once where no product casts by itself.
+_VOCABULARY_ROWS = 16_384
+
+
+def logits_of(decoder: Decoder, hidden_RD: Tensor) -> Tensor:
+    """[R, V] float32, not rounded to the dtype of the weights: the trainer's head does not round them either."""
+    weight = decoder.head.matrix()
+    if weight.dtype == torch.float32:
+        return decoder.logits(hidden_RD)
+    if weight.is_cuda and weight.dtype in (torch.bfloat16, torch.float16):
+        return torch.mm(hidden_RD, weight.T, out_dtype=torch.float32)
+    rows = hidden_RD.float()
+    return torch.cat([rows @ part.float().T for part in weight.split(_VOCABULARY_ROWS)], dim=1)
+
 
 def sample(
     logits_RV: Tensor,

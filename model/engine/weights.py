@@ -88,7 +88,7 @@ def checksums(module: nn.Module) -> dict[str, str]:
     found = {}
     for name, tensor in _tensors(module).items():
         digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         found[name] = digest.hexdigest()
     return found
 

@@ -40,6 +40,8 @@ def brute_force(decoder: Decoder, prompt: Sequence[int], sampled: Sequence[int],
     return out
 
 
-def assert_scored(decoder: Decoder, prompt: Sequence[int], completion: Completion, temperature: float) -> None:
+def assert_scored(
+    decoder: Decoder, prompt: Sequence[int], completion: Completion, temperature: float, within: float = 1e-5
+) -> None:
     expected = brute_force(decoder, prompt, completion.token_ids, temperature)
-    assert completion.logprobs == pytest.approx(expected, abs=1e-5)
+    assert completion.logprobs == pytest.approx(expected, abs=within)
