@@ -13,9 +13,10 @@ from ..chat.sampling import PromptScore, TopLogprobs
 from ..decoder import Decoder
 from ..kernels.launch import fused
 from .cache import KeyValuePages, layer_groups
+from .graphs import Capture, DecodeGraphs, Step, run_step
 from .job import Job, Progress
 from .lanes import LaneDecode, LanePrefill, Lanes
-from .paged import PagedDecode, PagedPrefill
+from .paged import PagedPrefill
 from .rows import Rows, aborted
 from .sampler import logits_of, raw_logprobs, sample
 from .tables import PageTables
@@ -44,6 +45,7 @@ class Batch:
         page_size: int = 16,
         cache_tokens: int | None = None,
         step_tokens: int = 8192,
+        capture: Capture | None = None,
     ) -> None:
         """
         Args:
@@ -52,6 +54,7 @@ class Batch:
                 ``max_batch`` sequences of ``max_context`` tokens have.
             step_tokens: most tokens that are fed in one step, but for at least one a sequence; longer prompts are fed
                 in chunks.
+            capture: records decoding steps where the kernels run; None: every step is launched anew.
         """
         blocks = -(-max_context // page_size)
         pages = max_batch * blocks if cache_tokens is None else cache_tokens // page_size
@@ -77,6 +80,7 @@ class Batch:
             copy_page=self._pages.copy,
         )
         self._lanes = None if fused(weight) else Lanes(self._pages, max_batch, max_context)
+        self._graphs = None if capture is None else DecodeGraphs(decoder, self._pages, capture)
         self._rows = Rows(max_batch, max_context)
         self._suspended: list[Job] = []
         self._broken = False
@@ -142,6 +146,8 @@ class Batch:
             progress = [aborted(job) for job, has_tokens in zip(left, begun) if has_tokens]
             left = [job for job, has_tokens in zip(left, begun) if not has_tokens]
         self._tables.forget(offered=False)
+        if self._graphs is not None:
+            self._graphs.forget()
         if self._broken:
             self._pages.clear()
             if self._lanes is not None:
@@ -310,12 +316,16 @@ class Batch:
             torch.from_numpy(group.table[fed_rows, :num_blocks].astype(np.int32)).to(self._device)
             for group in self._tables.groups
         ]
-        lengths = torch.from_numpy((positions + 1).astype(np.int32)).to(self._device)
-        places = self._pages.places(self._tables, fed_rows, positions)
-        view = PagedDecode(self._pages, tables, lengths, longest, places)
-        fed = torch.from_numpy(self._rows.history[fed_rows, positions]).to(self._device)
-        documents = Documents([1] * len(fed_rows), torch.from_numpy(positions).to(self._device))
-        return self._decoder(fed, documents, view)
+        step = Step(
+            fed=torch.from_numpy(self._rows.history[fed_rows, positions]).to(self._device),
+            positions=torch.from_numpy(positions).to(self._device),
+            lengths=torch.from_numpy((positions + 1).astype(np.int32)).to(self._device),
+            tables=tables,
+            places=self._pages.places(self._tables, fed_rows, positions),
+        )
+        if self._graphs is not None:
+            return self._graphs.run(step, longest)
+        return run_step(self._decoder, self._pages, step, longest)
 
     def _draw(self, hidden: torch.Tensor, drawn_rows: np.ndarray) -> list[Progress]:
         """Sample for some rows from the hidden states of their last tokens; release those that end."""

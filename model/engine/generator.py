@@ -13,6 +13,7 @@ from ..chat.incremental import Decode, StopText
 from ..chat.sampling import MOST_TOP_LOGPROBS, Completion, CompletionPart, PromptScore, Sampling
 from ..decoder import Decoder
 from .batch import Batch, OnWeightUpdate
+from .graphs import cuda_capture
 from .job import Job
 from .request import Request
 from .stats import EngineStats
@@ -41,6 +42,7 @@ class Generator:
         page_size: int = 16,
         cache_tokens: int | None = None,
         step_tokens: int = 8192,
+        cuda_graphs: bool = False,
     ) -> None:
         """
         Args:
@@ -59,6 +61,7 @@ class Generator:
                 in each group of layers; None: as many as ``max_batch`` sequences of ``max_context`` have. Where there
                 are too few for all, sequences that came last give way and are computed again.
             step_tokens: most tokens fed in one step; longer prompts are fed in chunks, between the others' tokens.
+            cuda_graphs: record decoding steps on CUDA and play them again. Off: that has not run on a GPU yet.
         """
         if max_batch < 1:
             raise ConfigError(f"max_batch is {max_batch}; it must be at least 1")
@@ -67,6 +70,8 @@ class Generator:
             raise ConfigError(f"max_context is {max_context}; this model takes 2 to {limit} tokens")
         if decoder.head.weight.device.type != torch.device(device).type:
             raise ConfigError(f"the decoder is on {decoder.head.weight.device}, the engine on {device}; move one")
+        if cuda_graphs and torch.device(device).type != "cuda":
+            raise ConfigError(f"cuda_graphs is set and the engine runs on {device}; leave it out")
         if page_size < 1:
             raise ConfigError(f"page_size is {page_size}; it must be at least 1")
         self._max_context = max_context
@@ -79,6 +84,7 @@ class Generator:
             page_size=page_size,
             cache_tokens=cache_tokens,
             step_tokens=step_tokens,
+            capture=cuda_capture if cuda_graphs else None,
         )
         most = None if max_waiting is None else max_batch + max_waiting
         self._worker = Worker(self._batch, num_threads=num_threads, most_requests=most)

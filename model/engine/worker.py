@@ -150,11 +150,11 @@ class Worker:
             while self._work():
                 pass
         finally:
-            # Reached with requests in hand when the engine was closed or a step failed.
             with self._changed:
-                failed, self._requests, self._waiting = self._requests, set(), []
-                if self._thread is threading.current_thread():
-                    self._thread = None
+                failed: set[Request] = set()
+                # A thread that ran out of work has left its place: what came since then is another's.
+                if self._closed or self._thread is threading.current_thread():
+                    failed, self._requests, self._waiting, self._thread = self._requests, set(), [], None
                 for request in failed:
                     self._batch.cancel(request)
                 self._changed.notify_all()
@@ -171,9 +171,6 @@ class Worker:
                 return True
             self._drop_abandoned()
             if self._closed or not self._requests:
-                # An abandoned request may have been the last: then wait for another before the thread ends.
-                if not self._closed and self._changed.wait_for(lambda: self._closed or self._requests, _IDLE_SECONDS):
-                    return True
                 self._thread = None
                 return False
             waiting, self._waiting = self._waiting, []

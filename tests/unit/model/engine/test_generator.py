@@ -11,8 +11,10 @@ from verigym.model.attention import Documents
 from verigym.model.chat.sampling import Completion, Sampling
 from verigym.model.checkpoint import save_checkpoint
 from verigym.model.decoder import Decoder
+from verigym.model.engine import worker
 from verigym.model.engine.generator import Generator
 from verigym.model.engine.load import load_engine
+from verigym.model.engine.worker import Worker
 from verigym.model.tokenizer import Tokenizer
 
 from .conftest import answers, assert_scored, prompt_of
@@ -260,3 +262,30 @@ def test_settings_that_cannot_be_served_are_refused(decoder: Decoder, tmp_path: 
         Generator(decoder, max_batch=0, max_context=8)
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         load_engine(tmp_path / "nowhere", max_batch=1)
+
+
+def test_a_thread_that_ends_takes_no_later_request_with_it(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request may come between a thread's last look at the queue and its end."""
+    ended, go_on = threading.Event(), threading.Event()
+    work = Worker._work
+
+    def slow_to_end(self: Worker) -> bool:
+        more = work(self)
+        if not more and not ended.is_set():
+            ended.set()
+            assert go_on.wait(60)
+        return more
+
+    monkeypatch.setattr(Worker, "_work", slow_to_end)
+    monkeypatch.setattr(worker, "_IDLE_SECONDS", 0.01)
+
+    async def main() -> None:
+        async with Generator(decoder, max_batch=1, max_context=200) as engine:
+            await engine.generate([1], Sampling(max_tokens=1), [])
+            await asyncio.to_thread(ended.wait, 60)
+            second = asyncio.create_task(engine.generate([2], Sampling(max_tokens=190), []))
+            await asyncio.sleep(0)
+            go_on.set()
+            assert len((await second).token_ids) == 190
+
+    asyncio.run(main())

@@ -2,6 +2,7 @@
 launches by Triton's interpreter; tests/gpu does it on a GPU."""
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from verigym.model.chat.sampling import CompletionPart, Sampling
 from verigym.model.config import DecoderConfig
 from verigym.model.decoder import Decoder
 from verigym.model.engine.batch import Batch
+from verigym.model.engine.graphs import Capture
 from verigym.model.engine.job import Job
 from verigym.model.head import token_logprobs
 from verigym.model.kernels.launch import as_on_cuda, interpreted
@@ -65,9 +67,9 @@ def test_a_training_step(launches: Counter[str]) -> None:
 def test_the_engines_prefill_and_decode(launches: Counter[str]) -> None:
     decoder = Decoder(CONFIG, seed=0)
 
-    def run() -> list[CompletionPart]:
+    def run(capture: Capture | None = None) -> list[CompletionPart]:
         """Two prompts in chunks of at most 6, a third that shares a prefix, all past the window and several pages."""
-        batch = Batch(decoder, max_batch=3, max_context=24, page_size=4, step_tokens=6)
+        batch = Batch(decoder, max_batch=3, max_context=24, page_size=4, step_tokens=6, capture=capture)
         prompts = [[*range(7)], [30, 31], [*range(6), 20]]
         jobs = [
             Job(prompt_ids=prompt, sampling=Sampling(max_tokens=5, temperature=0.0), stop_token_ids=(), seed=0, tag=i)
@@ -88,6 +90,16 @@ def test_the_engines_prefill_and_decode(launches: Counter[str]) -> None:
         got = run()
     assert launches["attention_forward"] > 0
     assert launches["decode_split"] == launches["decode_join"] > 0
-    for value, exact in zip(got, expected, strict=True):
+    recorded = []
+
+    def capture(compute: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        """What CUDA would play again is computed again, over the same memory."""
+        recorded.append(compute().shape[0])
+        return compute
+
+    with as_on_cuda():
+        replayed = run(capture)
+    assert sorted(recorded) == [1, 2, 4], "one recording a bucket of rows"
+    for value, exact in [*zip(got, expected, strict=True), *zip(replayed, expected, strict=True)]:
         assert value.token_ids == exact.token_ids
         assert value.logprobs == pytest.approx(exact.logprobs, abs=1e-5)
