@@ -76,7 +76,8 @@ class Generator:
             raise ConfigError(f"page_size is {page_size}; it must be at least 1")
         self._max_context = max_context
         self._vocab_size = decoder.config.vocab_size
-        self._decoder, self._decode, self._on_weight_update = decoder, decode, on_weight_update
+        self._decoder, self._decode = decoder, decode
+        self._on_weight_update: OnWeightUpdate | None = on_weight_update
         self._batch = Batch(
             decoder,
             max_batch=max_batch,
@@ -192,7 +193,7 @@ class Generator:
         Raises:
             PolicyError: requests are in flight, and neither says what becomes of them.
         """
-        mode: OnWeightUpdate | None = on_weight_update or self._on_weight_update
+        mode = on_weight_update or self._on_weight_update
         self._worker.update_weights(version, None if load is None else lambda: load(self._decoder), mode)
 
     def forget_prefixes(self) -> None:

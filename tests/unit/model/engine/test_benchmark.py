@@ -10,6 +10,7 @@ import torch
 SCRIPT = Path(__file__).resolve().parents[4] / "benchmarks" / "engine" / "throughput.py"
 
 
+@pytest.mark.slow
 def test_the_smoke_size_writes_what_it_measured(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     out = tmp_path / "found.json"

@@ -30,9 +30,10 @@ def test_greedy_tokens_of_200_prompts_equal_those_of_transformers(
     expected: dict[tuple[int, ...], list[int]] = {}
     for length in range(1, 26):  # prompts of one length need no padding
         group = [prompt for prompt in prompts if len(prompt) == length]
-        out = theirs.generate(
-            torch.tensor(group), do_sample=False, max_new_tokens=NUM_NEW, eos_token_id=STOP, pad_token_id=2
-        )
+        ids = torch.tensor(group)
+        whole = torch.ones_like(ids)  # without it transformers would take the id 2 in a prompt for padding
+        settings = {"do_sample": False, "max_new_tokens": NUM_NEW, "eos_token_id": STOP, "pad_token_id": 2}
+        out = theirs.generate(ids, attention_mask=whole, **settings)
         for prompt, row in zip(group, out[:, length:].tolist()):
             end = row.index(STOP) + 1 if STOP in row else NUM_NEW
             expected[tuple(prompt)] = row[:end]

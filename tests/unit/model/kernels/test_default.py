@@ -99,7 +99,7 @@ def test_the_engines_prefill_and_decode(launches: Counter[str]) -> None:
 
     with as_on_cuda():
         replayed = run(capture)
-    assert sorted(recorded) == [1, 2, 4], "one recording a bucket of rows"
+    assert sorted(recorded) == [1, 4], "one recording a bucket of rows"
     for value, exact in [*zip(got, expected, strict=True), *zip(replayed, expected, strict=True)]:
         assert value.token_ids == exact.token_ids
         assert value.logprobs == pytest.approx(exact.logprobs, abs=1e-5)
