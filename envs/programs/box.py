@@ -142,7 +142,7 @@ class ProgramBox:
         runs: list[ProgramRun] = []
         # Only a server that no longer answers meets this: each run has its own limit inside.
         patience_s = min(limits.total_s, limits.wall_s * num_runs) + 2 * limits.wall_s + 30
-        async with program_server(self._backend, limits.memory_mib) as lease:
+        async with program_server(self._backend, limits.memory_mib, job.get("prelude", "")) as lease:
             lease.server.send(settings | job, *more)
             try:
                 async with asyncio.timeout(patience_s):

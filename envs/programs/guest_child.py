@@ -35,6 +35,28 @@ def adopt_orphans() -> None:
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def prepare_streams() -> tuple[int, int]:
+    """Make once what every program finds: the standard streams (over files that ``enter`` replaces), its arguments,
+    and what the module ``site`` would add.
+
+    Returns:
+        the descriptors that the server's own input and output now have.
+    """
+    taken, told = (fcntl.fcntl(descriptor, fcntl.F_DUPFD, 64) for descriptor in (0, 1))
+    for place in range(3):
+        descriptor = memory_file()  # a file, as the programs' are: the streams remember that they can be wound
+        os.dup2(descriptor, place)
+        os.close(descriptor)
+    sys.stdin = _stream(0, "r", "surrogateescape")
+    sys.stdout = _stream(1, "w", "surrogateescape")
+    sys.stderr = _stream(2, "w", "backslashreplace")
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
+    sys.set_int_max_str_digits(0)
+    sys.argv = ["main.py"]
+    builtins.exit = builtins.quit = sys.exit
+    return taken, told
+
+
 def memory_file(data: bytes = b"") -> int:
     descriptor = os.memfd_create("run")
     if data:
@@ -126,16 +148,8 @@ def enter(job: dict[str, Any], stdin: int, stdout: int, stderr: int, *kept: int,
     _limit(resource.RLIMIT_CPU, int(job["cpu_s"]) + 2)
     # The default action ends the process. CPU time, so that a busy machine changes no verdict.
     signal.setitimer(signal.ITIMER_PROF, job["cpu_s"])
-    gc.unfreeze()
-    gc.enable()
+    gc.enable()  # what the server left frozen stays so: a collection would copy all of its pages
     random.seed(0)  # the same program gives the same verdict
-    sys.set_int_max_str_digits(0)
-    sys.stdin = _stream(0, "r", "surrogateescape")
-    sys.stdout = _stream(1, "w", "surrogateescape")
-    sys.stderr = _stream(2, "w", "backslashreplace")
-    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
-    sys.argv = ["main.py"]
-    builtins.exit = builtins.quit = sys.exit  # what the module ``site`` would add
     return list(range(3, len(places)))
 
 
@@ -155,6 +169,32 @@ def new_module(name: str, prelude: str) -> dict[str, Any]:
     if prelude:
         exec(compile(prelude, "prelude.py", "exec"), module.__dict__)
     return module.__dict__
+
+
+class Prepared:
+    """What a prelude defines, made once for every process that is forked later. Used as it is by the one program of
+    such a process: a copy would touch all its objects, and so copy their pages."""
+
+    def __init__(self, prelude: str, module: ModuleType) -> None:
+        self._prelude, self._module = prelude, module
+
+    def namespace(self, name: str, prelude: str) -> dict[str, Any]:
+        """As ``new_module``."""
+        if prelude != self._prelude:
+            return new_module(name, prelude)
+        self._module.__name__ = name
+        sys.modules[name] = self._module
+        return self._module.__dict__
+
+
+def prepare(prelude: str) -> Prepared:
+    """Execute a prelude. One that raises is left to the programs, whose failure it then is."""
+    module = ModuleType("prepared")
+    try:
+        exec(compile(prelude, "prelude.py", "exec"), module.__dict__)
+    except Exception:
+        return Prepared(f"not {prelude}", ModuleType("prepared"))
+    return Prepared(prelude, module)
 
 
 def execute(code: "CodeType | BaseException", namespace: dict[str, Any]) -> None:

@@ -23,16 +23,20 @@ from typing import Any
 from . import guest_calls, guest_child, guest_tests
 from .plain import dumps, encode
 
-PRELOAD = ["array", "bisect", "cmath", "collections", "contextlib", "copy", "dataclasses", "datetime"]
-PRELOAD += ["decimal", "enum", "fractions", "functools", "heapq", "hashlib", "io", "itertools", "json"]
-PRELOAD += ["math", "numbers", "operator", "queue", "random", "re", "statistics", "string", "struct"]
-PRELOAD += ["textwrap", "threading", "time", "types", "typing", "unicodedata"]
-LATE = ("numpy",)
-"""Loaded by the foreman of a program that names them, because they cost more than a program's run."""
+PRELOAD = ["array", "bisect", "cmath", "collections", "contextlib", "copy", "datetime", "decimal", "enum"]
+PRELOAD += ["fractions", "functools", "heapq", "io", "itertools", "json", "math", "numbers", "operator"]
+PRELOAD += ["random", "re", "statistics", "string", "struct", "time", "types", "typing"]
+LATE = ("numpy", "dataclasses", "hashlib", "queue", "threading", "unicodedata")
+"""Loaded by the foreman of a program that names them: here they would make every fork dearer (``threading`` alone
+doubles the price of one, because it has work to do in each new process)."""
 
 WATCHED_FOLDERS = ("/", "/tmp", "/var/tmp", "/dev/shm", "/run", "/run/verigym", "/home", "/root")
 IPC = ("/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg")
 LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
+
+
+_taken, _told = 0, 1
+"""Descriptors of the server's own input and output."""
 
 
 def main() -> None:
@@ -40,19 +44,22 @@ def main() -> None:
     guest_child.adopt_orphans()
     for name in PRELOAD:
         importlib.import_module(name)
+    prepared = guest_child.prepare(take())
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     gc.disable()
     gc.freeze()
+    global _taken, _told
+    _taken, _told = guest_child.prepare_streams()
     before = state()
     tell({"ready": True})
     poll = select.poll()
-    poll.register(0, select.POLLIN)
+    poll.register(_taken, select.POLLIN)
     while True:
         poll.poll()
         pid = os.fork()
         if pid == 0:
             try:
-                foreman()
+                foreman(prepared)
             finally:
                 os._exit(70)
         status = os.waitpid(pid, 0)[1]
@@ -94,7 +101,7 @@ def affinity() -> Any:
 def tell(row: dict[str, Any]) -> None:
     data = memoryview(dumps(row) + b"\n")
     while data:
-        data = data[os.write(1, data) :]
+        data = data[os.write(_told, data) :]
 
 
 def take() -> Any:
@@ -105,7 +112,7 @@ def take() -> Any:
 def _bytes(count: int) -> bytes:
     pieces = []
     while count:
-        piece = os.read(0, min(count, 1 << 20))
+        piece = os.read(_taken, min(count, 1 << 20))
         if not piece:
             os._exit(EMPTY)
         pieces.append(piece)
@@ -116,7 +123,7 @@ def _bytes(count: int) -> bytes:
 # What follows runs in the foreman.
 
 
-def foreman() -> None:
+def foreman(prepared: guest_child.Prepared) -> None:
     """Read one job, run its program, tell each result, end."""
     guest_child.adopt_orphans()
     job = take()
@@ -130,7 +137,7 @@ def foreman() -> None:
         tell(guest_tests.run(job, take))
         os._exit(0)
     started = time.monotonic()
-    namespace = guest_child.new_module(job["module"], job["prelude"])
+    namespace = prepared.namespace(job["module"], job["prelude"])
     code = compiled(job)
     inputs, at = job["inputs"], 0
     while at < len(inputs):

@@ -48,8 +48,10 @@ class ProgramServer:
         self.used_at = time.monotonic()
 
     @classmethod
-    async def start(cls, backend: SandboxBackend, memory_mib: int) -> "ProgramServer":
+    async def start(cls, backend: SandboxBackend, memory_mib: int, prelude: str) -> "ProgramServer":
         """
+        Args:
+            prelude: source that the server executes once; every program that asks for it is forked from there.
         Raises:
             SandboxError: there is no sandbox. GradingError: it has no working Python.
         """
@@ -65,7 +67,7 @@ class ProgramServer:
                 boot_line("verigym_programs", path=[_packages_inside(backend)]),
             ]
             process = await sandbox.astart(argv, env=ENVIRONMENT)
-            process.write(_sources())
+            process.write(_code() + sized(marshal.dumps(prelude, 4)))
             server = cls(sandbox, process)
             try:
                 async with asyncio.timeout(START_S):
@@ -116,15 +118,15 @@ class _Pool:
         self._idle: dict[Any, list[ProgramServer]] = {}
         self._keeper: asyncio.Task[None] | None = None
 
-    async def take(self, backend: SandboxBackend, memory_mib: int) -> ProgramServer:
-        idle = self._idle.get((id(backend), memory_mib))
+    async def take(self, backend: SandboxBackend, memory_mib: int, prelude: str) -> ProgramServer:
+        idle = self._idle.get((id(backend), memory_mib, prelude))
         if idle:
             return idle.pop()
-        return await ProgramServer.start(backend, memory_mib)
+        return await ProgramServer.start(backend, memory_mib, prelude)
 
-    def give_back(self, backend: SandboxBackend, memory_mib: int, server: ProgramServer) -> None:
+    def give_back(self, backend: SandboxBackend, memory_mib: int, prelude: str, server: ProgramServer) -> None:
         server.used_at = time.monotonic()
-        self._idle.setdefault((id(backend), memory_mib), []).append(server)
+        self._idle.setdefault((id(backend), memory_mib, prelude), []).append(server)
         if self._keeper is None or self._keeper.done():
             self._keeper = asyncio.create_task(self._keep(), name="verigym-program-servers")
 
@@ -150,7 +152,7 @@ _pools = PerLoop(_Pool)
 
 
 @asynccontextmanager
-async def program_server(backend: SandboxBackend, memory_mib: int) -> AsyncIterator["Lease"]:
+async def program_server(backend: SandboxBackend, memory_mib: int, prelude: str = "") -> AsyncIterator["Lease"]:
     """A server for one program; waits where twice as many as there are cores are in use.
 
     Raises:
@@ -158,12 +160,12 @@ async def program_server(backend: SandboxBackend, memory_mib: int) -> AsyncItera
     """
     pool = _pools.get()
     async with pool.room:
-        lease = Lease(await pool.take(backend, memory_mib))
+        lease = Lease(await pool.take(backend, memory_mib, prelude))
         try:
             yield lease
         finally:
             if lease.clean:
-                pool.give_back(backend, memory_mib, lease.server)
+                pool.give_back(backend, memory_mib, prelude, lease.server)
             else:
                 await lease.server.aclose()
 
@@ -205,6 +207,8 @@ def _packages_inside(backend: SandboxBackend) -> str:
 
 
 @lru_cache(maxsize=1)
-def _sources() -> bytes:
+def _code() -> bytes:
+    """The guest's modules, compiled here: the Python inside is the one that runs us."""
     folder = Path(__file__).parent
-    return modules([(name, (folder / f"{name}.py").read_text(encoding="utf-8")) for name in GUEST_FILES])
+    texts = {name: (folder / f"{name}.py").read_text(encoding="utf-8") for name in GUEST_FILES}
+    return modules([(name, compile(text, f"{name}.py", "exec")) for name, text in texts.items()])
