@@ -8,7 +8,7 @@ from ..agent.loop import Budget
 from ..agent.options import budget_of
 from .suites.spec import Preset
 
-FALLBACK = {"temperature": 1.0, "top_p": 1.0, "max_turns": 32, "max_tokens": 1024, "samples": 1}
+FALLBACK = {"temperature": 1.0, "top_p": 1.0, "max_turns": 32, "max_tokens": 1024, "timeout": 900.0, "samples": 1}
 """Of suites without published settings."""
 
 
@@ -30,6 +30,7 @@ def fill(args: argparse.Namespace, preset: Preset | None) -> dict[str, str]:
             "top_p": preset.sampling.top_p,
             "max_turns": preset.budget.turns,
             "max_tokens": preset.sampling.max_tokens,
+            "timeout": preset.budget.seconds,
             "samples": 1 if args.greedy else preset.samples,
         }
     taken = {}

@@ -1,6 +1,5 @@
 """Programs: what they printed or returned against what was expected. Pure comparisons of plain data."""
 
-import ast
 import math
 import re
 from collections.abc import Sequence
@@ -9,86 +8,7 @@ from typing import Any
 
 from .score import Score
 
-_FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+#.-]*)[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.S | re.M)
-_PYTHON = frozenset({"python", "python3", "py", "Python"})
 _REL_TOL = 1e-9
-
-
-def extract_program(text: str, defines: str = "") -> str:
-    """The program of a response: its last fenced Python block.
-
-    Blocks named ``python``, ``python3`` or ``py`` come first, then those without a name; blocks of another language
-    are not programs. A response without any fence is the program itself, less its thinking. A response whose only
-    blocks are of another language holds no program: "".
-
-    Args:
-        defines: a function that is asked for: of several blocks, the last that defines it is taken, if there is one.
-    """
-    if "</think>" in text:
-        text = text.rpartition("</think>")[2]
-    blocks = _FENCE.findall(text if text.endswith("\n") else text + "\n")
-    if not blocks:
-        # A block that was never closed, or no block at all.
-        opened = list(re.finditer(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n", text, re.M))
-        if not opened:
-            return text
-        return text[opened[-1].end() :] if opened[-1].group(1) in (*_PYTHON, "") else ""
-    for wanted in (_PYTHON, frozenset({""})):
-        found = [body for language, body in blocks if language in wanted]
-        if found:
-            return next((body for body in reversed(found) if defines and defines_function(body, defines)), found[-1])
-    return ""
-
-
-def defines_function(source: str, name: str) -> bool:
-    """Whether a source defines a function or a class, or assigns a name, at its outermost level."""
-    word = re.escape(name)
-    found = re.search(rf"^(?:(?:async[ \t]+)?def|class)[ \t]+{word}\b|^{word}[ \t]*(?::[^=\n]*)?=(?!=)", source, re.M)
-    return found is not None
-
-
-def complete_function(text: str, prompt: str, name: str) -> str:
-    """The program of a response to a prompt that is the head of a function, as HumanEval's are.
-
-    A response that defines the function is a whole program. Anything else continues the prompt where it ends: the
-    body, indented as written.
-    """
-    program = extract_program(text, name)
-    if not program.strip() or defines_function(program, name):
-        return program
-    first = next(line for line in program.split("\n") if line.strip())
-    if first[:1] not in " \t":
-        # A body that a fence, or a model, moved to the margin.
-        program = "\n".join("    " + line if line.strip() else line for line in program.split("\n"))
-    return prompt + program
-
-
-def answered_expression(text: str) -> str:
-    """The expression of a response to CruxEval: within its last ``[ANSWER]`` and ``[/ANSWER]``, else the whole text.
-
-    It may be written as the assertion that the prompt shows; ``side_of_assertion`` takes its half.
-    """
-    if "</think>" in text:
-        text = text.rpartition("</think>")[2]
-    if "[ANSWER]" in text:
-        text = text.rpartition("[ANSWER]")[2].partition("[/ANSWER]")[0]
-    elif (program := extract_program(text)) != text and program.strip():
-        text = program
-    return text.strip()
-
-
-def side_of_assertion(expression: str, mode: str) -> str:
-    """Of ``assert f(x) == y``, the call where the input was asked for, ``y`` where the output was; else unchanged."""
-    if not expression.startswith("assert "):
-        return expression
-    try:
-        (statement,) = ast.parse(expression).body
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return expression
-    test = statement.test if isinstance(statement, ast.Assert) else None
-    if not isinstance(test, ast.Compare) or len(test.ops) != 1 or not isinstance(test.ops[0], ast.Eq):
-        return expression
-    return ast.unparse(test.left if mode == "input" else test.comparators[0])
 
 
 def compare_output(printed: str, expected: str) -> bool:

@@ -22,18 +22,15 @@ from typing import Any
 
 from ...errors import TaskError
 from ...rewards.code import (
-    answered_expression,
     compare_lines,
     compare_output,
     compare_returned,
     compare_value,
     compare_with_reference,
-    complete_function,
-    extract_program,
     plain_equal,
     score_tests,
-    side_of_assertion,
 )
+from ...rewards.extraction import answered_expression, complete_function, extract_program, side_of_assertion
 from ...rewards.score import Score, verdict
 from ..datasets.livecodebench import read_tests
 from ..sandbox.types import SandboxBackend

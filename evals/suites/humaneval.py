@@ -8,7 +8,7 @@ from typing import Any
 from ...envs.datasets.files import SourceRow
 from ...envs.task import Task
 from ...errors import TaskError
-from ...rewards.code import defines_function
+from ...rewards.extraction import defines_function
 from .programs import CODE_ENV, SuiteGrader, text_of
 from .spec import HubSource, LoadOptions, Prediction, Suite
 

@@ -8,6 +8,7 @@ from ...envs.datasets.files import SourceRow
 from ...envs.datasets.livecodebench import PRELUDE
 from ...envs.task import Task
 from ...errors import ConfigError, TaskError
+from .cwm import single_turn
 from .programs import CODE_ENV, SuiteGrader, known, text_of
 from .spec import HubSource, LoadOptions, Suite
 
@@ -18,8 +19,20 @@ TIME_LIMIT_S = 6.0
 MEMORY_MIB = 4096
 """LiveCodeBench's checker has no limit."""
 
-STDIN_FORM = "Read the input from stdin and write the answer to stdout."
-FUNCTION_FORM = "Complete this code; it will be called as it stands."
+PROMPT = (
+    "Provide a Python solution for the following competitive programming question: {question}.\n"
+    "Your code should be enclosed in triple backticks like so: ```python YOUR CODE HERE ```. "
+    "Use the backticks for your code only."
+)
+STDIN_FORM = " Your code should read from and write to standard io."
+FUNCTION_FORM = " Use the provided function signature:\n```python\n{starter}\n```"
+"""Source of the three: cwm/rl/envs/envs/lcb.py of CWM's release, as lcb_codegen_cwmthinktag:64k joins them."""
+
+CWM_SETTINGS = single_turn(
+    samples=10, config="evals/configs/eval_lcb.yaml", environment="lcb.py, lcb_codegen_cwmthinktag:64k"
+)
+"""CWM's days: release_v5 since 2024-10-01 until 2025-01-31, release_v6 since 2024-08-01 until 2025-04-30
+(evals/README.md and evals/scripts/download_lcb.py of its release)."""
 
 
 def tasks_of(rows: Sequence[SourceRow], options: LoadOptions) -> list[Task]:
@@ -57,11 +70,11 @@ def _task_of(row: SourceRow) -> Task:
         raise TaskError(f"{row.where}: metadata is not JSON ({error})") from None
     if isinstance(described, dict) and described.get("func_name"):
         hidden["fn_name"] = str(described["func_name"])
-    form = f"{FUNCTION_FORM}\n\n```python\n{starter}\n```" if starter.strip() else STDIN_FORM
+    form = FUNCTION_FORM.format(starter=starter) if starter else STDIN_FORM
     return Task(
         id=text_of(row, "question_id"),
         family="code",
-        prompt=f"{question}\n\n{form}",
+        prompt=PROMPT.format(question=question) + form,
         hidden=hidden,
         metadata=known(row.value, "difficulty", "platform", "contest_date"),
     )
@@ -101,6 +114,8 @@ SUITES = (
         tasks_of=tasks_of,
         make_grader=SuiteGrader,
         hub=HubSource(dataset="livecodebench/code_generation_lite", split="test", data_files=_files),
+        env_kwargs={"system_prompt": ""},
+        preset=CWM_SETTINGS,
         takes=frozenset({"release", "since", "until"}),
     ),
 )

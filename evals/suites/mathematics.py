@@ -2,38 +2,26 @@
 
 from collections.abc import Callable, Sequence
 
-from ...agent.loop import Budget
 from ...envs.background import call
 from ...envs.datasets.files import SourceRow
 from ...envs.equivalence import EquivalenceChecker
 from ...envs.task import Task
 from ...errors import TaskError
-from ...model.chat.sampling import Sampling
 from ...rewards.math import grade_math
 from ...rewards.score import Score
-from .spec import GradeOptions, HubSource, LoadOptions, Prediction, Preset, Suite
+from .cwm import single_turn
+from .spec import GradeOptions, HubSource, LoadOptions, Prediction, Suite
 
 ID_KEYS = ("unique_id", "id", "task_id", "problem_id", "problem_idx")
 PROBLEM_KEYS = ("problem", "question", "prompt")
 ANSWER_KEYS = ("answer", "expected_answer", "gold")
 LARGEST_AIME = 999
 
-CWM = "facebookresearch/cwm at 7930e02"
 PROMPT = "{problem}\n\nWrap your answer in $\\boxed{{}}$."
 """Source: prompt_template_direct of cwm/rl/envs/envs/math_think_dialog.py, which math_cwmthinktag_env:64k takes."""
-CWM_SETTINGS = Preset(
-    sampling=Sampling(max_tokens=65_536, temperature=1.0, top_p=0.95),
-    budget=Budget(turns=1, tokens=131_072),
-    samples=20,
-    sources={
-        "temperature": f"{CWM}, evals/configs/eval_math.yaml",
-        "top_p": f"{CWM}, evals/configs/eval_math.yaml",
-        "samples": f"{CWM}, evals/configs/eval_math.yaml (samples_per_prompt)",
-        "max_tokens": f"{CWM}, math_think_dialog.py, math_cwmthinktag_env:64k (max_action_len)",
-        "max_turns": f"{CWM}, math_think_dialog.py, math_cwmthinktag_env:64k (max_attempts)",
-    },
+CWM_SETTINGS = single_turn(
+    samples=20, config="evals/configs/eval_math.yaml", environment="math_think_dialog.py, math_cwmthinktag_env:64k"
 )
-"""CWM's own evaluation. The context's size is the model's (arXiv:2510.02387, abstract)."""
 
 
 class AnswerGrader:

@@ -13,6 +13,7 @@ from ...errors import SandboxError, TaskError
 from ...model.chat.sampling import Sampling
 from ...rewards.logs import judge_log
 from ...rewards.score import Score
+from .cwm import CONTEXT, MAX_TOKENS, RELEASE
 from .spec import GradeOptions, Grader, HubSource, Prediction, Preset, Suite
 from .task_rows import tasks_of_rows
 
@@ -161,11 +162,11 @@ def write_swebench_report(out: Path, tasks: Sequence[str], errors: Sequence[str]
 
 
 CWM_PRESET = Preset(
-    sampling=Sampling(max_tokens=65_536, temperature=1.0, top_p=0.95),
-    budget=Budget(turns=128, tokens=131_072, seconds=2_400.0),
+    sampling=Sampling(max_tokens=MAX_TOKENS, temperature=1.0, top_p=0.95),
+    budget=Budget(turns=128, tokens=CONTEXT, seconds=2_400.0),
     sources={
-        "turns, tokens, seconds": "github.com/facebookresearch/cwm, cwm/rl/envs/envs/swerl_tool.py, SWERLConfig",
-        "temperature, top_p": "github.com/facebookresearch/cwm, evals/configs/eval_sbv.yaml",
+        **dict.fromkeys(("max_turns", "max_tokens", "timeout"), f"{RELEASE}, swerl_tool.py, SWERLConfig"),
+        **dict.fromkeys(("temperature", "top_p", "samples"), f"{RELEASE}, evals/configs/eval_sbv.yaml"),
     },
 )
 

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verigym.rewards.code import compare_output, compare_value, extract_program, score_tests
+from verigym.rewards.code import compare_output, compare_value, score_tests
+from verigym.rewards.extraction import extract_program
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,21 @@ from verigym.rewards.code import compare_output, compare_value, extract_program,
         ("```python\nprint(1)", "print(1)"),
         ("<think>```python\nno\n```</think>\n```python\nyes\n```", "yes\n"),
         ("", ""),
+        ("```python print(1) ```", "print(1)"),
+        ("Sure! ```python\nprint(1)```", "print(1)"),
+        ("```Python title='a'\nprint(1)\n```", "print(1)\n"),
+        ("~~~python\nprint(1)\n~~~", "print(1)\n"),
+        ("````python\nx = '```'\n````", "x = '```'\n"),
+        ("```python\r\nprint(1)\r\n```\r\n", "print(1)\n"),
+        ("1. So:\n   ```python\n   print(1)\n   ```", "print(1)\n"),
+        ("[PYTHON]\nprint(1)\n[/PYTHON]", "print(1)\n"),
+        ("print(1)\n```", "print(1)\n"),
+        ("```python\nprint(1)\n```<|im_end|>", "print(1)\n"),
+        ("```pycon\n>>> 1\n```\n```python\nprint(1)\n```\n```text\n1\n```", "print(1)\n"),
+        ("```java\nx\n```\n```\nprint(1)\n```", "print(1)\n"),
+        ("<think>\n```python\nprint(1)\n```", ""),
+        ("print('``` is a fence')", "print('``` is a fence')"),
+        ("```python\ndef f():\n    return '```'\n```", "def f():\n    return '```'\n"),
     ],
 )
 def test_the_program_of_a_response(text, program):
