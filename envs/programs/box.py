@@ -71,16 +71,19 @@ class ProgramBox:
         self._backend = backend
         self.limits = limits or RunLimits()
 
-    async def run_stdin(self, program: str, inputs: Sequence[str], *, prelude: str = "") -> list[ProgramRun]:
+    async def run_stdin(
+        self, program: str, inputs: Sequence[str], *, prelude: str = "", any_exit: bool = False
+    ) -> list[ProgramRun]:
         """Run a program as ``__main__`` once for each text on its stdin.
 
         Args:
             prelude: source executed before the program (imports that a benchmark takes for granted).
+            any_exit: whether ``sys.exit`` with any code is an end in order.
         Raises (all methods):
             SandboxError: the sandbox failed. GradingError: it has no working Python.
         """
         job = {"mode": "stdin", "program": program, "inputs": list(inputs), "prelude": prelude}
-        return await self._run(job, len(inputs))
+        return await self._run(job | {"any_exit": any_exit}, len(inputs))
 
     async def run_calls(
         self,
@@ -132,6 +135,7 @@ class ProgramBox:
             "module": "__main__" if main else "solution",
             "prelude": "",
             "batch": 1,
+            "any_exit": False,
             "cpu_s": limits.cpu_s,
             "wall_s": limits.wall_s,
             "total_s": limits.total_s,

@@ -82,7 +82,8 @@ class ProgramGrader:
     async def _by_tests(self, task: Task, program: str) -> Score:
         hidden = task.hidden
         tests = _tests_of(task)
-        printed, returned = COMPARISONS[hidden.get("compare", "tokens")]
+        word = hidden.get("compare", "tokens")
+        printed, returned = COMPARISONS[word]
         box = ProgramBox(self._backend, limits=limits_of(hidden, self._limits, tests))
         prelude = hidden.get("prelude", "")
         if "fn_name" in hidden:
@@ -93,7 +94,9 @@ class ProgramGrader:
                 for run, test in zip(runs, tests, strict=True)
             ]
         else:
-            runs = await box.run_stdin(program, [test["input"] for test in tests], prelude=prelude)
+            inputs = [test["input"] for test in tests]
+            # LiveCodeBench's checker takes any ``sys.exit`` for the program's end.
+            runs = await box.run_stdin(program, inputs, prelude=prelude, any_exit=word == "livecodebench")
             passed = [
                 run.status == "ok" and printed(run.stdout, test["output"])
                 for run, test in zip(runs, tests, strict=True)

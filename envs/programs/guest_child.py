@@ -204,8 +204,12 @@ def execute(code: "CodeType | BaseException", namespace: dict[str, Any]) -> None
     exec(code, namespace)
 
 
-def end(run: Any) -> None:
-    """Call ``run``, end as an interpreter would, and leave the process with the program's exit status."""
+def end(run: Any, *, any_exit: bool = False) -> None:
+    """Call ``run``, end as an interpreter would, and leave the process with the program's exit status.
+
+    Args:
+        any_exit: whether ``SystemExit`` counts as 0, whatever it says.
+    """
     code = 0
     try:
         run()
@@ -213,6 +217,7 @@ def end(run: Any) -> None:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
         if code == 1 and not isinstance(error.code, int):
             print(error.code, file=sys.stderr)
+        code = 0 if any_exit else code
     except BaseException as error:
         show(error)
         code = 1

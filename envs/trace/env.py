@@ -7,7 +7,8 @@ from typing import Any
 from ...errors import ChatFormatError, GradingError, TaskError
 from ...model.chat.messages import Message
 from ...model.chat.trace import Frame, frames_of_text, unfold
-from ...rewards.code import answered_expression, plain_equal, side_of_assertion
+from ...rewards.code import plain_equal
+from ...rewards.extraction import answered_expression, side_of_assertion
 from ...rewards.score import Score
 from ...rewards.trace import Same, score_frame, score_trace, score_value
 from ..core import ToolEnv

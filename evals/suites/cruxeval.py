@@ -45,6 +45,8 @@ def _task_of(row: SourceRow, mode: str) -> Task:
 
 def _resolve(prediction: Prediction) -> str:
     mode = prediction.fields.get("mode")
+    if mode is None and prediction.task_id.rpartition("/")[2] in MODES:
+        return prediction.task_id  # as ``verigym eval`` writes it
     if mode not in MODES:
         raise TaskError(f"{prediction.where}: mode is {mode!r}; a prediction of CruxEval says input or output")
     return f"{prediction.task_id}/{mode}"

@@ -72,6 +72,8 @@ def test_livecodebench(tmp_path):
         ("add", "```python\nprint(sum(map(int, stdin.read().split())))\n```", True),
         ("add", "```cpp\nint main() {}\n```", False),
         ("add", "", False),
+        ("add", "print(sum(map(int, input().split())))\nsys.exit(1)", True),
+        ("add", "print(sum(map(int, input().split())))\nraise ValueError", False),
         ("f", method.format("xs + [x]"), True),
         ("f", method.format("(*xs, x)"), True),
         ("f", method.format("[True, 2, 3]"), False),

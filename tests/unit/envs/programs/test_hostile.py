@@ -117,11 +117,54 @@ RIGHT = {
     "thread that is not waited for": (
         "import threading\nthreading.Thread(target=lambda: print(31330 + int(input()))).start()"
     ),
-    "million digits": "x = 10 ** 10 ** 6\nprint(len(str(x)) - 968664 + int(input()) - 7)",
+    "a hundred thousand digits": "x = 10 ** 10 ** 5\nprint(len(str(x)) - 68664 + int(input()) - 7)",
     "end of the input": (
         "total = 31330\nwhile True:\n    try: total += int(input())\n    except EOFError: break\nprint(total)"
     ),
     "a process of its own": "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'print(31337)'])",
+    "opens descriptor 0": "print(int(open(0).read()) + 31330)",
+    "readline by another name": "import sys\ninput = sys.stdin.readline\nprint(int(input()) + 31330)",
+    "lines of stdin": "import sys\nfor line in sys.stdin: print(int(line) + 31330)",
+    "all lines": "import sys\nprint(sum(map(int, sys.stdin.readlines())) + 31330)",
+    "stdin twice": (
+        "import sys\nn = sys.stdin.read()\nsys.stdin.seek(0)\nassert n == sys.stdin.read()\nprint(int(n) + 31330)"
+    ),
+    "fileinput": "import fileinput\nfor line in fileinput.input(): print(int(line) + 31330)",
+    "a buffer of all input": (
+        "import io, os\ninput = io.BytesIO(os.read(0, os.fstat(0).st_size)).readline\nprint(int(input()) + 31330)"
+    ),
+    "its own stdout": (
+        "import io, os, sys, atexit\nsys.stdout = io.StringIO()\n"
+        "atexit.register(lambda: os.write(1, sys.stdout.getvalue().encode()))\nprint(int(input()) + 31330)"
+    ),
+    "writes bytes": "import sys\nsys.stdout.buffer.write(b'%d' % (int(input()) + 31330))",
+    "prints bit by bit": "for c in str(int(input()) + 31330): print(c, end='', flush=True)",
+    "ends at once": "import os\nprint(int(input()) + 31330, flush=True)\nos._exit(0)",
+    "asyncio": (
+        "import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    print(int(input()) + 31330)\nasyncio.run(f())"
+    ),
+    "a pool of threads": (
+        "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor(2) as pool:\n"
+        "    print(sum(pool.map(int, ['31330', input()])))"
+    ),
+    "dataclasses": (
+        "from dataclasses import dataclass\n@dataclass(order=True)\nclass P:\n    n: int\n"
+        "print(max(P(int(input())), P(3)).n + 31330)"
+    ),
+    "cache": (
+        "from functools import lru_cache\n@lru_cache(None)\ndef f(n): return n and 1 + f(n - 1)\n"
+        "print(f(300) + int(input()) + 31030)"
+    ),
+    "hashes": "import hashlib\nprint(len(hashlib.sha256(b'').hexdigest()) + 31266 + int(input()))",
+    "a module that reads itself": (
+        "import sys, types\nassert sys.modules['__main__'].__dict__ is globals()\nx = int(input())\n"
+        "import __main__\nprint(__main__.x + 31330)"
+    ),
+    "pickles its class": (
+        "import pickle\nclass C:\n    n = 31330\nprint(pickle.loads(pickle.dumps(C())).n + int(input()))"
+    ),
+    "spaces at the ends": "print('  ')if 0 else print(int(input()) + 31330, '  ')\nprint()",
+    "random is seeded": "import random\nrandom.seed(1)\nrandom.random()\nprint(int(input()) + 31330)",
     "writes a file": "open('/tmp/mine', 'w').write('31337')\nprint(open('/tmp/mine').read())",
 }
 
