@@ -1,14 +1,10 @@
 """Every suite of programs end to end: a server that speaks OpenAI's API answers, programs run, ``grade`` agrees."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from verigym.__main__ import main
-from verigym.envs.sandbox.choose import make_backend
-from verigym.errors import SandboxError
 
 ADD = "a, b = map(int, input().split())\nprint(a {sign} b)"
 DOUBLE = "class Solution:\n    def double(self, x: int) -> int:\n        return 2 * x\n"
@@ -70,44 +66,11 @@ EXPECTED = {
 }
 
 
-class Handler(BaseHTTPRequestHandler):
-    asked = []  # noqa: RUF012 (read by the test)
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.asked.append(body)
-        prompt = body["messages"][-1]["content"]
-        said = next(answer for part, answer in ANSWERS.items() if part in prompt)
-        message = {"role": "assistant", "content": said}
-        usage = {"prompt_tokens": 10, "completion_tokens": 7, "total_tokens": 17}
-        data = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        """Nothing is told."""
+pytestmark = pytest.mark.usefixtures("local_sandbox")
 
 
-@pytest.fixture
-def server():
-    Handler.asked = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"openai:http://127.0.0.1:{server.server_port}/v1#toy"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _a_sandbox():
-    try:
-        make_backend("local")
-    except SandboxError as error:
-        pytest.skip(f"no sandbox works here: {error}")
+def say(asked, prompt):
+    return next(answer for part, answer in ANSWERS.items() if part in prompt)
 
 
 def verdicts_of(folder):
@@ -116,10 +79,22 @@ def verdicts_of(folder):
 
 
 @pytest.mark.parametrize("suite", list(SUITES))
-def test_a_suite_of_programs_runs_against_a_server(suite, server, tmp_path):
+def test_a_suite_of_programs_runs_against_a_server(suite, scripted_server, tmp_path):
+    scripted_server.answer = say
     data, out, graded = tmp_path / "data.jsonl", tmp_path / "out", tmp_path / "graded"
     data.write_text("".join(json.dumps(row) + "\n" for row in SUITES[suite]))
-    command = ["eval", suite, "--data", str(data), "--policy", server, "--out", str(out), "--sandbox", "local"]
+    command = [
+        "eval",
+        suite,
+        "--data",
+        str(data),
+        "--policy",
+        scripted_server.policy,
+        "--out",
+        str(out),
+        "--sandbox",
+        "local",
+    ]
     assert main([*command, "--samples", "2", "--workers", "2"]) == 0
     wanted = [passed for passed in EXPECTED[suite] for _ in range(2)]
     assert verdicts_of(out) == wanted
@@ -127,7 +102,7 @@ def test_a_suite_of_programs_runs_against_a_server(suite, server, tmp_path):
     assert report["pass@1"] == report["pass@2"] == pytest.approx(sum(EXPECTED[suite]) / len(EXPECTED[suite]))
     assert report["num_infrastructure_failures"] == 0
     if suite == "livecodebench":
-        assert {(body["temperature"], body["top_p"], body["max_tokens"]) for body in Handler.asked} == {
+        assert {(body["temperature"], body["top_p"], body["max_tokens"]) for body in scripted_server.asked} == {
             (1.0, 0.95, 65536)
         }
         assert "evals/configs/eval_lcb.yaml" in report["sources"]["temperature"]

@@ -10,18 +10,10 @@ import time
 
 import pytest
 
-from verigym.envs.sandbox.choose import make_backend
-from verigym.errors import SandboxError
-
 NUM_PROGRAMS = 60
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _a_sandbox():
-    try:
-        make_backend("local")
-    except SandboxError as error:
-        pytest.skip(f"no sandbox works here: {error}")
+pytestmark = pytest.mark.usefixtures("local_sandbox")
 
 
 def rows_of(path):

@@ -11,7 +11,7 @@ import pytest
 
 from verigym.envs.datasets.files import SourceRow
 from verigym.envs.datasets.livecodebench import decode_cases
-from verigym.errors import ConfigError, SandboxError, TaskError
+from verigym.errors import ConfigError, TaskError
 from verigym.evals.grade import grade
 from verigym.evals.predictions import match, read_predictions
 from verigym.evals.suites.registry import suite_named
@@ -20,14 +20,7 @@ from verigym.evals.suites.spec import GradeOptions, LoadOptions
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _a_sandbox():
-    from verigym.envs.sandbox.choose import make_backend
-
-    try:
-        make_backend("local")
-    except SandboxError as error:
-        pytest.skip(f"no sandbox works here: {error}")
+pytestmark = pytest.mark.usefixtures("local_sandbox")
 
 
 def verdicts(tmp_path, name, rows, predictions, **options):

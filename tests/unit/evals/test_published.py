@@ -1,14 +1,13 @@
 """The suites of mathematics end to end against a server that speaks OpenAI's API, with published settings."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from verigym.__main__ import main
+from verigym.evals.preset import FALLBACK
 from verigym.evals.suites.loading import load_tasks
-from verigym.evals.suites.registry import suite_named
+from verigym.evals.suites.registry import known_suites, suite_named
 from verigym.evals.suites.spec import LoadOptions
 
 ROWS = [
@@ -17,46 +16,31 @@ ROWS = [
 ]
 
 
-class Handler(BaseHTTPRequestHandler):
-    asked = []  # noqa: RUF012 (read by the test)
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.asked.append(body)
-        prompt = body["messages"][-1]["content"]
-        said = "It is $\\boxed{2}$." if "1 + 1" in prompt or len(self.asked) % 3 == 0 else "It is $\\boxed{3}$."
-        answer = {"choices": [{"message": {"role": "assistant", "content": said}, "finish_reason": "stop"}]}
-        data = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        """Nothing is told."""
-
-
-@pytest.fixture
-def server():
-    Handler.asked = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"openai:http://127.0.0.1:{server.server_port}/v1#toy"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def say(asked, prompt):
+    return "It is $\\boxed{2}$." if "1 + 1" in prompt or len(asked) % 3 == 0 else "It is $\\boxed{3}$."
 
 
 @pytest.mark.parametrize("suite", ["math500", "aime24", "aime25"])
-def test_a_suite_runs_against_a_server_with_its_published_settings(suite, server, tmp_path, capsys):
+def test_a_suite_runs_against_a_server_with_its_published_settings(suite, scripted_server, tmp_path, capsys):
+    scripted_server.answer, asked = say, scripted_server.asked
     data, out = tmp_path / "data.jsonl", tmp_path / "out"
     data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    command = ["eval", suite, "--data", str(data), "--policy", server, "--out", str(out), "--workers", "1"]
+    command = [
+        "eval",
+        suite,
+        "--data",
+        str(data),
+        "--policy",
+        scripted_server.policy,
+        "--out",
+        str(out),
+        "--workers",
+        "1",
+    ]
     assert main([*command, "--samples", "4", "--select"]) == 0
     assert "best of 4: selected 1.000" in capsys.readouterr().out
-    assert {(body["temperature"], body["top_p"], body["max_tokens"]) for body in Handler.asked} == {(1.0, 0.95, 65536)}
-    assert Handler.asked[0]["messages"] == [{"role": "user", "content": "1 + 1?\n\nWrap your answer in $\\boxed{}$."}]
+    assert {(body["temperature"], body["top_p"], body["max_tokens"]) for body in asked} == {(1.0, 0.95, 65536)}
+    assert asked[0]["messages"] == [{"role": "user", "content": "1 + 1?\n\nWrap your answer in $\\boxed{}$."}]
     report = json.loads((out / "report.json").read_text())
     assert report["num_predictions"] == 8
     assert 0.5 < report["pass@1"] < 1.0
@@ -84,6 +68,17 @@ def test_published_settings_are_defaults_only():
         1,
     )
     assert {"temperature", "top_p", "samples", "max_tokens", "max_turns"} == set(preset.sources)
+
+
+def test_every_published_setting_is_an_option_and_has_its_source():
+    presets = {name: suite.preset for name, suite in known_suites().items() if suite.preset is not None}
+    assert {"math500", "aime24", "aime25", "livecodebench", "swebench_verified"} <= set(presets)
+    for name, preset in presets.items():
+        assert {"temperature", "top_p", "samples", "max_tokens", "max_turns"} <= set(preset.sources) <= set(FALLBACK), (
+            name
+        )
+        assert (preset.sampling.temperature, preset.sampling.top_p) == (1.0, 0.95)
+    assert presets["livecodebench"].samples == 10
 
 
 def test_a_hub_that_cannot_be_reached_is_told(monkeypatch, capsys):
