@@ -53,9 +53,19 @@ async def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return await loop.run_in_executor(executor, lambda: function(*args, **kwargs))
 
 
+async def call_to_its_end(function: Callable[..., Any], *args: Any) -> Any:
+    """``call``; a synchronous function is waited for also when cancelled, so that what it opens can be closed."""
+    if inspect.iscoroutinefunction(function):
+        return await function(*args)
+    return await _shielded(asyncio.ensure_future(call(function, *args)))
+
+
 async def on_thread_to_its_end(function: Callable[..., T], *args: Any) -> T:
     """Run a function on a thread and wait for it, also when cancelled: it never outlives the folder it writes to."""
-    work = asyncio.get_running_loop().run_in_executor(None, function, *args)
+    return await _shielded(asyncio.get_running_loop().run_in_executor(None, function, *args))
+
+
+async def _shielded(work: asyncio.Future[T]) -> T:
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:

@@ -14,7 +14,7 @@ from ..errors import GradingError, TaskError
 from ..model.chat.actions import Action, decode_action
 from ..model.chat.messages import Message, ToolCall, ToolSpec
 from ..rewards.score import Score
-from .background import call, run_sync
+from .background import call, call_to_its_end, run_sync
 from .task import Task
 from .tools.spec import ToolError, tools_of
 
@@ -179,7 +179,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         self.context_tokens = None
         messages = [Message(role="system", content=self.system_prompt)] if self.system_prompt else []
         try:
-            await call(self.start, task)
+            await call_to_its_end(self.start, task)
             messages.append(Message(role="user", content=self.prompt(task)))
         except BaseException:
             await self.aclose()
@@ -240,7 +240,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         """Free what the episode holds. May be called twice."""
         self._over = True
         if self._started:
-            await call(self.stop)
+            await call_to_its_end(self.stop)
             self._started = False
 
     @property

@@ -92,12 +92,20 @@ class RLConfig(Settings):
     """Episodes at once; one process holds at most 256."""
     retries: int = Field(default=2, ge=0)
     """New attempts for an episode that the infrastructure failed, before it is left out of its group."""
+    group_seconds: float | None = Field(default=None, gt=0)
+    """Wall clock, from a group's first episode on, after which those of its episodes that still run are cancelled."""
+    quorum: int | None = Field(default=None, gt=0)
+    """Episodes of a group that must have ended by then, else the group is left out; without it, all of them."""
     max_useless_steps: int = Field(default=10, gt=0)
     """Steps in a row without anything to learn from (all rewards of every group the same, or every episode failed)
     after which the run stops and says why."""
 
     @model_validator(mode="after")
     def _can_be_trained_on(self) -> Self:
+        if self.quorum is not None and self.group_seconds is None:
+            raise ValueError("quorum does nothing without a deadline; set group_seconds, or leave quorum out")
+        if self.quorum is not None and self.quorum > self.group_size:
+            raise ValueError(f"quorum {self.quorum} is more than group_size {self.group_size}; lower it")
         if self.top_p != 1.0:
             raise ValueError(
                 f"top_p is {self.top_p}; the tokens that sampling cut off are not replayed in training, so ratios "
@@ -297,6 +305,17 @@ class PPOConfig(RLConfig):
     """The critic."""
     critic_warmup_steps: int = Field(default=0, ge=0)
     """Steps at the start that train the critic alone."""
+
+
+class AsyncConfig(Settings):
+    """Sampling ahead of training. Source: AReaL, arXiv:2505.24298; CWM trains so too, arXiv:2510.02387."""
+
+    max_lag: int = Field(default=1, ge=1)
+    """Steps that the weights which sampled a token may be behind those that train on it. What would be older is not
+    begun; what has become older is dropped."""
+    on_weight_update: Literal["keep", "recompute"] = "keep"
+    """What becomes of turns in flight at an update: "keep" goes on over the old keys and values, "recompute" computes
+    them again under the new weights."""
 
 
 ALGORITHMS: dict[str, type[RLConfig]] = {

@@ -126,6 +126,8 @@ def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
         "rollout/episodes/count": float(len(graded)),
         "rollout/failures/count": float(rollouts.num_failed),
         "rollout/retries/count": float(rollouts.num_retries),
+        "rollout/cut_at_deadline/count": float(rollouts.num_cut),
+        "rollout/late_groups/count": float(rollouts.num_late),
     }
     if not graded:
         return metrics

@@ -49,6 +49,10 @@ class TaskMixture:
             taken += self._streams[name].take(1)
         return taken
 
+    def find(self, family: str, task_id: str) -> Task:
+        """Raises KeyError where there is no such task."""
+        return self._streams[self._names[family, task_id]].find(family, task_id)
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "owed": dict(self._owed),

@@ -23,7 +23,7 @@ from .loop import Loop, OnStep, StepResult
 from .metrics import group_metrics, policy_metrics, rollout_metrics, update_metrics
 from .objective import baselined, loss_of
 from .optim import Optimizer
-from .rollouts import OnEpisode, PlanOf, Rollouts, collect
+from .rollouts import Collector, OnEpisode, PlanOf, Rollouts
 from .step import TrainStep
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,8 @@ class TaskSource(Protocol):
     """Where steps take their tasks from: ``rollouts.TaskStream``, or ``mixture.TaskMixture``."""
 
     def take(self, count: int) -> list[Task]: ...
+
+    def find(self, family: str, task_id: str) -> Task: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -79,8 +81,17 @@ class RL(Loop):
         """
         super().__init__(decoder, optim, seed)
         self.config = config
-        self._generator, self._policy, self._plan_of, self._on_episode = generator, policy, plan_of, on_episode
-        self._tasks = tasks
+        self._generator, self._plan_of, self._tasks = generator, plan_of, tasks
+        self._collector = Collector(
+            plan_of,
+            policy,
+            group_size=config.group_size,
+            concurrency=config.concurrency,
+            retries=config.retries,
+            deadline=config.group_seconds,
+            quorum=config.quorum,
+            on_episode=on_episode,
+        )
         self._num_useless = 0
         self.reference = copy.deepcopy(decoder).requires_grad_(False) if config.kl.coef else None
         self.critic = self.critic_optimizer = None
@@ -109,12 +120,13 @@ class RL(Loop):
     async def step(self, tasks: Sequence[Task]) -> StepResult:
         """Collect ``group_size`` episodes of each task and learn from them."""
         started = time.perf_counter()
-        rollouts = await self.collect(tasks)
+        rollouts, num_groups = await self.collect(tasks), len(tasks)
         for _ in range(getattr(self.config, "sampling_rounds", 1) - 1):
             missing = len(tasks) - self._num_informative(rollouts.trajectories)
             if missing <= 0 or self._tasks is None or self.stopping:
                 break
-            rollouts += await self.collect(self._tasks.take(missing), first=rollouts.num_groups)
+            rollouts += await self.collect(self._tasks.take(missing), first=num_groups)
+            num_groups += missing
         collected = time.perf_counter()
         metrics = {**rollout_metrics(rollouts), **self.update(rollouts.trajectories)}
         metrics["trainer/seconds/collect"] = collected - started
@@ -129,31 +141,26 @@ class RL(Loop):
         Raises:
             ConfigError: an episode may be longer than a microbatch.
         """
-        config = self.config
         for task in tasks:
-            longest = min(self._plan_of(task).budget.tokens, self._generator.max_context)
-            if longest > config.microbatch_tokens:
-                raise ConfigError(
-                    f"an episode of {task.id!r} may have {longest} tokens, a microbatch holds "
-                    f"{config.microbatch_tokens}; raise microbatch_tokens, or lower the episode's token budget"
-                )
-        sampling = Sampling(
+            self._check_length(task)
+        return await self._collector.collect(tasks, self._sampling(self.num_steps), first=first)
+
+    def _sampling(self, *place: int) -> Sampling:
+        config = self.config
+        return Sampling(
             temperature=config.temperature,
             top_p=config.top_p,
             top_k=config.top_k,
-            seed=derive_seed(self.seed, self.num_steps),
+            seed=derive_seed(self.seed, *place),
         )
-        return await collect(
-            tasks,
-            self._plan_of,
-            self._policy,
-            sampling=sampling,
-            group_size=config.group_size,
-            first=first,
-            concurrency=config.concurrency,
-            retries=config.retries,
-            on_episode=self._on_episode,
-        )
+
+    def _check_length(self, task: Task) -> None:
+        longest = min(self._plan_of(task).budget.tokens, self._generator.max_context)
+        if longest > self.config.microbatch_tokens:
+            raise ConfigError(
+                f"an episode of {task.id!r} may have {longest} tokens, a microbatch holds "
+                f"{self.config.microbatch_tokens}; raise microbatch_tokens, or lower the episode's token budget"
+            )
 
     def update(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
         """Learn from episodes and publish the new weights. Where nothing can be learned, nothing changes.
@@ -179,13 +186,17 @@ class RL(Loop):
                 updates.append(self._step(packs, divisor=divisor, critic_only=critic_only))
         self.num_steps += 1
         if updates and not critic_only:
-            self._generator.update_weights(self._generator.policy_version + 1)
+            self._publish(self._generator.policy_version + 1)
         return {
             **group_metrics(experience.groups),
             **policy_metrics(updates),
             **update_metrics(updates),
             **experience.metrics,
         }
+
+    def _publish(self, version: int) -> None:
+        """Let what samples go on with the decoder's weights."""
+        self._generator.update_weights(version)
 
     def _num_informative(self, trajectories: Sequence[Trajectory]) -> int:
         """Groups whose rewards differ."""
@@ -234,7 +245,7 @@ class RL(Loop):
         if self.critic is not None and self.critic_optimizer is not None:
             self.critic.load_state_dict(state["critic"])
             self.critic_optimizer.load_state_dict(state["critic_optimizer"])
-        self._generator.update_weights(int(state["policy_version"]))
+        self._publish(int(state["policy_version"]))
 
 
 def _reason(result: StepResult) -> str:

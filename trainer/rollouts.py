@@ -42,78 +42,133 @@ class Rollouts:
         trajectories: group after group, in the order of the tasks; those the infrastructure failed to the last
             have reward None and stay out of every baseline.
         num_retries: attempts that were thrown away because the infrastructure failed.
+        num_cut: episodes that were cancelled at the deadline of their group.
+        num_late: groups left out because too few of their episodes had ended by then.
     """
 
-    trajectories: tuple[Trajectory, ...]
-    num_retries: int
+    trajectories: tuple[Trajectory, ...] = ()
+    num_retries: int = 0
+    num_cut: int = 0
+    num_late: int = 0
 
     def __add__(self, other: "Rollouts") -> "Rollouts":
         return Rollouts(
-            trajectories=self.trajectories + other.trajectories, num_retries=self.num_retries + other.num_retries
+            trajectories=self.trajectories + other.trajectories,
+            num_retries=self.num_retries + other.num_retries,
+            num_cut=self.num_cut + other.num_cut,
+            num_late=self.num_late + other.num_late,
         )
-
-    @property
-    def num_groups(self) -> int:
-        return len({trajectory.group_id for trajectory in self.trajectories})
 
     @property
     def num_failed(self) -> int:
         return sum(trajectory.is_infrastructure_failure for trajectory in self.trajectories)
 
 
-async def collect(
-    tasks: Sequence[Task],
-    plan_of: PlanOf,
-    policy: Policy,
-    *,
-    sampling: Sampling,
-    group_size: int,
-    first: int = 0,
-    concurrency: int = 64,
-    retries: int = 2,
-    on_episode: OnEpisode | None = None,
-) -> Rollouts:
-    """Run ``group_size`` episodes of each task.
+class Collector:
+    """Runs groups of episodes, each with an environment of its own, which is closed at its end, also where a group is
+    cancelled."""
 
-    A task given twice makes two groups. Each episode has an environment of its own, which is closed at its end,
-    also when this call is cancelled.
+    def __init__(
+        self,
+        plan_of: PlanOf,
+        policy: Policy,
+        *,
+        group_size: int,
+        concurrency: int = 64,
+        retries: int = 2,
+        deadline: float | None = None,
+        quorum: int | None = None,
+        on_episode: OnEpisode | None = None,
+    ) -> None:
+        """
+        Args:
+            plan_of: how to run an episode of a task.
+            concurrency: episodes at once, of all groups.
+            retries: new attempts for an episode that the infrastructure failed.
+            deadline: seconds after the start of a group's first episode at which those still running are cancelled;
+                None waits for all.
+            quorum: episodes that must have ended by then, else the group is left out; None: all.
+            on_episode: called at the end of each episode, for progress.
+        """
+        self._plan_of, self._policy, self._group_size, self._retries = plan_of, policy, group_size, retries
+        self._deadline, self._quorum = deadline, group_size if quorum is None else quorum
+        self._concurrency, self._on_episode = concurrency, on_episode
+        self._slots: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
 
-    Args:
-        plan_of: how to run an episode of a task.
-        sampling: of every turn, but for ``max_tokens``, which the plan says; with a seed, each turn of each attempt at
-            each episode gets its own, derived from it.
-        first: number of the first group; a step that collects twice numbers on.
-        concurrency: episodes at once.
-        retries: new attempts for an episode that the infrastructure failed.
-        on_episode: called at the end of each episode, for progress.
-    """
-    slots = asyncio.Semaphore(concurrency)
-    num_retries = 0
+    async def group(self, number: int, task: Task, sampling: Sampling) -> Rollouts:
+        """``group_size`` episodes of a task.
 
-    async def episode(index: int, task: Task, member: int) -> Trajectory:
-        nonlocal num_retries
-        plan = plan_of(task)
+        Args:
+            number: of the group in its run, or in its step; part of its id and of its seeds.
+            sampling: of every turn, but for ``max_tokens``, which the plan says; with a seed, each turn of each attempt
+                at each episode gets its own, derived from it.
+        """
+        loop = asyncio.get_running_loop()
+        if self._slots is None or self._slots[0] is not loop:
+            self._slots = loop, asyncio.Semaphore(self._concurrency)
+        slots, begun = self._slots[1], asyncio.Event()
+        episodes = [
+            asyncio.create_task(self._episode(number, member, task, sampling, slots, begun))
+            for member in range(self._group_size)
+        ]
+        try:
+            if self._deadline is None:
+                await asyncio.gather(*episodes)
+            else:
+                await begun.wait()
+                await asyncio.wait(episodes, timeout=self._deadline, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            running = [one for one in episodes if not one.done()]
+            for one in running:
+                # One that was cancelled with us is closing its sandbox: a second cancellation would stop it at that.
+                if not one.cancelling():
+                    one.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        found = [one.result() for one in episodes if one not in running]
+        num_retries = sum(retries for _, retries in found)
+        if len(found) < self._quorum:
+            return Rollouts(num_retries=num_retries, num_cut=len(running), num_late=1)
+        trajectories = tuple(trajectory for trajectory, _ in found)
+        return Rollouts(trajectories=trajectories, num_retries=num_retries, num_cut=len(running))
+
+    async def _episode(
+        self,
+        number: int,
+        member: int,
+        task: Task,
+        sampling: Sampling,
+        slots: asyncio.Semaphore,
+        begun: asyncio.Event,
+    ) -> tuple[Trajectory, int]:
+        """(the episode, attempts before it that were thrown away)."""
+        plan = self._plan_of(task)
         async with slots:
-            for attempt in range(retries + 1):
+            begun.set()
+            for attempt in range(self._retries + 1):
                 trajectory = await rollout(
                     plan.make_env(),
-                    SeededPolicy(policy, index, member, attempt),
+                    SeededPolicy(self._policy, number, member, attempt),
                     task,
                     budget=plan.budget,
                     sampling=replace(sampling, max_tokens=plan.turn_tokens),
-                    group_id=f"{index}/{task.id}",
+                    group_id=f"{number}/{task.id}",
                 )
-                if not trajectory.is_infrastructure_failure or attempt == retries:
+                if not trajectory.is_infrastructure_failure:
                     break
-                num_retries += 1
-        if on_episode is not None:
-            on_episode(trajectory)
-        return trajectory
+        if self._on_episode is not None:
+            self._on_episode(trajectory)
+        return trajectory, attempt
 
-    episodes = await all_or_first_error(
-        [episode(index, task, member) for index, task in enumerate(tasks, first) for member in range(group_size)]
-    )
-    return Rollouts(trajectories=tuple(episodes), num_retries=num_retries)
+    async def collect(self, tasks: Sequence[Task], sampling: Sampling, *, first: int = 0) -> Rollouts:
+        """A group for each task, all at once. A task given twice makes two groups.
+
+        Args:
+            first: number of the first group; a step that collects twice numbers on.
+        """
+        groups = await all_or_first_error(
+            [self.group(number, task, sampling) for number, task in enumerate(tasks, first)]
+        )
+        return sum(groups, Rollouts())
 
 
 class TaskStream:
@@ -123,6 +178,7 @@ class TaskStream:
         if not tasks:
             raise ValueError("there is no task to train on; give at least one")
         self._tasks, self._seed = tuple(tasks), seed
+        self._by_id = {(task.family, task.id): task for task in tasks}
         self.position = 0
 
     def take(self, count: int) -> list[Task]:
@@ -138,6 +194,10 @@ class TaskStream:
         order = list(range(len(self._tasks)))
         random.Random(f"{self._seed}/{epoch}").shuffle(order)
         return order
+
+    def find(self, family: str, task_id: str) -> Task:
+        """Raises KeyError where there is no such task."""
+        return self._by_id[family, task_id]
 
     def state_dict(self) -> dict[str, int]:
         return {"position": self.position, "num_tasks": len(self._tasks)}

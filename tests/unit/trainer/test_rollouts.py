@@ -1,4 +1,5 @@
 import asyncio
+import time
 
 import pytest
 
@@ -9,7 +10,7 @@ from verigym.model.chat.sampling import Completion, Sampling
 from verigym.trainer.advantages import group_advantages
 from verigym.trainer.algorithms import GRPOConfig
 from verigym.trainer.experience import experience_of
-from verigym.trainer.rollouts import EpisodePlan, TaskStream, collect
+from verigym.trainer.rollouts import Collector, EpisodePlan, TaskStream
 
 NINE, FOUR, SEVEN = (9, 0), (4, 0), (7, 0)
 
@@ -39,7 +40,7 @@ class ScriptedEngine:
         )
 
 
-def run(words, turns, faults=(), *, tasks=None, budget=None, **options):
+def run(words, turns, faults=(), *, tasks=None, budget=None, sampling=None, **options):
     engine = ScriptedEngine(turns)
     faults = list(faults)
     plan = EpisodePlan(
@@ -47,9 +48,10 @@ def run(words, turns, faults=(), *, tasks=None, budget=None, **options):
         budget=budget or Budget(turns=2, tokens=64, seconds=0.5),
         turn_tokens=4,
     )
-    settings = {"sampling": Sampling(seed=1), "group_size": 3, "concurrency": 1, "retries": 0, **options}
+    settings = {"group_size": 3, "concurrency": 1, "retries": 0, **options}
     policy = TokenPolicy(engine, words.renderer(), words.parser())
-    found = asyncio.run(collect(tasks or [words.task], lambda task: plan, policy, **settings))
+    collector = Collector(lambda task: plan, policy, **settings)
+    found = asyncio.run(collector.collect(tasks or [words.task], sampling or Sampling(seed=1)))
     assert words.env.open_count == 0
     return found, engine
 
@@ -118,7 +120,7 @@ def test_a_cancelled_collection_closes_its_environments(words):
         policy = TokenPolicy(ScriptedEngine([None]), words.renderer(), words.parser())
         plan = EpisodePlan(make_env=words.env, budget=Budget(seconds=60))
         task = asyncio.create_task(
-            collect([words.task], lambda task: plan, policy, sampling=Sampling(), group_size=4, concurrency=3)
+            Collector(lambda task: plan, policy, group_size=4, concurrency=3).collect([words.task], Sampling())
         )
         while words.env.open_count < 3:
             await asyncio.sleep(0.001)
@@ -128,6 +130,39 @@ def test_a_cancelled_collection_closes_its_environments(words):
 
     asyncio.run(main())
     assert words.env.open_count == 0
+
+
+def test_an_environment_that_is_cancelled_while_it_starts_is_closed_when_it_has(words):
+    class Slow(words.env):
+        def start(self, task):
+            time.sleep(0.2)
+            super().start(task)
+
+    async def main():
+        policy = TokenPolicy(ScriptedEngine([None]), words.renderer(), words.parser())
+        plan = EpisodePlan(make_env=Slow, budget=Budget(seconds=60))
+        collector = Collector(lambda task: plan, policy, group_size=2)
+        running = asyncio.create_task(collector.collect([words.task], Sampling()))
+        await asyncio.sleep(0.1)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert Slow.open_count == words.env.open_count == 0
+
+    asyncio.run(main())
+    time.sleep(0.3)
+    assert Slow.open_count == 0
+
+
+def test_a_straggler_is_cut_at_the_deadline_and_the_group_stands_if_a_quorum_has_ended(words):
+    long = {"budget": Budget(turns=2, tokens=64, seconds=60), "concurrency": 8, "deadline": 0.3}
+    turns = [NINE, None, FOUR, NINE]
+    found, _ = run(words, turns, quorum=2, **long)
+    assert [one.reward for one in found.trajectories] == [1.0, 0.0]
+    assert (found.num_cut, found.num_late) == (1, 0)
+    found, _ = run(words, turns, **long)
+    assert found.trajectories == ()
+    assert (found.num_cut, found.num_late) == (1, 1)
 
 
 def test_each_task_comes_once_an_epoch_also_after_a_resume():
