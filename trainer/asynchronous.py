@@ -55,8 +55,13 @@ class Group:
     def version(self) -> int | None:
         """Of the oldest weights that sampled a token; None where none was sampled."""
         return min(
-            (version for one in self.rollouts.trajectories for s in one.segments for version in s.policy_version
-             if version >= 0),
+            (
+                version
+                for one in self.rollouts.trajectories
+                for s in one.segments
+                for version in s.policy_version
+                if version >= 0
+            ),
             default=None,
         )
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..errors import ConfigError
-from .algorithms import ALGORITHMS, Algorithm, GRPOConfig
+from .algorithms import ALGORITHMS, Algorithm, AsyncConfig, GRPOConfig
 from .config import LayoutConfig, OptimConfig, Settings, SFTConfig
 
 SMALL_SOURCES = ("small-repositories", "small-programs", "small-sums")
@@ -81,6 +81,9 @@ class RLStage(Settings):
 
     train: Algorithm = Field(default_factory=GRPOConfig)
     """The algorithm, chosen by ``algorithm``."""
+    asynchronous: AsyncConfig | None = None
+    """Sample ahead of training, with an engine that has weights of its own; without it the two take turns and share
+    their weights."""
     optim: OptimConfig = Field(default_factory=OptimConfig)
     """Optimizer."""
     steps: int = Field(default=30, ge=1)

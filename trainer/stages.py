@@ -1,6 +1,7 @@
 """A recipe from its tasks to its report, stage by stage. What a stage has written is not made again on a resume."""
 
 import asyncio
+import copy
 import json
 import logging
 import os
@@ -8,7 +9,8 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +28,21 @@ from ..model.config import preset
 from ..model.decoder import Decoder
 from ..model.engine.generator import Generator
 from ..model.tokenizer import Tokenizer, train_tokenizer
-from .checkpoint import latest, load_training, save_training
+from .asynchronous import AsyncRL
 from .config import LayoutConfig
 from .evaluation import Evaluation, evaluate_engine, evaluate_script
 from .families import Family, prepare_family
 from .loop import SFT, StepResult
-from .metrics import MetricsWriter, open_tracker
 from .mixture import TaskMixture
 from .progress import Progress
-from .recipe import Recipe, SFTStage
+from .recipe import Recipe, RLStage, SFTStage
 from .reinforce import RL
 from .report import write_report
 from .rollouts import EpisodePlan
+from .stage_run import StageRun
 
 logger = logging.getLogger(__name__)
 
-SAVE_EVERY_S = 60.0
-KEPT_EPISODES = 3
 DEMONSTRATION_ATTEMPTS = 3
 
 
@@ -241,7 +241,7 @@ class _Run:
             held_out=measured,
             seed=self.recipe.seed + (stage == "control"),
         )
-        with _Stage(self, stage, loop, decoder, tokenizer) as run:
+        with self._running(stage, loop, decoder, tokenizer) as run:
             left = None if seconds is None else max(0.0, seconds - run.seconds)
             with self.progress.bar(f"training: {stage}", total=config.max_steps if seconds is None else None) as bar:
 
@@ -258,25 +258,15 @@ class _Run:
         settings = self.recipe.rl
         if settings is None or self._is_done("rl", decoder):
             return
-        async with self._generator(decoder, settings.train.concurrency) as generator:
-            policy = TokenPolicy(generator, self._renderer(tokenizer), CwmParser())
+        sampled = decoder if settings.asynchronous is None else copy.deepcopy(decoder)
+        async with self._generator(sampled, settings.train.concurrency) as generator:
             mixture = TaskMixture(
                 {family.config.name: family.train for family in self.families},
                 {family.config.name: family.config.weight for family in self.families},
                 seed=self.recipe.seed,
             )
-            plans = self._plans(generator.max_context)
-            loop = RL(
-                decoder,
-                generator,
-                policy,
-                lambda task: plans[mixture.name_of(task)],
-                config=settings.train,
-                optim=settings.optim,
-                tasks=mixture,
-                seed=self.recipe.seed,
-            )
-            with _Stage(self, "rl", loop, decoder, tokenizer) as run:
+            loop = self._rl_loop(settings, decoder, tokenizer, generator, mixture)
+            with self._running("rl", loop, decoder, tokenizer) as run:
                 with self.progress.bar("training: rl", total=settings.steps) as bar:
 
                     def on_step(result: StepResult) -> None:
@@ -289,6 +279,31 @@ class _Run:
                 self._check_interrupt()
         self._finish("rl", decoder, tokenizer, run)
 
+    def _rl_loop(
+        self, settings: RLStage, decoder: Decoder, tokenizer: Tokenizer, generator: Generator, mixture: TaskMixture
+    ) -> RL:
+        plans = self._plans(generator.max_context)
+        policy = TokenPolicy(generator, self._renderer(tokenizer), CwmParser())
+
+        def plan_of(task: Task) -> EpisodePlan:
+            return plans[mixture.name_of(task)]
+
+        common: dict[str, Any] = {"optim": settings.optim, "tasks": mixture, "seed": self.recipe.seed}
+        if settings.asynchronous is None:
+            return RL(decoder, generator, policy, plan_of, config=settings.train, **common)
+        return AsyncRL(
+            decoder, generator, policy, plan_of, config=settings.train, asynchronous=settings.asynchronous, **common
+        )
+
+    @contextmanager
+    def _running(self, stage: str, loop: SFT | RL, decoder: Decoder, tokenizer: Tokenizer) -> Iterator[StageRun]:
+        with StageRun(self.recipe, self.out / stage, loop, decoder, tokenizer, lambda: self.interrupted) as run:
+            self.loop = loop
+            try:
+                yield run
+            finally:
+                self.loop = None
+
     def _is_done(self, stage: str, decoder: Decoder) -> bool:
         """Whether an earlier run finished this stage; its weights are then loaded."""
         info = self.out / stage / "stage.json"
@@ -299,7 +314,7 @@ class _Run:
         decoder.load_state_dict(trained.state_dict())
         return True
 
-    def _finish(self, stage: str, decoder: Decoder, tokenizer: Tokenizer, run: "_Stage") -> None:
+    def _finish(self, stage: str, decoder: Decoder, tokenizer: Tokenizer, run: StageRun) -> None:
         checkpoint = self._checkpoint(stage)
         save_checkpoint(checkpoint, decoder, tokenizer)
         settings = {
@@ -382,67 +397,3 @@ def _split_by_task(
     for one in demonstrations:
         parts[(one.family, one.task_id) in kept].append(one)
     return parts
-
-
-class _Stage:
-    """One stage's metrics and checkpoints: resumes where they stand, saves now and then and when interrupted."""
-
-    def __init__(self, run: _Run, name: str, loop: SFT | RL, decoder: Decoder, tokenizer: Tokenizer) -> None:
-        self._run, self._name, self._loop, self._decoder, self._tokenizer = run, name, loop, decoder, tokenizer
-        self._folder = run.out / name
-        self._before = 0.0
-        found = latest(self._folder / "steps")
-        if found is not None:
-            state = load_training(found, decoder)
-            loop.load_state_dict(state.trainer)
-            self._before = float(state.info["seconds"])
-        self._started = self._saved = time.monotonic()
-        self._episodes = self._folder / "episodes.jsonl"
-
-    def __enter__(self) -> "_Stage":
-        recipe = self._run.recipe
-        tracker = None
-        if recipe.tracker != "none":
-            tracker = open_tracker(
-                recipe.tracker,
-                run_name=f"{recipe.name}-{self._name}",
-                folder=self._folder,
-                config=recipe.model_dump(mode="json"),
-            )
-        self._metrics = MetricsWriter(self._folder / "metrics.jsonl", resume_step=self._loop.num_steps, tracker=tracker)
-        self._run.loop = self._loop
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._run.loop = None
-        self._metrics.close()
-
-    @property
-    def seconds(self) -> float:
-        """Wall clock of the stage, that of earlier sittings included."""
-        return self._before + time.monotonic() - self._started
-
-    @property
-    def steps(self) -> int:
-        return self._loop.num_steps
-
-    def on_step(self, result: StepResult) -> None:
-        self._metrics.write(result.step, result.metrics)
-        if result.trajectories:
-            write_jsonl(
-                self._episodes,
-                (one.to_json() for one in result.trajectories[:: max(1, len(result.trajectories) // KEPT_EPISODES)]),
-            )
-        if self._run.interrupted or time.monotonic() - self._saved > SAVE_EVERY_S:
-            self._save()
-
-    def _save(self) -> None:
-        save_training(
-            self._folder / "steps",
-            step=self._loop.num_steps,
-            decoder=self._decoder,
-            tokenizer=self._tokenizer,
-            trainer=self._loop.state_dict(),
-            info={"seconds": self.seconds},
-        )
-        self._saved = time.monotonic()

@@ -102,7 +102,7 @@ def test_every_prompt_is_accounted_for_through_failures_and_resumes(make, words,
     for more in [*stops, 9 - sum(stops) if sum(stops) < 9 else 1]:
         done += more
 
-        def watch(result, done=done):
+        def watch(result, done=done, trainer=trainer):
             steps.append(result)
             if result.step == done:
                 trainer.stop()
@@ -189,7 +189,7 @@ def test_uniform_groups_are_replaced_with_dynamic_sampling(make):
 
 def test_a_run_whose_environment_always_fails_ends_with_the_reason(make, words):
     trainer = make(SlowEngine(3, failures=1.0), retries=0, max_useless_steps=2)
-    with pytest.raises(TrainingError, match="all 8 episodes failed .*the server is gone"):
+    with pytest.raises(TrainingError, match=r"all 8 episodes failed .*the server is gone"):
         asyncio.run(trainer.run(9))
     assert words.env.open_count == 0
 

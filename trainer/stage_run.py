@@ -1,0 +1,91 @@
+"""One stage while it runs: its metrics, its checkpoints, its clock."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ..envs.task import write_jsonl
+from ..model.decoder import Decoder
+from ..model.tokenizer import Tokenizer
+from .checkpoint import latest, load_training, save_training
+from .loop import SFT, StepResult
+from .metrics import MetricsWriter, open_tracker
+from .recipe import Recipe
+from .reinforce import RL
+
+SAVE_EVERY_S = 60.0
+KEPT_EPISODES = 3
+
+
+class StageRun:
+    """One stage's metrics and checkpoints: resumes where they stand, saves now and then and when interrupted."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        loop: SFT | RL,
+        decoder: Decoder,
+        tokenizer: Tokenizer,
+        must_save: Callable[[], bool],
+    ) -> None:
+        """
+        Args:
+            folder: of the stage; its name is the stage's.
+            must_save: whether to save after this step, however recent the last save is.
+        """
+        self._recipe, self._folder, self._loop, self._must_save = recipe, folder, loop, must_save
+        self._decoder, self._tokenizer = decoder, tokenizer
+        self._before = 0.0
+        found = latest(self._folder / "steps")
+        if found is not None:
+            state = load_training(found, decoder)
+            loop.load_state_dict(state.trainer)
+            self._before = float(state.info["seconds"])
+        self._started = self._saved = time.monotonic()
+        self._episodes = self._folder / "episodes.jsonl"
+
+    def __enter__(self) -> "StageRun":
+        recipe, tracker = self._recipe, None
+        if recipe.tracker != "none":
+            tracker = open_tracker(
+                recipe.tracker,
+                run_name=f"{recipe.name}-{self._folder.name}",
+                folder=self._folder,
+                config=recipe.model_dump(mode="json"),
+            )
+        self._metrics = MetricsWriter(self._folder / "metrics.jsonl", resume_step=self._loop.num_steps, tracker=tracker)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._metrics.close()
+
+    @property
+    def seconds(self) -> float:
+        """Wall clock of the stage, that of earlier sittings included."""
+        return self._before + time.monotonic() - self._started
+
+    @property
+    def steps(self) -> int:
+        return self._loop.num_steps
+
+    def on_step(self, result: StepResult) -> None:
+        self._metrics.write(result.step, result.metrics)
+        if result.trajectories:
+            write_jsonl(
+                self._episodes,
+                (one.to_json() for one in result.trajectories[:: max(1, len(result.trajectories) // KEPT_EPISODES)]),
+            )
+        if self._must_save() or time.monotonic() - self._saved > SAVE_EVERY_S:
+            self._save()
+
+    def _save(self) -> None:
+        save_training(
+            self._folder / "steps",
+            step=self._loop.num_steps,
+            decoder=self._decoder,
+            tokenizer=self._tokenizer,
+            trainer=self._loop.state_dict(),
+            info={"seconds": self.seconds},
+        )
+        self._saved = time.monotonic()
