@@ -260,11 +260,11 @@ class AsyncRL(RL):
 
     def _publish(self, version: int) -> None:
         state = self.decoder.state_dict()
-        self._engine.update_weights(
-            version,
-            lambda decoder: decoder.load_state_dict(state),
-            on_weight_update=self.asynchronous.on_weight_update,
-        )
+
+        def load(decoder: Decoder) -> None:
+            decoder.load_state_dict(state)
+
+        self._engine.update_weights(version, load, on_weight_update=self.asynchronous.on_weight_update)
 
     def state_dict(self) -> dict[str, Any]:
         """Groups that have ended are saved with their episodes; those still running are run anew after a resume."""
