@@ -136,6 +136,8 @@ class Recipe(Settings):
     """Train the supervised checkpoint on demonstrations for as long as reinforcement learning took, and report it."""
     eval: EvalConfig = Field(default_factory=EvalConfig)
     """Evaluation."""
+    save_seconds: float = Field(default=60.0, ge=0)
+    """Wall clock between two saves of a stage's state, from which ``--resume`` goes on; 0 saves after every step."""
     tracker: Literal["none", "tensorboard", "wandb"] = "none"
     """Experiment tracker, besides the metrics in JSON Lines."""
 

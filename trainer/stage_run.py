@@ -13,7 +13,6 @@ from .metrics import MetricsWriter, open_tracker
 from .recipe import Recipe
 from .reinforce import RL
 
-SAVE_EVERY_S = 60.0
 KEPT_EPISODES = 3
 
 
@@ -76,7 +75,7 @@ class StageRun:
                 self._episodes,
                 (one.to_json() for one in result.trajectories[:: max(1, len(result.trajectories) // KEPT_EPISODES)]),
             )
-        if self._must_save() or time.monotonic() - self._saved > SAVE_EVERY_S:
+        if self._must_save() or time.monotonic() - self._saved > self._recipe.save_seconds:
             self._save()
 
     def _save(self) -> None:
