@@ -32,16 +32,16 @@ def test_the_recipe_can_be_planned(capsys):
     }
     states = found["bytes_per_gpu"]["parameters"] + found["bytes_per_gpu"]["optimizer"]
     assert states == pytest.approx(states_by_hand(tensor=8, fsdp=8), rel=0.05)
-    assert found["tokens_per_step"] == 8 * 32_768
+    assert found["tokens_per_step"] == 8 * 131_072
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "tensor", "fsdp"),
     [
-        (("--gpus", "64", "--tp", "1"), 1, 64),
-        (("--gpus", "256", "--tp", "1", "--skip-naive"), 1, 256),
-        (("--gpus", "64", "--tokens", "131072", "--skip-naive"), 8, 8),
+        (("--gpus", "64", "--tp", "1", "--tokens", "32768"), 1, 64),
+        (("--gpus", "256", "--tp", "1", "--tokens", "32768", "--skip-naive"), 1, 256),
+        (("--gpus", "64", "--skip-naive"), 8, 8),
     ],
 )
 def test_every_layer_is_traced_and_states_are_those_counted_by_hand(capsys, options, tensor, fsdp):
