@@ -313,6 +313,9 @@ class AsyncConfig(Settings):
     max_lag: int = Field(default=1, ge=1)
     """Steps that the weights which sampled a token may be behind those that train on it. What would be older is not
     begun; what has become older is dropped."""
+    order: Literal["started", "ended"] = "started"
+    """Which groups are trained on first: those that "started" first waits for slow ones, and is the order of a
+    synchronous run; those that "ended" first never waits, and learns from quick episodes before slow ones."""
     on_weight_update: Literal["keep", "recompute"] = "keep"
     """What becomes of turns in flight at an update: "keep" goes on over the old keys and values, "recompute" computes
     them again under the new weights."""

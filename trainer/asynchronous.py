@@ -176,18 +176,26 @@ class AsyncRL(RL):
         return StepResult(step=self.num_steps, metrics=metrics, trajectories=rollouts.trajectories)
 
     async def _take(self) -> list[Group] | None:
-        """The next ``num_tasks`` groups in the order they ended; None where ``stop`` came first."""
+        """The next ``num_tasks`` groups; None where ``stop`` came first."""
         async with self._changed:
             while True:
                 if self._failure is not None:
                     raise self._failure
                 self._drop()
-                if len(self._ready) >= self.config.num_tasks:
-                    taken, self._ready = self._ready[: self.config.num_tasks], self._ready[self.config.num_tasks :]
+                count = self.config.num_tasks
+                if self.asynchronous.order == "started":
+                    self._ready.sort(key=lambda group: group.number)
+                if len(self._ready) >= count and self._is_turn_of(self._ready[count - 1]):
+                    taken, self._ready = self._ready[:count], self._ready[count:]
                     return taken
                 if self.stopping:
                     return None
                 await self._changed.wait()
+
+    def _is_turn_of(self, group: Group) -> bool:
+        if self.asynchronous.order == "ended":
+            return True
+        return all(number > group.number for number, _ in self._running.values())
 
     def _drop(self) -> None:
         kept = []

@@ -53,7 +53,7 @@ def tasks(count):
 
 @pytest.fixture
 def make(make_decoder, words):
-    def make(engine, *, count=9, config=GRPOConfig, max_lag=1, seed=0, **changes):
+    def make(engine, *, count=9, config=GRPOConfig, max_lag=1, seed=0, order="started", **changes):
         plan = EpisodePlan(make_env=words.env, budget=Budget(turns=2, tokens=64, seconds=30), turn_tokens=4)
         options = {"num_tasks": 2, "group_size": 4, "microbatch_tokens": 256, "concurrency": 12, **changes}
         return AsyncRL(
@@ -62,7 +62,7 @@ def make(make_decoder, words):
             TokenPolicy(engine, words.renderer(), words.parser()),
             lambda task: plan,
             config=config(**options),
-            asynchronous=AsyncConfig(max_lag=max_lag),
+            asynchronous=AsyncConfig(max_lag=max_lag, order=order),
             optim=OptimConfig(lr=1e-3),
             tasks=TaskStream(tasks(count), seed=seed),
             seed=seed,
@@ -93,11 +93,12 @@ def check(steps, group_size, max_lag):
     max_lag=st.integers(1, 3),
     failures=st.sampled_from([0.0, 0.2]),
     stops=st.lists(st.integers(1, 4), max_size=3),
+    order=st.sampled_from(["started", "ended"]),
 )
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_every_prompt_is_accounted_for_through_failures_and_resumes(make, words, seed, max_lag, failures, stops):
+def test_every_prompt_is_accounted_for_through_failures_and_resumes(make, words, seed, max_lag, failures, stops, order):
     engine = SlowEngine(seed, failures)
-    trainer = make(engine, max_lag=max_lag, seed=seed)
+    trainer = make(engine, max_lag=max_lag, seed=seed, order=order)
     steps, done = [], 0
     for more in [*stops, 9 - sum(stops) if sum(stops) < 9 else 1]:
         done += more
@@ -111,7 +112,7 @@ def test_every_prompt_is_accounted_for_through_failures_and_resumes(make, words,
         assert words.env.open_count == 0
         assert trainer.num_steps == done
         state = trainer.state_dict()
-        trainer = make(engine, max_lag=max_lag, seed=seed)
+        trainer = make(engine, max_lag=max_lag, seed=seed, order=order)
         trainer.load_state_dict(state)
     trained = check(steps, 4, max_lag)
     counts = trainer.counts
@@ -154,6 +155,16 @@ def test_sampling_goes_on_while_an_update_runs_but_not_beyond_the_cap(make):
     assert ahead == [6, 6, 6, 4, 2]
     assert max(result.metrics["trainer/lag/max"] for result in steps) == 2
     assert engine.modes[0] == "keep"
+
+
+def test_groups_are_trained_in_the_order_of_their_starts_unless_asked_otherwise(make):
+    def numbers(order):
+        steps = []
+        asyncio.run(make(SlowEngine(4), max_lag=3, order=order).run(8, on_step=steps.append))
+        return [int(one.group_id.split("/")[0]) for result in steps for one in result.trajectories[::4]]
+
+    assert numbers("started") == list(range(16))
+    assert sorted(numbers("ended")) != numbers("ended")
 
 
 def test_what_has_become_too_old_is_dropped_and_replaced(make):
