@@ -96,7 +96,7 @@ def loads(size: str) -> list[Load]:
 
 
 def hundred_million() -> DecoderConfig:
-    """CWM's proportions at a width of 768: 109 million parameters."""
+    """CWM's proportions at a width of 768: 103 million parameters."""
     return replace(
         preset("cwm-tiny"),
         vocab_size=8192,

@@ -183,7 +183,7 @@ class Batch:
         left: list[Job] = []
         for index, job in enumerate(jobs):
             idle = np.flatnonzero(~rows.active)
-            if not len(idle):
+            if len(idle) <= len(left):  # those left over here will have the rows in the next step
                 return [*left, *jobs[index:]]
             known = job.known()
             prefix = tables.find(known)

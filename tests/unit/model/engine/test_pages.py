@@ -12,7 +12,12 @@ from verigym.model.engine.tables import PageTables
 
 SIZE, ROWS, CAPACITY, WINDOW = 4, 4, 24, 6
 PAGES = (13, 9)  # far too few for all rows at once
-prompts = st.lists(st.integers(0, 1), min_size=1, max_size=CAPACITY - 1)
+# Few different ones, so that sequences meet again and again.
+prompts = st.builds(
+    lambda text, length: text[:length],
+    st.sampled_from([[0] * CAPACITY, [0] * 6 + [1] * 18, [0, 1] * 12]),
+    st.integers(1, CAPACITY - 1),
+)
 
 
 class Pages(RuleBasedStateMachine):
@@ -82,7 +87,7 @@ class Pages(RuleBasedStateMachine):
         self.tables.fed_one(np.array(rows), places, np.array([self.known[row][-1] for row in rows]))
         for row in rows:
             if len(self.known[row]) < CAPACITY:
-                self.known[row] = [*self.known[row], data.draw(st.integers(0, 1))]
+                self.known[row] = [*self.known[row], data.draw(st.sampled_from((0, 0, 0, 1)))]
 
     @rule(row=st.integers(0, ROWS - 1))
     def release(self, row: int) -> None:
@@ -128,7 +133,7 @@ class Pages(RuleBasedStateMachine):
 
 
 TestPages = Pages.TestCase
-TestPages.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPages.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
 
 
 def test_pages_behind_the_window_are_given_back() -> None:

@@ -120,9 +120,12 @@ def test_closing_a_stream_frees_its_place(decoder: Decoder) -> None:
         async with Generator(decoder, max_batch=1, max_context=250) as engine:
             stream = engine.stream([1], Sampling(max_tokens=249), [])
             await anext(stream)
-            await stream.aclose()  # pyright: ignore[reportAttributeAccessIssue]
+            with engine.paused():
+                await stream.aclose()  # pyright: ignore[reportAttributeAccessIssue]
+                drawn = engine.stats().generated_tokens
             await asyncio.wait_for(engine.generate([2], Sampling(max_tokens=3), []), 60)
-            assert engine.stats().num_running == 0
+            stats = engine.stats()
+            assert (stats.num_running, stats.pages_used, stats.generated_tokens) == (0, 0, drawn + 3)
 
     asyncio.run(main())
 
