@@ -114,6 +114,34 @@ async def open_checkout(
     return await _prepared(backend, await _spec(row, limits, env), lambda sandbox: _fill(sandbox, row))
 
 
+@asynccontextmanager
+async def checkout_ahead(
+    backend: SandboxBackend, row: SWERow, *, limits: Limits
+) -> AsyncIterator[Callable[[], Awaitable[Sandbox]]]:
+    """``checkout`` by a call that may come or not: where a sandbox takes a while to start and is not lost when it was
+    not used, it is made meanwhile. Called at most once."""
+    spec = await _spec(row, limits, None)
+    making: asyncio.Future[Sandbox] | None = None
+    if isinstance(backend, ReusingBackend):
+        making = asyncio.ensure_future(backend.create(spec))
+
+    async def get() -> Sandbox:
+        nonlocal making
+        if making is None:
+            making = asyncio.ensure_future(backend.create(spec))
+        sandbox = await asyncio.shield(making)
+        await _fill(sandbox, row)
+        return sandbox
+
+    try:
+        yield get
+    finally:
+        if making is not None:
+            await asyncio.wait([making])
+            if not making.cancelled() and making.exception() is None:
+                await making.result().aclose()
+
+
 async def open_workspace(
     backend: SandboxBackend, row: SWERow, *, limits: Limits, env: Mapping[str, str] | None = None
 ) -> Sandbox:

@@ -6,7 +6,8 @@ from pathlib import PurePosixPath
 from ..errors import GradingError, TaskError
 from ..rewards.score import Score
 from ..rewards.swe import TestReport, grade_tests
-from .checkout import checkout, environment_of, placed
+from .background import all_or_first_error
+from .checkout import checkout, checkout_ahead, environment_of, placed
 from .datasets.swe import SWERow, row_of
 from .patching import Applied, apply_patch, run_script, take_back
 from .sandbox.types import Limits, Sandbox, SandboxBackend
@@ -82,16 +83,22 @@ async def grade_patch(
         raise TaskError(f"{row.instance_id}: FAIL_TO_PASS and PASS_TO_PASS are empty; the task cannot be graded")
     if row.image and row.eval_script and not row.interpreter:
         return await grade_by_script(backend, row, patch, prepare=_patch_sources, timeout_s=timeout_s, limits=limits)
-    problem, report = await run_hidden_tests(backend, row, patch, timeout_s=timeout_s, limits=limits)
-    if problem is not None:
-        return _rejected(f"the patch does not apply: {problem}")
-    score = grade_tests(report, row.FAIL_TO_PASS, row.PASS_TO_PASS)
-    if not score.passed:
-        return score, report
-    async with checkout(backend, row, limits=limits) as sandbox:
-        _, run = await _prepare(sandbox, row, patch)
-        twins = choose_twins(report, row.FAIL_TO_PASS, row.PASS_TO_PASS)
-        forgery = await find_forgery(sandbox, run, twins, timeout_s=timeout_s)
+    async with checkout_ahead(backend, row, limits=limits) as second, checkout(backend, row, limits=limits) as first:
+        problem, run = await _prepare(first, row, patch)
+        if problem is not None:
+            return _rejected(f"the patch does not apply: {problem}")
+        report = await execute(first, run, timeout_s=timeout_s)
+        score = grade_tests(report, row.FAIL_TO_PASS, row.PASS_TO_PASS)
+        if not score.passed:
+            return score, report
+
+        async def look_again() -> str | None:
+            sandbox = await second()
+            _, run = await _prepare(sandbox, row, patch)
+            twins = choose_twins(report, row.FAIL_TO_PASS, row.PASS_TO_PASS)
+            return await find_forgery(sandbox, run, twins, timeout_s=timeout_s)
+
+        forgery, _ = await all_or_first_error([look_again(), first.aclose()])
     if forgery is None:
         return score, report
     return zero(f"the outcome is forged: {forgery}"), report

@@ -16,7 +16,7 @@ from ..errors import GradingError
 from ..rewards.logs import judge_log
 from ..rewards.score import Score
 from ..rewards.swe import PASSING, TestReport
-from .checkout import checkout
+from .checkout import checkout, checkout_ahead
 from .datasets.swe import SWERow
 from .datasets.swe_sources import CODE, END, START
 from .patching import Applied, run_script
@@ -41,21 +41,22 @@ async def grade_by_script(
     """
     if row.eval_script.count(START) != 1 or row.eval_script.count(END) != 1:
         raise GradingError(f"{row.instance_id}: eval_script does not have each of the markers {START!r}, {END!r} once")
-    async with checkout(backend, row, limits=limits) as sandbox:
-        problem, _ = await prepare(sandbox, row, patch)
+    async with checkout_ahead(backend, row, limits=limits) as second, checkout(backend, row, limits=limits) as first:
+        problem, _ = await prepare(first, row, patch)
         if problem is not None:
             detail = f"the patch does not apply: {problem}"
             return _zero(detail), TestReport(statuses={}, complete=False, exit_code=None, detail=detail)
-        score, report = await _run(sandbox, row, row.eval_script, timeout_s)
-    if not score.passed:
-        return score, report
-    async with checkout(backend, row, limits=limits) as sandbox:
+        score, report = await _run(first, row, row.eval_script, timeout_s)
+        if not score.passed:
+            return score, report
+        await first.aclose()
+        sandbox = await second()
         await prepare(sandbox, row, patch)
         script, planted = await _with_twins(sandbox, row, report)
         if not planted:
             return score, report
-        _, second = await _run(sandbox, row, script, timeout_s)
-    alive = [test for test in planted if second.statuses.get(test) in PASSING]
+        _, twins = await _run(sandbox, row, script, timeout_s)
+    alive = [test for test in planted if twins.statuses.get(test) in PASSING]
     if alive:
         return _zero(f"the outcome is forged: {alive[0]} passed although it was made to fail"), report
     return score, report

@@ -1,7 +1,8 @@
 """Containers that are used again: reset between two users, thrown away where the reset is not complete.
 
 Only what asks for a state (``reuse``) gets one that was used before: episodes do, grading never does. From the second
-request for a state on its containers are kept, so that a task that comes once costs nothing more.
+request for a state on its containers are kept, so that a task that comes once costs nothing more. A new container
+that was closed without being used waits as it is, and is still new for the next one.
 """
 
 import asyncio
@@ -20,6 +21,9 @@ from .types import CommandResult, Process, ProcessResult, Sandbox, SandboxSpec
 
 T = TypeVar("T")
 Prepare = Callable[[Sandbox], Awaitable[None]]
+
+NEW = ""
+"""The state of a container that nothing has run in."""
 
 MAX_STATES = 64
 """Most states of which a copy is kept on disk."""
@@ -57,9 +61,18 @@ class DockerPool:
         self._keepers: PerLoop[list[asyncio.Task[None]]] = PerLoop(list)
         self._states: OrderedDict[str, _State] = OrderedDict()
 
-    async def create(self, spec: SandboxSpec) -> ContainerSandbox:
-        """A new container. Raises SandboxError."""
-        return await self.backend.create(spec)
+    async def create(self, spec: SandboxSpec) -> "PooledSandbox":
+        """A container that nothing has run in. Raises SandboxError."""
+        key = _key(spec, NEW)
+        box = await self._find(key) or await self.backend.create(spec)
+
+        async def end(used: bool) -> None:
+            if used or box.stream.lost is not None or not self.backend.settings.max_idle:
+                await box.aclose()
+            else:
+                await self._wait(box, key)
+
+        return PooledSandbox(box, end)
 
     async def reuse(self, spec: SandboxSpec, state: str, prepare: Prepare) -> Sandbox:
         """A container in the state that ``prepare`` brings a new one to: a new one, or one that was used and is back
@@ -70,7 +83,7 @@ class DockerPool:
         Raises:
             SandboxError: there is none. What ``prepare`` raises.
         """
-        key = repr((state, spec.image, spec.workdir, spec.binds, sorted(spec.env.items()), spec.limits))
+        key = _key(spec, state)
         found = await self._find(key)
         if found is not None:
             return self._lent(found, key)
@@ -133,18 +146,21 @@ class DockerPool:
             kind.copying = False
 
     def _lent(self, box: ContainerSandbox, key: str) -> "PooledSandbox":
-        return PooledSandbox(box, lambda: self._give_back(box, key))
+        async def end(used: bool) -> None:
+            copy = self._states[key].copy
+            clean = False
+            try:
+                clean = box.stream.lost is None and copy is not None and await box.resetter.reset(copy)
+            finally:
+                if not clean:
+                    await self._close(box, key)
+            if clean:
+                await self._wait(box, key)
 
-    async def _give_back(self, box: ContainerSandbox, key: str) -> None:
-        copy = self._states[key].copy
-        clean = False
-        try:
-            clean = box.stream.lost is None and copy is not None and await box.resetter.reset(copy)
-        finally:
-            if not clean:
-                await self._close(box, key)
-        if not clean:
-            return
+        return PooledSandbox(box, end)
+
+    async def _wait(self, box: ContainerSandbox, key: str) -> None:
+        """Let a container wait for the next who asks for its state."""
         waiting = self._waiting.get()
         waiting.append(_Waiting(box=box, state=key, since=time.monotonic()))
         while len(waiting) > self.backend.settings.max_idle:
@@ -165,7 +181,8 @@ class DockerPool:
         return None
 
     async def _close(self, box: ContainerSandbox, key: str) -> None:
-        self._states[key].num_containers -= 1
+        if key in self._states:  # not new
+            self._states[key].num_containers -= 1
         await box.aclose()
 
     async def _close_oldest(self) -> bool:
@@ -194,8 +211,12 @@ class DockerPool:
 class PooledSandbox:
     """A container for one user; closing gives it back."""
 
-    def __init__(self, box: ContainerSandbox, give_back: Callable[[], Awaitable[None]]) -> None:
-        self.box, self._give_back = box, give_back
+    def __init__(self, box: ContainerSandbox, end: Callable[[bool], Awaitable[None]]) -> None:
+        """
+        Args:
+            end: takes the container back; is told whether it was used.
+        """
+        self.box, self._end, self._used = box, end, False
         self._closing: asyncio.Future[None] | None = None
 
     async def aexec(self, command: str, *, timeout_s: float | None = None) -> CommandResult:
@@ -230,13 +251,18 @@ class PooledSandbox:
 
     async def aclose(self) -> None:
         if self._closing is None:
-            self._closing = asyncio.ensure_future(self._give_back())
+            self._closing = asyncio.ensure_future(self._end(self._used))
         await asyncio.shield(self._closing)
 
     async def _use(self, call: Callable[[], Awaitable[T]]) -> T:
         """A call that ends, or begins, after the sandbox was closed has no result: it is someone else's by then."""
+        self._used = True
         if self._closing is None:
             result = await call()
             if self._closing is None:
                 return result
         raise SandboxError("the sandbox was closed")
+
+
+def _key(spec: SandboxSpec, state: str) -> str:
+    return repr((state, spec.image, spec.workdir, spec.binds, sorted(spec.env.items()), spec.limits))

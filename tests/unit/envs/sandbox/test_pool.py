@@ -92,8 +92,14 @@ def test_a_container_that_dies_or_is_new_is_not_lent_again(engine, repo_image):
     async def main():
         async with pool_of(engine) as pool:
             fresh = [await pool.create(spec) for _ in range(2)]
-            assert not any(isinstance(box, PooledSandbox) for box in fresh)
+            await fresh[0].aexec("true")
             await asyncio.gather(*(box.aclose() for box in fresh))
+            again = [await pool.create(spec) for _ in range(2)]
+            assert again[0].box is fresh[1].box  # it was not used
+            assert again[1].box is not fresh[0].box
+            for box in again:
+                await box.read_file("calc.py")
+                await box.aclose()
             boxes = [await pool.reuse(spec, "s", prepare) for _ in range(3)]
             assert [isinstance(box, PooledSandbox) for box in boxes] == [False, True, True]
             engine.api.kill(boxes[1].box.stream.container)
