@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup test test-docker test-slow lint types demo clean
+.PHONY: setup test test-containers test-docker test-slow lint types demo clean
 
 setup: $(STAMP)
 
@@ -15,8 +15,13 @@ $(STAMP): pyproject.toml constraints.txt setup.sh
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
+# The part of the tests in containers that every change has to pass; about two minutes.
+test-containers: setup
+	OMP_NUM_THREADS=1 timeout 600 $(BIN)/python -m pytest -q -m "docker and not slow" tests/unit/envs/sandbox/test_docker.py \
+		tests/unit/envs/sandbox/test_pool.py tests/unit/envs/sandbox/test_conformance.py -k "not base and not bare"
+
 test-docker: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "docker and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "docker and not slow" tests/unit/envs
 
 test-slow: setup
 	$(BIN)/python -m pytest -q -m "slow or docker or gpu"

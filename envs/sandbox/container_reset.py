@@ -2,20 +2,22 @@
 
 Three parties agree on it. The guest compares every file of the folders that tasks write to by inode and change time,
 which nothing inside can set; removes what is new; kills every process. What is lost or changed is brought from a copy
-taken at that time, which lies outside. The engine lists every other path that differs from the image, which must be
-those that differed then. Git is not asked: its index can be made to lie.
+taken at that time, which lies outside. Every other path that differs from the image must be one that differed then: the
+container's own layer says so, or the engine. Git is not asked: its index can be made to lie.
 """
 
 import asyncio
 import io
 import marshal
+import os
 import posixpath
 import tarfile
 import tempfile
 import threading
 from typing import Any
 
-from docker.errors import NotFound
+import requests
+from docker.errors import DockerException, NotFound
 
 from ...errors import SandboxError
 from .engine import Engine
@@ -71,7 +73,8 @@ class Resetter:
         self._engine, self._stream = engine, stream
         folders = tuple(path for path in map(posixpath.normpath, folders) if path != "/")
         self._folders = _outermost((*folders, *FOLDERS))
-        self._other: dict[str, int] = {}
+        self._other: dict[str, tuple[int, ...]] = {}
+        self._upper: str | None = None
 
     async def look(self) -> None:
         """Look at what is there now; a reset returns to it. Raises SandboxError."""
@@ -117,17 +120,46 @@ class Resetter:
     async def _ask(self, do: str, body: bytes) -> tuple[dict[str, Any], bytes]:
         return await self._stream.ask({"do": do}, body, timeout_s=RESET_S)
 
-    async def _changes(self) -> dict[str, int]:
+    async def _changes(self) -> dict[str, tuple[int, ...]]:
         """Paths outside our folders that differ from the image, and how."""
+        found = await asyncio.to_thread(self._layer)
+        if found is None:
+            found = await self._engine_changes()
+        return {path: how for path, how in found.items() if not _above(path, self._folders)}
+
+    def _layer(self) -> dict[str, tuple[int, ...]] | None:
+        """The container's own layer, where it is on this machine and we may read it. The engine reports the same, but
+        some compare every file of the image for that."""
+        if self._upper is None:
+            try:
+                driver = self._engine.api.inspect_container(self._stream.container)["GraphDriver"]
+            except (DockerException, requests.RequestException, OSError):
+                return None
+            self._upper = driver["Data"].get("UpperDir", "") if driver["Name"] == "overlay2" else ""
+        if not self._upper or not os.access(self._upper, os.R_OK | os.X_OK):
+            return None
+        found: dict[str, tuple[int, ...]] = {}
+        waiting = [""]
+        while waiting:
+            with os.scandir(self._upper + waiting.pop()) as entries:
+                for entry in entries:
+                    path = entry.path[len(self._upper) :]
+                    if _below(path, self._folders):
+                        continue
+                    status = entry.stat(follow_symlinks=False)
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(path)
+                        found[path] = (status.st_mode, status.st_uid, status.st_gid)
+                    else:
+                        found[path] = (status.st_mode, status.st_uid, status.st_gid, status.st_ino, status.st_ctime_ns)
+        return found
+
+    async def _engine_changes(self) -> dict[str, tuple[int, ...]]:
         try:
             found = await self._engine.call("comparing a container", self._engine.api.diff, self._stream.container)
         except NotFound:
             raise SandboxError("a container vanished") from None
-        return {
-            entry["Path"]: entry["Kind"]
-            for entry in found or ()
-            if not _below(entry["Path"], self._folders) and not _above(entry["Path"], self._folders)
-        }
+        return {entry["Path"]: (entry["Kind"],) for entry in found or () if not _below(entry["Path"], self._folders)}
 
 
 def _outermost(folders: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ...errors import SandboxError
@@ -49,6 +49,15 @@ class _Waiting:
     since: float
 
 
+@dataclass(slots=True)
+class _Loop:
+    """What one event loop has: containers that wait, the longest first, and the task that removes them in the end."""
+
+    waiting: list[_Waiting] = field(default_factory=list)
+    keeper: asyncio.Task[None] | None = None
+    ended: bool = False
+
+
 class DockerPool:
     """A Docker backend that keeps containers of states that are asked for again."""
 
@@ -57,8 +66,7 @@ class DockerPool:
     def __init__(self, backend: DockerBackend) -> None:
         self.backend = backend
         backend.make_room = self._close_oldest
-        self._waiting: PerLoop[list[_Waiting]] = PerLoop(list)  # the one that has waited longest comes first
-        self._keepers: PerLoop[list[asyncio.Task[None]]] = PerLoop(list)
+        self._loops = PerLoop(_Loop)
         self._states: OrderedDict[str, _State] = OrderedDict()
 
     async def create(self, spec: SandboxSpec) -> "PooledSandbox":
@@ -108,12 +116,11 @@ class DockerPool:
 
     async def empty(self) -> None:
         """Remove what waits on this loop, and the copies that nothing needs then."""
-        keepers = self._keepers.get()
-        for keeper in keepers:
-            keeper.cancel()
-        await asyncio.gather(*keepers, return_exceptions=True)
-        while await self._close_oldest():
-            pass
+        here = self._loops.get()
+        if here.keeper is not None:
+            here.keeper.cancel()
+            await asyncio.wait([here.keeper])
+        here.keeper, here.ended = None, False
         self._forget_states(most=0)
 
     def _state(self, key: str) -> _State:
@@ -161,18 +168,18 @@ class DockerPool:
 
     async def _wait(self, box: ContainerSandbox, key: str) -> None:
         """Let a container wait for the next who asks for its state."""
-        waiting = self._waiting.get()
-        waiting.append(_Waiting(box=box, state=key, since=time.monotonic()))
-        while len(waiting) > self.backend.settings.max_idle:
+        here = self._loops.get()
+        here.waiting.append(_Waiting(box=box, state=key, since=time.monotonic()))
+        while len(here.waiting) > (0 if here.ended else self.backend.settings.max_idle):
             await self._close_oldest()
-        keepers = self._keepers.get()
-        if not keepers or keepers[0].done():
-            keepers[:] = [asyncio.create_task(self._watch_idle(), name="verigym-containers")]
         await self.backend.look_again()
 
     async def _find(self, key: str) -> ContainerSandbox | None:
         """One that waits, of this state; the last one that came."""
-        waiting = self._waiting.get()
+        here = self._loops.get()
+        waiting = here.waiting
+        if here.keeper is None:
+            here.keeper = asyncio.create_task(self._watch_idle(here), name="verigym-containers")
         while one := next((one for one in reversed(waiting) if one.state == key), None):
             waiting.remove(one)
             if one.box.stream.lost is None:
@@ -187,25 +194,24 @@ class DockerPool:
 
     async def _close_oldest(self) -> bool:
         """Remove the one that has waited longest on this loop; whether there was one."""
-        waiting = self._waiting.get()
+        waiting = self._loops.get().waiting
         if not waiting:
             return False
         one = waiting.pop(0)
         await self._close(one.box, one.state)
         return True
 
-    async def _watch_idle(self) -> None:
+    async def _watch_idle(self, here: _Loop) -> None:
         """Remove what waits for long; everything, when the loop ends and cancels its tasks."""
-        waiting = self._waiting.get()
         try:
-            while waiting:
-                await asyncio.sleep(max(0.0, waiting[0].since + IDLE_S - time.monotonic()))
-                while waiting and waiting[0].since + IDLE_S <= time.monotonic():
+            while True:
+                await asyncio.sleep(IDLE_S / 4)
+                while here.waiting and here.waiting[0].since + IDLE_S <= time.monotonic():
                     await self._close_oldest()
-        except asyncio.CancelledError:
+        finally:
+            here.ended = True  # what comes back from now on is removed at once
             while await self._close_oldest():
                 pass
-            raise
 
 
 class PooledSandbox:

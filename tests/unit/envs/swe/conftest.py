@@ -117,9 +117,14 @@ def vault(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if request.param == "local":
         yield Vault(vault_task(folder), request.getfixturevalue("local_backend"))
         return
-    backend = request.getfixturevalue("docker_backend")
+    yield request.getfixturevalue("docker_vault")
+
+
+@pytest.fixture(scope="session")
+def docker_vault(docker_backend: SandboxBackend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
+    folder = tmp_path_factory.mktemp("docker_vault")
     with built(folder, vault_row(folder)) as row:
-        yield Vault(task_of(row, folder=folder), backend)
+        yield Vault(task_of(row, folder=folder), docker_backend)
 
 
 @pytest.fixture(scope="session")
