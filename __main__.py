@@ -32,6 +32,8 @@ COMMANDS = {
     "grade": Command(module=".evals.grade_cli", help="grade predictions with a suite's grader; no model is asked"),
     "rollout": Command(module=".agent.cli", help="run one episode and print it"),
     "trace": Command(module=".envs.trace.cli", help="run a call in a sandbox and print its execution trace"),
+    "debug": Command(module=".agent.debug_cli", help="step a program by a model's prediction alone"),
+    "forage": Command(module=".agent.forage_cli", help="let a policy act on tasks and keep its trajectories as data"),
     "tasks": Command(module=".envs.synthesis.cli", help="make tasks from real code, check them, look at them"),
     "convert": Command(module=".model.weights.cli", help="turn a checkpoint into Hugging Face's format or torch's DCP"),
     "doctor": Command(module=".envs.doctor", help="say what this machine can and cannot do"),
@@ -99,8 +101,10 @@ def _engine_source(spec: str, checkpoint: Path, max_batch: int) -> "PolicySource
     import torch
 
     from .agent.policy import TokenPolicy
+    from .agent.prediction import EnginePredictor
     from .agent.sources import PolicySource, checkpoint_settings, fingerprint
     from .model.chat.cwm import CwmParser, CwmRenderer
+    from .model.chat.trace import TraceFormat
     from .model.engine.load import load_engine
 
     settings = checkpoint_settings(checkpoint)
@@ -114,6 +118,7 @@ def _engine_source(spec: str, checkpoint: Path, max_batch: int) -> "PolicySource
         env_kwargs=settings.environments,
         identity={"fingerprint": fingerprint(checkpoint)},
         aclose=engine.aclose,
+        predictor=lambda: EnginePredictor(engine, TraceFormat(tokenizer)),
     )
 
 

@@ -12,6 +12,7 @@ from ..envs.core import ToolEnv
 from ..envs.task import Task
 from ..errors import CheckpointError, ConfigError
 from .policy import Policy, ScriptedPolicy, play
+from .prediction import CompletionPredictor, FramePredictor
 
 PolicyFor = Callable[[ToolEnv, Task], Policy]
 """The policy of one episode; scripts are made from the task, engines and servers are shared by all episodes."""
@@ -33,6 +34,7 @@ class PolicySource:
         env_kwargs: environment id -> arguments that the policy needs it to be made with.
         identity: what must be the same for two runs to be of one policy (a checkpoint's fingerprint, a model's name).
         aclose: frees connections and engines; called on the loop that ran the episodes.
+        predictor: makes what predicts execution traces; None where the policy cannot.
     """
 
     name: str
@@ -40,6 +42,7 @@ class PolicySource:
     env_kwargs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     identity: Mapping[str, Any] = field(default_factory=dict)
     aclose: Callable[[], Awaitable[None]] = _nothing_to_close
+    predictor: Callable[[], FramePredictor] | None = None
 
 
 def text_source(spec: str, *, concurrency: int = 16) -> PolicySource:
@@ -71,7 +74,13 @@ def _openai_source(spec: str, rest: str, concurrency: int) -> PolicySource:
             "such as openai:http://localhost:8000/v1#my-model"
         )
     policy = ChatPolicy(base_url, model, concurrency=concurrency)
-    return PolicySource(name=spec, policy_for=lambda env, task: policy, identity={"model": model}, aclose=policy.aclose)
+    return PolicySource(
+        name=spec,
+        policy_for=lambda env, task: policy,
+        identity={"model": model},
+        aclose=policy.aclose,
+        predictor=lambda: CompletionPredictor(base_url, model),
+    )
 
 
 class RendererSettings(BaseModel):

@@ -74,21 +74,17 @@ class OptimConfig(Settings):
         return self
 
 
-class SFTConfig(Settings):
-    """Supervised training on demonstrations."""
+class SupervisedConfig(Settings):
+    """Batches, and what ends supervised training."""
 
     epochs: float | None = Field(default=None, gt=0)
-    """Most passes over the demonstrations; None is bounded by ``max_steps`` or the plateau."""
+    """Most passes over the documents; None is bounded by ``max_steps`` or the plateau."""
     max_steps: int | None = Field(default=None, gt=0)
     """Most optimizer steps; None is bounded by ``epochs`` or the plateau."""
     batch_tokens: int = Field(default=16_384, gt=0)
     """Tokens of one optimizer step, prompts and observations included."""
     microbatch_tokens: int = Field(default=8192, gt=0)
-    """Most tokens of one forward pass. Bounds memory, never the result; at least the longest demonstration."""
-    observation_weight: float = Field(default=0.0, ge=0, le=1)
-    """Weight, beside 1 for an assistant's token, of the tokens that others wrote: prompts and what the environment
-    answered. 0 imitates only; above 0 the model learns too what actions bring about. The held-out loss never counts
-    them."""
+    """Most tokens of one forward pass. Bounds memory, never the result; at least the longest document."""
     eval_every: int = Field(default=20, gt=0)
     """Optimizer steps between two measures of the held-out loss."""
     patience: int = Field(default=3, ge=0)
@@ -106,3 +102,20 @@ class SFTConfig(Settings):
                 "would never fill a microbatch. Lower it"
             )
         return self
+
+
+class SFTConfig(SupervisedConfig):
+    """Supervised training on demonstrations."""
+
+    observation_weight: float = Field(default=0.0, ge=0, le=1)
+    """Weight, beside 1 for an assistant's token, of the tokens that others wrote: prompts and what the environment
+    answered. 0 imitates only; above 0 the model learns too what actions bring about. The held-out loss never counts
+    them."""
+
+
+class MidtrainConfig(SupervisedConfig):
+    """Training on traces and trajectories, every token of which is predicted."""
+
+    context_weight: float = Field(default=1.0, ge=0, le=1)
+    """Weight, beside 1 for a frame's token, of the source code that a trace begins with. The held-out loss never counts
+    it."""

@@ -1,18 +1,19 @@
-"""What training loops share, and ``SFT``, which imitates demonstrations. ``reinforce.RL`` learns from rewards."""
+"""What training loops share, and the supervised ones. ``SFT`` imitates demonstrations; ``midtrain.Midtrain`` learns
+what programs do, ``reinforce.RL`` from rewards."""
 
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from ..agent.trajectory import Trajectory
 from ..errors import ConfigError
 from ..model.decoder import Decoder
-from .batching import DocumentStream, demonstrations_of, pack
-from .config import OptimConfig, SFTConfig
+from .batching import Document, DocumentStream, demonstrations_of, pack
+from .config import OptimConfig, SFTConfig, SupervisedConfig
 from .losses import sft_loss
 from .metrics import update_metrics
 from .optim import Optimizer
@@ -67,34 +68,44 @@ class Loop:
         torch.set_rng_state(state["rng"])
 
 
-class SFT(Loop):
-    """Supervised training on the assistant tokens of demonstrations, up to a plateau of the held-out loss."""
+class Stream(Protocol):
+    """Where batches of documents come from: ``batching.DocumentStream``, or a mixture of several."""
+
+    @property
+    def epochs_done(self) -> float: ...
+
+    def next_batch(self) -> list[Document]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Any) -> None: ...
+
+
+class Supervised(Loop):
+    """Training on documents as they stand, up to a plateau of the held-out loss."""
 
     def __init__(
         self,
         decoder: Decoder,
-        demonstrations: Sequence[Trajectory],
+        stream: Stream,
         *,
-        config: SFTConfig,
+        config: SupervisedConfig,
         optim: OptimConfig,
-        held_out: Sequence[Trajectory] = (),
+        held_out: Sequence[Document] = (),
         seed: int = 0,
     ) -> None:
         """
         Args:
-            held_out: demonstrations of other tasks; needed where ``config.patience`` is above 0.
+            held_out: documents that only measure; needed where ``config.patience`` is above 0.
         Raises:
-            ConfigError: settings that need held-out demonstrations, without any.
-            ValueError: nothing to train on, or a demonstration longer than a microbatch.
+            ConfigError: settings that need held-out documents, without any.
         """
         super().__init__(decoder, optim, seed)
         self.config = config
-        documents = demonstrations_of(demonstrations, observation_weight=config.observation_weight)
-        self._stream = DocumentStream(documents, batch_tokens=config.batch_tokens, seed=seed)
-        pack(documents, max_tokens=config.microbatch_tokens)  # refuses an overlong demonstration before the first step
-        self._held_out = pack(demonstrations_of(held_out), max_tokens=config.microbatch_tokens)
+        self._stream = stream
+        self._held_out = pack(held_out, max_tokens=config.microbatch_tokens)
         if config.patience and not self._held_out:
-            raise ConfigError("patience needs held-out demonstrations to measure; give some, or set patience = 0")
+            raise ConfigError("patience needs held-out documents to measure; give some, or set patience = 0")
         self._step = TrainStep(decoder, self.optimizer, sft_loss)
         self.best_loss = float("inf")
         self._num_worse = 0
@@ -156,3 +167,29 @@ class SFT(Loop):
         self._stream.load_state_dict(state["cursor"])
         super().load_state_dict(state)
         self.best_loss, self._num_worse = float(state["best_loss"]), int(state["num_worse"])
+
+
+class SFT(Supervised):
+    """Supervised training on the assistant tokens of demonstrations."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        demonstrations: Sequence[Trajectory],
+        *,
+        config: SFTConfig,
+        optim: OptimConfig,
+        held_out: Sequence[Trajectory] = (),
+        seed: int = 0,
+    ) -> None:
+        """
+        Args:
+            held_out: demonstrations of other tasks; needed where ``config.patience`` is above 0.
+        Raises:
+            ConfigError: settings that need held-out demonstrations, without any.
+            ValueError: nothing to train on, or a demonstration longer than a microbatch.
+        """
+        documents = demonstrations_of(demonstrations, observation_weight=config.observation_weight)
+        stream = DocumentStream(documents, batch_tokens=config.batch_tokens, seed=seed)
+        pack(documents, max_tokens=config.microbatch_tokens)  # refuses an overlong demonstration before the first step
+        super().__init__(decoder, stream, config=config, optim=optim, held_out=demonstrations_of(held_out), seed=seed)

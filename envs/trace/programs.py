@@ -18,32 +18,20 @@ LIMIT = 97
 
 
 def small_program(rng: random.Random) -> TraceJob:
-    """A function of two small numbers and a call: two to four assignments, one of them in a branch or a loop."""
-    names = rng.sample("abcdefghkmnpqrstuvwxyz", 6)
-    known, free = names[:2], names[2:]
-    body: Lines = []
-    for index in range(rng.randint(2, 4)):
-        target = free.pop(0) if index < 2 or rng.random() < 0.5 else rng.choice(known)
-        kind = rng.random()
-        if kind < 0.55 or target not in known:
-            body.append(f"{target} = {_sum(known, rng)}")
-        elif kind < 0.8:
-            body += [
-                f"if {rng.choice(known)} {rng.choice('<>')} {rng.choice(known)}:",
-                f"    {target} = {_sum(known, rng)}",
-            ]
-        else:
-            body += [f"for i in range({rng.randint(1, 3)}):", f"    {target} += {rng.randint(1, 4)}"]
-        if target not in known:
-            known.append(target)
-    body.append(f"return {rng.choice(known[-2:])}")
-    head = f"def f({known[0]}, {known[1]}):"
-    source = "\n".join([head, *(f"    {line}" for line in body)]) + "\n"
-    return TraceJob(source=source, call=f"f({rng.randint(0, 9)}, {rng.randint(0, 9)})")
+    """A function of two numbers below 6 and a call: two or three sums and differences, sometimes one in a branch."""
+    known, body = ["a", "b"], []
+    for target in "cde"[: rng.randint(2, 3)]:
+        body.append(f"{target} = {_sum(known, rng)}")
+        known.append(target)
+        if rng.random() < 0.25:
+            body += [f"if {rng.choice(known)} {rng.choice('<>')} {rng.choice(known)}:"]
+            body += [f"    {target} = {_sum(known, rng)}"]
+    source = "\n".join(["def f(a, b):", *_indented([*body, f"return {known[-1]}"])]) + "\n"
+    return TraceJob(source=source, call=f"f({rng.randint(0, 5)}, {rng.randint(0, 5)})")
 
 
 def _sum(known: Sequence[str], rng: random.Random) -> str:
-    right = rng.choice([rng.choice(known), str(rng.randint(1, 9))])
+    right = rng.choice([rng.choice(known), str(rng.randint(1, 5))])
     return f"{rng.choice(known)} {rng.choice('+-')} {right}"
 
 

@@ -123,6 +123,11 @@ def split_text(text: str) -> list[_Piece]:
     return [(match.group(), text[match.end() : end]) for match, end in zip(found, ends)]
 
 
+def texts_of_trace(trace: Trace) -> list[str]:
+    """The texts between reserved tokens, which a tokenizer meets."""
+    return [text for _, text in _pieces(trace) if text]
+
+
 class TraceFormat:
     """Traces as tokens of a tokenizer. Text between reserved tokens is encoded by itself, so that no token spans two
     pieces, and a reserved token that the program spells stays text: reading back is exact."""

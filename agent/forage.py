@@ -1,0 +1,144 @@
+"""The forager: a policy let loose on tasks in sandboxes, and what it did kept as data, whatever came of it."""
+
+import asyncio
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ..envs.core import ToolEnv
+from ..envs.task import Task, read_jsonl
+from ..model.chat.sampling import Sampling
+from .loop import Budget, rollout
+from .sources import PolicyFor
+from .trajectory import Trajectory
+
+Kind = Literal["mutate-fix", "issue-fix"]
+"""A bug that was put into a repository, or one that its history has: the kinds of arXiv:2510.02387."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foraged:
+    """One episode as a row.
+
+    Attributes:
+        env: id of the environment.
+        kind: ``Kind`` of a repository's task, else the task's family.
+        trajectory: the episode, its tokens left out: another model has another tokenizer.
+    """
+
+    env: str
+    kind: str
+    trajectory: Trajectory
+
+    @property
+    def id(self) -> str:
+        """Of what was said and answered: the same for two episodes of a task that went the same way."""
+        told = [self.trajectory.task_id, self.trajectory.to_json()["messages"]]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:20]
+
+    @property
+    def outcome(self) -> str:
+        """ "passed", "failed", or how the infrastructure failed."""
+        if self.trajectory.is_infrastructure_failure:
+            return self.trajectory.ending
+        return "passed" if self.trajectory.passed else "failed"
+
+    def to_json(self) -> dict[str, Any]:
+        row = {"id": self.id, "env": self.env, "kind": self.kind, "outcome": self.outcome}
+        return {**row, "trajectory": self.trajectory.to_json()}
+
+
+def kind_of(task: Task) -> str:
+    """What a task is an instance of."""
+    if task.family != "swe":
+        return task.family
+    return "mutate-fix" if task.metadata.get("operator") else "issue-fix"
+
+
+@dataclass(slots=True)
+class Forager:
+    """Runs episodes and writes each as it ends; run again on the same file it goes on where it stopped.
+
+    Attributes:
+        env_id: of the environment, for the rows.
+        make_env: a fresh environment.
+        policy_for: the policy of an episode.
+        budget, sampling: of an episode; each sample draws with a seed of its own.
+        workers: episodes at once.
+        tell: (done, wanted), for progress.
+    """
+
+    env_id: str
+    make_env: Callable[[], ToolEnv]
+    policy_for: PolicyFor
+    budget: Budget
+    sampling: Sampling
+    workers: int = 4
+    tell: Callable[[int, int], None] = lambda done, wanted: None
+    counts: Counter[str] = field(default_factory=Counter)
+
+    async def run(self, tasks: Sequence[Task], out: Path, *, samples: int = 1) -> Counter[str]:
+        """Every task ``samples`` times. Kept is what is new; an infrastructure failure is counted and not kept.
+
+        Returns:
+            how many "passed", "failed", were "duplicate", or ended in an infrastructure failure.
+        Raises:
+            TaskError: ``out`` holds something else.
+        """
+        known, taken = self._resume(out)
+        slots = asyncio.Semaphore(self.workers)
+        wanted = [(task, number) for number in range(samples) for task in tasks]
+        left = [pair for pair in wanted if taken[pair[0].id] <= pair[1]]
+        done = len(wanted) - len(left)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("a", encoding="utf-8") as file:
+
+            async def one(task: Task, number: int) -> None:
+                nonlocal done
+                async with slots:
+                    row = await self._episode(task, number)
+                done += 1
+                self.tell(done, len(wanted))
+                if row.trajectory.is_infrastructure_failure:
+                    self.counts[row.outcome] += 1
+                elif row.id in known:
+                    self.counts["duplicate"] += 1
+                else:
+                    known.add(row.id)
+                    self.counts[row.outcome] += 1
+                    file.write(json.dumps(row.to_json()) + "\n")
+                    file.flush()
+
+            await asyncio.gather(*(one(task, number) for task, number in left))
+        return self.counts
+
+    async def _episode(self, task: Task, number: int) -> Foraged:
+        env = self.make_env()
+        seed = int.from_bytes(hashlib.sha256(f"{self.sampling.seed}/{task.id}/{number}".encode()).digest()[:4], "big")
+        trajectory = await rollout(
+            env,
+            self.policy_for(env, task),
+            task,
+            budget=self.budget,
+            sampling=replace(self.sampling, seed=seed),
+            group_id=task.id,
+        )
+        return Foraged(env=self.env_id, kind=kind_of(task), trajectory=replace(trajectory, segments=()))
+
+    def _resume(self, out: Path) -> tuple[set[str], Counter[str]]:
+        """(ids of the rows that are there, how many of each task)."""
+        rows = list(_rows(out)) if out.exists() else []
+        return {row["id"] for row in rows}, Counter(row["trajectory"]["task_id"] for row in rows)
+
+
+def _rows(out: Path) -> Iterator[dict[str, Any]]:
+    from ..errors import TaskError
+
+    for row in read_jsonl(out):
+        if not {"id", "env", "trajectory"} <= row.keys():
+            raise TaskError(f"{out} holds rows that are no trajectories; give another --out")
+        yield row

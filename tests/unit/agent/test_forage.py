@@ -1,0 +1,104 @@
+"""Episodes kept as data: once each, with their outcome, and resumable."""
+
+import asyncio
+import json
+from collections import Counter
+
+import pytest
+
+from verigym.__main__ import main
+from verigym.agent.forage import Forager, kind_of
+from verigym.agent.loop import Budget
+from verigym.agent.policy import ScriptedPolicy, play
+from verigym.agent.trajectory import Trajectory
+from verigym.envs.core import ToolEnv
+from verigym.envs.math import BUILT_IN
+from verigym.envs.task import Task
+from verigym.errors import SandboxError, TaskError
+from verigym.model.chat.messages import Message
+from verigym.model.chat.sampling import Sampling
+from verigym.rewards.score import verdict
+
+
+class Words(ToolEnv):
+    """Wants its prompt back; ``broken`` has no sandbox."""
+
+    family = "words"
+
+    def start(self, task):
+        if task.id == "broken":
+            raise SandboxError("gone")
+
+    def score(self, task, submission):
+        return verdict(submission == task.prompt)
+
+
+def forager(seeds):
+    """A policy that is right with even seeds."""
+
+    def policy_for(env, task):
+        class Policy(ScriptedPolicy):
+            async def respond(self, conversation, tools, sampling):
+                seeds.append(sampling.seed)
+                self._script = play([Message(role="assistant", content=task.prompt if sampling.seed % 2 else "no")])
+                return await super().respond(conversation, tools, sampling)
+
+        return Policy(play([]))
+
+    return Forager(
+        env_id="words/Words-v0",
+        make_env=Words,
+        policy_for=policy_for,
+        budget=Budget(turns=2),
+        sampling=Sampling(seed=5),
+    )
+
+
+def words(*names):
+    return [Task(id=name, family="words", prompt=f"say {name}") for name in names]
+
+
+def test_every_way_an_episode_went_is_kept_once(tmp_path):
+    out, seeds = tmp_path / "data" / "episodes.jsonl", []
+    counts = asyncio.run(forager(seeds).run(words("a", "b", "broken"), out, samples=8))
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert counts["sandbox_failure"] == 8
+    assert sum(counts.values()) == 24
+    assert counts["passed"] + counts["failed"] == len(rows) <= 4
+    assert counts["duplicate"] == 16 - len(rows)
+    assert len(set(seeds)) == 16
+    assert len({row["id"] for row in rows}) == len(rows)
+    for row in rows:
+        trajectory = Trajectory.from_json(row["trajectory"])
+        assert row["outcome"] == ("passed" if trajectory.passed else "failed")
+        assert (row["env"], row["kind"]) == ("words/Words-v0", "words")
+        assert trajectory.passed is (trajectory.messages[-1].content == f"say {trajectory.task_id}")
+
+
+def test_it_goes_on_where_it_stopped(tmp_path):
+    out, seeds = tmp_path / "episodes.jsonl", []
+    asyncio.run(forager(seeds).run(words("a", "b"), out))
+    asyncio.run(forager(seeds).run(words("a", "b", "c"), out))
+    assert len(seeds) == 3
+    assert Counter(json.loads(line)["trajectory"]["task_id"] for line in out.read_text().splitlines()) == Counter("abc")
+    out.write_text('{"a": 1}\n')
+    with pytest.raises(TaskError, match="no trajectories"):
+        asyncio.run(forager(seeds).run(words("a"), out))
+
+
+def test_kinds():
+    swe = {"family": "swe", "prompt": ""}
+    assert kind_of(Task(id="a", metadata={"operator": "negate"}, **swe)) == "mutate-fix"
+    assert kind_of(Task(id="a", **swe)) == "issue-fix"
+
+
+def test_the_command(tmp_path, capsys):
+    out = str(tmp_path / "episodes.jsonl")
+    assert main(["forage", "verigym/Math-v0", "--policy", "gold", "--out", out]) == 0
+    assert "passed" in capsys.readouterr().out
+    from verigym.trainer.midtrain_data import read_episodes
+
+    episodes = read_episodes(tmp_path / "episodes.jsonl")
+    assert {one.task_id for one, _ in episodes} == {task.id for task in BUILT_IN}
+    assert all(one.passed for one, _ in episodes)
+    assert main(["forage", "verigym/Math-v0", "--out", out, "--samples", "0"]) == 2
