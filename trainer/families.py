@@ -119,7 +119,16 @@ async def _write_tasks(
             )
             done += num
         return
-    if config.tasks in SMALL_SOURCES:
+    if config.tasks == "small-traces":
+        from ..envs.trace.tasks import trace_tasks
+
+        tasks = await trace_tasks(
+            "small-programs", wanted, seed=recipe.seed, backend=backend, asked=["return"], bare=True
+        )
+        held_out, train = tasks[: config.num_held_out], tasks[config.num_held_out :]
+        for path, part in zip(paths, (train, held_out), strict=True):
+            write_jsonl(path, (task.to_json() for task in part))
+    elif config.tasks in SMALL_SOURCES:
         from ..envs.synthesis.small_programs import small_programs
         from ..envs.synthesis.small_sums import small_sums
 

@@ -13,18 +13,21 @@ from ..envs.sandbox.choose import make_backend
 from ..envs.task import read_jsonl
 from ..envs.trace.examples import Sieve
 from ..envs.trace.make import MAKERS, make_from_programs
+from ..envs.trace.run import context_of
 from ..envs.trace.shards import MANIFEST, read_shards
+from ..envs.trace.tasks import job_of
 from ..errors import TaskError
 from ..model.chat.messages import ToolSpec
 from ..model.chat.protocols import Parser, Renderer
 from ..model.chat.trace import Trace, TraceFormat, texts_of_trace
 from ..model.tokenizer import Tokenizer
 from .batching import Document
+from .families import Family
 from .midtrain import trace_document, trajectory_documents
 from .recipe import MidtrainSource, MidtrainStage, Recipe
 
 Episode = tuple[Trajectory, Sequence[ToolSpec]]
-Tell = Callable[[str, int, int], None]
+Tell = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,14 +59,26 @@ class Documents:
     left_out: Mapping[str, int]
 
 
+def held_out_contexts(families: Sequence[Family]) -> frozenset[str]:
+    """The programs that held-out tasks ask about, as traces show them."""
+    tasks = [task for family in families for task in family.held_out if task.family == "trace"]
+    return frozenset(context_of(job_of(task)) for task in tasks)
+
+
 async def gather(
-    stage: MidtrainStage, recipe: Recipe, folder: Path, demonstrations: Sequence[Episode], tell: Tell
+    stage: MidtrainStage,
+    recipe: Recipe,
+    folder: Path,
+    demonstrations: Sequence[Episode],
+    forbidden: frozenset[str],
+    tell: Tell,
 ) -> list[Source]:
     """Make, or find from an earlier sitting of the same run, the material of every source.
 
     Args:
         folder: of the run; generated traces are kept in ``NAME``.
         demonstrations: of the recipe's families.
+        forbidden: contexts of traces that must not be learned.
     Raises:
         TaskError: a file or folder that cannot be used. SandboxError: the sandbox failed.
     """
@@ -75,7 +90,8 @@ async def gather(
             sources.append(Source(config=config, episodes=tuple(read_episodes(config.trajectories)[: config.num])))
         else:
             traces = await _traces(config, recipe, folder / config.name, tell)
-            sources.append(Source(config=config, traces=traces))
+            allowed = tuple(trace for trace in traces if trace.context not in forbidden)
+            sources.append(Source(config=config, traces=allowed))
     return sources
 
 
@@ -92,7 +108,7 @@ async def _traces(config: MidtrainSource, recipe: Recipe, folder: Path, tell: Te
             seed=recipe.seed,
             backend=make_backend(recipe.sandbox),
             sieve=Sieve(),
-            tell=tell,
+            tell=lambda what, made, wanted: tell(made, wanted),
         )
     return tuple(example.trace for example in read_shards(folder))
 

@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from .algorithms import ALGORITHMS, Algorithm, AsyncConfig, GRPOConfig
 from .config import LayoutConfig, MidtrainConfig, OptimConfig, Settings, SFTConfig
 
-SMALL_SOURCES = ("small-repositories", "small-programs", "small-sums")
+SMALL_SOURCES = ("small-repositories", "small-programs", "small-sums", "small-traces")
 FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
@@ -37,7 +37,7 @@ class FamilyConfig(Settings):
     env: str
     """Gymnasium id of the environment; "MODULE:ID" imports the module first."""
     tasks: str = "environment"
-    """Where tasks come from: "small-repositories", "small-programs", "small-sums" (made by the recipe),
+    """Where tasks come from: "small-repositories", "small-programs", "small-sums", "small-traces" (made by the recipe),
     "environment" (the environment's own), or the path of a JSON Lines file (SWE-bench rows or tasks)."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the environment."""
@@ -192,7 +192,7 @@ class Recipe(Settings):
     def num_workers(self) -> int:
         return self.workers or os.cpu_count() or 1
 
-    @field_validator("sft", "rl", mode="before")
+    @field_validator("midtrain", "sft", "rl", mode="before")
     @classmethod
     def _left_out(cls, value: Any) -> Any:
         return None if value is False else value  # TOML has no null
@@ -202,10 +202,10 @@ class Recipe(Settings):
         names = [family.name for family in self.families]
         if len(set(names)) < len(names):
             raise ValueError(f"families have the names {names}; give each its own")
-        if self.sft is None and self.model.checkpoint is None:
+        if self.sft is None and self.model.checkpoint is None and (self.midtrain is None or self.rl is not None):
             raise ValueError("without the stage sft a model of random weights would be rewarded; set model.checkpoint")
-        if self.sft is None and self.rl is None:
-            raise ValueError("there is no stage; set sft, rl or both")
+        if self.midtrain is None and self.sft is None and self.rl is None:
+            raise ValueError("there is no stage; set midtrain, sft or rl")
         if self.sft is not None and not any(family.num_demonstrations for family in self.families):
             raise ValueError("the stage sft has no demonstrations; set num_demonstrations of a family above 0")
         if self.rl is not None and self.rl.train.num_tasks < len(self.families):

@@ -16,6 +16,7 @@ from .recipe import Recipe
 
 STAGE_TITLES = {
     "start": "start",
+    "midtrain": "mid-trained",
     "sft": "supervised",
     "rl": "after RL",
     "control": "control",
@@ -161,7 +162,7 @@ def _smooth(values: Sequence[float]) -> list[float]:
 
 def _write_episodes(out: Path, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> None:
     """One full episode of each family after the last trained stage, as text."""
-    stage = next((stage for stage in ("rl", "sft", "start") if stage in evaluations), None)
+    stage = next((stage for stage in ("rl", "sft", "midtrain", "start") if stage in evaluations), None)
     if stage is None:
         return
     episodes = [found.episode for found in evaluations[stage].values() if found.episode is not None]
@@ -171,7 +172,7 @@ def _write_episodes(out: Path, evaluations: Mapping[str, Mapping[str, Evaluation
 
 def _closing(out: Path, report: Mapping[str, Any], plotted: bool) -> str:
     checkpoints = {stage: row["checkpoint"] for stage, row in report["stages"].items()}
-    last = checkpoints.get("rl") or checkpoints.get("sft")
+    last = checkpoints.get("rl") or checkpoints.get("sft") or checkpoints.get("midtrain")
     lines = [
         f"{report['seconds'] / 60:.1f} minutes; {report['num_infrastructure_failures']} infrastructure failures",
         f"{out / 'report.json'}: every figure, with intervals",

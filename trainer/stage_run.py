@@ -8,7 +8,7 @@ from ..envs.task import write_jsonl
 from ..model.decoder import Decoder
 from ..model.tokenizer import Tokenizer
 from .checkpoint import latest, load_training, save_training
-from .loop import SFT, StepResult
+from .loop import StepResult, Supervised
 from .metrics import MetricsWriter, open_tracker
 from .recipe import Recipe
 from .reinforce import RL
@@ -23,7 +23,7 @@ class StageRun:
         self,
         recipe: Recipe,
         folder: Path,
-        loop: SFT | RL,
+        loop: Supervised | RL,
         decoder: Decoder,
         tokenizer: Tokenizer,
         must_save: Callable[[], bool],

@@ -5,7 +5,6 @@ import copy
 import json
 import logging
 import os
-import random
 import shutil
 import signal
 import time
@@ -16,12 +15,11 @@ from typing import Any
 
 import torch
 
-from ..agent.demonstrations import demonstrate, texts_of, tokenize
+from ..agent.demonstrations import texts_of, tokenize
 from ..agent.policy import TokenPolicy
 from ..agent.trajectory import Trajectory
-from ..envs.background import all_or_first_error
 from ..envs.task import Task, read_jsonl, write_jsonl
-from ..errors import ConfigError, SandboxError
+from ..errors import ConfigError
 from ..model.chat.cwm import CwmParser, CwmRenderer
 from ..model.checkpoint import check_shape, load_checkpoint, save_checkpoint
 from ..model.config import preset
@@ -32,18 +30,19 @@ from .asynchronous import AsyncRL
 from .config import LayoutConfig
 from .evaluation import Evaluation, evaluate_engine, evaluate_script
 from .families import Family, prepare_family
-from .loop import SFT, StepResult
+from .imitation import further, play_experts, split_by_task
+from .loop import SFT, StepResult, Supervised
+from .midtrain import Midtrain
+from .midtrain_data import Source, documents_of, gather, held_out_contexts
 from .mixture import TaskMixture
 from .progress import Progress
-from .recipe import Recipe, RLStage, SFTStage
+from .recipe import MidtrainStage, Recipe, RLStage, SFTStage
 from .reinforce import RL
 from .report import write_report
 from .rollouts import EpisodePlan
 from .stage_run import StageRun
 
 logger = logging.getLogger(__name__)
-
-DEMONSTRATION_ATTEMPTS = 3
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False) -> int:
@@ -90,7 +89,8 @@ class _Run:
     def __init__(self, recipe: Recipe, out: Path, progress: Progress) -> None:
         self.recipe, self.out, self.progress = recipe, out, progress
         self.families: list[Family] = []
-        self.loop: SFT | RL | None = None
+        self.sources: list[Source] = []
+        self.loop: Supervised | RL | None = None
         self.interrupted = False
         self.evaluations: dict[str, dict[str, Evaluation]] = {}
         self.stages: dict[str, dict[str, Any]] = {}
@@ -126,6 +126,9 @@ class _Run:
         decoder, tokenizer, demonstrations = await self._model_and_demonstrations()
         await self._scripted_controls()
         start = "start"
+        if recipe.midtrain is not None:
+            start = "midtrain"
+            self._midtrain(decoder, tokenizer, recipe.midtrain)
         if recipe.sft is not None:
             start = "sft"
             self._supervise("sft", decoder, tokenizer, demonstrations, recipe.sft)
@@ -136,7 +139,7 @@ class _Run:
             if recipe.control and recipe.sft is not None:
                 decoder, _ = load_checkpoint(self._checkpoint("sft"))
                 self._supervise(
-                    "control", decoder, tokenizer, demonstrations, _further(recipe.sft), self.stages["rl"]["seconds"]
+                    "control", decoder, tokenizer, demonstrations, further(recipe.sft), self.stages["rl"]["seconds"]
                 )
                 await self._evaluate("control", decoder, tokenizer)
         write_report(
@@ -162,12 +165,19 @@ class _Run:
         trajectories = await self._demonstrations()
         tools = {family.config.name: family.tools for family in self.families}
         parser = CwmParser()
+        if recipe.midtrain is not None:
+            episodes = [(one, tools[name]) for name, one in trajectories]
+            with self.progress.bar("traces") as bar:
+                self.sources = await gather(
+                    recipe.midtrain, recipe, self.out / "midtrain", episodes, held_out_contexts(self.families), bar.at
+                )
         if recipe.model.checkpoint is not None:
             decoder, tokenizer = load_checkpoint(recipe.model.checkpoint)
             if "preset" in recipe.model.model_fields_set:
                 check_shape(recipe.model.checkpoint, preset(recipe.model.preset))
         else:
             texts = [text for name, one in trajectories for text in texts_of(one, tools[name], parser)]
+            texts += [text for source in self.sources for text in source.texts(parser)]
             tokenizer = train_tokenizer(texts, recipe.model.vocab_size)
             decoder = Decoder(preset(recipe.model.preset, vocab_size=tokenizer.vocab_size), seed=recipe.seed)
         renderer = self._renderer(tokenizer)
@@ -179,46 +189,34 @@ class _Run:
         if not path.exists():
             rows: list[dict[str, Any]] = []
             for family in self.families:
-                rows += await self._play(family)
+                rows += await play_experts(family, self.recipe, self.progress, self._check_interrupt)
             write_jsonl(path, rows)
         return [(row["name"], Trajectory.from_json(row["trajectory"])) for row in read_jsonl(path)]
-
-    async def _play(self, family: Family) -> list[dict[str, Any]]:
-        """Each (task, expert) acts once: scripts and environments are deterministic, so a second time says the same."""
-        config, rng = family.config, random.Random(f"{self.recipe.seed}/{family.config.name}/demonstrations")
-        names = rng.choices(list(config.experts), list(config.experts.values()), k=config.num_demonstrations)
-        drawn = [(family.train[number % len(family.train)], name) for number, name in enumerate(names)]
-        distinct = {(task.id, name): (task, name) for task, name in drawn}
-        slots = asyncio.Semaphore(4 * self.recipe.num_workers)
-        with self.progress.bar(f"demonstrations: {config.name}", total=len(distinct)) as bar:
-
-            async def play(task: Task, name: str) -> dict[str, Any]:
-                async with slots:
-                    self._check_interrupt()
-                    episode = await self._demonstrate(family, name, task)
-                bar.advance()
-                return {"name": config.name, "expert": name, "trajectory": episode.to_json()}
-
-            played = dict(zip(distinct, await all_or_first_error([play(*pair) for pair in distinct.values()])))
-        return [played[task.id, name] for task, name in drawn]
-
-    async def _demonstrate(self, family: Family, name: str, task: Task) -> Trajectory:
-        """One demonstration; where the sandbox fails it is tried again."""
-        for attempt in range(DEMONSTRATION_ATTEMPTS):
-            try:
-                script = family.experts[name](task)
-                return await demonstrate(family.make_env(), script, task, max_turns=family.config.turns)
-            except SandboxError as error:
-                if attempt + 1 == DEMONSTRATION_ATTEMPTS:
-                    raise
-                logger.warning("the demonstration of %s is tried again: %s", task.id, error)
-        raise AssertionError("the last attempt returns or raises")
 
     def _renderer(self, tokenizer: Tokenizer) -> CwmRenderer:
         # Tools are the same in every episode of a family: a tiny model learns them from the demonstrations.
         return CwmRenderer(tokenizer, announce_tools=False)
 
     # Stages.
+
+    def _midtrain(self, decoder: Decoder, tokenizer: Tokenizer, settings: MidtrainStage) -> None:
+        if self._is_done("midtrain", decoder):
+            return
+        seed = self.recipe.seed
+        found = documents_of(self.sources, settings, tokenizer, self._renderer(tokenizer), CwmParser(), seed=seed)
+        for name, count in found.left_out.items():
+            if count:
+                self.progress.note(f"midtrain: {count} documents of {name} are longer than a microbatch, and left out")
+        loop = Midtrain(
+            decoder,
+            found.learned,
+            {source.name: source.weight for source in settings.sources},
+            config=settings.train,
+            optim=settings.optim,
+            held_out=found.held_out,
+            seed=seed,
+        )
+        self._learn("midtrain", loop, decoder, tokenizer, settings.max_seconds or None)
 
     def _supervise(
         self,
@@ -232,7 +230,7 @@ class _Run:
         if self._is_done(stage, decoder):
             return
         config = settings.train
-        learned, measured = _split_by_task(demonstrations, settings.held_out_share, self.recipe.seed)
+        learned, measured = split_by_task(demonstrations, settings.held_out_share, self.recipe.seed)
         loop = SFT(
             decoder,
             learned,
@@ -241,9 +239,16 @@ class _Run:
             held_out=measured,
             seed=self.recipe.seed + (stage == "control"),
         )
+        self._learn(stage, loop, decoder, tokenizer, seconds)
+
+    def _learn(
+        self, stage: str, loop: Supervised, decoder: Decoder, tokenizer: Tokenizer, seconds: float | None
+    ) -> None:
+        """Run a supervised loop to its end, or for so many seconds, and keep its checkpoint."""
         with self._running(stage, loop, decoder, tokenizer) as run:
             left = None if seconds is None else max(0.0, seconds - run.seconds)
-            with self.progress.bar(f"training: {stage}", total=config.max_steps if seconds is None else None) as bar:
+            total = loop.config.max_steps if seconds is None else None
+            with self.progress.bar(f"training: {stage}", total=total) as bar:
 
                 def on_step(result: StepResult) -> None:
                     run.on_step(result)
@@ -296,7 +301,7 @@ class _Run:
         )
 
     @contextmanager
-    def _running(self, stage: str, loop: SFT | RL, decoder: Decoder, tokenizer: Tokenizer) -> Iterator[StageRun]:
+    def _running(self, stage: str, loop: Supervised | RL, decoder: Decoder, tokenizer: Tokenizer) -> Iterator[StageRun]:
         with StageRun(self.recipe, self.out / stage, loop, decoder, tokenizer, lambda: self.interrupted) as run:
             self.loop = loop
             try:
@@ -373,27 +378,3 @@ class _Run:
                         tell=bar.advance,
                     )
                 self._check_interrupt()
-
-
-def _further(settings: SFTStage) -> SFTStage:
-    """The same training without an end, from where it had got to: at the rate that its schedule ends with."""
-    optim = settings.optim
-    if optim.schedule == "cosine":
-        rate, muon = optim.min_lr_ratio, optim.muon_lr
-        changes = {"lr": optim.lr * rate, "muon_lr": muon and muon * rate, "schedule": "constant", "total_steps": None}
-        optim = optim.model_copy(update=changes)
-    train = settings.train.model_copy(update={"patience": 0, "epochs": None, "max_steps": 10**9})
-    return settings.model_copy(update={"train": train, "optim": optim})
-
-
-def _split_by_task(
-    demonstrations: Sequence[Trajectory], share: float, seed: int
-) -> tuple[list[Trajectory], list[Trajectory]]:
-    """(to learn from, to measure by). No task is in both: an expert that acted once is known the next time."""
-    tasks = sorted({(one.family, one.task_id) for one in demonstrations})
-    random.Random(seed).shuffle(tasks)
-    kept = set(tasks[: max(1, round(share * len(tasks)))])
-    parts: tuple[list[Trajectory], list[Trajectory]] = ([], [])
-    for one in demonstrations:
-        parts[(one.family, one.task_id) in kept].append(one)
-    return parts

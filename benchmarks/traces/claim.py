@@ -6,7 +6,7 @@ Two models of the same shape, tokenizer, optimizer and wall clock on the same ge
 traces, the other on the same programs with the returned value alone (context, then the last frame of its trace). Both
 predict what held-out programs return: the first writes the trace, greedily, and its last value counts; the second
 writes the last frame. A model without any training is measured beside them. The folder gets ``report.json`` and the
-checkpoint of the first, which ``verigym debug`` takes.
+checkpoints; ``checkpoint-traces`` is what ``verigym debug`` takes.
 """
 
 import argparse
@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("--programs", type=int, default=2500)
     parser.add_argument("--held-out", type=int, default=100)
     parser.add_argument("--parts", nargs="+", choices=["traces", "answers"], default=["traces", "answers"])
+    parser.add_argument("--go-on", action="store_true", help="with the weights of --out, for as long again")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--lr", type=float, default=6e-3)
@@ -49,7 +50,7 @@ async def _run(args: argparse.Namespace) -> dict[str, Any]:
     from verigym.envs.trace.make import make_from_programs
     from verigym.envs.trace.shards import MANIFEST, read_shards
     from verigym.model.chat.trace import TraceFormat, texts_of_trace
-    from verigym.model.checkpoint import save_checkpoint
+    from verigym.model.checkpoint import load_checkpoint, save_checkpoint
     from verigym.model.config import preset
     from verigym.model.decoder import Decoder
     from verigym.model.tokenizer import train_tokenizer
@@ -73,13 +74,16 @@ async def _run(args: argparse.Namespace) -> dict[str, Any]:
         if name not in args.parts:
             continue
         decoder = Decoder(preset("cwm-tiny", vocab_size=tokenizer.vocab_size), seed=args.seed)
-        if name == "traces":
+        if args.go_on:
+            decoder, _ = load_checkpoint(args.out / f"checkpoint-{name}")
+        elif name == "traces":
             results["untrained"] = await _returns(decoder, form, held_out)
-        trained = _train(decoder, documents, form, args)
+        before = report.get(name, {}) if args.go_on else {}
+        trained = _train(decoder, documents, form, args, int(before.get("updates", 0)))
+        trained = {**trained, **{key: trained[key] + before.get(key, 0) for key in ("updates", "seconds")}}
         results[name] = await _returns(decoder, form, held_out)
         report[name] = {**trained, "held_out_returns": sum(results[name]) / len(held_out)}
-        if name == "traces":
-            save_checkpoint(args.out / "checkpoint", decoder, tokenizer)
+        save_checkpoint(args.out / f"checkpoint-{name}", decoder, tokenizer)
     kept.write_text(json.dumps({"results": results, "report": report}))
     report["untrained"] = {"held_out_returns": sum(results["untrained"]) / len(held_out)}
     for control in {"answers", "untrained"} & results.keys():
@@ -106,14 +110,16 @@ def _difference(after: list[bool], before: list[bool]) -> dict[str, Any]:
     return {"mean": mean, "interval": [mean - half, mean + half]}
 
 
-def _train(decoder: Any, traces: Any, form: Any, args: argparse.Namespace) -> dict[str, Any]:
+def _train(decoder: Any, traces: Any, form: Any, args: argparse.Namespace, before: int) -> dict[str, Any]:
     from verigym.trainer.config import MidtrainConfig, OptimConfig
     from verigym.trainer.midtrain import Midtrain, trace_document
 
     documents = [trace_document(trace, form, context_weight=0.0) for trace in traces]
     config = MidtrainConfig(batch_tokens=2048, microbatch_tokens=2048, max_steps=10**6, patience=0, context_weight=0.0)
     optim = OptimConfig(lr=args.lr, matrices="muon", muon_lr=args.muon_lr, warmup_steps=20)
-    loop = Midtrain(decoder, {"traces": documents}, {"traces": 1.0}, config=config, optim=optim, seed=args.seed)
+    loop = Midtrain(
+        decoder, {"traces": documents}, {"traces": 1.0}, config=config, optim=optim, seed=args.seed + before
+    )
     losses: list[float] = []
     began = time.monotonic()
     loop.run(on_step=lambda step: losses.append(step.metrics["trainer/loss/mean"]), seconds=args.seconds)

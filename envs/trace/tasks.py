@@ -80,13 +80,13 @@ async def trace_tasks(
     seed: int,
     backend: SandboxBackend,
     asked: Sequence[Ask] = ASKED,
-    prompt: bool = True,
+    bare: bool = False,
 ) -> list[Task]:
     """Tasks about generated programs, no two with the same program and question.
 
     Args:
         asked: in turns.
-        prompt: False gives "return" tasks the bare program and call as their question, for a tiny model.
+        bare: ask "return" by the program and the call alone, for a tiny model.
     Raises:
         TaskError: this kind has fewer programs.
     """
@@ -102,7 +102,7 @@ async def trace_tasks(
             if task is None or key in known:
                 continue
             known.add(key)
-            tasks.append(task if prompt else _bare(task))
+            tasks.append(_bare(task) if bare else task)
             if len(tasks) == num:
                 return tasks
     raise TaskError(f"{num} tasks about {kind} were asked for, {len(tasks)} were found; ask for fewer")

@@ -134,3 +134,33 @@ def test_packing_changes_no_weight(form):
     packs = pack(documents, max_tokens=3 * len(documents[0]))
     assert len(packs) == 2
     assert sum(float(one.weights.sum()) for one in packs) == 5 * float(documents[0].weights.sum())
+
+
+def test_what_is_held_out_is_not_learned(tmp_path):
+    """A trace of a held-out task's program is left out of the sources."""
+    import asyncio
+
+    from verigym.envs.task import Task
+    from verigym.envs.trace.examples import Example
+    from verigym.envs.trace.run import TraceJob, context_of
+    from verigym.envs.trace.shards import write_shards
+    from verigym.trainer.midtrain_data import gather, held_out_contexts
+    from verigym.trainer.recipe import Recipe
+
+    jobs = [TraceJob(source=f"def f(x):\n    return x + {n}\n", call="f(1)") for n in range(3)]
+    traces = [Trace(context=context_of(job), frames=TRACE.frames) for job in jobs]
+    examples = [Example(trace=trace, kind="library", origin="", function="f") for trace in traces]
+    write_shards(tmp_path / "data", examples, about={})
+
+    class Family:
+        held_out = (
+            Task(id="a", family="trace", prompt="", hidden={"program": jobs[1].source, "call": jobs[1].call}),
+            Task(id="b", family="math", prompt="", hidden={}),
+        )
+
+    forbidden = held_out_contexts([Family()])  # type: ignore[list-item]
+    assert forbidden == {traces[1].context}
+    stage = MidtrainStage(sources=[MidtrainSource(name="t", traces=str(tmp_path / "data"))])
+    recipe = Recipe(name="r", families=[{"name": "x", "env": "verigym/Math-v0"}])
+    (source,) = asyncio.run(gather(stage, recipe, tmp_path, [], forbidden, lambda made, wanted: None))
+    assert source.traces == (traces[0], traces[2])
