@@ -1,9 +1,14 @@
-"""CruxEval: predict the output of a call, or an input that gives an output. Two tasks a row."""
+"""CruxEval: predict the output of a call, or an input that gives an output. Two tasks a row.
+
+``cruxeval_trace`` asks for the same outputs after a trace of the call, in CWM's format; only the answer is scored.
+"""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ...envs.datasets.files import SourceRow
 from ...envs.task import Task
+from ...envs.trace.tasks import FORMAT, REASONING
 from ...errors import TaskError
 from .programs import CODE_ENV, SuiteGrader, text_of
 from .spec import HubSource, LoadOptions, Prediction, Suite
@@ -28,6 +33,12 @@ def tasks_of(rows: Sequence[SourceRow], options: LoadOptions) -> list[Task]:
         TaskError: a row lacks its code, input or output.
     """
     return [_task_of(row, mode) for row in rows for mode in MODES]
+
+
+def traced_tasks_of(rows: Sequence[SourceRow], options: LoadOptions) -> list[Task]:
+    """Tasks ``ID/output`` of each row, which ask for a trace first. Raises TaskError as ``tasks_of``."""
+    tasks = [_task_of(row, "output") for row in rows]
+    return [replace(task, prompt=f"{task.prompt}\n\n{REASONING}\n\n{FORMAT}") for task in tasks]
 
 
 def _task_of(row: SourceRow, mode: str) -> Task:
@@ -58,6 +69,16 @@ SUITES = (
         about="CruxEval's rows (id, code, input, output)",
         env_ids=CODE_ENV,
         tasks_of=tasks_of,
+        make_grader=SuiteGrader,
+        resolve=_resolve,
+        env_kwargs={"system_prompt": ""},
+        hub=HubSource(dataset="cruxeval-org/cruxeval", split="test"),
+    ),
+    Suite(
+        name="cruxeval_trace",
+        about="CruxEval's rows, their outputs asked for after a trace",
+        env_ids=CODE_ENV,
+        tasks_of=traced_tasks_of,
         make_grader=SuiteGrader,
         resolve=_resolve,
         env_kwargs={"system_prompt": ""},

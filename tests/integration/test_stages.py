@@ -1,4 +1,4 @@
-"""recipes/stages.toml with small numbers: three stages, a checkpoint each, one report, and nothing held out is learned."""
+"""recipes/stages.toml with small numbers: three stages, a checkpoint each, one report; nothing held out is learned."""
 
 import json
 import subprocess

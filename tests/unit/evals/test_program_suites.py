@@ -228,6 +228,22 @@ def test_cruxeval(tmp_path):
         verdicts(tmp_path, "cruxeval", [row], [{"task_id": "s", "prediction": "1"}])
 
 
+def test_cruxeval_after_a_trace(tmp_path):
+    row = {"id": "s", "code": "def f(x):\n    return x + 1", "input": "1", "output": "2"}
+    traced = suite_named("cruxeval_trace").tasks_of([SourceRow(where="", value=row)], LoadOptions())
+    (plain, _) = sorted(suite_named("cruxeval").tasks_of([SourceRow(where="", value=row)], LoadOptions()), key=by_mode)
+    assert [task.id for task in traced] == [plain.id] == ["s/output"]
+    assert traced[0].hidden == plain.hidden
+    assert traced[0].prompt.startswith(plain.prompt + "\n\nFirst write the trace")
+    trace = '<|call_sep|>{"x": "1"}<|action_sep|>def f(x):\n<|frame_sep|>'
+    given = [{"task_id": "s", "mode": "output", "prediction": f"{trace}[ANSWER]{n}[/ANSWER]"} for n in (2, 3)]
+    assert verdicts(tmp_path, "cruxeval_trace", [row], given) == [True, False]
+
+
+def by_mode(task):
+    return task.metadata["mode"] != "output"
+
+
 def agreement(tmp_path, name, data, predictions):
     rows = [json.loads(line) for line in (SHARED / "code" / data).open()]
     given = [json.loads(line) for line in (SHARED / "predictions" / predictions).open()]
