@@ -94,7 +94,7 @@ REFUSED = [
     (["rl.train.top_p=0.9"], "Set top_p = 1.0"),
     (["rl.train.group_size=1"], "Set it to 2 or more"),
     (["sft=false"], "set model.checkpoint"),
-    (["sft=false", "rl=false", "model.checkpoint=x"], "there is no stage; set sft, rl or both"),
+    (["sft=false", "rl=false", "model.checkpoint=x"], "there is no stage; set midtrain, sft or rl"),
     (["families.0.num_demonstrations=0"], "set num_demonstrations of a family above 0"),
     (["families.0.tasks=small-sums", "families.0.num_train=0"], "say how many tasks to make"),
     (["control=true", "rl=false"], "remove control"),
