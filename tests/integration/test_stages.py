@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from verigym.envs.task import read_tasks
 from verigym.envs.trace.run import context_of
 from verigym.envs.trace.shards import read_shards
@@ -38,6 +40,7 @@ def train(out, *more):
     return subprocess.run([*command, "--out", str(out), *more], capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.slow
 def test_three_stages_and_one_report(tmp_path):
     out = tmp_path / "run"
     done = train(out)
