@@ -34,6 +34,7 @@ COMMANDS = {
     "trace": Command(module=".envs.trace.cli", help="run a call in a sandbox and print its execution trace"),
     "debug": Command(module=".agent.debug_cli", help="step a program by a model's prediction alone"),
     "forage": Command(module=".agent.forage_cli", help="let a policy act on tasks and keep its trajectories as data"),
+    "serve": Command(module=".model.server.cli", help="serve a checkpoint behind OpenAI's HTTP interface"),
     "tasks": Command(module=".envs.synthesis.cli", help="make tasks from real code, check them, look at them"),
     "convert": Command(module=".model.weights.cli", help="turn a checkpoint into Hugging Face's format or torch's DCP"),
     "doctor": Command(module=".envs.doctor", help="say what this machine can and cannot do"),
@@ -98,27 +99,26 @@ def build_policy(spec: str, *, max_batch: int = 8) -> "PolicySource":
 
 
 def _engine_source(spec: str, checkpoint: Path, max_batch: int) -> "PolicySource":
-    import torch
-
     from .agent.policy import TokenPolicy
     from .agent.prediction import EnginePredictor
-    from .agent.sources import PolicySource, checkpoint_settings, fingerprint
-    from .model.chat.cwm import CwmParser, CwmRenderer
+    from .agent.sources import PolicySource, fingerprint
+    from .errors import ConfigError
+    from .model.chat.settings import checkpoint_settings
     from .model.chat.trace import TraceFormat
-    from .model.engine.load import load_engine
+    from .model.engine.open import open_checkpoint
 
-    settings = checkpoint_settings(checkpoint)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    engine, tokenizer = load_engine(checkpoint, max_batch=max_batch, device=device)
-    renderer = CwmRenderer(tokenizer, **settings.renderer.model_dump())
-    policy = TokenPolicy(engine, renderer, CwmParser(reasoning=settings.renderer.reasoning))
+    model = open_checkpoint(checkpoint, max_batch=max_batch)
+    if model.renderer is None or model.parser is None:
+        raise ConfigError(f"the checkpoint {checkpoint} cannot be a policy: {model.chat_problem}")
+    policy = TokenPolicy(model.engine, model.renderer, model.parser)
+    tokenizer = model.tokenizer
     return PolicySource(
         name=spec,
         policy_for=lambda env, task: policy,
-        env_kwargs=settings.environments,
+        env_kwargs=checkpoint_settings(checkpoint).environments,
         identity={"fingerprint": fingerprint(checkpoint)},
-        aclose=engine.aclose,
-        predictor=lambda: EnginePredictor(engine, TraceFormat(tokenizer)),
+        aclose=model.engine.aclose,
+        predictor=None if tokenizer is None else lambda: EnginePredictor(model.engine, TraceFormat(tokenizer)),
     )
 
 

@@ -16,7 +16,15 @@ from .weights.names import stacks
 from .weights.sources import Source, load_config, open_source, read_part
 from .weights.writers import SHARD_BYTES, Weight, write_safetensors
 
-__all__ = ["from_hf_state", "load_checkpoint", "load_config", "load_weights", "save_checkpoint", "to_hf_state"]
+__all__ = [
+    "from_hf_state",
+    "load_checkpoint",
+    "load_config",
+    "load_decoder",
+    "load_weights",
+    "save_checkpoint",
+    "to_hf_state",
+]
 
 
 def save_checkpoint(
@@ -52,14 +60,19 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> tup
     Raises:
         CheckpointError: something is missing, of another shape, or not finite; it names the first.
     """
-    folder = existing(Path(path))
-    config, source = open_source(folder)
-    tokenizer = Tokenizer.load(folder)  # before the weights: they take longest
+    load_config(existing(Path(path)))  # a folder that is no checkpoint is told before its tokenizer is missed
+    tokenizer = Tokenizer.load(existing(Path(path)))  # before the weights: they take longest
+    return load_decoder(path, device), tokenizer
+
+
+def load_decoder(path: Path | str, device: torch.device | str = "cpu") -> Decoder:
+    """The decoder of a checkpoint, which needs no tokenizer. Raises CheckpointError, as ``load_checkpoint``."""
+    config, source = open_source(existing(Path(path)))
     state = _state(config, source)
     with torch.device("meta"):
         decoder = Decoder(config)
     decoder.load_state_dict(state, assign=True)
-    return decoder.to(device), tokenizer
+    return decoder.to(device)
 
 
 def load_weights(path: Path | str, decoder: Decoder) -> None:

@@ -78,13 +78,19 @@ class Tokenizer:
             allow_reserved: whether a reserved token spelled out in the text becomes that token; otherwise, and for
                 every text that a user or a tool wrote, it is encoded as the text it is.
         """
-        if not text.isascii():
-            text = text.encode("utf-8", "replace").decode("utf-8")
         if not allow_reserved:
-            return self._core.encode(text, add_special_tokens=False).ids
+            return self._core.encode(valid_text(text), add_special_tokens=False).ids
+        return self._reserve().encode(valid_text(text), add_special_tokens=False).ids
+
+    def encode_prompt(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Ids of a whole prompt, as transformers would encode it: reserved tokens spelled out are those tokens, and
+        what the tokenizer's own file says is put around it (such as begin-of-text), unless it is not wanted."""
+        return self._reserve().encode(valid_text(text), add_special_tokens=add_special_tokens).ids
+
+    def _reserve(self) -> tokenizers.Tokenizer:
         if self._reserving is None:
             self._reserving = self._encoder(reserved_as_text=False)
-        return self._reserving.encode(text, add_special_tokens=False).ids
+        return self._reserving
 
     def _encoder(self, *, reserved_as_text: bool) -> tokenizers.Tokenizer:
         core = tokenizers.Tokenizer.from_str(self._description)
@@ -138,6 +144,11 @@ class Tokenizer:
         if not isinstance(description, dict) or not {"model", "added_tokens"} <= description.keys():
             raise CheckpointError(f"{file} is not a tokenizer of the tokenizers library; copy it anew")
         return cls(tokenizers.Tokenizer.from_str(json.dumps(description)), config)
+
+
+def valid_text(text: str) -> str:
+    """The text with lone surrogates, which UTF-8 cannot hold, as "?"."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

@@ -112,11 +112,16 @@ class CwmRenderer:
 class CwmParser:
     """CWM's tool tags. ``reasoning`` as in the renderer, which then writes the opening ``<think>`` itself."""
 
+    call_openers = ("<tool:", "</tool>")
+
     def __init__(self, *, reasoning: bool = False) -> None:
         self._reasoning = reasoning
 
+    def opening(self, name: str | None) -> str:
+        return "<tool: " if name is None else f"<tool: {name}>\n"
+
     def parse(self, text: str, tools: Sequence[ToolSpec]) -> tuple[Message, str]:
-        thinking, answer = self._split_thinking(text)
+        thinking, answer = self.split(text)
         if answer is None:
             return Message(role="assistant", content="", thinking=thinking), encode_format_error(
                 f"the reasoning was not closed with {THINK_END}"
@@ -147,8 +152,7 @@ class CwmParser:
             )
         return text
 
-    def _split_thinking(self, text: str) -> tuple[str | None, str | None]:
-        """(thinking or None, answer; None where the thinking was not closed)."""
+    def split(self, text: str) -> tuple[str | None, str | None]:
         is_open = self._reasoning or text.startswith("<think>")
         if not is_open:
             return None, text

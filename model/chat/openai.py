@@ -23,8 +23,24 @@ class JsonParser:
     list, or the list under ``"tool_calls"``. JSON of any other form is part of a final answer.
     """
 
+    call_openers = (OPEN, CLOSE, "```", "{", "[")
+
+    def opening(self, name: str | None) -> str:
+        begun = f'{OPEN}\n{{"name": "'
+        return begun if name is None else f'{begun}{name}", "arguments": '
+
+    def split(self, text: str) -> tuple[str | None, str | None]:
+        """A prompt may have opened the thinking: then only its end is in the text."""
+        if "</think>" in text:
+            thinking, _, answer = text.partition("</think>")
+            thinking = thinking.removeprefix("<think>").removeprefix("\n").removesuffix("\n")
+            return thinking, answer.removeprefix("\n").removeprefix("\n")
+        if text.startswith("<think>"):
+            return text.removeprefix("<think>").removeprefix("\n").removesuffix("\n"), None
+        return None, text
+
     def parse(self, text: str, tools: Sequence[ToolSpec]) -> tuple[Message, str]:
-        thinking, answer = _split_thinking(text)
+        thinking, answer = self.split(text)
         if answer is None:
             message = Message(role="assistant", content="", thinking=thinking)
             return message, encode_format_error("the reasoning was not closed with </think>")
@@ -69,17 +85,6 @@ class JsonParser:
 
 class CallError(ValueError):
     """A call that cannot be read; the message is for the policy."""
-
-
-def _split_thinking(text: str) -> tuple[str | None, str | None]:
-    """(thinking or None, answer or None where the thinking is not closed). A prompt may have opened it."""
-    if "</think>" in text:
-        thinking, _, answer = text.partition("</think>")
-        thinking = thinking.removeprefix("<think>").removeprefix("\n").removesuffix("\n")
-        return thinking, answer.removeprefix("\n").removeprefix("\n")
-    if text.startswith("<think>"):
-        return text.removeprefix("<think>").strip("\n"), None
-    return None, text
 
 
 def _find_calls(text: str) -> tuple[str, tuple[ToolCall, ...]]:

@@ -1,11 +1,11 @@
 """What turns messages into tokens and back: renderers and parsers, as protocols."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from .messages import Message, ToolSpec
-from .sampling import Completion, Sampling
+from .sampling import Completion, CompletionPart, PromptScore, Sampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,22 @@ class Renderer(Protocol):
 
 
 class Parser(Protocol):
-    """Decoded text to a message. Never raises on model output."""
+    """Decoded text to a message. Never raises on model output.
+
+    Attributes:
+        call_openers: what the text of a call, and of an attempt at one, begins with.
+    """
+
+    @property
+    def call_openers(self) -> tuple[str, ...]: ...
+
+    def opening(self, name: str | None) -> str:
+        """The text that begins a call of this tool, or of any; what is sampled after it becomes that call."""
+        ...
+
+    def split(self, text: str) -> tuple[str | None, str | None]:
+        """(thinking or None, answer; None where the thinking is not closed) of a text, or of its beginning."""
+        ...
 
     def parse(self, text: str, tools: Sequence[ToolSpec]) -> tuple[Message, str]:
         """(the assistant message, the action: see ``actions``)."""
@@ -97,4 +112,31 @@ class Engine(Protocol):
         self, prompt_ids: Sequence[int], sampling: Sampling, stop_token_ids: Sequence[int]
     ) -> Completion:
         """Sample one completion. Raises PolicyError where it cannot."""
+        ...
+
+
+class ServingEngine(Engine, Protocol):
+    """What a server needs of an engine."""
+
+    def stream(
+        self, prompt_ids: Sequence[int], sampling: Sampling, stop_token_ids: Sequence[int]
+    ) -> AsyncIterator[CompletionPart]:
+        """The parts of one completion as they are sampled, from an asynchronous generator: closing it frees the
+        request. Raises PolicyError."""
+        ...
+
+    async def score(self, prompt_ids: Sequence[int], num_top: int = 0) -> PromptScore:
+        """Log-probabilities of a prompt's own tokens. Raises PolicyError."""
+        ...
+
+    def stats(self) -> Any:
+        """Counts of now and totals: ``model.engine.stats.EngineStats``."""
+        ...
+
+    def update_weights(self, version: int) -> None:
+        """Say that the weights have changed. Raises PolicyError where they may not now."""
+        ...
+
+    async def aclose(self) -> None:
+        """End. Requests in flight get a PolicyError."""
         ...

@@ -1,0 +1,160 @@
+"""An engine behind HTTP: ``verigym serve``, or vLLM. Token ids go in and come out; nothing is decoded on the way."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from ..errors import ConfigError, PolicyError
+from ..model.chat.sampling import Completion, FinishReason, Sampling
+from .endpoint import Endpoint
+
+PauseMode = Literal["abort", "wait", "keep"]
+_PROBE_TOKENS = 4
+_FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "abort"}
+
+
+class RemoteEngine:
+    """See ``model.chat.protocols.Engine``. Made by ``connect``.
+
+    The log-probabilities of a policy must be of the distribution that its tokens were drawn from. A server says which
+    it tells only by what it tells, so ``connect`` tries it: with top_k = 1 the one token that is left has the
+    probability 1, and any other value shows a server that was started with another ``--logprobs-mode`` than
+    processed_logprobs.
+    """
+
+    def __init__(self, endpoint: Endpoint, model: str, max_context: int, version: int) -> None:
+        self._endpoint, self._model, self._max_context, self._version = endpoint, model, max_context, version
+
+    @classmethod
+    async def connect(
+        cls, base_url: str, model: str, *, max_context: int | None = None, version: int = 0, **options: Any
+    ) -> "RemoteEngine":
+        """Ask a server for its model, and make sure of its log-probabilities.
+
+        Args:
+            base_url: the server's root, such as "http://localhost:8000"; the paths of the API are appended.
+            model: the server's name of the model.
+            max_context: tokens of a prompt and its completion; None for what the server says.
+            version: of the weights that the server has now, where it does not tell the version of each token.
+            options: of ``Endpoint``: key, concurrency, time-outs, retries.
+        Raises:
+            PolicyError: no server, or none that tells token ids.
+            ConfigError: it lacks the model, says no context, or tells other log-probabilities.
+        """
+        endpoint = Endpoint(base_url, **options)
+        try:
+            models = _rows(await endpoint.get("/v1/models"), "data", endpoint.url("/v1/models"))
+            row = next((row for row in models if row.get("id") == model), None)
+            if row is None:
+                names = ", ".join(str(row.get("id")) for row in models)
+                raise ConfigError(f"{base_url} has no model {model!r}; it has {names or 'none'}")
+            context = row.get("max_model_len") if max_context is None else max_context
+            if not isinstance(context, int):
+                raise ConfigError(f"{base_url} does not say how long the context of {model!r} is; give max_context")
+            engine = cls(endpoint, model, context, version)
+            await engine._check_logprobs(base_url)
+        except BaseException:
+            await endpoint.aclose()
+            raise
+        return engine
+
+    @property
+    def policy_version(self) -> int:
+        return self._version
+
+    @property
+    def max_context(self) -> int:
+        return self._max_context
+
+    async def generate(
+        self, prompt_ids: Sequence[int], sampling: Sampling, stop_token_ids: Sequence[int]
+    ) -> Completion:
+        """Sample one completion.
+
+        A token's version is what the server tells; one that tells none (vLLM) gives every token the version from
+        before the request, the oldest that can have sampled it.
+
+        Raises:
+            ContextFull: the server says that the prompt is longer than the context.
+            PolicyError: it refused, gave no answer, or one without ids and log-probabilities of the same number.
+        """
+        version = self._version
+        body: dict[str, Any] = {
+            "model": self._model,
+            "prompt": list(prompt_ids),
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "logprobs": 0,
+            "return_token_ids": True,
+            "stop_token_ids": list(stop_token_ids),
+            # The stop tokens are the format's; the model's own end of text is one of them or no end.
+            "ignore_eos": True,
+        }
+        optional = {"top_k": sampling.top_k, "min_p": sampling.min_p, "stop": list(sampling.stop)}
+        body |= {name: value for name, value in optional.items() if value}
+        if sampling.seed is not None:
+            body["seed"] = sampling.seed
+        answer = await self._endpoint.post("/v1/completions", body)
+        return _completion_of(answer, version, self._endpoint.url("/v1/completions"))
+
+    async def update_weights(self, version: int, update_info: Mapping[str, Any], *, mode: PauseMode = "abort") -> None:
+        """Pause the server, have it load weights, and let it go on.
+
+        Args:
+            version: of the new weights.
+            update_info: what the server's way of loading asks for: of ``verigym serve`` {"path": a checkpoint's
+                folder}, of vLLM what its weight transfer engine takes.
+            mode: what becomes of the requests in work: ended with what they have, awaited, or (vLLM) frozen and gone
+                on with, over keys and values of the old weights.
+        Raises:
+            PolicyError: a step failed. The server stays paused where its weights may be in disorder.
+        """
+        await self._endpoint.post(f"/pause?mode={mode}", {})
+        await self._endpoint.post("/start_weight_update", {})
+        await self._endpoint.post("/update_weights", {"update_info": dict(update_info)})
+        await self._endpoint.post("/finish_weight_update", {"weight_version": str(version)})
+        self._version = version
+        await self._endpoint.post("/resume", {})
+
+    async def aclose(self) -> None:
+        """Close the connections. May be called twice."""
+        await self._endpoint.aclose()
+
+    async def _check_logprobs(self, base_url: str) -> None:
+        sampling = Sampling(max_tokens=_PROBE_TOKENS, top_k=1, temperature=1.0)
+        probe = await self.generate([0], sampling, ())
+        if any(abs(value) > 1e-4 for value in probe.logprobs):
+            raise ConfigError(
+                f"{base_url} tells log-probabilities of another distribution than it draws from (with top_k = 1 they "
+                f"are {probe.logprobs}); start it with --logprobs-mode processed_logprobs"
+            )
+
+
+def _completion_of(answer: Any, version: int, url: str) -> Completion:
+    choice = _rows(answer, "choices", url)[0]
+    token_ids, versions = choice.get("token_ids"), choice.get("policy_version")
+    told = choice.get("logprobs")
+    logprobs = told.get("token_logprobs") if isinstance(told, Mapping) else None
+    if not isinstance(token_ids, list) or not isinstance(logprobs, list) or None in logprobs:
+        raise PolicyError(
+            f"{url} gave no token ids or no log-probabilities; it must know return_token_ids and logprobs"
+        )
+    if len(token_ids) != len(logprobs):
+        raise PolicyError(f"{url} gave {len(token_ids)} token ids and {len(logprobs)} log-probabilities")
+    if not isinstance(versions, list) or len(versions) != len(token_ids):
+        versions = [version] * len(token_ids)
+    reason = choice.get("stop_reason")
+    return Completion(
+        token_ids=tuple(token_ids),
+        logprobs=tuple(logprobs),
+        policy_version=tuple(versions),
+        finish_reason=_FINISH_REASONS.get(str(choice.get("finish_reason")), "abort"),
+        stop_reason=reason if isinstance(reason, int | str) else None,
+    )
+
+
+def _rows(answer: Any, name: str, url: str) -> list[Mapping[str, Any]]:
+    rows = answer.get(name) if isinstance(answer, Mapping) else None
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, Mapping) for row in rows):
+        raise PolicyError(f"{url} answered without {name}: {str(answer)[:300]}")
+    return rows

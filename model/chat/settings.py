@@ -1,0 +1,46 @@
+"""How a checkpoint wants to be spoken to."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ...errors import CheckpointError
+
+
+class RendererSettings(BaseModel):
+    """Of CWM's renderer; see there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    reasoning: bool = False
+    """Open each turn with a thought."""
+    announce_tools: bool = True
+    """List the tools in the system prompt."""
+
+
+class CheckpointSettings(BaseModel):
+    """verigym.json, beside a checkpoint's config.json: how its model was trained to be spoken to."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    renderer: RendererSettings = RendererSettings()
+    """How messages become tokens."""
+    environments: dict[str, dict[str, Any]] = {}
+    """Environment id -> arguments that it was trained with, such as {"system_prompt": ""}."""
+
+
+def checkpoint_settings(checkpoint: Path) -> CheckpointSettings:
+    """The checkpoint's verigym.json; the defaults where it has none.
+
+    Raises:
+        CheckpointError: the file is broken, or names a setting that does not exist.
+    """
+    path = checkpoint / "verigym.json"
+    try:
+        return CheckpointSettings.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return CheckpointSettings()
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in error.errors())
+        raise CheckpointError(f"{path} cannot be used ({problems}); mend it, or remove it for the defaults") from None

@@ -1,0 +1,114 @@
+"""``verigym serve``: a checkpoint behind OpenAI's HTTP interface. Heavy imports wait until it runs."""
+
+import argparse
+import socket
+from pathlib import Path
+from typing import Any
+
+
+def register(commands: Any) -> None:
+    """Add ``serve`` to the commands."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "serve",
+        help="serve a checkpoint behind OpenAI's HTTP interface",
+        description="Serve a checkpoint behind OpenAI's HTTP interface: /v1/models, /v1/completions, "
+        "/v1/chat/completions, /health, /metrics. SIGTERM and Ctrl-C let what is in work end first.",
+    )
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="folder of a CWM or transformers model")
+    parser.add_argument("--name", help="what clients call the model (default: the folder's name)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, metavar="P", help="0 takes a free one (default: 8000)")
+    parser.add_argument("--device", metavar="D", help="cpu, cuda, ... (default: cuda where there is one)")
+    parser.add_argument("--max-batch", type=int, default=64, metavar="N", help="sequences in work (default: 64)")
+    parser.add_argument("--max-context", type=int, metavar="N", help="tokens of a sequence (default: the model's)")
+    parser.add_argument(
+        "--cache-tokens",
+        type=int,
+        metavar="N",
+        help="whose keys and values are kept (default: --max-batch times --max-context)",
+    )
+    parser.add_argument(
+        "--max-waiting", type=int, default=1024, metavar="N", help="requests beyond, else 429 (default: 1024)"
+    )
+    parser.add_argument("--max-body-mib", type=int, default=32, metavar="N", help="of a request (default: 32)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the engine on the CPU (default: torch's)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of requests without a seed (default: 0)")
+    parser.add_argument(
+        "--logprobs-mode",
+        choices=("raw_logprobs", "processed_logprobs"),
+        default="raw_logprobs",
+        help="log-probabilities of the model at temperature 1, or of what is drawn from (default: raw_logprobs)",
+    )
+    parser.add_argument(
+        "--allow-weight-updates",
+        action="store_true",
+        help="add vLLM's routes /pause, /resume, /update_weights: whoever reaches them can load any checkpoint",
+    )
+    parser.add_argument(
+        "--drain-timeout",
+        type=int,
+        default=60,
+        metavar="S",
+        help="seconds for what is in work at the end (default: 60)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal comes."""
+    import signal
+
+    import uvicorn
+
+    from ...errors import ConfigError
+    from ..engine.open import open_checkpoint
+    from .app import build_app
+    from .served import Served
+
+    if args.max_body_mib < 1 or args.max_waiting < 0 or args.drain_timeout < 0:
+        raise ConfigError("--max-body-mib must be at least 1, --max-waiting and --drain-timeout at least 0")
+    listener = _listen(args.host, args.port)
+    model = open_checkpoint(
+        args.checkpoint,
+        max_batch=args.max_batch,
+        max_context=args.max_context,
+        cache_tokens=args.cache_tokens,
+        device=args.device,
+        max_waiting=args.max_waiting,
+        seed=args.seed,
+        num_threads=args.threads,
+    )
+    name = args.name or args.checkpoint.resolve().name
+    app = build_app(
+        Served(name=name, model=model, logprobs_mode=args.logprobs_mode),
+        max_body_bytes=args.max_body_mib * 2**20,
+        allow_weight_updates=args.allow_weight_updates,
+    )
+    host, port = listener.getsockname()[:2]
+    listener.listen(2048)  # whoever reads the line below can connect
+    print(f"serving {name} at http://{f'[{host}]' if ':' in host else host}:{port}/v1", flush=True)
+    if model.chat_problem:
+        print(f"no chat: {model.chat_problem}", flush=True)
+    # uvicorn drains on these signals, and then raises them once more.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=args.drain_timeout)
+    ).run(sockets=[listener])
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket, so that the port is known, and a taken one told, before the model is read."""
+    from ...errors import ConfigError
+
+    if not 0 <= port <= 65535:  # getaddrinfo would take it modulo 65536
+        raise ConfigError(f"cannot listen on {host}:{port}; a port is 0 to 65535")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"cannot listen on {host}:{port} ({error}); choose another --host or --port") from None
+    return listener

@@ -1,0 +1,70 @@
+"""JSON in and out of HTTP."""
+
+import json
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class BodyError(ValueError):
+    """A body that cannot be used. ``status`` is HTTP's, ``param`` the field, where it is one."""
+
+    def __init__(self, status: int, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.param = status, param
+
+
+async def read_json(request: Request, most_bytes: int) -> dict[str, Any]:
+    """The JSON object of a request; no more than ``most_bytes`` is ever held.
+
+    Raises:
+        BodyError: too large (413), or no JSON object (400).
+    """
+    too_large = BodyError(413, f"the body is larger than {most_bytes} bytes, which is the most this server takes")
+    told = request.headers.get("content-length", "")
+    if told.isdecimal() and len(told) < 20 and int(told) > most_bytes:
+        raise too_large
+    held = bytearray()
+    async for chunk in request.stream():
+        held += chunk
+        if len(held) > most_bytes:
+            raise too_large
+    try:
+        value = json.loads(held)
+    except (ValueError, RecursionError) as error:
+        raise BodyError(400, f"the body is not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise BodyError(400, f"the body must be a JSON object, not {type(value).__name__}")
+    return value
+
+
+def validated(kind: type[Body], value: dict[str, Any]) -> Body:
+    """The body as its type. Raises BodyError (400) that names the first field that is wrong."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        # Of a union pydantic names the branch too, such as "list[int]", "str" or a class.
+        place = [
+            str(part) for part in first["loc"] if isinstance(part, int) or (part.islower() and part.isidentifier())
+        ]
+        param = ".".join(part for part in place if part != "str") or None
+        if first["type"] == "extra_forbidden":
+            raise BodyError(400, f"{param} is no parameter of this route; leave it out", param) from None
+        told = f", not {first['input']!r}"[:120] if not isinstance(first["input"], dict | list) else ""
+        message = first["msg"].removeprefix("Value error, ")
+        raise BodyError(400, f"{param or 'the body'}: {message}{told}", param) from None
+
+
+def dumps(value: Any) -> str:
+    """Compact JSON; what is no text in UTF-8 is escaped, so that any text can be sent."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """An HTTP answer of JSON."""
+    return Response(dumps(value), status_code=status, media_type="application/json", headers=headers)
