@@ -89,9 +89,10 @@ def test_recompute_goes_on_as_a_cold_engine_would(decoder: Decoder) -> None:
                 prefix = [*prompt, *completion.token_ids[:-rest]]
                 expected = await cold.generate(prefix, Sampling(max_tokens=rest, temperature=0.0), [])
                 assert completion.token_ids[-rest:] == expected.token_ids
-                assert completion.logprobs[-rest:] == pytest.approx(expected.logprobs, abs=1e-5)
+                # How prompts fell into batches depends on the clock, and float32 sums on that: up to 2e-5 was seen.
+                assert completion.logprobs[-rest:] == pytest.approx(expected.logprobs, abs=5e-5)
                 exact = brute_force(decoder, prefix, expected.token_ids, 1.0)
-                assert completion.logprobs[-rest:] == pytest.approx(exact, abs=1e-5)
+                assert completion.logprobs[-rest:] == pytest.approx(exact, abs=5e-5)
 
     asyncio.run(main())
 
