@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-import httpx
-
 from ..errors import ChatFormatError, PolicyError
 from ..model.chat.protocols import Engine
 from ..model.chat.sampling import Sampling
@@ -21,6 +19,7 @@ from ..model.chat.trace import (
     frames_of_text,
     to_text,
 )
+from .endpoint import Endpoint
 
 FRAME_TOKENS = 2048
 Read = TypeVar("Read")
@@ -85,9 +84,8 @@ class CompletionPredictor:
         Args:
             base_url: up to and including "/v1".
         """
-        self._url = base_url.rstrip("/") + "/completions"
+        self._endpoint = Endpoint(base_url, timeout_s=timeout_s)
         self._model, self._temperature = model, temperature
-        self._client = httpx.AsyncClient(timeout=timeout_s)
 
     async def next_frame(self, trace: Trace, *, event: Event | None = None) -> Frame | None:
         given = "" if event is None else EVENT_TOKENS[event]
@@ -102,12 +100,12 @@ class CompletionPredictor:
             "include_stop_str_in_output": True,
             "add_special_tokens": False,
         }
+        answer = await self._endpoint.post("/completions", body)
         try:
-            answer = await self._client.post(self._url, json=body)
-            answer.raise_for_status()
-            text = answer.json()["choices"][0]["text"]
-        except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
-            raise PolicyError(f"{self._url} gave no completion ({error}); is it a completions API?") from None
+            text = answer["choices"][0]["text"]
+        except (KeyError, IndexError, TypeError) as error:
+            url = self._endpoint.url("/completions")
+            raise PolicyError(f"{url} gave no completion ({error!r}); is it a completions API?") from None
         if not given and text.lstrip().startswith(END):
             return None
         frames = _checked(lambda: frames_of_text(given + text.removesuffix(END)))
@@ -116,7 +114,7 @@ class CompletionPredictor:
         return frames[0]
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        await self._endpoint.aclose()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
