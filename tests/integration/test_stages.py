@@ -11,7 +11,8 @@ from verigym.envs.task import read_tasks
 from verigym.envs.trace.run import context_of
 from verigym.envs.trace.shards import read_shards
 from verigym.envs.trace.tasks import job_of
-from verigym.model.engine.load import load_engine
+from verigym.model.checkpoint import load_checkpoint
+from verigym.model.engine.generator import Generator
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -51,8 +52,8 @@ def test_three_stages_and_one_report(tmp_path):
     assert report["families"]["trace"]["gold"]["pass@1"] == 1.0
     assert report["families"]["trace"]["empty"]["pass@1"] == 0.0
     for stage, row in report["stages"].items():
-        engine, tokenizer = load_engine(row["checkpoint"])
-        engine.close()
+        decoder, tokenizer = load_checkpoint(row["checkpoint"])
+        Generator(decoder, max_context=8).close()
         assert tokenizer.reserved("<|frame_sep|>") < tokenizer.vocab_size, stage
     held_out = {context_of(job_of(task)) for task in read_tasks(out / "tasks" / "trace.held_out.jsonl")}
     trained = {context_of(job_of(task)) for task in read_tasks(out / "tasks" / "trace.train.jsonl")}

@@ -13,7 +13,7 @@ from verigym.model.checkpoint import save_checkpoint
 from verigym.model.decoder import Decoder
 from verigym.model.engine import worker
 from verigym.model.engine.generator import Generator
-from verigym.model.engine.load import load_engine
+from verigym.model.engine.open import open_checkpoint
 from verigym.model.engine.worker import Worker
 from verigym.model.tokenizer import Tokenizer
 
@@ -123,7 +123,8 @@ def test_greedy_tokens_equal_those_of_transformers(decoder: Decoder, tokenizer: 
     transformers = pytest.importorskip("transformers")
     save_checkpoint(tmp_path, decoder, tokenizer)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
-    engine, _ = load_engine(tmp_path, max_batch=4, max_context=CONTEXT)
+    engine = open_checkpoint(tmp_path, max_batch=4, max_context=CONTEXT, device="cpu").engine
+    assert isinstance(engine, Generator)
     with engine:
         for seed in range(3):
             prompt = prompt_of(seed, 6 + seed)
@@ -261,7 +262,7 @@ def test_settings_that_cannot_be_served_are_refused(decoder: Decoder, tmp_path: 
     with pytest.raises(ConfigError, match="max_batch is 0"):
         Generator(decoder, max_batch=0, max_context=8)
     with pytest.raises(CheckpointError, match="no checkpoint at"):
-        load_engine(tmp_path / "nowhere", max_batch=1)
+        open_checkpoint(tmp_path / "nowhere", max_batch=1)
 
 
 def test_a_thread_that_ends_takes_no_later_request_with_it(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
