@@ -30,6 +30,7 @@ PRELOAD += ["random", "re", "statistics", "string", "struct", "time", "types", "
 LATE = ("numpy", "dataclasses", "hashlib", "queue", "threading", "unicodedata")
 """Loaded by the foreman of a program that imports them: here they would make every fork dearer (``threading`` alone
 doubles the price of one, because it has work to do in each new process)."""
+IMPORTS = {name: re.compile(rf"^[ \t]*(?:import|from)\b[^\n]*\b{name}\b", re.M) for name in LATE}
 
 WATCHED_FOLDERS = ("/", "/tmp", "/var/tmp", "/dev/shm", "/run", "/run/verigym", "/home", "/root")
 IPC = ("/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg")
@@ -132,7 +133,7 @@ def foreman(prepared: guest_child.Prepared) -> None:
     guest_child.adopt_orphans()
     job = take()
     for name in LATE:
-        if re.search(rf"^[ \t]*(?:import|from)\b[^\n]*\b{name}\b", job["program"], re.M):
+        if IMPORTS[name].search(job["program"]):
             try:
                 importlib.import_module(name)
             except ImportError:

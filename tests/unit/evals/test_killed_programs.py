@@ -1,4 +1,4 @@
-"""``verigym grade`` with programs, killed with SIGKILL again and again, ends as one that was left alone."""
+"""``verigym grade`` and ``verigym eval`` with programs, killed with SIGKILL again and again, ends as one that was left alone."""
 
 import json
 import os
@@ -34,25 +34,42 @@ def processes():
     return found
 
 
-@pytest.mark.slow
-def test_killed_five_times_grade_ends_with_the_same_verdicts(tmp_path):
-    data, predictions = tmp_path / "data.jsonl", tmp_path / "predictions.jsonl"
+def body_of(at):
+    """Right, wrong, and one that takes longer; each waits a while, so that a kill meets it at work."""
+    returned = ["a + b", "a - b", "a + b if time.sleep(0.2) is None else 0"][at % 3]
+    return f"import time\ntime.sleep(0.1)\ndef add(a, b):\n    return {returned}\n"
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def graded(folder):
+    """``verigym grade`` of many predictions for one task."""
     row = {"task_id": 1, "text": "Add.", "code": "", "test_list": ["assert add(1, 2) == 3"]}
-    data.write_text(json.dumps(row) + "\n")
-    # Right, wrong, and one that ends by its limit; each takes a while, so that a kill meets it at work.
-    wait = "import time\ntime.sleep(0.1)\n"
-    bodies = ["a + b", "a - b", "a + b if time.sleep(0.2) is None else 0"]
-    predictions.write_text(
-        "".join(
-            json.dumps({"task_id": 1, "prediction": f"{wait}def add(a, b):\n    return {bodies[at % 3]}\n"}) + "\n"
-            for at in range(NUM_PROGRAMS)
-        )
-    )
+    predictions = [{"task_id": 1, "prediction": body_of(at)} for at in range(NUM_PROGRAMS)]
+    given = write(folder / "predictions.jsonl", predictions)
+    return ["grade", "mbpp", "--data", write(folder / "data.jsonl", [row]), "--predictions", given]
+
+
+def evaluated(folder):
+    """``verigym eval`` of the gold programs, a third of which are wrong, of many tasks."""
+    rows = [
+        {"task_id": at, "text": "Add.", "code": body_of(at), "test_list": ["assert add(1, 2) == 3"]}
+        for at in range(NUM_PROGRAMS)
+    ]
+    return ["eval", "mbpp", "--data", write(folder / "data.jsonl", rows), "--policy", "gold"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command_of", [graded, evaluated])
+def test_killed_five_times_it_ends_with_the_same_verdicts(command_of, tmp_path):
+    asked = command_of(tmp_path)
     before = processes()
 
     def command(out):
-        argv = [sys.executable, "-m", "verigym", "grade", "mbpp", "--data", str(data)]
-        return [*argv, "--predictions", str(predictions), "--sandbox", "local", "--workers", "2", "--out", str(out)]
+        return [sys.executable, "-m", "verigym", *asked, "--sandbox", "local", "--workers", "2", "--out", str(out)]
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(command(whole), check=True, stdout=subprocess.DEVNULL)
