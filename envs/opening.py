@@ -3,7 +3,6 @@
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from ..errors import ConfigError
 from .background import call, run_sync
 from .core import ToolEnv
 from .registry import load_plugins, make_env
-from .task import Task, read_jsonl, read_tasks
+from .task import Task
 
 
 def open_env(env_id: str, offered: Mapping[str, Any], needed: Mapping[str, Any] | None = None) -> ToolEnv:
@@ -42,18 +41,16 @@ def own_tasks(env: ToolEnv) -> Sequence[Task]:
     return run_sync(_load(env))
 
 
-def read_any_tasks(path: Path) -> Sequence[Task]:
-    """Tasks of a file: SWE-bench's rows (they have an ``instance_id``), else rows that ``Task.to_json`` wrote.
+def read_any_tasks(source: str | Path, *, row_format: str = "auto") -> Sequence[Task]:
+    """Tasks of a file, a folder of files or "hub:OWNER/NAME": SWE-bench's rows, rows that ``Task.to_json`` wrote, or a
+    published training set of mathematics or programming (``datasets.training``).
 
     Raises:
-        TaskError: the file is missing, broken or of another kind.
+        TaskError: it is missing, empty, broken or of another kind. ConfigError: its format cannot be told.
     """
-    first = next(islice(read_jsonl(path), 1), None)
-    if first is None or "instance_id" not in first:
-        return read_tasks(path)
-    from .datasets.swe import load_swe_tasks
+    from .datasets.training import read_tasks_of
 
-    return load_swe_tasks(path)
+    return read_tasks_of(source, row_format=row_format)
 
 
 async def _load(env: ToolEnv) -> Sequence[Task]:

@@ -20,6 +20,9 @@ OURS = {
     "verigym/Trace-v0": "verigym.envs.trace.env:TraceEnv",
 }
 
+FAMILY_ENVS = {"swe": "verigym/SWE-v0", "code": "verigym/Code-v0", "math": "verigym/Math-v0"}
+"""Family -> the environment that grades its tasks, where a file of tasks names none."""
+
 
 def register_environments() -> None:
     """Register verigym's environments, and let plug-ins register theirs. Idempotent."""

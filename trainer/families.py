@@ -1,9 +1,10 @@
 """The families of a recipe: their tasks on disk, their environments, their experts."""
 
+import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..agent.experts import EXPERTS, Expert, always_say, flip_first_operator
@@ -11,6 +12,9 @@ from ..agent.loop import Budget
 from ..agent.policy import play
 from ..envs.background import call
 from ..envs.core import ToolEnv
+from ..envs.datasets.decontaminate import decontaminate_tasks, held_out_of
+from ..envs.datasets.files import read_rows
+from ..envs.datasets.training import LeftOut, TrainingSet, load_training_set
 from ..envs.opening import open_env, read_any_tasks
 from ..envs.sandbox.choose import make_backend
 from ..envs.sandbox.types import SandboxBackend
@@ -19,6 +23,8 @@ from ..errors import TaskError
 from ..model.chat.messages import ToolSpec
 from .recipe import SMALL_SOURCES, FamilyConfig, Recipe
 from .rollouts import EpisodePlan
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """(tasks made, tasks wanted)."""
@@ -57,7 +63,8 @@ async def prepare_family(config: FamilyConfig, recipe: Recipe, folder: Path, pro
     """Make, or load from an earlier run of the same recipe, the tasks of a family.
 
     Args:
-        folder: of the run's tasks; ``NAME.train.jsonl`` and ``NAME.held_out.jsonl`` are written there.
+        folder: of the run's tasks; ``NAME.train.jsonl`` and ``NAME.held_out.jsonl`` are written there, and for a
+            training set ``NAME.left_out.jsonl``: each row that became no task, and why.
         progress: told as tasks get made.
     Raises:
         TaskError: too few tasks, or an expert that these tasks do not have.
@@ -138,12 +145,32 @@ async def _write_tasks(
         for path, tasks in zip(paths, splits, strict=True):
             write_jsonl(path, (task.to_json() for task in tasks))
     else:
-        _split(config, recipe.seed, await _given_tasks(config, env), paths)
+        report = paths[0].with_name(f"{config.name}.left_out.jsonl")
+        _split(config, recipe.seed, await _given_tasks(config, recipe, env, report), paths)
     progress(wanted, wanted)
 
 
-async def _given_tasks(config: FamilyConfig, env: ToolEnv) -> Sequence[Task]:
-    return await call(env.load) if config.tasks == "environment" else read_any_tasks(Path(config.tasks))
+async def _given_tasks(config: FamilyConfig, recipe: Recipe, env: ToolEnv, report: Path) -> Sequence[Task]:
+    """Tasks that exist already; what is left out of a training set is written to ``report``, each with its reason."""
+    if config.tasks == "environment":
+        return await call(env.load)
+    found = load_training_set(config.tasks, row_format=config.format)
+    left_out = list(found.left_out)
+    others = [task for task in found.tasks if env.family and task.family != env.family]
+    left_out += [LeftOut(where=task.id, reason=f"of family {task.family!r}, not {env.family!r}") for task in others]
+    tasks = [task for task in found.tasks if not env.family or task.family == env.family]
+    if recipe.decontaminate:
+        held = held_out_of(row.value for path in recipe.decontaminate for row in read_rows(path))
+        tasks, dropped = decontaminate_tasks(tasks, held)
+        left_out += [
+            LeftOut(where=one.instance_id, reason=f"like an evaluation's by its {one.reason}", detail=one.matches)
+            for one in dropped
+        ]
+    write_jsonl(report, (asdict(one) for one in left_out))
+    if left_out:
+        kept = TrainingSet(tasks=tuple(tasks), left_out=tuple(left_out))
+        logger.warning("family %s: %s; %s names each", config.name, kept.summary(), report)
+    return tasks
 
 
 def _split(config: FamilyConfig, seed: int, tasks: Sequence[Task], paths: tuple[Path, Path]) -> None:

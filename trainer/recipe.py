@@ -38,7 +38,11 @@ class FamilyConfig(Settings):
     """Gymnasium id of the environment; "MODULE:ID" imports the module first."""
     tasks: str = "environment"
     """Where tasks come from: "small-repositories", "small-programs", "small-sums", "small-traces" (made by the recipe),
-    "environment" (the environment's own), or the path of a JSON Lines file (SWE-bench rows or tasks)."""
+    "environment" (the environment's own), or a training set: the path of a file or a folder of files (JSON Lines, JSON,
+    Parquet), or "hub:OWNER/NAME", "hub:OWNER/NAME/CONFIG/SPLIT" for the train or another split of a dataset."""
+    format: str = "auto"
+    """Of the training set's rows: "tasks", "swe", or a published one (``envs/datasets/training.py`` lists them); "auto"
+    tells it by their keys."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the environment."""
     num_train: int = Field(default=100, ge=0)
@@ -60,6 +64,8 @@ class FamilyConfig(Settings):
     def _works_together(self) -> Self:
         if any(share < 0 for share in self.experts.values()) or not sum(self.experts.values()) > 0:
             raise ValueError(f"experts are {self.experts}; each share must be at least 0, and one above it")
+        if self.format != "auto" and self.tasks in (*SMALL_SOURCES, "environment"):
+            raise ValueError(f"format means nothing to tasks = {self.tasks!r}, which are no rows; leave it out")
         if self.num_train == 0 and self.tasks in SMALL_SOURCES:
             raise ValueError(f"num_train is 0, and {self.tasks} has no end; say how many tasks to make")
         return self
@@ -173,6 +179,9 @@ class Recipe(Settings):
     any but the default."""
     families: list[FamilyConfig] = Field(min_length=1)
     """What it is trained on."""
+    decontaminate: list[Path] = Field(default_factory=list)
+    """Files of evaluation suites (MATH-500's, LiveCodeBench's, SWE-bench's, ... as published). Tasks of training sets
+    that are like a problem in them, or from one of their repositories, are left out."""
     midtrain: MidtrainStage | None = None
     """Traces and trajectories, before imitation."""
     sft: SFTStage | None = Field(default_factory=SFTStage)
@@ -208,6 +217,8 @@ class Recipe(Settings):
             raise ValueError("there is no stage; set midtrain, sft or rl")
         if self.sft is not None and not any(family.num_demonstrations for family in self.families):
             raise ValueError("the stage sft has no demonstrations; set num_demonstrations of a family above 0")
+        if self.decontaminate and all(family.tasks in (*SMALL_SOURCES, "environment") for family in self.families):
+            raise ValueError("decontaminate compares training sets, and no family has one; remove it")
         if self.rl is not None and self.rl.train.num_tasks < len(self.families):
             raise ValueError(
                 f"rl.train.num_tasks is {self.rl.train.num_tasks}, less than the {len(self.families)} families; every "

@@ -12,6 +12,7 @@ from ...errors import TaskError
 
 PARQUET_MAGIC = b"PAR1"
 GZIP_MAGIC = b"\x1f\x8b"
+PARQUET_BATCH = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +84,8 @@ def _parquet_rows(path: Path) -> Iterator[SourceRow]:
     import pyarrow.parquet
 
     try:
-        batches = pyarrow.parquet.ParquetFile(path).iter_batches()
+        # Rows of training sets can hold solutions and tests of megabytes.
+        batches = pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=PARQUET_BATCH)
         number = 0
         for batch in batches:
             for row in batch.to_pylist():

@@ -39,9 +39,16 @@ def register(commands: Any) -> None:
     synthesize.set_defaults(run=run_synthesize)
 
     validate = kinds.add_parser(
-        "validate", help="grade the gold and the empty patch of every task, and name those that do not hold"
+        "validate",
+        help="grade the gold and the empty answer of every task, and name those that do not hold",
+        description="Grade the gold and the empty patch, or answer, of every task, and name those that do not hold. "
+        "Rows of a published set of mathematics or programming that cannot become tasks are counted with the reason; "
+        "with --out the others are written as tasks.",
     )
-    validate.add_argument("file", type=Path, metavar="FILE", help="SWE-bench rows (JSON Lines)")
+    validate.add_argument(
+        "file", metavar="FILE", help="SWE-bench rows, tasks, or a training set: a file, a folder, or hub:OWNER/NAME"
+    )
+    validate.add_argument("--format", default="auto", metavar="NAME", help="of a training set's rows (by their keys)")
     validate.add_argument("--out", type=Path, metavar="FILE", help="write the rows that hold")
     validate.add_argument("--times", type=_positive, default=3, metavar="N", help="how often each is graded (3)")
     _sandbox_options(validate)
@@ -92,21 +99,32 @@ def run_synthesize(args: argparse.Namespace) -> int:
 def run_validate(args: argparse.Namespace) -> int:
     import asyncio
 
+    from ..datasets.training import load_training_set
     from ..sandbox.choose import make_backend
+    from ..task import write_jsonl
     from .terminal import progress_bar, table
     from .validate import kept_rows, validate_tasks, write_kept
+    from .validate_problems import validate_problems
 
     backend = make_backend(args.sandbox)
+    found = load_training_set(args.file, row_format=args.format)
+    is_swe = all(task.family == "swe" for task in found.tasks)
+    settings: dict[str, Any] = {"backend": backend, "times": args.times, "workers": args.workers}
     with progress_bar() as tell:
-        checks = asyncio.run(
-            validate_tasks(args.file, backend=backend, times=args.times, workers=args.workers, progress=tell)
+        checking = (
+            validate_tasks(Path(args.file), progress=tell, **settings)
+            if is_swe
+            else validate_problems(found.tasks, progress=tell, **settings)
         )
+        checks = asyncio.run(checking)
     kept = kept_rows(checks)
     table(
         f"{len(kept)} of {len(checks)} tasks hold ({args.times} times)",
         ("task", "gold", "empty", "verdict"),
         ((check.task_id, check.golds, check.empties, check.problem or "holds") for check in checks),
     )
+    if found.left_out:
+        print(found.summary())
     flaky = {check.task_id: len(check.quarantined) for check in checks if check.quarantined}
     if flaky:
         print(f"flaky PASS_TO_PASS tests set aside: {', '.join(f'{name} ({count})' for name, count in flaky.items())}")
@@ -114,7 +132,10 @@ def run_validate(args: argparse.Namespace) -> int:
     if left_out:
         print(f"left out: {', '.join(left_out)}")
     if args.out:
-        write_kept(args.file, args.out, checks)
+        if is_swe:
+            write_kept(Path(args.file), args.out, checks)
+        else:
+            write_jsonl(args.out, kept)
         print(f"wrote {args.out}")
     return 1 if left_out and not args.out else 0
 

@@ -38,8 +38,11 @@ def register(kinds: Any, *, sandbox_options: Any, positive: Any) -> None:
     images.set_defaults(run=run_build_images)
 
     clean = kinds.add_parser("decontaminate", help="leave out rows that an evaluation set could be learnt from")
-    clean.add_argument("file", type=Path, metavar="ROWS", help="training rows")
-    clean.add_argument("--against", type=Path, action="append", required=True, metavar="ROWS", help="evaluation rows")
+    clean.add_argument("file", type=Path, metavar="ROWS", help="training rows: of repositories, mathematics, programs")
+    clean.add_argument(
+        "--against", type=Path, action="append", required=True, metavar="ROWS", help="a suite's rows; may be repeated"
+    )
+    clean.add_argument("--dropped", type=Path, metavar="FILE", help="also write what was left out, why, and its match")
     clean.add_argument("--out", type=Path, required=True, metavar="FILE", help="the rows to keep")
     clean.add_argument("--by-problem", action="store_true", help="keep other problems of the evaluation's repositories")
     clean.set_defaults(run=run_decontaminate)
@@ -128,6 +131,8 @@ def run_build_images(args: argparse.Namespace) -> int:
 
 
 def run_decontaminate(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
     from ..datasets.decontaminate import decontaminate
     from ..datasets.files import read_rows
     from ..task import write_jsonl
@@ -137,6 +142,8 @@ def run_decontaminate(args: argparse.Namespace) -> int:
     held = [row.value for path in args.against for row in read_rows(path)]
     kept, dropped = decontaminate(rows, held, by_repository=not args.by_problem)
     write_jsonl(args.out, kept)
+    if args.dropped:
+        write_jsonl(args.dropped, (asdict(drop) for drop in dropped))
     counts = {reason: sum(drop.reason == reason for drop in dropped) for reason in {drop.reason for drop in dropped}}
     table(f"{len(dropped)} of {len(rows)} rows left out", ("for its", "rows"), sorted(counts.items()))
     print(f"wrote {args.out} ({len(kept)} rows)")

@@ -122,7 +122,7 @@ async def _check(backend: SandboxBackend, row: dict[str, Any], task: Task, times
         row=row,
         golds=" ".join(golds),
         empties=" ".join(empties),
-        problem=_problem(golds, empties, why),
+        problem=problem_of_scores(golds, empties, why),
         quarantined=flaky,
     )
 
@@ -148,7 +148,8 @@ async def _flaky_tests(backend: SandboxBackend, task: Task, times: int) -> tuple
     return tuple(test for test, outcomes in seen.items() if len(outcomes) > 1)
 
 
-def _problem(golds: Sequence[str], empties: Sequence[str], why: str) -> str:
+def problem_of_scores(golds: Sequence[str], empties: Sequence[str], why: str) -> str:
+    """Why a task with these scores, in words, does not hold; "" where it does."""
     if "-" in (*golds, *empties):
         return f"cannot be graded: {why}"
     if len(set(golds)) > 1 or len(set(empties)) > 1:

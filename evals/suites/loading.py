@@ -8,6 +8,7 @@ from typing import Any
 
 from ...envs.core import ToolEnv
 from ...envs.datasets.files import SourceRow, read_rows
+from ...envs.datasets.hub import hub_rows
 from ...envs.opening import open_env, own_tasks, read_any_tasks
 from ...envs.task import Task
 from ...errors import ConfigError, TaskError
@@ -132,22 +133,12 @@ def _check_tasks(name: str, tasks: Sequence[Task], data: Path | None) -> None:
 
 
 def _hub_rows(name: str, hub: HubSource, options: LoadOptions) -> list[SourceRow]:
-    import datasets
-
-    try:
-        if hub.data_files is None:
-            table = datasets.load_dataset(hub.dataset, hub.config, split=hub.split, revision=hub.revision)
-        else:
-            at = f"@{hub.revision}" if hub.revision else ""
-            files = [f"hf://datasets/{hub.dataset}{at}/{file}" for file in hub.data_files(options)]
-            table = datasets.load_dataset(hub.file_format, data_files={hub.split: files}, split=hub.split)
-        return [
-            SourceRow(where=f"{hub.dataset}, row {number}", value=dict(row))  # type: ignore[call-overload]
-            for number, row in enumerate(table, start=1)
-        ]
-    except Exception as error:  # the hub's client raises classes of several libraries, by what failed
-        told = " ".join(str(error).split())[:200]
-        raise ConfigError(
-            f"suite {name!r} cannot be loaded from the hub (dataset {hub.dataset}): {type(error).__name__}: {told}; "
-            "give the benchmark's file with --data FILE"
-        ) from error
+    return hub_rows(
+        hub.dataset,
+        config=hub.config,
+        split=hub.split,
+        revision=hub.revision,
+        files=None if hub.data_files is None else hub.data_files(options),
+        file_format=hub.file_format,
+        remedy=f"give the file of suite {name!r} with --data FILE",
+    )

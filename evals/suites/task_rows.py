@@ -8,12 +8,11 @@ from ...envs.background import call
 from ...envs.core import ToolEnv
 from ...envs.datasets.files import SourceRow
 from ...envs.opening import open_env
+from ...envs.registry import FAMILY_ENVS
 from ...envs.task import Task
 from ...errors import TaskError
 from ...rewards.score import Score
 from .spec import GradeOptions, LoadOptions, Prediction, Suite
-
-FAMILY_ENVS = {"swe": "verigym/SWE-v0", "code": "verigym/Code-v0", "math": "verigym/Math-v0"}
 
 
 def tasks_of_rows(rows: Sequence[SourceRow], options: LoadOptions) -> list[Task]:

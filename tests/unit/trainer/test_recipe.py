@@ -69,6 +69,8 @@ def test_a_stage_is_left_out_with_false(write):
 
 
 REFUSED = [
+    (["decontaminate=['suite.jsonl']"], "no family has one; remove it"),
+    (["families.0.format='taco'"], "format means nothing to tasks = 'environment'"),
     # unknown keys, at every depth, with the nearest known one
     (["sed=1"], "unknown key 'sed'; did you mean 'seed'?"),
     (["rl.stps=1"], "unknown key 'rl.stps'; did you mean 'steps'?"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from verigym.envs.synthesis.validate import Check, _problem, kept_rows, write_kept
+from verigym.envs.synthesis.validate import Check, kept_rows, problem_of_scores, write_kept
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from verigym.envs.synthesis.validate import Check, _problem, kept_rows, write_ke
     ],
 )
 def test_problems(golds: str, empties: str, expected: str):
-    assert _problem(golds.split(), empties.split(), "why") == expected
+    assert problem_of_scores(golds.split(), empties.split(), "why") == expected
 
 
 def test_rows_that_hold_are_written_with_their_archives(tmp_path: Path):
