@@ -10,6 +10,7 @@ from torch import Tensor
 from ..errors import CheckpointError
 from .config import DecoderConfig
 from .decoder import Decoder
+from .lora import plain_state
 from .tokenizer import Tokenizer
 from .weights.folders import existing, written_whole
 from .weights.names import stacks
@@ -104,7 +105,7 @@ def from_hf_state(config: DecoderConfig, tensors: Mapping[str, Tensor]) -> dict[
 
 
 def _hf_views(decoder: Decoder) -> dict[str, Tensor]:
-    state = decoder.state_dict()
+    state = plain_state(decoder)
     return {
         part.hf: view
         for ours, stacked in stacks(decoder.config)

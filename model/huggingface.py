@@ -1,5 +1,7 @@
 """Any causal language model of transformers in the decoder's place, for training."""
 
+import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ class HuggingFaceDecoder(nn.Module):
         """
         super().__init__()
         self.model = model
+        self._generation_config = copy.deepcopy(model.generation_config)  # an engine makes the model's neutral
         self.eval()
         self._probe()
 
@@ -39,14 +42,25 @@ class HuggingFaceDecoder(nn.Module):
         Raises:
             CheckpointError: it cannot be loaded.
         """
-        from transformers import AutoModelForCausalLM
+        return cls(_load(path, **options))
 
+    def save(self, path: Path | str, state: Mapping[str, Tensor] | None = None) -> None:
+        """Write the model into the folder ``path``, as transformers does.
+
+        Args:
+            state: weights by transformers' names in the place of the model's own.
+        """
+        self.model.save_pretrained(path, state_dict=None if state is None else dict(state))
+        if self._generation_config is not None:
+            self._generation_config.save_pretrained(path)
+
+    def load_weights(self, path: Path | str) -> None:
+        """Copy the weights of a folder that ``save`` wrote. Raises CheckpointError: missing, or of another shape."""
+        state = _load(path, dtype=self.head.weight.dtype, local_files_only=True).state_dict()
         try:
-            return cls(AutoModelForCausalLM.from_pretrained(path, **options))
-        except (OSError, ValueError) as error:
-            if isinstance(error, ConfigError):
-                raise
-            raise CheckpointError(f"transformers cannot load {path} ({error}); check the path") from error
+            self.model.load_state_dict(state)
+        except RuntimeError as error:
+            raise CheckpointError(f"the checkpoint {path} is of another shape: {error}") from error
 
     @property
     def head(self) -> nn.Linear:
@@ -113,6 +127,15 @@ class HuggingFaceDecoder(nn.Module):
             raise ConfigError(f"{name} makes more of its logits than its head's product; it cannot be trained here")
         if not _close(packed, alone, tolerance):
             raise ConfigError(f"in {name} packed documents see each other; it cannot be trained here")
+
+
+def _load(path: Path | str, **options: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(path, **options)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"transformers cannot load {path} ({error}); check the path") from error
 
 
 def _close(found: Tensor, expected: Tensor, tolerance: float) -> bool:

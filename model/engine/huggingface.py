@@ -10,8 +10,8 @@ for each request, which is why it is not used.
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -71,6 +71,7 @@ class HuggingFaceEngine:
         self._seeds = np.random.default_rng(seed)
         self._version = 0
         self._changed = threading.Condition()
+        self._round = threading.Lock()  # held while the model computes
         # Guarded by _changed: all requests not yet answered, those that no round has taken, and the thread.
         self._requests: set[Request] = set()
         self._waiting: list[Row] = []
@@ -150,8 +151,28 @@ class HuggingFaceEngine:
                 num_preemptions=0,
             )
 
-    def update_weights(self, version: int) -> None:
-        """Say that the model's weights are now those of ``version``. Raises PolicyError: requests are in flight."""
+    def update_weights(
+        self,
+        version: int,
+        load: Callable[[Any], None] | None = None,
+        *,
+        on_weight_update: Literal["recompute", "keep", "abort"] | None = None,
+    ) -> None:
+        """Change the weights, or say that they have changed.
+
+        Args:
+            version: of the weights from now on.
+            load: puts them into the model, between two rounds: what is in the running one ends under the old weights,
+                what waits begins under the new. None: they are in it already.
+            on_weight_update: as ``Generator.update_weights``; nothing is left in flight for it to decide on.
+        Raises:
+            PolicyError: requests are in flight, and there is no ``load``.
+        """
+        if load is not None:
+            with self._round:
+                load(self._model)
+                self._version = version
+            return
         with self._changed:
             live = [request for request in self._requests if not request.abandoned]
             if live:
@@ -179,6 +200,12 @@ class HuggingFaceEngine:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    async def __aenter__(self) -> "HuggingFaceEngine":
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
 
     def _row(self, request, prompt_ids, sampling: Sampling, stop_token_ids, *, streamed: bool) -> Row:
         self._check(prompt_ids, room=1)
@@ -247,12 +274,13 @@ class HuggingFaceEngine:
             alive = [row for row in self._waiting if not row.request.abandoned]
             rows, self._waiting = alive[: self._max_batch], alive[self._max_batch :]
             self._num_running = len(rows)
-        for request, prompt_ids, num_top in scores:
-            if not request.abandoned:
-                request.answer(self._score(prompt_ids, num_top))
-        if rows:
-            self._num_computed += sum(len(row.prompt_ids) for row in rows)
-            self._num_generated += run_round(self._model, rows, self._version, lambda: self._closed)
+        with self._round:
+            for request, prompt_ids, num_top in scores:
+                if not request.abandoned:
+                    request.answer(self._score(prompt_ids, num_top))
+            if rows:
+                self._num_computed += sum(len(row.prompt_ids) for row in rows)
+                self._num_generated += run_round(self._model, rows, self._version, lambda: self._closed)
         with self._changed:
             self._num_running = 0
             done = {request for request, _, _ in scores} | {row.request for row in rows}

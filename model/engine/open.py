@@ -66,14 +66,14 @@ def open_checkpoint(
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     options |= {"max_batch": max_batch, "max_context": max_context}
-    if _model_type(checkpoint) == "cwm":
+    if model_type(checkpoint) == "cwm":
         return _open_cwm(checkpoint, device, options | {"cache_tokens": cache_tokens})
     if cache_tokens is not None:
         raise ConfigError("cache_tokens is for CWM's engine; transformers' models size their caches themselves")
     return _open_huggingface(checkpoint, device, options)
 
 
-def _model_type(checkpoint: Path) -> str:
+def model_type(checkpoint: Path) -> str:
     """transformers' name of the architecture; what has no config.json is CWM's, or nothing."""
     try:
         config = json.loads((checkpoint / "config.json").read_bytes())
