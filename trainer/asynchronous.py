@@ -7,16 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from torch import nn
+
 from ..agent.policy import Policy
 from ..agent.trajectory import Trajectory
 from ..envs.task import Task
-from ..model.decoder import Decoder
+from ..model.lora import AnyDecoder, copy_weights
 from .algorithms import AsyncConfig, RLConfig
 from .config import OptimConfig
 from .loop import OnStep, StepResult
 from .metrics import rollout_metrics
 from .reinforce import RL, TaskSource
 from .rollouts import OnEpisode, PlanOf, Rollouts
+from .throughput import waiting_metrics
 
 
 class WeightsInFlight(Protocol):
@@ -31,7 +34,7 @@ class WeightsInFlight(Protocol):
     def update_weights(
         self,
         version: int,
-        load: Callable[[Decoder], None] | None = None,
+        load: Callable[[Any], None] | None = None,
         *,
         on_weight_update: Literal["recompute", "keep", "abort"] | None = None,
     ) -> None: ...
@@ -75,7 +78,7 @@ class AsyncRL(RL):
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: AnyDecoder,
         generator: WeightsInFlight,
         policy: Policy,
         plan_of: PlanOf,
@@ -163,15 +166,21 @@ class AsyncRL(RL):
         idle, self._sampler_idle = self._sampler_idle, 0.0
         metrics = rollout_metrics(rollouts)
         metrics |= await asyncio.to_thread(self.update, rollouts.trajectories)
+        ended = time.perf_counter()
         self._num_open -= len(groups)
         self.counts["trained"] += len(groups)
         metrics |= {f"trainer/groups_{name}/total": float(count) for name, count in self.counts.items()}
         metrics |= {
             "trainer/lag/mean": sum(lags) / max(1, len(lags)),
             "trainer/lag/max": float(max(lags, default=0)),
-            "trainer/seconds/wait": collected - started,
-            "trainer/seconds/update": time.perf_counter() - collected,
-            "rollout/seconds/idle": idle,
+            "trainer/seconds/update": ended - collected,
+            **self.throughput.metrics(ended - collected, metrics.get("trainer/tokens/count", 0.0)),
+            **waiting_metrics(
+                metrics,
+                sampling=max(0.0, ended - started - idle),
+                sampler_idle=idle,
+                trainer_idle=collected - started,
+            ),
         }
         return StepResult(step=self.num_steps, metrics=metrics, trajectories=rollouts.trajectories)
 
@@ -267,10 +276,8 @@ class AsyncRL(RL):
         self._idle_since = now if idle else None
 
     def _publish(self, version: int) -> None:
-        state = self.decoder.state_dict()
-
-        def load(decoder: Decoder) -> None:
-            decoder.load_state_dict(state)
+        def load(sampled: nn.Module) -> None:
+            copy_weights(self.decoder, sampled)
 
         self._engine.update_weights(version, load, on_weight_update=self.asynchronous.on_weight_update)
 

@@ -1,7 +1,7 @@
 """Training checkpoints: one folder a step, complete or absent.
 
 ROOT/step-000120/manifest.json      the size of every file; written last
-                 model/             weights and tokenizer, in Hugging Face's format
+                 model/             weights and tokenizer, in Hugging Face's format; of a model with adapters these
                  trainer.pt         optimizer, random state, cursors: a loop's ``state_dict``
                  state.json         step, policy version and whatever the caller adds, for people and resumes
 """
@@ -20,9 +20,8 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError
-from ..model.checkpoint import load_weights, save_checkpoint
-from ..model.decoder import Decoder
-from ..model.tokenizer import Tokenizer
+from ..model.lora import AnyDecoder
+from ..model.trained import load_trained, save_trained
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +49,8 @@ def save_training(
     root: str | Path,
     *,
     step: int,
-    decoder: Decoder,
-    tokenizer: Tokenizer,
+    decoder: AnyDecoder,
+    tokenizer: Any,
     trainer: Mapping[str, Any],
     info: Mapping[str, Any] | None = None,
     keep: int = 2,
@@ -85,7 +84,7 @@ def save_training(
         for left in root.glob(f"{_PARTIAL}*"):
             shutil.rmtree(left, ignore_errors=True)
         partial.mkdir()
-        save_checkpoint(partial / "model", decoder, tokenizer)
+        save_trained(partial / "model", decoder, tokenizer)
         torch.save(dict(trainer), partial / "trainer.pt")
         state = {"step": step, "info": dict(info or {})}
         (partial / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
@@ -112,7 +111,7 @@ def latest(root: str | Path) -> Path | None:
     return next(iter(_complete(Path(root))), None)
 
 
-def load_training(path: str | Path, decoder: Decoder) -> TrainingState:
+def load_training(path: str | Path, decoder: AnyDecoder) -> TrainingState:
     """Load the weights of a checkpoint into ``decoder``, and return the rest for the loop's ``load_state_dict``.
 
     Raises:
@@ -128,7 +127,7 @@ def load_training(path: str | Path, decoder: Decoder) -> TrainingState:
         step, info = int(state["step"]), state["info"]
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); take an earlier checkpoint") from error
-    load_weights(path / "model", decoder)
+    load_trained(path / "model", decoder)
     return TrainingState(step=step, trainer=trainer, info=info)
 
 

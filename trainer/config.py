@@ -28,6 +28,24 @@ class LayoutConfig(Settings):
     """Forward and backward in bfloat16; weights, sums of gradients and the optimizer's state stay in float32."""
 
 
+class LoRAConfig(Settings):
+    """Low-rank adapters in the place of the model's own weights.
+
+    The defaults are those recommended for reinforcement learning: all matrices of the layers, alpha 32, a rank of 1 to
+    32 (Schulman and others, LoRA Without Regret, 2025, thinkingmachines.ai/blog/lora).
+    """
+
+    rank: int = Field(default=32, ge=1)
+    """Rows of the smaller side of each adapter."""
+    alpha: float = Field(default=32.0, gt=0)
+    """What an adapter adds is scaled by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Of the adapters' inputs in supervised updates. Reinforcement learning refuses it: what is trained must be what
+    was sampled from."""
+    targets: tuple[str, ...] = ()
+    """Last names of the matrices to adapt, such as "q_proj"; none for all but embeddings and head."""
+
+
 class OptimConfig(Settings):
     """The optimizer, its schedule and gradient clipping."""
 

@@ -1,20 +1,18 @@
 """The critic: what reward is still to come, predicted before each sampled token."""
 
-import copy
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..model.attention import Documents
-from ..model.decoder import Decoder
-from ..model.huggingface import HuggingFaceDecoder
+from ..model.lora import AnyDecoder, copy_trained
 
 
 class Critic(nn.Module):
     """One linear map of hidden states, of the policy's or of a decoder of its own. It begins by predicting 0."""
 
-    def __init__(self, policy: Decoder | HuggingFaceDecoder, kind: Literal["head", "model"]) -> None:
+    def __init__(self, policy: AnyDecoder, kind: Literal["head", "model"]) -> None:
         """
         Args:
             kind: "head" reads the policy's hidden states, and its loss trains them too; "model" reads those of a copy
@@ -22,10 +20,11 @@ class Critic(nn.Module):
         """
         super().__init__()
         weight = policy.head.weight
-        self.trunk = copy.deepcopy(policy) if kind == "model" else None
+        self.trunk = copy_trained(policy) if kind == "model" else None
         if self.trunk is not None:
             self.trunk.head.requires_grad_(False)  # nothing reads its logits
-        self.value = nn.Linear(weight.shape[1], 1, device=weight.device, dtype=weight.dtype)
+        dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32  # bfloat16 loses small updates
+        self.value = nn.Linear(weight.shape[1], 1, device=weight.device, dtype=dtype)
         nn.init.zeros_(self.value.weight)
         nn.init.zeros_(self.value.bias)
 
@@ -40,5 +39,4 @@ class Critic(nn.Module):
         """
         if self.trunk is not None:
             hidden = self.trunk(token_ids, documents).index_select(0, index)
-        value = self.value(hidden).squeeze(-1)
-        return value if value.dtype == torch.float64 else value.float()
+        return self.value(hidden.to(self.value.weight.dtype)).squeeze(-1)

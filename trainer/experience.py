@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from ..agent.trajectory import TRUNCATED, Trajectory
-from ..model.decoder import Decoder
-from ..model.huggingface import HuggingFaceDecoder
+from ..model.lora import AnyDecoder
 from .advantages import GroupAdvantages, finite_rewards, generalized_advantages, whiten
 from .algorithms import PPOConfig, ReinforcePPConfig, RLConfig
 from .batching import Document, document_of, join, plan_packs
 from .critic import Critic
 from .losses import kl_estimate
 from .objective import baselined, shaped_rewards, weighting
+from .reference import AdapterReference
 from .step import score
 
 Annotate = Callable[[Sequence[Document]], list[Document]]
@@ -45,10 +45,10 @@ class Scorer:
 
     def __init__(
         self,
-        decoder: Decoder | HuggingFaceDecoder,
+        decoder: AnyDecoder,
         config: RLConfig,
         *,
-        reference: Decoder | HuggingFaceDecoder | None = None,
+        reference: AnyDecoder | AdapterReference | None = None,
         critic: Critic | None = None,
     ) -> None:
         self._decoder, self._config, self._reference, self._critic = decoder, config, reference, critic

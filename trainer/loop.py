@@ -11,13 +11,14 @@ import torch
 
 from ..agent.trajectory import Trajectory
 from ..errors import ConfigError
-from ..model.decoder import Decoder
+from ..model.lora import AnyDecoder, dropping
 from .batching import Document, DocumentStream, demonstrations_of, pack
 from .config import OptimConfig, SFTConfig, SupervisedConfig
 from .losses import sft_loss
 from .metrics import update_metrics
 from .optim import Optimizer
 from .step import TrainStep, mean_loss
+from .throughput import Throughput
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +44,10 @@ OnStep = Callable[[StepResult], None]
 class Loop:
     """What all loops share: the model, its optimizer, a step counter and a flag to stop at."""
 
-    def __init__(self, decoder: Decoder, optim: OptimConfig, seed: int) -> None:
+    def __init__(self, decoder: AnyDecoder, optim: OptimConfig, seed: int) -> None:
         self.decoder, self.seed = decoder, seed
         self.optimizer = Optimizer(decoder, optim)
+        self.throughput = Throughput(decoder)
         self.num_steps = 0
         self.stopping = False
 
@@ -86,7 +88,7 @@ class Supervised(Loop):
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: AnyDecoder,
         stream: Stream,
         *,
         config: SupervisedConfig,
@@ -126,14 +128,17 @@ class Supervised(Loop):
     def step(self) -> StepResult:
         """One update, and, every ``eval_every`` of them, a measure of the held-out loss."""
         started = time.perf_counter()
-        documents = self._stream.next_batch()
-        found = self._step(pack(documents, max_tokens=self.config.microbatch_tokens))
+        packs = pack(self._stream.next_batch(), max_tokens=self.config.microbatch_tokens)
+        with dropping(self.decoder):
+            found = self._step(packs)
+        self.throughput.trained(packs)
         self.num_steps += 1
         metrics = {
             "trainer/loss/mean": found["loss"],
             "trainer/entropy/mean": found["entropy"],
             **update_metrics([found]),
             "trainer/epochs/done": self._stream.epochs_done,
+            **self.throughput.metrics(time.perf_counter() - started, found["tokens"]),
         }
         if self._held_out and self.num_steps % self.config.eval_every == 0:
             metrics["trainer/held_out_loss/mean"] = self._measure()
@@ -174,7 +179,7 @@ class SFT(Supervised):
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: AnyDecoder,
         demonstrations: Sequence[Trajectory],
         *,
         config: SFTConfig,

@@ -180,8 +180,9 @@ class PolicyLoss:
     def __call__(
         self, logprobs: Tensor, entropy: Tensor, tokens: TrainedTokens, values: Tensor | None = None
     ) -> TokenLoss:
-        """Metrics, beside the surrogate's: "entropy", "approx_kl" (k3 of KL(old || new) by token), and "kl",
-        "correction", "value_loss" where there is one; maxima "logprob_gap" = |logprobs - old_logprobs|."""
+        """Metrics, beside the surrogate's: "entropy", "approx_kl" (k3 of KL(old || new) by token), "sampler_weight" (of
+        the new over the sampler's, by token) and its square, and "kl", "correction", "value_loss" where there is one;
+        maxima "logprob_gap" = |logprobs - old_logprobs|."""
         old = tokens.old_logprobs if tokens.anchor_logprobs is None else tokens.anchor_logprobs
         gap = logprobs - old
         if self.ratio != "token":
@@ -215,7 +216,10 @@ class PolicyLoss:
         with torch.no_grad():
             bounded = gap.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)
             metrics |= {"approx_kl": torch.expm1(bounded) - bounded, "entropy": entropy.detach()}
-            maxima = {"logprob_gap": (logprobs - tokens.old_logprobs).abs()}
+            sampler_gap = logprobs - tokens.old_logprobs
+            weight = sampler_gap.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO).exp()
+            metrics |= {"sampler_weight": weight, "sampler_weight_squared": weight.square()}
+            maxima = {"logprob_gap": sampler_gap.abs()}
         return TokenLoss(components=components, metrics=metrics, maxima=maxima)
 
 

@@ -157,15 +157,18 @@ def group_metrics(groups: GroupAdvantages) -> dict[str, float]:
 
 
 def policy_metrics(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means over the updates of a step; the mismatch is that of the first, before the weights have moved."""
+    """Means over the updates of a step; the mismatch, and the share of its tokens that importance weights of the
+    sampler's draws leave (Kish), are those of the first, before the weights have moved."""
     if not updates:
         return {}
     names = ("loss", "approx_kl", "clipfrac", "ratio", "entropy", "kl", "correction", "value_loss", "critic_grad_norm")
     known = [name for name in names if name in updates[0]]
+    first = updates[0]
     return {
         **{f"trainer/{name}/mean": _mean([update[name] for update in updates]) for name in known},
-        "trainer/mismatch_kl/mean": updates[0]["approx_kl"],
-        "trainer/mismatch/max": updates[0]["logprob_gap/max"],
+        "trainer/mismatch_kl/mean": first["approx_kl"],
+        "trainer/mismatch/max": first["logprob_gap/max"],
+        "trainer/sampler_effective_sample_size/share": first["sampler_weight"] ** 2 / first["sampler_weight_squared"],
     }
 
 

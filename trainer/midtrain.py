@@ -8,7 +8,7 @@ import numpy as np
 from ..agent.trajectory import Trajectory
 from ..errors import ConfigError
 from ..model.chat.trace import Trace, TraceFormat
-from ..model.decoder import Decoder
+from ..model.lora import AnyDecoder
 from .batching import Document, DocumentStream, demonstrations_of
 from .config import MidtrainConfig, OptimConfig
 from .loop import Supervised
@@ -19,7 +19,7 @@ class Midtrain(Supervised):
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: AnyDecoder,
         sources: Mapping[str, Sequence[Document]],
         weights: Mapping[str, float],
         *,

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..errors import ConfigError
 from .algorithms import ALGORITHMS, Algorithm, AsyncConfig, GRPOConfig
-from .config import LayoutConfig, MidtrainConfig, OptimConfig, Settings, SFTConfig
+from .config import LayoutConfig, LoRAConfig, MidtrainConfig, OptimConfig, Settings, SFTConfig
 
 SMALL_SOURCES = ("small-repositories", "small-programs", "small-sums", "small-traces")
 FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -22,11 +22,29 @@ class ModelConfig(Settings):
     preset: Literal["cwm-tiny", "cwm-32b", "cwm-32b-slice"] = "cwm-tiny"
     """Architecture of a model that starts from random weights; with a checkpoint, what that must be."""
     checkpoint: Path | None = None
-    """A folder with a checkpoint to start from instead of random weights; its tokenizer is used as it is."""
+    """A folder with a checkpoint to start from instead of random weights: CWM's, or any causal language model of
+    transformers. Its tokenizer and chat template are used as they are."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights that ``checkpoint`` is read into. Bfloat16 needs ``lora``: it loses small updates."""
+    lora: LoRAConfig | None = None
+    """Train low-rank adapters, and leave the checkpoint's weights as they are; false is none."""
     vocab_size: int = Field(default=1024, ge=300)
     """Entries of the byte-level BPE that is trained on the demonstrations; unused with a checkpoint."""
     max_context: int = Field(default=768, ge=64)
     """Tokens an episode may have in the engine."""
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _left_out(cls, value: Any) -> Any:
+        return None if value is False else value  # TOML has no null
+
+    @model_validator(mode="after")
+    def _is_a_base(self) -> Self:
+        if self.lora is not None and self.checkpoint is None:
+            raise ValueError("lora adapts a trained model, and there is none; set model.checkpoint")
+        if self.dtype != "float32" and self.lora is None:
+            raise ValueError("bfloat16 weights lose small updates; set model.lora, or model.dtype = 'float32'")
+        return self
 
 
 class FamilyConfig(Settings):
@@ -194,6 +212,9 @@ class Recipe(Settings):
     """Evaluation."""
     save_seconds: float = Field(default=60.0, ge=0)
     """Wall clock between two saves of a stage's state, from which ``--resume`` goes on; 0 saves after every step."""
+    peak_tflops: float | None = Field(default=None, gt=0)
+    """Peak of one device, which ``trainer/mfu/mean`` is a share of; None: of a known GPU its dense bfloat16 rate, and
+    on a CPU no share is reported."""
     tracker: Literal["none", "tensorboard", "wandb"] = "none"
     """Experiment tracker, besides the metrics in JSON Lines."""
 
@@ -223,6 +244,11 @@ class Recipe(Settings):
             raise ValueError(
                 f"rl.train.num_tasks is {self.rl.train.num_tasks}, less than the {len(self.families)} families; every "
                 "step takes tasks of each, so raise it"
+            )
+        if self.rl is not None and self.model.lora is not None and self.model.lora.dropout:
+            raise ValueError(
+                f"lora.dropout is {self.model.lora.dropout}, and reinforcement learning must train on the distribution "
+                "it sampled from; set it to 0, or rl = false"
             )
         if "control" in self.model_fields_set and self.control and (self.sft is None or self.rl is None):
             raise ValueError("control compares rl with more of sft, and one of them is left out; remove control")

@@ -1,6 +1,5 @@
 """Reinforcement learning: collect groups of episodes, take advantages, update, publish the weights."""
 
-import copy
 import logging
 import random
 import time
@@ -13,9 +12,9 @@ from ..agent.trajectory import Trajectory
 from ..envs.task import Task
 from ..errors import ConfigError, TrainingError
 from ..model.chat.sampling import Sampling
-from ..model.decoder import Decoder
+from ..model.lora import AnyDecoder
 from .algorithms import DrGRPOConfig, PPOConfig, RLConfig
-from .batching import pack
+from .batching import Document, pack
 from .config import OptimConfig
 from .critic import Critic
 from .experience import Experience, Scorer, experience_of
@@ -23,8 +22,10 @@ from .loop import Loop, OnStep, StepResult
 from .metrics import group_metrics, policy_metrics, rollout_metrics, update_metrics
 from .objective import baselined, loss_of
 from .optim import Optimizer
+from .reference import reference_of
 from .rollouts import Collector, OnEpisode, PlanOf, Rollouts
 from .step import TrainStep
+from .throughput import waiting_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class RL(Loop):
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: AnyDecoder,
         generator: WeightStore,
         policy: Policy,
         plan_of: PlanOf,
@@ -93,12 +94,12 @@ class RL(Loop):
             on_episode=on_episode,
         )
         self._num_useless = 0
-        self.reference = copy.deepcopy(decoder).requires_grad_(False) if config.kl.coef else None
+        self.reference = reference_of(decoder) if config.kl.coef else None
         self.critic = self.critic_optimizer = None
         if isinstance(config, PPOConfig):
             self.critic = Critic(decoder, config.critic.kind)
             self.critic_optimizer = Optimizer(self.critic, config.critic.optim)
-        self._annotate = Scorer(decoder, config, reference=self.reference, critic=self.critic)
+        self._scorer = Scorer(decoder, config, reference=self.reference, critic=self.critic)
         self._step = TrainStep(
             decoder, self.optimizer, loss_of(config), critic=self.critic, critic_optimizer=self.critic_optimizer
         )
@@ -129,8 +130,10 @@ class RL(Loop):
             num_groups += missing
         collected = time.perf_counter()
         metrics = {**rollout_metrics(rollouts), **self.update(rollouts.trajectories)}
-        metrics["trainer/seconds/collect"] = collected - started
-        metrics["trainer/seconds/update"] = time.perf_counter() - collected
+        sampling, updating = collected - started, time.perf_counter() - collected
+        metrics |= {"trainer/seconds/collect": sampling, "trainer/seconds/update": updating}
+        metrics |= self.throughput.metrics(updating, metrics.get("trainer/tokens/count", 0.0))
+        metrics |= waiting_metrics(metrics, sampling=sampling, sampler_idle=updating, trainer_idle=sampling)
         return StepResult(step=self.num_steps, metrics=metrics, trajectories=rollouts.trajectories)
 
     async def collect(self, tasks: Sequence[Task], *, first: int = 0) -> Rollouts:
@@ -184,6 +187,7 @@ class RL(Loop):
                 packs = pack(documents, max_tokens=config.microbatch_tokens, temperature=config.temperature)
                 divisor = float(len(members) * config.length) if isinstance(config, DrGRPOConfig) else None
                 updates.append(self._step(packs, divisor=divisor, critic_only=critic_only))
+                self.throughput.trained(packs)
         self.num_steps += 1
         if updates and not critic_only:
             self._publish(self._generator.policy_version + 1)
@@ -193,6 +197,12 @@ class RL(Loop):
             **update_metrics(updates),
             **experience.metrics,
         }
+
+    def _annotate(self, documents: Sequence[Document]) -> list[Document]:
+        config = self.config
+        own = config.correction.kind != "none" or isinstance(config, PPOConfig)
+        self.throughput.passed(documents, times=own + bool(config.kl.coef))
+        return self._scorer(documents)
 
     def _publish(self, version: int) -> None:
         """Let what samples go on with the decoder's weights."""

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..envs.task import write_jsonl
-from ..model.decoder import Decoder
-from ..model.tokenizer import Tokenizer
 from .checkpoint import latest, load_training, save_training
 from .loop import StepResult, Supervised
 from .metrics import MetricsWriter, open_tracker
 from .recipe import Recipe
 from .reinforce import RL
+from .trainee import Trainee
 
 KEPT_EPISODES = 3
 
@@ -24,8 +23,7 @@ class StageRun:
         recipe: Recipe,
         folder: Path,
         loop: Supervised | RL,
-        decoder: Decoder,
-        tokenizer: Tokenizer,
+        trainee: Trainee,
         must_save: Callable[[], bool],
     ) -> None:
         """
@@ -34,11 +32,11 @@ class StageRun:
             must_save: whether to save after this step, however recent the last save is.
         """
         self._recipe, self._folder, self._loop, self._must_save = recipe, folder, loop, must_save
-        self._decoder, self._tokenizer = decoder, tokenizer
+        self._trainee = trainee
         self._before = 0.0
         found = latest(self._folder / "steps")
         if found is not None:
-            state = load_training(found, decoder)
+            state = load_training(found, trainee.decoder)
             loop.load_state_dict(state.trainer)
             self._before = float(state.info["seconds"])
         self._started = self._saved = time.monotonic()
@@ -82,8 +80,8 @@ class StageRun:
         save_training(
             self._folder / "steps",
             step=self._loop.num_steps,
-            decoder=self._decoder,
-            tokenizer=self._tokenizer,
+            decoder=self._trainee.decoder,
+            tokenizer=self._trainee.tokenizer,
             trainer=self._loop.state_dict(),
             info={"seconds": self.seconds},
         )

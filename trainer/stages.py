@@ -1,7 +1,6 @@
 """A recipe from its tasks to its report, stage by stage. What a stage has written is not made again on a resume."""
 
 import asyncio
-import copy
 import json
 import logging
 import os
@@ -20,12 +19,10 @@ from ..agent.policy import TokenPolicy
 from ..agent.trajectory import Trajectory
 from ..envs.task import Task, read_jsonl, write_jsonl
 from ..errors import ConfigError
-from ..model.chat.cwm import CwmParser, CwmRenderer
-from ..model.checkpoint import check_shape, load_checkpoint, save_checkpoint
-from ..model.config import preset
-from ..model.decoder import Decoder
+from ..model.chat.protocols import Parser
 from ..model.engine.generator import Generator
-from ..model.tokenizer import Tokenizer, train_tokenizer
+from ..model.engine.huggingface import HuggingFaceEngine
+from ..model.lora import copy_trained
 from .asynchronous import AsyncRL
 from .config import LayoutConfig
 from .evaluation import Evaluation, evaluate_engine, evaluate_script
@@ -41,6 +38,8 @@ from .reinforce import RL
 from .report import write_report
 from .rollouts import EpisodePlan
 from .stage_run import StageRun
+from .throughput import Throughput
+from .trainee import Trainee, open_trainee
 
 logger = logging.getLogger(__name__)
 
@@ -123,25 +122,23 @@ class _Run:
         recipe = self.recipe
         started = time.monotonic()
         await self._prepare()
-        decoder, tokenizer, demonstrations = await self._model_and_demonstrations()
+        trainee, demonstrations = await self._model_and_demonstrations()
         await self._scripted_controls()
         start = "start"
         if recipe.midtrain is not None:
             start = "midtrain"
-            self._midtrain(decoder, tokenizer, recipe.midtrain)
+            self._midtrain(trainee, recipe.midtrain)
         if recipe.sft is not None:
             start = "sft"
-            self._supervise("sft", decoder, tokenizer, demonstrations, recipe.sft)
-        await self._evaluate(start, decoder, tokenizer)
+            self._supervise("sft", trainee, demonstrations, recipe.sft)
+        await self._evaluate(start, trainee)
         if recipe.rl is not None:
-            await self._reinforce(decoder, tokenizer)
-            await self._evaluate("rl", decoder, tokenizer)
+            await self._reinforce(trainee)
+            await self._evaluate("rl", trainee)
             if recipe.control and recipe.sft is not None:
-                decoder, _ = load_checkpoint(self._checkpoint("sft"))
-                self._supervise(
-                    "control", decoder, tokenizer, demonstrations, further(recipe.sft), self.stages["rl"]["seconds"]
-                )
-                await self._evaluate("control", decoder, tokenizer)
+                trainee.load(self._checkpoint("sft"))
+                self._supervise("control", trainee, demonstrations, further(recipe.sft), self.stages["rl"]["seconds"])
+                await self._evaluate("control", trainee)
         write_report(
             self.out,
             recipe=recipe,
@@ -160,28 +157,24 @@ class _Run:
                 self.families.append(await prepare_family(config, self.recipe, self.out / "tasks", bar.at))
             self._check_interrupt()
 
-    async def _model_and_demonstrations(self) -> tuple[Decoder, Tokenizer, list[Trajectory]]:
+    async def _model_and_demonstrations(self) -> tuple[Trainee, list[Trajectory]]:
         recipe = self.recipe
         trajectories = await self._demonstrations()
         tools = {family.config.name: family.tools for family in self.families}
-        parser = CwmParser()
         if recipe.midtrain is not None:
             episodes = [(one, tools[name]) for name, one in trajectories]
             with self.progress.bar("traces") as bar:
                 self.sources = await gather(
                     recipe.midtrain, recipe, self.out / "midtrain", episodes, held_out_contexts(self.families), bar.at
                 )
-        if recipe.model.checkpoint is not None:
-            decoder, tokenizer = load_checkpoint(recipe.model.checkpoint)
-            if "preset" in recipe.model.model_fields_set:
-                check_shape(recipe.model.checkpoint, preset(recipe.model.preset))
-        else:
-            texts = [text for name, one in trajectories for text in texts_of(one, tools[name], parser)]
-            texts += [text for source in self.sources for text in source.texts(parser)]
-            tokenizer = train_tokenizer(texts, recipe.model.vocab_size)
-            decoder = Decoder(preset(recipe.model.preset, vocab_size=tokenizer.vocab_size), seed=recipe.seed)
-        renderer = self._renderer(tokenizer)
-        return decoder, tokenizer, [tokenize(one, tools[name], renderer, parser) for name, one in trajectories]
+
+        def texts(parser: Parser) -> list[str]:
+            found = [text for name, one in trajectories for text in texts_of(one, tools[name], parser)]
+            return found + [text for source in self.sources for text in source.texts(parser)]
+
+        trainee = open_trainee(recipe.model, texts, seed=recipe.seed)
+        renderer, parser = trainee.renderer, trainee.parser
+        return trainee, [tokenize(one, tools[name], renderer, parser) for name, one in trajectories]
 
     async def _demonstrations(self) -> list[tuple[str, Trajectory]]:
         """(family, episode) for each episode an expert played in the real environment."""
@@ -193,22 +186,18 @@ class _Run:
             write_jsonl(path, rows)
         return [(row["name"], Trajectory.from_json(row["trajectory"])) for row in read_jsonl(path)]
 
-    def _renderer(self, tokenizer: Tokenizer) -> CwmRenderer:
-        # Tools are the same in every episode of a family: a tiny model learns them from the demonstrations.
-        return CwmRenderer(tokenizer, announce_tools=False)
-
     # Stages.
 
-    def _midtrain(self, decoder: Decoder, tokenizer: Tokenizer, settings: MidtrainStage) -> None:
-        if self._is_done("midtrain", decoder):
+    def _midtrain(self, trainee: Trainee, settings: MidtrainStage) -> None:
+        if self._is_done("midtrain", trainee):
             return
         seed = self.recipe.seed
-        found = documents_of(self.sources, settings, tokenizer, self._renderer(tokenizer), CwmParser(), seed=seed)
+        found = documents_of(self.sources, settings, trainee.cwm_tokenizer, trainee.renderer, trainee.parser, seed=seed)
         for name, count in found.left_out.items():
             if count:
                 self.progress.note(f"midtrain: {count} documents of {name} are longer than a microbatch, and left out")
         loop = Midtrain(
-            decoder,
+            trainee.decoder,
             found.learned,
             {source.name: source.weight for source in settings.sources},
             config=settings.train,
@@ -216,36 +205,33 @@ class _Run:
             held_out=found.held_out,
             seed=seed,
         )
-        self._learn("midtrain", loop, decoder, tokenizer, settings.max_seconds or None)
+        self._learn("midtrain", loop, trainee, settings.max_seconds or None)
 
     def _supervise(
         self,
         stage: str,
-        decoder: Decoder,
-        tokenizer: Tokenizer,
+        trainee: Trainee,
         demonstrations: Sequence[Trajectory],
         settings: SFTStage,
         seconds: float | None = None,
     ) -> None:
-        if self._is_done(stage, decoder):
+        if self._is_done(stage, trainee):
             return
         config = settings.train
         learned, measured = split_by_task(demonstrations, settings.held_out_share, self.recipe.seed)
         loop = SFT(
-            decoder,
+            trainee.decoder,
             learned,
             config=config,
             optim=settings.optim,
             held_out=measured,
             seed=self.recipe.seed + (stage == "control"),
         )
-        self._learn(stage, loop, decoder, tokenizer, seconds)
+        self._learn(stage, loop, trainee, seconds)
 
-    def _learn(
-        self, stage: str, loop: Supervised, decoder: Decoder, tokenizer: Tokenizer, seconds: float | None
-    ) -> None:
+    def _learn(self, stage: str, loop: Supervised, trainee: Trainee, seconds: float | None) -> None:
         """Run a supervised loop to its end, or for so many seconds, and keep its checkpoint."""
-        with self._running(stage, loop, decoder, tokenizer) as run:
+        with self._running(stage, loop, trainee) as run:
             left = None if seconds is None else max(0.0, seconds - run.seconds)
             total = loop.config.max_steps if seconds is None else None
             with self.progress.bar(f"training: {stage}", total=total) as bar:
@@ -257,21 +243,21 @@ class _Run:
 
                 loop.run(on_step=on_step, seconds=left)
             self._check_interrupt()
-        self._finish(stage, decoder, tokenizer, run)
+        self._finish(stage, trainee, run)
 
-    async def _reinforce(self, decoder: Decoder, tokenizer: Tokenizer) -> None:
+    async def _reinforce(self, trainee: Trainee) -> None:
         settings = self.recipe.rl
-        if settings is None or self._is_done("rl", decoder):
+        if settings is None or self._is_done("rl", trainee):
             return
-        sampled = decoder if settings.asynchronous is None else copy.deepcopy(decoder)
-        async with self._generator(sampled, settings.train.concurrency) as generator:
+        sampled = None if settings.asynchronous is None else copy_trained(trainee.decoder)
+        async with trainee.engine(settings.train.concurrency, sampled) as generator:
             mixture = TaskMixture(
                 {family.config.name: family.train for family in self.families},
                 {family.config.name: family.config.weight for family in self.families},
                 seed=self.recipe.seed,
             )
-            loop = self._rl_loop(settings, decoder, tokenizer, generator, mixture)
-            with self._running("rl", loop, decoder, tokenizer) as run:
+            loop = self._rl_loop(settings, trainee, generator, mixture)
+            with self._running("rl", loop, trainee) as run:
                 with self.progress.bar("training: rl", total=settings.steps) as bar:
 
                     def on_step(result: StepResult) -> None:
@@ -282,51 +268,45 @@ class _Run:
 
                     await loop.run(settings.steps, on_step=on_step)
                 self._check_interrupt()
-        self._finish("rl", decoder, tokenizer, run)
+        self._finish("rl", trainee, run)
 
     def _rl_loop(
-        self, settings: RLStage, decoder: Decoder, tokenizer: Tokenizer, generator: Generator, mixture: TaskMixture
+        self, settings: RLStage, trainee: Trainee, generator: Generator | HuggingFaceEngine, mixture: TaskMixture
     ) -> RL:
         plans = self._plans(generator.max_context)
-        policy = TokenPolicy(generator, self._renderer(tokenizer), CwmParser())
+        policy = TokenPolicy(generator, trainee.renderer, trainee.parser)
 
         def plan_of(task: Task) -> EpisodePlan:
             return plans[mixture.name_of(task)]
 
         common: dict[str, Any] = {"optim": settings.optim, "tasks": mixture, "seed": self.recipe.seed}
         if settings.asynchronous is None:
-            return RL(decoder, generator, policy, plan_of, config=settings.train, **common)
-        return AsyncRL(
-            decoder, generator, policy, plan_of, config=settings.train, asynchronous=settings.asynchronous, **common
-        )
+            return RL(trainee.decoder, generator, policy, plan_of, config=settings.train, **common)
+        common["asynchronous"] = settings.asynchronous
+        return AsyncRL(trainee.decoder, generator, policy, plan_of, config=settings.train, **common)
 
     @contextmanager
-    def _running(self, stage: str, loop: Supervised | RL, decoder: Decoder, tokenizer: Tokenizer) -> Iterator[StageRun]:
-        with StageRun(self.recipe, self.out / stage, loop, decoder, tokenizer, lambda: self.interrupted) as run:
+    def _running(self, stage: str, loop: Supervised | RL, trainee: Trainee) -> Iterator[StageRun]:
+        with StageRun(self.recipe, self.out / stage, loop, trainee, lambda: self.interrupted) as run:
             self.loop = loop
+            loop.throughput = Throughput(trainee.decoder, self.recipe.peak_tflops)
             try:
                 yield run
             finally:
                 self.loop = None
 
-    def _is_done(self, stage: str, decoder: Decoder) -> bool:
+    def _is_done(self, stage: str, trainee: Trainee) -> bool:
         """Whether an earlier run finished this stage; its weights are then loaded."""
         info = self.out / stage / "stage.json"
         if not info.exists():
             return False
         self.stages[stage] = json.loads(info.read_text(encoding="utf-8"))
-        trained, _ = load_checkpoint(self._checkpoint(stage))
-        decoder.load_state_dict(trained.state_dict())
+        trainee.load(self._checkpoint(stage))
         return True
 
-    def _finish(self, stage: str, decoder: Decoder, tokenizer: Tokenizer, run: StageRun) -> None:
+    def _finish(self, stage: str, trainee: Trainee, run: StageRun) -> None:
         checkpoint = self._checkpoint(stage)
-        save_checkpoint(checkpoint, decoder, tokenizer)
-        settings = {
-            "renderer": {"announce_tools": False},
-            "environments": {f.config.env: f.config.options for f in self.families if f.config.options},
-        }
-        (checkpoint / "verigym.json").write_text(json.dumps(settings) + "\n", encoding="utf-8")
+        trainee.save(checkpoint, {f.config.env: f.config.options for f in self.families if f.config.options})
         self.stages[stage] = {"seconds": round(run.seconds, 1), "checkpoint": str(checkpoint), "steps": run.steps}
         (self.out / stage / "stage.json").write_text(json.dumps(self.stages[stage]) + "\n", encoding="utf-8")
         # What was kept to resume this stage from is not needed any more.
@@ -335,19 +315,16 @@ class _Run:
     def _checkpoint(self, stage: str) -> Path:
         return self.out / stage / "checkpoint"
 
-    def _generator(self, decoder: Decoder, max_batch: int) -> Generator:
-        return Generator(decoder, max_batch=max_batch, max_context=self.recipe.model.max_context, seed=self.recipe.seed)
-
     def _plans(self, max_context: int) -> Mapping[str, EpisodePlan]:
         return {family.config.name: family.plan(max_context) for family in self.families}
 
     # Evaluation.
 
-    async def _evaluate(self, stage: str, decoder: Decoder, tokenizer: Tokenizer) -> None:
+    async def _evaluate(self, stage: str, trainee: Trainee) -> None:
         settings = self.recipe.eval
         concurrency = self.recipe.rl.train.concurrency if self.recipe.rl else 64
-        async with self._generator(decoder, concurrency) as generator:
-            policy = TokenPolicy(generator, self._renderer(tokenizer), CwmParser())
+        async with trainee.engine(concurrency) as generator:
+            policy = TokenPolicy(generator, trainee.renderer, trainee.parser)
             for family in self.families:
                 episodes = len(family.held_out) * (settings.samples + settings.greedy)
                 with self.progress.bar(f"evaluation of {stage}: {family.config.name}", total=episodes) as bar:

@@ -8,12 +8,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..model.attention import Documents
-from ..model.decoder import Decoder
-from ..model.huggingface import HuggingFaceDecoder
+from ..model.lora import AnyDecoder
 from .batching import PackedBatch
 from .critic import Critic
 from .losses import Loss, TokenLoss, TrainedTokens
 from .optim import Optimizer
+from .reference import AdapterReference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class Scores:
     values: Tensor | None = None
 
 
-def score(decoder: Decoder | HuggingFaceDecoder, batch: PackedBatch, critic: Critic | None = None) -> Scores:
+def score(decoder: AnyDecoder | AdapterReference, batch: PackedBatch, critic: Critic | None = None) -> Scores:
     """Score the trained tokens. Only they meet the vocabulary: prompts and observations are most of an episode."""
     documents = Documents.from_lengths(batch.lengths, device=batch.token_ids.device)
     index = batch.loss_mask.nonzero().squeeze(1)
@@ -40,6 +40,7 @@ def score(decoder: Decoder | HuggingFaceDecoder, batch: PackedBatch, critic: Cri
     if critic is None:
         logprobs, entropy = decoder.score(batch.token_ids, documents, targets, batch.temperature, index=index)
         return Scores(index=index, logprobs=logprobs, entropy=entropy)
+    assert not isinstance(decoder, AdapterReference), "a critic reads the policy, never the reference"
     logprobs, entropy, hidden = decoder.score_and_states(
         batch.token_ids, documents, targets, batch.temperature, index=index
     )
@@ -68,7 +69,7 @@ class TrainStep:
 
     def __init__(
         self,
-        decoder: Decoder | HuggingFaceDecoder,
+        decoder: AnyDecoder,
         optimizer: Optimizer,
         loss: Loss,
         *,
@@ -154,7 +155,7 @@ class TrainStep:
 
 
 @torch.no_grad()
-def mean_loss(decoder: Decoder, packs: Sequence[PackedBatch], loss: Loss) -> float:
+def mean_loss(decoder: AnyDecoder, packs: Sequence[PackedBatch], loss: Loss) -> float:
     """Weighted mean of a loss over this rank's packs, without gradients."""
     device = decoder.head.weight.device
     total, weight = 0.0, 0.0

@@ -37,6 +37,19 @@ def test_ours_can_be_read(path):
     assert isinstance(load_recipe(path), Recipe)
 
 
+@pytest.mark.parametrize(
+    ("sets", "algorithm", "lag"),
+    [
+        (["rl.train.algorithm=ppo", "rl.train.critic_warmup_steps=1"], "ppo", None),
+        (["rl.asynchronous.max_lag=2"], "grpo", 2),
+    ],
+)
+def test_the_quickstart_under_other_algorithms(sets, algorithm, lag):
+    rl = load_recipe(ROOT / "recipes" / "quickstart.toml", sets).rl
+    assert (rl.train.algorithm, rl.train.num_tasks, rl.train.group_size) == (algorithm, 12, 8)
+    assert (rl.asynchronous and rl.asynchronous.max_lag) == lag
+
+
 def test_defaults_are_filled_in(write):
     recipe = load_recipe(write())
     assert (recipe.rl.steps, recipe.rl.train.group_size, recipe.sft is not None) == (4, 8, True)
@@ -101,6 +114,10 @@ REFUSED = [
     (["families.0.tasks=small-sums", "families.0.num_train=0"], "say how many tasks to make"),
     (["control=true", "rl=false"], "remove control"),
     (["model.checkpoint=x", "model.vocab_size=400"], "remove vocab_size of model"),
+    (["model.lora.rank=4"], "model: lora adapts a trained model, and there is none; set model.checkpoint"),
+    (["model.checkpoint=x", "model.dtype=bfloat16"], "set model.lora, or model.dtype = 'float32'"),
+    (["model.checkpoint=x", "model.lora.dropout=0.1"], "set it to 0, or rl = false"),
+    (["model.checkpoint=x", "model.lora.alfa=1"], "unknown key 'model.lora.alfa'; did you mean 'alpha'?"),
     (["rl.optim.total_steps=9"], "total_steps does nothing in a constant schedule"),
     (["rl.train.num_tasks=0"], "rl.train.num_tasks"),
     # the option itself

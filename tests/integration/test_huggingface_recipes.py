@@ -1,0 +1,111 @@
+"""Recipes that name a model of transformers, as a user runs them: by adapters (recipes/single-gpu-lora.toml with a tiny
+model), and whole, with imitation first."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = '''
+import gymnasium
+from verigym.envs.core import ToolEnv
+from verigym.envs.task import Task
+from verigym.model.chat.messages import Message
+from verigym.rewards.score import Score
+
+
+class LettersEnv(ToolEnv):
+    """Late letters are worth more."""
+
+    family = "letters"
+
+    def load(self):
+        return [Task(id=str(n), family="letters", prompt=f"say something, {n}") for n in range(6)]
+
+    def score(self, task, submission):
+        value = sum(ord(letter) % 7 for letter in submission) / (7.0 * max(1, len(submission)))
+        return Score(value=value, passed=value > 0.5, breakdown={"value": value})
+
+    def gold(self, task):
+        return [Message(role="assistant", content="\\u0416" * 4)]
+
+
+gymnasium.register("letters/Letters-v0", entry_point=LettersEnv, disable_env_checker=True, order_enforce=False)
+'''
+SMALL = (
+    "model.dtype=float32",
+    "model.max_context=200",
+    "families.0.env=letters_environment:letters/Letters-v0",
+    "families.0.tasks=environment",
+    "families.0.num_held_out=2",
+    "families.0.turn_tokens=6",
+    "rl.steps=2",
+    "rl.train.group_size=4",
+    "rl.train.microbatch_tokens=256",
+    "save_seconds=0",
+    "sandbox=unsafe",
+    "threads=1",
+)
+
+
+@pytest.fixture
+def train(tmp_path, huggingface_checkpoint):
+    (tmp_path / "letters_environment.py").write_text(ENVIRONMENT)
+
+    def train(*changes, resume=False):
+        every = (f"model.checkpoint={huggingface_checkpoint}", *SMALL, *changes)
+        sets = [word for change in every for word in ("--set", change)]
+        command = [sys.executable, "-m", "verigym", "train", str(ROOT / "recipes" / "single-gpu-lora.toml"), *sets]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        resumed = ["--resume"] if resume else []
+        done = subprocess.run(
+            [*command, "--out", str(tmp_path / "run"), *resumed],
+            capture_output=True, text=True, timeout=600, env=environment,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return tmp_path / "run", json.loads((tmp_path / "run" / "report.json").read_text())
+
+    return train
+
+
+@pytest.mark.slow
+def test_the_recipe_for_one_gpu_runs_whole_with_a_tiny_model(train, huggingface_checkpoint):
+    out, report = train()
+    assert list(report["stages"]) == ["rl"]
+    rows = [json.loads(line) for line in (out / "rl" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert rows[0]["trainer/updates/count"] == 1
+    assert rows[0]["trainer/mismatch/max"] < 1e-4
+    checkpoint = Path(report["stages"]["rl"]["checkpoint"])
+    base = AutoModelForCausalLM.from_pretrained(huggingface_checkpoint)
+    ids = torch.arange(40, 60)[None]
+    with torch.no_grad():
+        before = base(ids).logits
+        merged = AutoModelForCausalLM.from_pretrained(checkpoint).eval()(ids).logits
+        beside = PeftModel.from_pretrained(base, checkpoint / "adapter").eval()(ids).logits
+    torch.testing.assert_close(merged, beside, rtol=1e-4, atol=1e-4)
+    assert (beside - before).abs().max() > 1e-6
+    (out / "report.json").unlink()
+    _, again = train(resume=True)
+    assert again["stages"] == report["stages"]
+
+
+@pytest.mark.slow
+def test_a_whole_model_imitates_and_is_reinforced(train):
+    sft = "sft={train={max_steps=2,patience=0,batch_tokens=256,microbatch_tokens=256},held_out_share=0.4}"
+    out, report = train("model.lora=false", sft, "families.0.num_demonstrations=4", "rl.asynchronous.max_lag=1")
+    assert list(report["stages"]) == ["sft", "rl"]
+    losses = [
+        json.loads(line)["trainer/loss/mean"] for line in (out / "sft" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert losses[1] < losses[0]
+    rows = [json.loads(line) for line in (out / "rl" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert not (out / "rl" / "checkpoint" / "adapter").exists()
