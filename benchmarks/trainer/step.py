@@ -195,6 +195,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int)
     parser.add_argument("--longest", type=int)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="TRL's batch sizes")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--json", type=Path)
@@ -204,7 +205,7 @@ def main() -> None:
     config = preset("cwm-tiny", **SIZES[args.size])
     rows = episodes(count, longest, config.vocab_size)
     tokens = sum(len(row["ids"]) for row in rows)
-    batches = BATCHES[:1] if args.smoke else BATCHES
+    batches = BATCHES[:1] if args.smoke else args.batches
     cases: list[tuple[str, str, dict[str, Any]]] = [
         ("ours, packed", "verigym", {"packed": True}),
         ("ours, one document a pack", "verigym", {"packed": False}),
