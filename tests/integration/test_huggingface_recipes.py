@@ -12,6 +12,14 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from verigym.agent.demonstrations import tokenize_messages
+from verigym.agent.trajectory import Trajectory
+from verigym.model.chat.messages import Message
+from verigym.trainer.config import OptimConfig, SFTConfig
+from verigym.trainer.loop import SFT
+from verigym.trainer.recipe import ModelConfig
+from verigym.trainer.trainee import open_trainee
+
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = '''
 import gymnasium
@@ -55,12 +63,31 @@ SMALL = (
 )
 
 
+@pytest.fixture(scope="module")
+def talker(tmp_path_factory, huggingface_checkpoint):
+    """A checkpoint of a model that has learned to say two letters, and to end its turn."""
+    trainee = open_trainee(ModelConfig(checkpoint=huggingface_checkpoint), lambda parser: [], seed=0)
+    said = []
+    for number, word in ((number, word) for number in range(6) for word in ("aa", "bd", "gf", "zc", "em")):
+        messages = [
+            Message(role="user", content=f"say something, {number}"),
+            Message(role="assistant", content=word),
+        ]
+        segments = tokenize_messages(messages, (), trainee.renderer, trainee.parser)
+        said.append(Trajectory(task_id=str(number), family="letters", ending="answered", segments=segments))
+    config = SFTConfig(max_steps=100, batch_tokens=512, microbatch_tokens=512, patience=0)
+    SFT(trainee.decoder, said, config=config, optim=OptimConfig(lr=1e-2)).run()
+    folder = tmp_path_factory.mktemp("talker") / "model"
+    trainee.save(folder, {})
+    return folder
+
+
 @pytest.fixture
-def train(tmp_path, huggingface_checkpoint):
+def train(tmp_path, talker):
     (tmp_path / "letters_environment.py").write_text(ENVIRONMENT)
 
     def train(*changes, resume=False):
-        every = (f"model.checkpoint={huggingface_checkpoint}", *SMALL, *changes)
+        every = (f"model.checkpoint={talker}", *SMALL, *changes)
         sets = [word for change in every for word in ("--set", change)]
         command = [sys.executable, "-m", "verigym", "train", str(ROOT / "recipes" / "single-gpu-lora.toml"), *sets]
         environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -76,15 +103,15 @@ def train(tmp_path, huggingface_checkpoint):
 
 
 @pytest.mark.slow
-def test_the_recipe_for_one_gpu_runs_whole_with_a_tiny_model(train, huggingface_checkpoint):
+def test_the_recipe_for_one_gpu_runs_whole_with_a_tiny_model(train, talker):
     out, report = train()
     assert list(report["stages"]) == ["rl"]
     rows = [json.loads(line) for line in (out / "rl" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
-    assert rows[0]["trainer/updates/count"] == 1
-    assert rows[0]["trainer/mismatch/max"] < 1e-4
+    assert sum(row["trainer/updates/count"] for row in rows) >= 1
+    assert max(row["trainer/mismatch/max"] for row in rows if row["trainer/updates/count"]) < 1e-4
     checkpoint = Path(report["stages"]["rl"]["checkpoint"])
-    base = AutoModelForCausalLM.from_pretrained(huggingface_checkpoint)
+    base = AutoModelForCausalLM.from_pretrained(talker)
     ids = torch.arange(40, 60)[None]
     with torch.no_grad():
         before = base(ids).logits
@@ -108,4 +135,5 @@ def test_a_whole_model_imitates_and_is_reinforced(train):
     assert losses[1] < losses[0]
     rows = [json.loads(line) for line in (out / "rl" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
+    assert sum(row["trainer/updates/count"] for row in rows) >= 1
     assert not (out / "rl" / "checkpoint" / "adapter").exists()
