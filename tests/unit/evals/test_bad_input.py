@@ -1,4 +1,4 @@
-"""Broken files, given to every suite that reads its own format: a clear error that names the row, and nothing half-written."""
+"""Broken files, given to every suite that reads its own format: an error names the row, nothing is half-written."""
 
 import json
 import re

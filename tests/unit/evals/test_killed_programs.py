@@ -1,4 +1,4 @@
-"""``verigym grade`` and ``verigym eval`` with programs, killed with SIGKILL again and again, ends as one that was left alone."""
+"""``verigym grade`` and ``verigym eval`` with programs, killed again and again, end as if left alone."""
 
 import json
 import os
