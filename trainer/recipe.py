@@ -245,6 +245,8 @@ class Recipe(Settings):
                 f"rl.train.num_tasks is {self.rl.train.num_tasks}, less than the {len(self.families)} families; every "
                 "step takes tasks of each, so raise it"
             )
+        if self.model.lora is not None and self.layout != LayoutConfig():
+            raise ValueError("adapters are trained by one process, and the layout is of many; remove layout")
         if self.rl is not None and self.model.lora is not None and self.model.lora.dropout:
             raise ValueError(
                 f"lora.dropout is {self.model.lora.dropout}, and reinforcement learning must train on the distribution "

@@ -71,12 +71,12 @@ class HuggingFaceEngine:
         self._seeds = np.random.default_rng(seed)
         self._version = 0
         self._changed = threading.Condition()
-        self._round = threading.Lock()  # held while the model computes
         # Guarded by _changed: all requests not yet answered, those that no round has taken, and the thread.
         self._requests: set[Request] = set()
         self._waiting: list[Row] = []
         self._scores: list[tuple[Request[PromptScore], Sequence[int], int]] = []
-        self._num_running = self._num_computed = self._num_generated = 0
+        self._num_running = self._num_computed = self._num_generated = self._num_loads = 0
+        self._in_round = False
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -169,9 +169,7 @@ class HuggingFaceEngine:
             PolicyError: requests are in flight, and there is no ``load``.
         """
         if load is not None:
-            with self._round:
-                load(self._model)
-                self._version = version
+            self._load(version, load)
             return
         with self._changed:
             live = [request for request in self._requests if not request.abandoned]
@@ -181,6 +179,18 @@ class HuggingFaceEngine:
                 )
             self._changed.wait_for(lambda: not self._requests)
             self._version = version
+
+    def _load(self, version: int, load: Callable[[Any], None]) -> None:
+        with self._changed:
+            self._num_loads += 1  # keeps the next round from beginning
+            self._changed.wait_for(lambda: not self._in_round)
+        try:
+            load(self._model)
+            self._version = version
+        finally:
+            with self._changed:
+                self._num_loads -= 1
+                self._changed.notify_all()
 
     def close(self) -> None:
         """End the thread. Requests in flight get a PolicyError."""
@@ -256,7 +266,7 @@ class HuggingFaceEngine:
         finally:
             with self._changed:
                 failed, self._requests, self._waiting, self._scores = self._requests, set(), [], []
-                self._num_running = 0
+                self._num_running, self._in_round = 0, False
                 if self._thread is threading.current_thread():
                     self._thread = None
                 self._changed.notify_all()
@@ -266,23 +276,26 @@ class HuggingFaceEngine:
     def _work(self) -> bool:
         """One round. False: there is nothing more to do, and the thread is to end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._requests, timeout=_IDLE_SECONDS)
+            self._changed.wait_for(
+                lambda: self._closed or (self._requests and not self._num_loads), timeout=_IDLE_SECONDS
+            )
+            if self._num_loads and not self._closed:
+                return True
             if self._closed or not self._requests:
                 self._thread = None
                 return False
             scores, self._scores = self._scores, []
             alive = [row for row in self._waiting if not row.request.abandoned]
             rows, self._waiting = alive[: self._max_batch], alive[self._max_batch :]
-            self._num_running = len(rows)
-        with self._round:
-            for request, prompt_ids, num_top in scores:
-                if not request.abandoned:
-                    request.answer(self._score(prompt_ids, num_top))
-            if rows:
-                self._num_computed += sum(len(row.prompt_ids) for row in rows)
-                self._num_generated += run_round(self._model, rows, self._version, lambda: self._closed)
+            self._num_running, self._in_round = len(rows), True
+        for request, prompt_ids, num_top in scores:
+            if not request.abandoned:
+                request.answer(self._score(prompt_ids, num_top))
+        if rows:
+            self._num_computed += sum(len(row.prompt_ids) for row in rows)
+            self._num_generated += run_round(self._model, rows, self._version, lambda: self._closed)
         with self._changed:
-            self._num_running = 0
+            self._num_running, self._in_round = 0, False
             done = {request for request, _, _ in scores} | {row.request for row in rows}
             gone = {request for request in self._requests if request.abandoned}
             self._requests -= done | gone

@@ -229,3 +229,57 @@ def test_eval_and_rollout_of_such_a_checkpoint(checkpoint, tmp_path, capsys):
     capsys.readouterr()
     assert main(["rollout", "verigym/Math-v0", "--policy", f"engine:{checkpoint}", "--max-tokens", "4"]) == 0
     assert "sampled tokens: " in capsys.readouterr().out
+
+
+def test_new_weights_come_between_rounds_while_requests_keep_coming():
+    model = make("llama")
+    loads = []
+
+    async def main(engine):
+        busy = True
+
+        async def ask():
+            found = []
+            while busy:
+                found.append(await engine.generate(prompt_of(1, 5), Sampling(max_tokens=4, temperature=0.0), ()))
+            return found
+
+        askers = [asyncio.create_task(ask()) for _ in range(3)]
+        for version in (1, 2):
+            await asyncio.sleep(0.05)
+
+            def load(given, version=version):
+                assert given is model
+                loads.append(version)
+                with torch.no_grad():
+                    given.get_output_embeddings().weight.neg_()
+
+            await asyncio.to_thread(engine.update_weights, version, load, on_weight_update="keep")
+        await asyncio.sleep(0.05)
+        busy = False
+        return [one for found in await asyncio.gather(*askers) for one in found]
+
+    with HuggingFaceEngine(model, max_batch=2) as engine:
+        found = asyncio.run(main(engine))
+    assert loads == [1, 2]
+    by_version = {}
+    for one in found:
+        [version] = set(one.policy_version)  # no completion has tokens of two versions
+        by_version.setdefault(version, set()).add(one.token_ids)
+    # Negated twice, the weights are the first ones again.
+    assert by_version[2] == by_version[0]
+    assert len(by_version[0]) == 1
+    assert by_version.get(1, set()).isdisjoint(by_version[0])
+
+
+def test_a_load_that_fails_leaves_the_version_and_the_engine_goes_on():
+    with HuggingFaceEngine(make("llama"), max_batch=2) as engine:
+
+        def load(model):
+            raise CheckpointError("broken")
+
+        with pytest.raises(CheckpointError, match="broken"):
+            engine.update_weights(1, load)
+        assert engine.policy_version == 0
+        found = asyncio.run(engine.generate(prompt_of(1, 5), Sampling(max_tokens=2), ()))
+    assert len(found.token_ids) == 2

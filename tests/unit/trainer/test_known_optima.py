@@ -39,7 +39,7 @@ def copying():
 
 
 def adding():
-    return [(f"{x}{y}", FIRST + x + y) for x in range(3) for y in range(3)]
+    return [(f"{x}{y}", FIRST + x + y) for x in range(3) for y in range(2)]
 
 
 @pytest.mark.slow
@@ -50,7 +50,12 @@ def test_every_algorithm_reaches_the_optimum(make_decoder, words, name, rule, se
     tasks = [Task(id=prompt, family="one", prompt=prompt, hidden={"token": str(token)}) for prompt, token in rule()]
     decoder = make_decoder(vocab_size=16, max_position_embeddings=64)
     config = ALGORITHMS[name](
-        num_tasks=len(tasks), group_size=32, microbatch_tokens=2048, concurrency=256, max_useless_steps=50
+        num_tasks=len(tasks),
+        group_size=32,
+        microbatch_tokens=2048,
+        concurrency=256,
+        max_useless_steps=50,
+        entropy_coef=0.02,  # without it a group may agree on a wrong answer, and has nothing more to learn from
     )
     plan = EpisodePlan(make_env=OneToken, budget=Budget(turns=1, tokens=64, seconds=120), turn_tokens=1)
     with Generator(decoder, max_context=48, max_batch=256, seed=seed) as engine:
@@ -60,7 +65,7 @@ def test_every_algorithm_reaches_the_optimum(make_decoder, words, name, rule, se
             TokenPolicy(engine, words.renderer(tuple(range(16))), SaysToken()),
             lambda task: plan,
             config=config,
-            optim=OptimConfig(lr=1e-2),
+            optim=OptimConfig(lr=5e-3),
             tasks=TaskStream(tasks, seed=seed),
             seed=seed,
         )

@@ -117,6 +117,7 @@ REFUSED = [
     (["model.lora.rank=4"], "model: lora adapts a trained model, and there is none; set model.checkpoint"),
     (["model.checkpoint=x", "model.dtype=bfloat16"], "set model.lora, or model.dtype = 'float32'"),
     (["model.checkpoint=x", "model.lora.dropout=0.1"], "set it to 0, or rl = false"),
+    (["model.checkpoint=x", "model.lora.rank=1", "layout.tensor=2"], "adapters are trained by one process"),
     (["model.checkpoint=x", "model.lora.alfa=1"], "unknown key 'model.lora.alfa'; did you mean 'alpha'?"),
     (["rl.optim.total_steps=9"], "total_steps does nothing in a constant schedule"),
     (["rl.train.num_tasks=0"], "rl.train.num_tasks"),
