@@ -1,6 +1,7 @@
 """Recipes that name a model of transformers, as a user runs them: by adapters (recipes/single-gpu-lora.toml with a tiny
 model), and whole, with imitation first."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from verigym.agent.demonstrations import tokenize_messages
 from verigym.agent.trajectory import Trajectory
 from verigym.model.chat.messages import Message
+from verigym.model.engine.open import open_checkpoint
 from verigym.trainer.config import OptimConfig, SFTConfig
 from verigym.trainer.loop import SFT
 from verigym.trainer.recipe import ModelConfig
@@ -119,6 +121,9 @@ def test_the_recipe_for_one_gpu_runs_whole_with_a_tiny_model(train, talker):
         beside = PeftModel.from_pretrained(base, checkpoint / "adapter").eval()(ids).logits
     torch.testing.assert_close(merged, beside, rtol=1e-4, atol=1e-4)
     assert (beside - before).abs().max() > 1e-6
+    served = open_checkpoint(checkpoint, max_batch=2, max_context=64)
+    assert (served.renderer is not None, served.chat_problem) == (True, "")
+    asyncio.run(served.engine.aclose())
     (out / "report.json").unlink()
     _, again = train(resume=True)
     assert again["stages"] == report["stages"]
