@@ -74,6 +74,11 @@ class RLConfig(Settings):
     """Distance to the weights the stage began with."""
     correction: CorrectionConfig = Field(default_factory=CorrectionConfig)
     """Correction of the gap between sampler and trainer."""
+    echo: dict[Literal["tool", "user", "system", "template"], float] = Field(default_factory=dict)
+    """Learn also what the environment answers: cross-entropy on observed tokens, by who wrote them, times these
+    weights, beside the algorithm's own loss and over a token count of its own; {} is off. "template" is what a chat
+    format writes around messages. Taken on the episodes that the algorithm trains on, up to their last sampled token.
+    """
     temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature of the episodes; the trained distribution is the one at this temperature."""
     top_p: float = 1.0
@@ -102,6 +107,8 @@ class RLConfig(Settings):
 
     @model_validator(mode="after")
     def _can_be_trained_on(self) -> Self:
+        if any(weight <= 0 for weight in self.echo.values()):
+            raise ValueError(f"echo is {self.echo}; a weight that is not above 0 does nothing, so leave that role out")
         if self.quorum is not None and self.group_seconds is None:
             raise ValueError("quorum does nothing without a deadline; set group_seconds, or leave quorum out")
         if self.quorum is not None and self.quorum > self.group_size:

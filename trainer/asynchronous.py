@@ -12,12 +12,14 @@ from torch import nn
 from ..agent.policy import Policy
 from ..agent.trajectory import Trajectory
 from ..envs.task import Task
+from ..errors import TrainingError
 from ..model.lora import AnyDecoder, copy_weights
 from .algorithms import AsyncConfig, RLConfig
 from .config import OptimConfig
 from .loop import OnStep, StepResult
 from .metrics import rollout_metrics
-from .reinforce import RL, TaskSource
+from .per_family import ConfigOf
+from .reinforce import RL, Measure, TaskSource
 from .rollouts import OnEpisode, PlanOf, Rollouts
 from .throughput import waiting_metrics
 
@@ -89,6 +91,7 @@ class AsyncRL(RL):
         tasks: TaskSource,
         seed: int = 0,
         on_episode: OnEpisode | None = None,
+        config_of: ConfigOf | None = None,
     ) -> None:
         """
         Args:
@@ -105,6 +108,7 @@ class AsyncRL(RL):
             tasks=tasks,
             seed=seed,
             on_episode=on_episode,
+            config_of=config_of,
         )
         self._source, self._engine, self.asynchronous = tasks, generator, asynchronous
         self.counts: Counter[str] = Counter()
@@ -116,11 +120,14 @@ class AsyncRL(RL):
         self._changed = asyncio.Condition()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: BaseException | None = None
+        self._num_dropped_in_a_row = 0
         self._idle_since: float | None = None
         self._sampler_idle = 0.0
 
-    async def run(self, num_steps: int, *, on_step: OnStep | None = None) -> None:
+    async def run(self, num_steps: int, *, on_step: OnStep | None = None, measure: Measure | None = None) -> None:
         """Steps until ``num_steps`` are done in all, or ``stop`` is called; episodes still running are then ended.
+
+        Sampling goes on while ``measure`` is awaited, as it does during an update.
 
         Raises:
             TrainingError: as ``RL.run``.
@@ -132,9 +139,8 @@ class AsyncRL(RL):
                 result = await self._next_step()
                 if result is None:
                     break
-                if on_step is not None:
-                    on_step(result)
-                self._check_useful(result)
+                self._num_dropped_in_a_row = 0
+                await self._tell(result, on_step, measure)
                 async with self._changed:
                     self._changed.notify_all()
         finally:
@@ -215,9 +221,19 @@ class AsyncRL(RL):
             else:
                 self.counts[f"dropped_{reason}"] += 1
                 self._num_open -= 1
+                self._num_dropped_in_a_row += 1
         if len(kept) < len(self._ready):
             self._ready = kept
             self._changed.notify_all()
+        rounds = getattr(self.config, "sampling_rounds", 1)  # dynamic sampling expects that many groups for one
+        most = self.config.max_useless_steps * self.config.num_tasks * rounds
+        if self._num_dropped_in_a_row >= most:
+            dropped = ", ".join(f"{count} {name}" for name, count in sorted(self.counts.items()) if "dropped" in name)
+            raise TrainingError(
+                f"no step after {self._num_dropped_in_a_row} dropped groups, as many as max_useless_steps = "
+                f"{self.config.max_useless_steps} steps may take ({dropped} in all). Where they are uniform take "
+                "easier or harder tasks, where late raise group_seconds or lower quorum, where stale raise max_lag"
+            )
 
     def _reason_to_drop(self, group: Group) -> str | None:
         if group.rollouts.num_late:
@@ -254,6 +270,7 @@ class AsyncRL(RL):
     async def _run_group(self, number: int, task: Task) -> None:
         try:
             found = await self._collector.group(number, task, self._sampling(number))
+            self._source.observe(found.trajectories)
             self._ready.append(Group(number=number, task=task, rollouts=found))
             self.counts["sampled"] += 1
         except Exception as error:

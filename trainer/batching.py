@@ -24,7 +24,8 @@ class Document:
         weight: of each trained token in the loss's weighted mean.
         observation_weight: the share of ``weight`` that trained tokens have which the assistant did not write.
         written: [L] bool, whether the assistant wrote the target; None: it wrote every trained one.
-        columns: name -> [L] float32 of each target, under the name of an attribute of ``losses.TrainedTokens``.
+        columns: name -> [L] float32 of each target, under the name of an attribute of ``losses.TrainedTokens``; or
+            "temperature", at which it is scored, and "echo", the weight of an observation in ``losses.echo_loss``.
     """
 
     token_ids: np.ndarray
@@ -76,6 +77,16 @@ class PackedBatch:
     @property
     def num_tokens(self) -> int:
         return int(self.token_ids.numel())
+
+    @property
+    def scored(self) -> Tensor:
+        """[T] bool, the targets that meet the vocabulary: trained ones, and observations with a weight in "echo"."""
+        return self.loss_mask | (self.columns["echo"] > 0) if "echo" in self.columns else self.loss_mask
+
+    @property
+    def temperatures(self) -> float | Tensor:
+        """One for all targets, or [T] where the column "temperature" says them."""
+        return self.columns.get("temperature", self.temperature)
 
     def to(self, device: torch.device) -> "PackedBatch":
         if self.token_ids.device == device:

@@ -137,3 +137,48 @@ class MidtrainConfig(SupervisedConfig):
     context_weight: float = Field(default=1.0, ge=0, le=1)
     """Weight, beside 1 for a frame's token, of the source code that a trace begins with. The held-out loss never counts
     it."""
+
+
+class DifficultyConfig(Settings):
+    """Which training tasks are worth sampling, by the share of a task's episodes that passed."""
+
+    low: float = Field(default=0.0, ge=0, le=1)
+    """Tasks with a lower rate rest, and those that never passed in any case."""
+    high: float = Field(default=1.0, ge=0, le=1)
+    """Tasks with a higher rate rest, and those that always passed in any case."""
+    samples: int = Field(default=0, ge=0)
+    """Episodes of every training task that measure it under the starting weights, before the first step; 0 measures
+    none, and rates come from training's own episodes."""
+    memory: float = Field(default=0.5, ge=0, le=1)
+    """What earlier episodes of a task count once it has new ones: 1 as much, 0 nothing."""
+    rest_epochs: int = Field(default=1, ge=0)
+    """Epochs that a task rests before it is tried again; 0: it does not come again."""
+    order: Literal["random", "easy_first", "frontier"] = "random"
+    """Of an epoch: "random"; "easy_first" by falling rate, as known when the epoch begins (an unknown one counts as one
+    half); "frontier" has no epochs of its own, but draws each task with weight p (1 - p), p its rate, smoothed."""
+
+    @model_validator(mode="after")
+    def _works_together(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low} is not below high {self.high}; no task would be left")
+        return self
+
+
+class EvaluationConfig(Settings):
+    """Evaluation during reinforcement learning, on some of the held-out tasks, off the clock of the training."""
+
+    every: int = Field(default=10, ge=1)
+    """Steps between two evaluations; one more comes before the first step."""
+    num_tasks: int = Field(default=20, ge=1)
+    """Held-out tasks of each family, the same every time. They choose the best checkpoint, so that its final evaluation
+    takes the others."""
+    samples: int = Field(default=1, ge=1)
+    """Episodes of each, always drawn with the same seeds."""
+    temperature: float = Field(default=1.0, ge=0)
+    """Of sampling; 0 is greedy."""
+
+    @model_validator(mode="after")
+    def _works_together(self) -> Self:
+        if self.temperature == 0 and self.samples > 1:
+            raise ValueError("greedy episodes of a task are all the same; set samples = 1, or temperature above 0")
+        return self

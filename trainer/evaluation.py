@@ -1,6 +1,6 @@
 """Evaluating a family's held-out tasks during and after training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from ..agent.policy import Policy, ScriptedPolicy, play
 from ..agent.sources import PolicyFor
 from ..agent.trajectory import Trajectory
+from ..envs.task import Task
 from ..evals.metrics import family_summary
 from ..evals.run import evaluate
 from ..evals.verdict import Verdict
@@ -49,10 +50,12 @@ async def evaluate_engine(
     concurrency: int,
     out: Path,
     tell: Callable[[], None],
+    tasks: Sequence[Task] | None = None,
 ) -> Evaluation:
     """Sample a token policy on the held-out tasks.
 
     Args:
+        tasks: some of them; None: all.
         out: folder of the verdicts, resumed where it exists.
         tell: called for every verdict.
     """
@@ -61,6 +64,7 @@ async def evaluate_engine(
         await _run(
             family,
             lambda env, task: policy,
+            tasks=tasks,
             samples=1 if is_greedy else settings.samples,
             max_context=max_context,
             temperature=0.0 if is_greedy else settings.temperature,
@@ -76,6 +80,46 @@ async def evaluate_engine(
     ]
     assert sampled is not None
     return Evaluation(sampled=sampled, greedy=greedy, episode=kept[0] if kept else None)
+
+
+async def pass_counts(
+    family: Family,
+    tasks: Sequence[Task],
+    policy: Policy,
+    max_context: int,
+    *,
+    samples: int,
+    temperature: float,
+    seed: int,
+    concurrency: int,
+    out: Path | None = None,
+    tell: Callable[[], None] = lambda: None,
+) -> dict[str, tuple[int, int]]:
+    """How often each task is solved: its id -> (episodes passed, episodes graded).
+
+    Args:
+        out: folder of the verdicts, resumed where it exists; None keeps none.
+        tell: called for every verdict.
+    """
+    verdicts = await _run(
+        family,
+        lambda env, task: policy,
+        tasks=tasks,
+        samples=samples,
+        max_context=max_context,
+        temperature=temperature,
+        seed=seed,
+        concurrency=concurrency,
+        out=out,
+        tell=tell,
+        kept=[],
+    )
+    counts: dict[str, tuple[int, int]] = {task.id: (0, 0) for task in tasks}
+    for verdict in verdicts:
+        if verdict.passed is not None:
+            passed, graded = counts[verdict.task_id]
+            counts[verdict.task_id] = passed + verdict.passed, graded + 1
+    return counts
 
 
 async def evaluate_script(
@@ -113,9 +157,10 @@ async def _run(
     temperature: float,
     seed: int,
     concurrency: int,
-    out: Path,
+    out: Path | None,
     tell: Callable[[], None],
     kept: list[Trajectory],
+    tasks: Sequence[Task] | None = None,
 ) -> list[Verdict]:
     def progress(verdict: Verdict, trajectory: Trajectory | None) -> None:
         if trajectory is not None and not kept:
@@ -123,7 +168,7 @@ async def _run(
         tell()
 
     return await evaluate(
-        family.held_out,
+        family.held_out if tasks is None else tasks,
         lambda task: family.make_env(),
         policy_for,
         samples=samples,

@@ -14,7 +14,9 @@ from .algorithms import PPOConfig, ReinforcePPConfig, RLConfig
 from .batching import Document, document_of, join, plan_packs
 from .critic import Critic
 from .losses import kl_estimate
-from .objective import baselined, shaped_rewards, weighting
+from .objective import baselined_each, shaped_rewards, weighting
+from .per_family import ConfigOf
+from .per_token import add_columns, is_by_token, with_temperature
 from .reference import AdapterReference
 from .step import score
 
@@ -81,31 +83,36 @@ class Scorer:
 
 
 def experience_of(
-    trajectories: Sequence[Trajectory], config: RLConfig, annotate: Annotate = list[Document]
+    trajectories: Sequence[Trajectory],
+    config: RLConfig,
+    annotate: Annotate = list[Document],
+    config_of: ConfigOf | None = None,
 ) -> Experience:
     """Documents of sampled episodes with an advantage for each token.
 
     Args:
         annotate: what the weights before the step say, see ``Scorer``.
+        config_of: the settings of each task; None: ``config`` for all.
     Raises:
         TrainingError: a reward is not finite.
         ValueError: a sampled token has no log-probability.
     """
     rewards = shaped_rewards(config, trajectories, finite_rewards(trajectories))
-    documents = _scored(trajectories, rewards, annotate)
+    own = [config if config_of is None else config_of(one.family, one.task_id) for one in trajectories]
+    documents = _scored(trajectories, rewards, own, annotate)
     metrics = _gaps(documents)
     if config.kl.coef and config.kl.place == "reward" and not isinstance(config, PPOConfig | ReinforcePPConfig):
         rewards = [
             None if reward is None else reward - float(sum(cost.sum() for cost in _kl_costs(mine, config)))
             for reward, mine in zip(rewards, documents, strict=True)
         ]
-    groups = baselined(config, trajectories, rewards)
+    groups = baselined_each(own, trajectories, rewards)
     kept = [
         index
         for index, trajectory in enumerate(trajectories)
         if documents[index]
         and groups.values[index] is not None
-        and not (config.overlong == "mask" and trajectory.ending in TRUNCATED)
+        and not (own[index].overlong == "mask" and trajectory.ending in TRUNCATED)
     ]
     for index in kept:
         value = float(groups.values[index] or 0.0)
@@ -119,19 +126,21 @@ def experience_of(
     for index in kept:
         weight = 1.0 / trajectories[index].num_sampled if by_episode else 1.0
         result[index] = tuple(replace(one, weight=weight) for one in documents[index])
+    add_columns(result, trajectories, own)
     return Experience(documents=tuple(result), groups=groups, metrics=metrics)
 
 
 def _scored(
-    trajectories: Sequence[Trajectory], rewards: Sequence[float | None], annotate: Annotate
+    trajectories: Sequence[Trajectory], rewards: Sequence[float | None], own: Sequence[RLConfig], annotate: Annotate
 ) -> list[list[Document]]:
     flat: list[Document] = []
     owners: list[int] = []
+    by_token = is_by_token(own)
     for index, (trajectory, reward) in enumerate(zip(trajectories, rewards, strict=True)):
         for segment in trajectory.segments if reward is not None else ():
             document = document_of(segment, sampled=True)
             if document is not None:
-                flat.append(document)
+                flat.append(with_temperature(document, own[index]) if by_token else document)
                 owners.append(index)
     documents: list[list[Document]] = [[] for _ in trajectories]
     for index, document in zip(owners, annotate(flat), strict=True):

@@ -56,7 +56,13 @@ class Family:
     def plan(self, max_context: int) -> EpisodePlan:
         """How to run an episode of this family in an engine with so much context."""
         budget = Budget(turns=self.config.turns, tokens=max_context, seconds=self.seconds)
-        return EpisodePlan(make_env=self.make_env, budget=budget, turn_tokens=self.config.turn_tokens)
+        return EpisodePlan(
+            make_env=self.make_env,
+            budget=budget,
+            turn_tokens=self.config.turn_tokens,
+            group_size=self.config.rl.group_size,
+            temperature=self.config.rl.temperature,
+        )
 
 
 async def prepare_family(config: FamilyConfig, recipe: Recipe, folder: Path, progress: Progress) -> Family:

@@ -27,6 +27,7 @@ class TrainedTokens:
         anchor_logprobs: [N] nats, under the trainer's weights before the step; None: the sampler's stand for them.
         reference_logprobs: [N] nats, under the reference; None without one.
         old_values, returns: [N], the critic's before the step, and what it should have said; None without a critic.
+        clip_low, clip_high: [N], of each token's family, in place of the loss's own; None: the loss's for all.
     """
 
     old_logprobs: Tensor
@@ -36,6 +37,8 @@ class TrainedTokens:
     reference_logprobs: Tensor | None = None
     old_values: Tensor | None = None
     returns: Tensor | None = None
+    clip_low: Tensor | None = None
+    clip_high: Tensor | None = None
 
     def over_document(self, values: Tensor, reduce: Literal["sum", "mean"]) -> Tensor:
         """[N] sum or mean of the values of each token's document, at each of its tokens."""
@@ -75,19 +78,21 @@ class Loss(Protocol):
         ...
 
 
-def clipped_surrogate(log_ratio: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float) -> TokenLoss:
+def clipped_surrogate(
+    log_ratio: Tensor, advantages: Tensor, *, clip_low: float | Tensor, clip_high: float | Tensor
+) -> TokenLoss:
     """The clipped surrogate of PPO, negated, per token.
 
     Args:
         log_ratio, advantages: [N] float; all finite.
-        clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
+        clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high]; numbers, or [N] each.
     Returns:
         components [N] = -min(r A, clip(r) A) with r = exp(log_ratio); metrics "clipfrac" (clipped on the side the
         advantage pushes to) and "ratio".
     Source: PPO, arXiv:1707.06347; two clips as in DAPO, arXiv:2503.14476.
     """
     ratio = log_ratio.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO).exp()
-    clipped = ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
+    clipped = ratio.clamp(1.0 - clip_low, 1.0 + clip_high)  # type: ignore[arg-type]  # both numbers, or both tensors
     components = -torch.minimum(ratio * advantages, clipped * advantages)
     with torch.no_grad():
         too_low = (ratio < 1.0 - clip_low) & (advantages < 0)
@@ -191,7 +196,10 @@ class PolicyLoss:
             log_ratio = gap
         if self.max_weight is None:
             surrogate = clipped_surrogate(
-                log_ratio, tokens.advantages, clip_low=self.clip_low, clip_high=self.clip_high
+                log_ratio,
+                tokens.advantages,
+                clip_low=self.clip_low if tokens.clip_low is None else tokens.clip_low,
+                clip_high=self.clip_high if tokens.clip_high is None else tokens.clip_high,
             )
         else:
             surrogate = weighted_log_likelihood(logprobs, log_ratio, tokens.advantages, max_weight=self.max_weight)
@@ -221,6 +229,22 @@ class PolicyLoss:
             metrics |= {"sampler_weight": weight, "sampler_weight_squared": weight.square()}
             maxima = {"logprob_gap": sampler_gap.abs()}
         return TokenLoss(components=components, metrics=metrics, maxima=maxima)
+
+
+def echo_loss(logprobs: Tensor, weights: Tensor, count: Tensor | float) -> Tensor:
+    """Cross-entropy of observations beside a policy's loss: what the model expected the environment to answer.
+
+    It is a sum of its own over a count of its own, so that neither the number of observations nor their weights change
+    what the sampled tokens' loss is divided by.
+
+    Args:
+        logprobs: [M] nats, of observed tokens, at temperature 1.
+        weights: [M] > 0, of each one's role.
+        count: observed tokens with a weight, of the whole step, over all microbatches and ranks.
+    Returns:
+        scalar, the sum of -weight x logprob / count.
+    """
+    return -torch.dot(weights.to(logprobs.dtype), logprobs) / count
 
 
 def sft_loss(logprobs: Tensor, entropy: Tensor, tokens: TrainedTokens, values: Tensor | None = None) -> TokenLoss:

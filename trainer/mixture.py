@@ -3,22 +3,38 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..agent.trajectory import Trajectory
 from ..envs.task import Task
+from .config import DifficultyConfig
+from .difficulty import DifficultyStream
 from .rollouts import TaskStream
 
 
 class TaskMixture:
     """Gives every family its share of each step, in an order of its own that survives a resume."""
 
-    def __init__(self, tasks: Mapping[str, Sequence[Task]], weights: Mapping[str, float], *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        tasks: Mapping[str, Sequence[Task]],
+        weights: Mapping[str, float],
+        *,
+        seed: int = 0,
+        difficulty: DifficultyConfig | None = None,
+    ) -> None:
         """
         Args:
             tasks: family -> its training tasks.
             weights: family -> its share, above 0; they need not sum to 1.
+            difficulty: which tasks of a family rest, and the order of the others; None: all of them, at random.
         Raises:
             ValueError: two families have a task of the same family and id, which would not tell them apart.
         """
-        self._streams = {name: TaskStream(some, seed=seed) for name, some in tasks.items()}
+        self._streams: dict[str, TaskStream | DifficultyStream] = {
+            name: TaskStream(some, seed=seed)
+            if difficulty is None
+            else DifficultyStream(some, difficulty, seed=seed, name=name)
+            for name, some in tasks.items()
+        }
         total = sum(weights[name] for name in tasks)
         self._shares = {name: weights[name] / total for name in tasks}
         self._owed = dict.fromkeys(tasks, 0.0)
@@ -32,6 +48,24 @@ class TaskMixture:
     def name_of(self, task: Task) -> str:
         """The family a task was given under."""
         return self._names[task.family, task.id]
+
+    def family_of(self, family: str, task_id: str) -> str:
+        """The same, of a task's own family and id, as trajectories have them."""
+        return self._names[family, task_id]
+
+    def observe(self, trajectories: Sequence[Trajectory]) -> None:
+        """Tell each family's stream of the episodes of its tasks."""
+        by_family: dict[str, list[Trajectory]] = {}
+        for one in trajectories:
+            by_family.setdefault(self._names[one.family, one.task_id], []).append(one)
+        for name, some in by_family.items():
+            self._streams[name].observe(some)
+
+    def measure(self, name: str, results: Mapping[str, tuple[int, int]]) -> None:
+        """Tell a family's stream what its tasks came to before training: task id -> (passed, graded)."""
+        stream = self._streams[name]
+        assert isinstance(stream, DifficultyStream), "only with difficulty are tasks measured"
+        stream.measure(results)
 
     def take(self, count: int) -> list[Task]:
         """The next ``count`` tasks. After any number of them each family has had its share to within one task.

@@ -90,6 +90,35 @@ def baselined(config: RLConfig, trajectories: Sequence[Trajectory], rewards: Seq
     )
 
 
+def baselined_each(
+    configs: Sequence[RLConfig], trajectories: Sequence[Trajectory], rewards: Sequence[float | None]
+) -> GroupAdvantages:
+    """``baselined`` where families compare their samples otherwise: ``configs`` has the settings of each trajectory."""
+    kinds: list[RLConfig] = []
+    kind_of = []
+    for config in configs:
+        place = next((number for number, kind in enumerate(kinds) if kind is config or kind == config), len(kinds))
+        kinds += [config] if place == len(kinds) else []
+        kind_of.append(place)
+    if len(kinds) < 2:
+        return baselined(kinds[0] if kinds else RLConfig(), trajectories, rewards)
+    values: list[float | None] = [None] * len(trajectories)
+    parts = []
+    for number, kind in enumerate(kinds):
+        members = [index for index, place in enumerate(kind_of) if place == number]
+        part = baselined(kind, [trajectories[index] for index in members], [rewards[index] for index in members])
+        for index, value in zip(members, part.values, strict=True):
+            values[index] = value
+        parts.append(part)
+    return GroupAdvantages(
+        values=tuple(values),
+        num_groups=sum(part.num_groups for part in parts),
+        num_failed=sum(part.num_failed for part in parts),
+        num_lone=sum(part.num_lone for part in parts),
+        num_uniform=sum(part.num_uniform for part in parts),
+    )
+
+
 def weighting(config: RLConfig) -> Literal["token", "episode", "constant"]:
     """What counts the same in the loss: each token, each episode, or each token over a constant length."""
     match config:

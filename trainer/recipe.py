@@ -10,7 +10,17 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..errors import ConfigError
 from .algorithms import ALGORITHMS, Algorithm, AsyncConfig, GRPOConfig
-from .config import LayoutConfig, LoRAConfig, MidtrainConfig, OptimConfig, Settings, SFTConfig
+from .config import (
+    DifficultyConfig,
+    EvaluationConfig,
+    LayoutConfig,
+    LoRAConfig,
+    MidtrainConfig,
+    OptimConfig,
+    Settings,
+    SFTConfig,
+)
+from .per_family import FamilyAlgorithm
 
 SMALL_SOURCES = ("small-repositories", "small-programs", "small-sums", "small-traces")
 FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -77,6 +87,8 @@ class FamilyConfig(Settings):
     """Shares of the experts. "gold" and "empty" exist for every environment that states its gold answers."""
     weight: float = Field(default=1.0, gt=0)
     """Share of this family's groups in a step of reinforcement learning."""
+    rl: FamilyAlgorithm = Field(default_factory=FamilyAlgorithm)
+    """What of ``[rl.train]`` is otherwise for this family."""
 
     @model_validator(mode="after")
     def _works_together(self) -> Self:
@@ -155,10 +167,14 @@ class RLStage(Settings):
     their weights."""
     optim: OptimConfig = Field(default_factory=OptimConfig)
     """Optimizer."""
+    difficulty: DifficultyConfig | None = None
+    """Leave out tasks that are too easy or too hard, and order the others; without it all tasks come, at random."""
+    evaluation: EvaluationConfig | None = None
+    """Evaluate during training, and keep the best checkpoint in ``rl/best``; without it, only at the end."""
     steps: int = Field(default=30, ge=1)
     """Steps, each of ``train.num_tasks`` groups."""
     max_seconds: float = Field(default=0, ge=0)
-    """Wall clock after which no further step begins; 0 sets none."""
+    """Wall clock after which no further step begins; 0 sets none. Evaluations during training do not count."""
 
 
 class EvalConfig(Settings):
@@ -240,6 +256,21 @@ class Recipe(Settings):
             raise ValueError("the stage sft has no demonstrations; set num_demonstrations of a family above 0")
         if self.decontaminate and all(family.tasks in (*SMALL_SOURCES, "environment") for family in self.families):
             raise ValueError("decontaminate compares training sets, and no family has one; remove it")
+        for family in self.families:
+            if self.rl is None and family.rl != FamilyAlgorithm():
+                raise ValueError(f"family {family.name!r} has settings of rl, and that stage is left out; remove them")
+            if self.rl is not None:
+                try:
+                    family.rl.applied_to(self.rl.train)
+                except ValueError as error:
+                    raise ValueError(f"rl of family {family.name!r}: {error}") from None
+        evaluation = None if self.rl is None else self.rl.evaluation
+        small = [family.name for family in self.families if evaluation and family.num_held_out <= evaluation.num_tasks]
+        if evaluation is not None and small:
+            raise ValueError(
+                f"rl.evaluation takes {evaluation.num_tasks} held-out tasks, and {', '.join(small)} would have none "
+                "left for the final evaluation of the best checkpoint; lower num_tasks, or raise num_held_out"
+            )
         if self.rl is not None and self.rl.train.num_tasks < len(self.families):
             raise ValueError(
                 f"rl.train.num_tasks is {self.rl.train.num_tasks}, less than the {len(self.families)} families; every "
@@ -310,6 +341,8 @@ def _describe(problem: dict[str, Any]) -> str:
         return (
             f"{where} is a setting of {', '.join(others)}, not of {problem['loc'][-2]}; remove it, or change algorithm"
         )
+    if name in AsyncConfig.model_fields:
+        return f"{where} is a setting of rl.asynchronous, without which sampling and training take turns; move it there"
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(known)}"
     return f"unknown key {where!r}; {hint}"

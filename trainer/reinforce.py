@@ -3,7 +3,8 @@
 import logging
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from ..agent.policy import Policy
@@ -20,8 +21,9 @@ from .critic import Critic
 from .experience import Experience, Scorer, experience_of
 from .loop import Loop, OnStep, StepResult
 from .metrics import group_metrics, policy_metrics, rollout_metrics, update_metrics
-from .objective import baselined, loss_of
+from .objective import baselined_each, loss_of
 from .optim import Optimizer
+from .per_family import ConfigOf
 from .reference import reference_of
 from .rollouts import Collector, OnEpisode, PlanOf, Rollouts
 from .step import TrainStep
@@ -51,9 +53,15 @@ class TaskSource(Protocol):
 
     def find(self, family: str, task_id: str) -> Task: ...
 
+    def observe(self, trajectories: Sequence[Trajectory]) -> None: ...
+
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: Any) -> None: ...
+
+
+Measure = Callable[[int], Awaitable[Mapping[str, float]]]
+"""Steps done -> metrics to add to that step's; awaited between an update and whatever is saved of it."""
 
 
 class RL(Loop):
@@ -71,6 +79,7 @@ class RL(Loop):
         tasks: TaskSource | None = None,
         seed: int = 0,
         on_episode: OnEpisode | None = None,
+        config_of: ConfigOf | None = None,
     ) -> None:
         """
         Args:
@@ -79,9 +88,10 @@ class RL(Loop):
             plan_of: how to run an episode of a task: environment, budget, tokens of a turn.
             tasks: what ``run`` draws from; ``step`` takes its own.
             on_episode: called at the end of each episode, for progress.
+            config_of: settings of each task, where families have some of their own; None: ``config`` for all.
         """
         super().__init__(decoder, optim, seed)
-        self.config = config
+        self.config, self._config_of = config, config_of
         self._generator, self._plan_of, self._tasks = generator, plan_of, tasks
         self._collector = Collector(
             plan_of,
@@ -104,9 +114,12 @@ class RL(Loop):
             decoder, self.optimizer, loss_of(config), critic=self.critic, critic_optimizer=self.critic_optimizer
         )
 
-    async def run(self, num_steps: int, *, on_step: OnStep | None = None) -> None:
+    async def run(self, num_steps: int, *, on_step: OnStep | None = None, measure: Measure | None = None) -> None:
         """Steps until ``num_steps`` are done in all, counting those before a resume, or ``stop`` is called.
 
+        Args:
+            on_step: told of every step.
+            measure: asked for more metrics of every step, first.
         Raises:
             TrainingError: ``max_useless_steps`` steps in a row had nothing to learn from.
         """
@@ -114,9 +127,15 @@ class RL(Loop):
             raise ConfigError("run() draws tasks and has none; pass tasks=TaskStream([...]) or call step(tasks)")
         while self.num_steps < num_steps and not self.stopping:
             result = await self.step(self._tasks.take(self.config.num_tasks))
-            if on_step is not None:
-                on_step(result)
-            self._check_useful(result)
+            self._tasks.observe(result.trajectories)
+            await self._tell(result, on_step, measure)
+
+    async def _tell(self, result: StepResult, on_step: OnStep | None, measure: Measure | None) -> None:
+        if measure is not None:
+            result = replace(result, metrics={**result.metrics, **await measure(result.step)})
+        if on_step is not None:
+            on_step(result)
+        self._check_useful(result)
 
     async def step(self, tasks: Sequence[Task]) -> StepResult:
         """Collect ``group_size`` episodes of each task and learn from them."""
@@ -176,7 +195,7 @@ class RL(Loop):
             ValueError: a sampled token has no log-probability.
         """
         config = self.config
-        experience = experience_of(trajectories, config, self._annotate)
+        experience = experience_of(trajectories, config, self._annotate, self._config_of)
         critic_only = isinstance(config, PPOConfig) and self.num_steps < config.critic_warmup_steps
         updates = []
         for epoch in range(config.num_epochs):
@@ -210,7 +229,8 @@ class RL(Loop):
 
     def _num_informative(self, trajectories: Sequence[Trajectory]) -> int:
         """Groups whose rewards differ."""
-        groups = baselined(self.config, trajectories, [one.reward for one in trajectories])
+        own = [self._config_of(one.family, one.task_id) if self._config_of else self.config for one in trajectories]
+        groups = baselined_each(own, trajectories, [one.reward for one in trajectories])
         return groups.num_groups - groups.num_uniform - groups.num_lone
 
     def _check_useful(self, result: StepResult) -> None:

@@ -13,12 +13,14 @@ from .evaluation import Evaluation
 from .families import Family
 from .metrics import read_metrics
 from .recipe import Recipe
+from .watching import evaluations_of
 
 STAGE_TITLES = {
     "start": "start",
     "midtrain": "mid-trained",
     "sft": "supervised",
     "rl": "after RL",
+    "best": "best of RL",
     "control": "control",
     "trivial": "trivial",
     "gold": "gold",
@@ -41,7 +43,9 @@ def write_report(
 
     ``report.json``: "families" {NAME: {STAGE: {"pass@1", "interval", "greedy", "n", ...}}}, "mean" {STAGE: pass@1},
     "paired" {NAME: {"rl-sft", "rl-control": {"mean", "interval", "n"}}}, "stages" {STAGE: {"seconds", "checkpoint"}},
-    "num_infrastructure_failures", "seconds".
+    "evaluations" (those during RL, {"step", "pass@1", "families", ...} each, none without rl.evaluation),
+    "num_infrastructure_failures", "seconds". Stage "best" is of the tasks that did not choose it; which step it is of
+    stands in "stages", "rl", "best".
     """
     names = [family.config.name for family in families]
     summaries = {
@@ -57,6 +61,7 @@ def write_report(
         },
         "paired": {name: _paired(name, evaluations) for name in names},
         "stages": dict(stages),
+        "evaluations": evaluations_of(out / "rl"),
         "num_infrastructure_failures": sum(
             row["num_infrastructure_failures"] for rows in summaries.values() for row in rows.values()
         ),
@@ -148,6 +153,11 @@ def _plot(out: Path) -> bool:
             axis.plot(steps, _smooth(values), label=name or "all", **style)
         axis.set(title=f"{title}, mean of {SMOOTHING} steps", xlabel="step", ylim=(0, 1.02))
         axis.grid(alpha=0.3)
+    watched = evaluations_of(out / "rl")
+    if watched:
+        steps, values = zip(*((row["step"], row["pass@1"]) for row in watched), strict=True)
+        axes[1].plot(steps, values, "o--", color="black", label="held-out tasks")
+        axes[1].legend()
     axes[0].legend()
     figure.savefig(out / "curves.png", dpi=130)
     plt.close(figure)

@@ -23,11 +23,15 @@ class EpisodePlan:
         make_env: a fresh environment; called once for each episode.
         budget: turns, tokens and seconds of the episode.
         turn_tokens: most tokens sampled in one turn, the stop token included.
+        group_size: episodes of its group; None: the collector's.
+        temperature: of sampling; None: that of the step.
     """
 
     make_env: Callable[[], ToolEnv]
     budget: Budget
     turn_tokens: int = 256
+    group_size: int | None = None
+    temperature: float | None = None
 
 
 PlanOf = Callable[[Task], EpisodePlan]
@@ -87,16 +91,17 @@ class Collector:
             retries: new attempts for an episode that the infrastructure failed.
             deadline: seconds after the start of a group's first episode at which those still running are cancelled;
                 None waits for all.
-            quorum: episodes that must have ended by then, else the group is left out; None: all.
+            quorum: episodes that must have ended by then (of a smaller group, all), else the group is left out;
+                None: all.
             on_episode: called at the end of each episode, for progress.
         """
         self._plan_of, self._policy, self._group_size, self._retries = plan_of, policy, group_size, retries
-        self._deadline, self._quorum = deadline, group_size if quorum is None else quorum
+        self._deadline, self._quorum = deadline, quorum
         self._concurrency, self._on_episode = concurrency, on_episode
         self._slots: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
 
     async def group(self, number: int, task: Task, sampling: Sampling) -> Rollouts:
-        """``group_size`` episodes of a task.
+        """As many episodes of a task as its plan says.
 
         Args:
             number: of the group in its run, or in its step; part of its id and of its seeds.
@@ -107,9 +112,9 @@ class Collector:
         if self._slots is None or self._slots[0] is not loop:
             self._slots = loop, asyncio.Semaphore(self._concurrency)
         slots, begun = self._slots[1], asyncio.Event()
+        size = self._plan_of(task).group_size or self._group_size
         episodes = [
-            asyncio.create_task(self._episode(number, member, task, sampling, slots, begun))
-            for member in range(self._group_size)
+            asyncio.create_task(self._episode(number, member, task, sampling, slots, begun)) for member in range(size)
         ]
         try:
             if self._deadline is None:
@@ -126,7 +131,7 @@ class Collector:
             await asyncio.gather(*running, return_exceptions=True)
         found = [one.result() for one in episodes if one not in running]
         num_retries = sum(retries for _, retries in found)
-        if len(found) < self._quorum:
+        if len(found) < (size if self._quorum is None else min(self._quorum, size)):
             return Rollouts(num_retries=num_retries, num_cut=len(running), num_late=1)
         trajectories = tuple(trajectory for trajectory, _ in found)
         return Rollouts(trajectories=trajectories, num_retries=num_retries, num_cut=len(running))
@@ -142,6 +147,11 @@ class Collector:
     ) -> tuple[Trajectory, int]:
         """(the episode, attempts before it that were thrown away)."""
         plan = self._plan_of(task)
+        sampling = replace(
+            sampling,
+            max_tokens=plan.turn_tokens,
+            temperature=sampling.temperature if plan.temperature is None else plan.temperature,
+        )
         async with slots:
             begun.set()
             for attempt in range(self._retries + 1):
@@ -150,7 +160,7 @@ class Collector:
                     SeededPolicy(self._policy, number, member, attempt),
                     task,
                     budget=plan.budget,
-                    sampling=replace(sampling, max_tokens=plan.turn_tokens),
+                    sampling=sampling,
                     group_id=f"{number}/{task.id}",
                 )
                 if not trajectory.is_infrastructure_failure:
@@ -198,6 +208,9 @@ class TaskStream:
     def find(self, family: str, task_id: str) -> Task:
         """Raises KeyError where there is no such task."""
         return self._by_id[family, task_id]
+
+    def observe(self, trajectories: Sequence[Trajectory]) -> None:
+        """Told of the episodes of the tasks it gave; their order does not depend on them."""
 
     def state_dict(self) -> dict[str, int]:
         return {"position": self.position, "num_tasks": len(self._tasks)}

@@ -1,7 +1,8 @@
 """One stage while it runs: its metrics, its checkpoints, its clock."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..envs.task import write_jsonl
@@ -61,6 +62,15 @@ class StageRun:
     def seconds(self) -> float:
         """Wall clock of the stage, that of earlier sittings included."""
         return self._before + time.monotonic() - self._started
+
+    @contextmanager
+    def off_the_clock(self) -> Iterator[None]:
+        """What is done inside does not count in ``seconds``."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._started += time.monotonic() - started
 
     @property
     def steps(self) -> int:

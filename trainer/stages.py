@@ -7,9 +7,10 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from ..model.engine.generator import Generator
 from ..model.engine.huggingface import HuggingFaceEngine
 from ..model.lora import copy_trained
 from .asynchronous import AsyncRL
-from .config import LayoutConfig
+from .config import EvaluationConfig, LayoutConfig
 from .evaluation import Evaluation, evaluate_engine, evaluate_script
 from .families import Family, prepare_family
 from .imitation import further, play_experts, split_by_task
@@ -36,10 +37,12 @@ from .progress import Progress
 from .recipe import MidtrainStage, Recipe, RLStage, SFTStage
 from .reinforce import RL
 from .report import write_report
+from .rl_tasks import config_of_families, measure_tasks, mixture_of
 from .rollouts import EpisodePlan
 from .stage_run import StageRun
 from .throughput import Throughput
 from .trainee import Trainee, open_trainee
+from .watching import BEST, Watcher, best_of, watch
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +138,7 @@ class _Run:
         if recipe.rl is not None:
             await self._reinforce(trainee)
             await self._evaluate("rl", trainee)
+            await self._evaluate_best(trainee)
             if recipe.control and recipe.sft is not None:
                 trainee.load(self._checkpoint("sft"))
                 self._supervise("control", trainee, demonstrations, further(recipe.sft), self.stages["rl"]["seconds"])
@@ -251,13 +255,19 @@ class _Run:
             return
         sampled = None if settings.asynchronous is None else copy_trained(trainee.decoder)
         async with trainee.engine(settings.train.concurrency, sampled) as generator:
-            mixture = TaskMixture(
-                {family.config.name: family.train for family in self.families},
-                {family.config.name: family.config.weight for family in self.families},
-                seed=self.recipe.seed,
-            )
+            mixture = mixture_of(self.families, settings, self.recipe.seed)
             loop = self._rl_loop(settings, trainee, generator, mixture)
             with self._running("rl", loop, trainee) as run:
+                if settings.difficulty is not None and settings.difficulty.samples and loop.num_steps == 0:
+                    async with self._policy(trainee) as sampling:
+                        with self.progress.bar("how often each task is solved") as bar:
+                            folder, seed = self.out / "rl" / "difficulty", self.recipe.seed
+                            await measure_tasks(
+                                self.families, settings, mixture, sampling, seed=seed, folder=folder, tell=bar.at
+                            )
+                measure = None
+                if settings.evaluation is not None:
+                    measure = await watch(self._watcher(settings.evaluation, trainee), run, loop)
                 with self.progress.bar("training: rl", total=settings.steps) as bar:
 
                     def on_step(result: StepResult) -> None:
@@ -266,9 +276,21 @@ class _Run:
                         if settings.max_seconds and run.seconds > settings.max_seconds:
                             loop.stop()
 
-                    await loop.run(settings.steps, on_step=on_step)
+                    await loop.run(settings.steps, on_step=on_step, measure=measure)
                 self._check_interrupt()
-        self._finish("rl", trainee, run)
+        best = best_of(self.out / "rl")
+        self._finish("rl", trainee, run, {} if best is None else {"best": best})
+
+    def _watcher(self, settings: EvaluationConfig, trainee: Trainee) -> Watcher:
+        return Watcher(
+            self.families,
+            settings,
+            self.out / "rl",
+            open_policy=lambda: self._policy(trainee),
+            save=lambda folder: trainee.save(folder, self._environments),
+            seed=self.recipe.seed,
+            concurrency=self._concurrency,
+        )
 
     def _rl_loop(
         self, settings: RLStage, trainee: Trainee, generator: Generator | HuggingFaceEngine, mixture: TaskMixture
@@ -279,7 +301,12 @@ class _Run:
         def plan_of(task: Task) -> EpisodePlan:
             return plans[mixture.name_of(task)]
 
-        common: dict[str, Any] = {"optim": settings.optim, "tasks": mixture, "seed": self.recipe.seed}
+        common: dict[str, Any] = {
+            "optim": settings.optim,
+            "tasks": mixture,
+            "seed": self.recipe.seed,
+            "config_of": config_of_families(self.families, settings, mixture),
+        }
         if settings.asynchronous is None:
             return RL(trainee.decoder, generator, policy, plan_of, config=settings.train, **common)
         common["asynchronous"] = settings.asynchronous
@@ -304,13 +331,25 @@ class _Run:
         trainee.load(self._checkpoint(stage))
         return True
 
-    def _finish(self, stage: str, trainee: Trainee, run: StageRun) -> None:
+    def _finish(
+        self, stage: str, trainee: Trainee, run: StageRun, more: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         checkpoint = self._checkpoint(stage)
-        trainee.save(checkpoint, {f.config.env: f.config.options for f in self.families if f.config.options})
-        self.stages[stage] = {"seconds": round(run.seconds, 1), "checkpoint": str(checkpoint), "steps": run.steps}
+        trainee.save(checkpoint, self._environments)
+        self.stages[stage] = {
+            "seconds": round(run.seconds, 1),
+            "checkpoint": str(checkpoint),
+            "steps": run.steps,
+            **more,
+        }
         (self.out / stage / "stage.json").write_text(json.dumps(self.stages[stage]) + "\n", encoding="utf-8")
         # What was kept to resume this stage from is not needed any more.
         shutil.rmtree(self.out / stage / "steps", ignore_errors=True)
+
+    @property
+    def _environments(self) -> dict[str, dict[str, Any]]:
+        """What the environments were made with, which is kept beside the weights."""
+        return {f.config.env: f.config.options for f in self.families if f.config.options}
 
     def _checkpoint(self, stage: str) -> Path:
         return self.out / stage / "checkpoint"
@@ -320,18 +359,35 @@ class _Run:
 
     # Evaluation.
 
-    async def _evaluate(self, stage: str, trainee: Trainee) -> None:
-        settings = self.recipe.eval
-        concurrency = self.recipe.rl.train.concurrency if self.recipe.rl else 64
-        async with trainee.engine(concurrency) as generator:
-            policy = TokenPolicy(generator, trainee.renderer, trainee.parser)
+    @property
+    def _concurrency(self) -> int:
+        return self.recipe.rl.train.concurrency if self.recipe.rl else 64
+
+    @asynccontextmanager
+    async def _policy(self, trainee: Trainee) -> AsyncIterator[tuple[TokenPolicy, int]]:
+        """What samples under the trained weights, in an engine of its own, and the tokens of its context."""
+        async with trainee.engine(self._concurrency) as generator:
+            yield TokenPolicy(generator, trainee.renderer, trainee.parser), generator.max_context
+
+    async def _evaluate_best(self, trainee: Trainee) -> None:
+        """The best checkpoint, on the held-out tasks that did not choose it. The trainee is left with its weights."""
+        settings = self.recipe.rl.evaluation if self.recipe.rl else None
+        if settings is not None and best_of(self.out / "rl") is not None:
+            trainee.load(self.out / "rl" / BEST)
+            await self._evaluate(BEST, trainee, skip=settings.num_tasks)
+
+    async def _evaluate(self, stage: str, trainee: Trainee, *, skip: int = 0) -> None:
+        settings, concurrency = self.recipe.eval, self._concurrency
+        async with self._policy(trainee) as (policy, max_context):
             for family in self.families:
-                episodes = len(family.held_out) * (settings.samples + settings.greedy)
+                tasks = family.held_out[skip:]
+                episodes = len(tasks) * (settings.samples + settings.greedy)
                 with self.progress.bar(f"evaluation of {stage}: {family.config.name}", total=episodes) as bar:
                     found = await evaluate_engine(
                         family,
                         policy,
-                        generator.max_context,
+                        max_context,
+                        tasks=tasks,
                         settings=settings,
                         seed=self.recipe.seed,
                         concurrency=concurrency,

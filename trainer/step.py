@@ -11,14 +11,17 @@ from ..model.attention import Documents
 from ..model.lora import AnyDecoder
 from .batching import PackedBatch
 from .critic import Critic
-from .losses import Loss, TokenLoss, TrainedTokens
+from .losses import Loss, TokenLoss, TrainedTokens, echo_loss
 from .optim import Optimizer
 from .reference import AdapterReference
+
+NOT_OF_THE_LOSS = frozenset({"temperature", "echo"})
+"""Columns that say how tokens are scored and which observations are learned, and are no part of ``TrainedTokens``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """What the model says of the trained tokens of a pack.
+    """What the model says of the scored tokens of a pack.
 
     Attributes:
         index: [N] int64, their places in the pack.
@@ -31,19 +34,26 @@ class Scores:
     entropy: Tensor
     values: Tensor | None = None
 
+    def at(self, chosen: Tensor) -> "Scores":
+        """Those where ``chosen``, [N] bool, is true."""
+        values = None if self.values is None else self.values[chosen]
+        return Scores(
+            index=self.index[chosen], logprobs=self.logprobs[chosen], entropy=self.entropy[chosen], values=values
+        )
+
 
 def score(decoder: AnyDecoder | AdapterReference, batch: PackedBatch, critic: Critic | None = None) -> Scores:
     """Score the trained tokens. Only they meet the vocabulary: prompts and observations are most of an episode."""
     documents = Documents.from_lengths(batch.lengths, device=batch.token_ids.device)
-    index = batch.loss_mask.nonzero().squeeze(1)
-    targets = batch.targets.index_select(0, index)
+    index = batch.scored.nonzero().squeeze(1)
+    targets, temperature = batch.targets.index_select(0, index), batch.temperatures
+    if isinstance(temperature, Tensor):
+        temperature = temperature.index_select(0, index)
     if critic is None:
-        logprobs, entropy = decoder.score(batch.token_ids, documents, targets, batch.temperature, index=index)
+        logprobs, entropy = decoder.score(batch.token_ids, documents, targets, temperature, index=index)
         return Scores(index=index, logprobs=logprobs, entropy=entropy)
     assert not isinstance(decoder, AdapterReference), "a critic reads the policy, never the reference"
-    logprobs, entropy, hidden = decoder.score_and_states(
-        batch.token_ids, documents, targets, batch.temperature, index=index
-    )
+    logprobs, entropy, hidden = decoder.score_and_states(batch.token_ids, documents, targets, temperature, index=index)
     values = critic(hidden, batch.token_ids, documents, index)
     return Scores(index=index, logprobs=logprobs, entropy=entropy, values=values)
 
@@ -56,7 +66,7 @@ def known_tokens(batch: PackedBatch, index: Tensor) -> TrainedTokens:
         old_logprobs=batch.old_logprobs[index],
         advantages=batch.advantages[index],
         lengths=counts[counts > 0],
-        **{name: column[index] for name, column in batch.columns.items()},
+        **{name: column[index] for name, column in batch.columns.items() if name not in NOT_OF_THE_LOSS},
     )
 
 
@@ -64,7 +74,8 @@ class TrainStep:
     """Forward, backward and update. The gradient depends neither on how documents are packed nor on the ranks.
 
     The loss is the sum of weight x component over the trained tokens, divided by the sum of weights of the whole
-    step, over all packs and, where torch.distributed is initialised, all ranks, whose gradients are summed.
+    step, over all packs and, where torch.distributed is initialised, all ranks, whose gradients are summed. Where
+    observations are learned too, ``echo_loss`` is added, over their own count of the whole step.
     """
 
     def __init__(
@@ -108,10 +119,16 @@ class TrainStep:
     def accumulate(self, packs: Sequence[PackedBatch], *, divisor: float | None = None) -> dict[str, float]:
         """The step's gradient, on every rank, in the parameters' ``grad``. Returns metrics as ``__call__``."""
         device = self._decoder.head.weight.device
-        counts = [(pack.weights.sum(dtype=torch.float64), pack.num_tokens, int(pack.loss_mask.sum())) for pack in packs]
-        totals = torch.tensor(
-            [[float(weight), *rest] for weight, *rest in counts] or [[0.0, 0, 0]], dtype=torch.float64
-        )
+        counts = [
+            (
+                float(pack.weights.sum(dtype=torch.float64)),
+                pack.num_tokens,
+                int(pack.loss_mask.sum()),
+                int((pack.scored & ~pack.loss_mask).sum()),
+            )
+            for pack in packs
+        ]
+        totals = torch.tensor(counts or [(0.0, 0, 0, 0)], dtype=torch.float64)
         totals = _reduce(totals.sum(0).to(device))
         if not totals[0] > 0:
             raise ValueError("the step has no trained token; give it at least one document with one")
@@ -124,11 +141,14 @@ class TrainStep:
             if not pack.loss_mask.any():
                 continue
             pack = pack.to(device)
-            scores = score(self._decoder, pack, self._critic)
+            scores, echo = _apart(pack, score(self._decoder, pack, self._critic), totals[3])
             known = known_tokens(pack, scores.index)
             weights = (pack.weights[scores.index] / total).to(scores.logprobs.dtype)
             token_loss = self._loss(scores.logprobs, scores.entropy, known, scores.values)
             loss = torch.dot(weights, token_loss.components)
+            if echo is not None:
+                loss = loss + echo
+                means["echo_loss"] = means.get("echo_loss", 0.0) + echo.detach()
             loss.backward()
             _add_metrics(means, maxima, token_loss, weights, loss.detach())
         self._sum_gradients()
@@ -152,6 +172,16 @@ class TrainStep:
         dist.all_reduce(flat)
         for grad, summed in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
             grad.copy_(summed.view_as(grad))
+
+
+def _apart(pack: PackedBatch, scores: Scores, count: Tensor) -> tuple[Scores, Tensor | None]:
+    """(scores of the trained tokens, the loss of the observations that are learned beside them or None)."""
+    if "echo" not in pack.columns:
+        return scores, None
+    trained = pack.loss_mask[scores.index]
+    observed = scores.at(~trained)
+    loss = echo_loss(observed.logprobs, pack.columns["echo"][observed.index], count.clamp(min=1))
+    return scores.at(trained), loss
 
 
 @torch.no_grad()

@@ -125,7 +125,7 @@ def _told_by(row: Row, source: str) -> str:
 def _own_tasks(rows: Iterable[SourceRow], name: str, source: str | Path) -> Iterable[Task]:
     from .swe import task_of
 
-    folder = Path(source).parent
+    folder = Path(source) if Path(source).is_dir() else Path(source).parent
     for row in rows:
         try:
             yield Task.from_json(row.value) if name == TASKS else task_of(dict(row.value), folder=folder)

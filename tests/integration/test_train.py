@@ -86,6 +86,35 @@ def test_a_recipe_runs_to_its_report_and_its_checkpoint_can_be_evaluated(recipe:
     assert "--resume" in again.stderr
 
 
+def test_training_is_watched_and_the_best_checkpoint_kept(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    changes = ["rl.difficulty={order='frontier'}", "rl.evaluation={every=1, num_tasks=2}", "rl.train.echo={user=0.1}"]
+    changes += ["families.0.rl={group_size=3, temperature=0.8}", "rl.train.max_useless_steps=9"]
+    done = verigym("train", recipe, "--out", out, *(part for change in changes for part in ("--set", change)))
+    assert done.returncode == 0, done.stderr
+    report = json.loads((out / "report.json").read_text())
+    assert [row["step"] for row in report["evaluations"]] == [0, 1, 2, 3]
+    best = report["stages"]["rl"]["best"]
+    assert best["pass@1"] == max(row["pass@1"] for row in report["evaluations"])
+    assert report["families"]["code"]["best"]["n"] == 2
+    assert report["families"]["code"]["rl"]["n"] == 4
+    rows = [json.loads(line) for line in (out / "rl" / "metrics.jsonl").read_text().splitlines()]
+    assert all({"eval/passed/rate", "eval/passed_code/rate", "eval/best/rate"} <= row.keys() for row in rows)
+    assert {row["rollout/episodes/count"] for row in rows} == {6.0}
+    spec, held_out = f"engine:{out}/rl/best", out / "tasks" / "code.held_out.jsonl"
+    evaluated = verigym("eval", "code", "--data", held_out, "--policy", spec, "--limit", 1, "--max-tokens", 8)
+    assert evaluated.returncode == 0, evaluated.stderr
+
+
+def test_tasks_that_the_start_never_solves_are_told(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = verigym("train", recipe, "--out", out, "--set", "rl.difficulty={samples=1}")
+    assert done.returncode == 2
+    # One sample is 0 or 1: whatever the model can do, every task rests.
+    assert "family 'code': all 12 tasks rest" in done.stderr
+    assert len((out / "rl" / "difficulty" / "code" / "verdicts.jsonl").read_text().splitlines()) == 12
+
+
 def test_ctrl_c_saves_the_state_leaves_no_sandbox_and_a_resume_finishes(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "verigym", "train", str(recipe), "--out", str(out), "--set", "rl.steps=6"]

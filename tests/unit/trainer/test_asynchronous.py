@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -202,6 +203,20 @@ def test_a_run_whose_environment_always_fails_ends_with_the_reason(make, words):
     trainer = make(SlowEngine(3, failures=1.0), retries=0, max_useless_steps=2)
     with pytest.raises(TrainingError, match=r"all 8 episodes failed .*the server is gone"):
         asyncio.run(trainer.run(9))
+    assert words.env.open_count == 0
+
+
+def test_a_run_all_of_whose_groups_are_dropped_ends_with_the_reason(make, words):
+    class Same(SlowEngine):
+        async def generate(self, prompt_ids, sampling, stop_token_ids):
+            found = await super().generate(prompt_ids, sampling, stop_token_ids)
+            return replace(found, token_ids=(4, 0))
+
+    trainer = make(Same(3, slow=0.001), config=DAPOConfig, max_useless_steps=2, sampling_rounds=3)
+    with pytest.raises(
+        TrainingError, match=r"no step after 12 dropped groups.*max_useless_steps = 2 .*12 dropped_unif"
+    ):
+        asyncio.run(asyncio.wait_for(trainer.run(9), timeout=120))
     assert words.env.open_count == 0
 
 

@@ -82,6 +82,14 @@ def test_a_stage_is_left_out_with_false(write):
 
 
 REFUSED = [
+    (["families.0.rl={group_size=1}"], "rl of family 'math': group_size is 1; a lone episode has no baseline"),
+    (["families.0.rl={scale='std'}", "rl={train={algorithm='dapo'}}"], "scale is no setting of dapo"),
+    (["families.0.rl={temperature=0.5}", "rl=false", "control=false"], "settings of rl, and that stage is left out"),
+    (["rl.difficulty={low=0.5, high=0.5}"], "no task would be left"),
+    (["rl.evaluation={num_tasks=100}"], "lower num_tasks, or raise num_held_out"),
+    (["rl.evaluation={samples=2, temperature=0}"], "set samples = 1, or temperature above 0"),
+    (["rl.train.max_lag=1"], "rl.train.max_lag is a setting of rl.asynchronous, without which sampling and training"),
+    (["rl.max_lag=1"], "move it there"),
     (["decontaminate=['suite.jsonl']"], "no family has one; remove it"),
     (["families.0.format='taco'"], "format means nothing to tasks = 'environment'"),
     # unknown keys, at every depth, with the nearest known one
