@@ -13,9 +13,9 @@ from ..envs.sandbox.choose import make_backend
 from ..envs.task import read_jsonl
 from ..envs.trace.examples import Sieve
 from ..envs.trace.make import MAKERS, make_from_programs
-from ..envs.trace.run import context_of
 from ..envs.trace.shards import MANIFEST, read_shards
 from ..envs.trace.tasks import job_of
+from ..envs.trace.twins import twin_key
 from ..errors import TaskError
 from ..model.chat.messages import ToolSpec
 from ..model.chat.protocols import Parser, Renderer
@@ -59,10 +59,10 @@ class Documents:
     left_out: Mapping[str, int]
 
 
-def held_out_contexts(families: Sequence[Family]) -> frozenset[str]:
-    """The programs that held-out tasks ask about, as traces show them."""
+def held_out_programs(families: Sequence[Family]) -> frozenset[str]:
+    """The ``twin_key`` of each program that a held-out task asks about."""
     tasks = [task for family in families for task in family.held_out if task.family == "trace"]
-    return frozenset(context_of(job_of(task)) for task in tasks)
+    return frozenset(twin_key(job_of(task).source) for task in tasks)
 
 
 async def gather(
@@ -78,7 +78,7 @@ async def gather(
     Args:
         folder: of the run; generated traces are kept in ``NAME``.
         demonstrations: of the recipe's families.
-        forbidden: contexts of traces that must not be learned.
+        forbidden: ``twin_key`` of programs whose traces must not be learned.
     Raises:
         TaskError: a file or folder that cannot be used. SandboxError: the sandbox failed.
     """
@@ -90,7 +90,7 @@ async def gather(
             sources.append(Source(config=config, episodes=tuple(read_episodes(config.trajectories)[: config.num])))
         else:
             traces = await _traces(config, recipe, folder / config.name, tell)
-            allowed = tuple(trace for trace in traces if trace.context not in forbidden)
+            allowed = tuple(trace for trace in traces if twin_key(trace.context) not in forbidden)
             sources.append(Source(config=config, traces=allowed))
     return sources
 

@@ -31,7 +31,7 @@ from .families import Family, prepare_family
 from .imitation import further, play_experts, split_by_task
 from .loop import SFT, StepResult, Supervised
 from .midtrain import Midtrain
-from .midtrain_data import Source, documents_of, gather, held_out_contexts
+from .midtrain_data import Source, documents_of, gather, held_out_programs
 from .mixture import TaskMixture
 from .progress import Progress
 from .recipe import MidtrainStage, Recipe, RLStage, SFTStage
@@ -169,7 +169,7 @@ class _Run:
             episodes = [(one, tools[name]) for name, one in trajectories]
             with self.progress.bar("traces") as bar:
                 self.sources = await gather(
-                    recipe.midtrain, recipe, self.out / "midtrain", episodes, held_out_contexts(self.families), bar.at
+                    recipe.midtrain, recipe, self.out / "midtrain", episodes, held_out_programs(self.families), bar.at
                 )
 
         def texts(parser: Parser) -> list[str]:

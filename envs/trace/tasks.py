@@ -10,6 +10,7 @@ from ..sandbox.types import SandboxBackend
 from ..task import Task
 from .make import MAKERS, ProgramKind
 from .run import TraceBox, TraceJob, TraceRun, context_of
+from .twins import twin_key
 
 Ask = Literal["return", "next", "trace"]
 ASKED: tuple[Ask, ...] = ("return", "next", "trace")
@@ -82,7 +83,8 @@ async def trace_tasks(
     asked: Sequence[Ask] = ASKED,
     bare: bool = False,
 ) -> list[Task]:
-    """Tasks about generated programs, no two with the same program and question.
+    """Tasks about generated programs, no two with the same question about the same program, or about one that differs
+    from it in names alone.
 
     Args:
         asked: in turns.
@@ -97,7 +99,7 @@ async def trace_tasks(
         runs = await box.trace(jobs)
         for job, run, rng in zip(jobs, runs, rngs, strict=True):
             what = asked[len(tasks) % len(asked)]
-            key = (job.source, job.call, what)
+            key = (twin_key(job.source), what)
             task = task_of(job, run, what, task_id=f"trace-{kind}-{seed}-{len(tasks)}", rng=rng)
             if task is None or key in known:
                 continue

@@ -136,6 +136,9 @@ def test_packing_changes_no_weight(form):
     assert sum(float(one.weights.sum()) for one in packs) == 5 * float(documents[0].weights.sum())
 
 
+TWIN = "def g(y):\n    return y + 1\n"
+
+
 def test_what_is_held_out_is_not_learned(tmp_path):
     """A trace of a held-out task's program is left out of the sources."""
     import asyncio
@@ -144,7 +147,8 @@ def test_what_is_held_out_is_not_learned(tmp_path):
     from verigym.envs.trace.examples import Example
     from verigym.envs.trace.run import TraceJob, context_of
     from verigym.envs.trace.shards import write_shards
-    from verigym.trainer.midtrain_data import gather, held_out_contexts
+    from verigym.envs.trace.twins import twin_key
+    from verigym.trainer.midtrain_data import gather, held_out_programs
     from verigym.trainer.recipe import Recipe
 
     jobs = [TraceJob(source=f"def f(x):\n    return x + {n}\n", call="f(1)") for n in range(3)]
@@ -152,14 +156,17 @@ def test_what_is_held_out_is_not_learned(tmp_path):
     examples = [Example(trace=trace, kind="library", origin="", function="f") for trace in traces]
     write_shards(tmp_path / "data", examples, about={})
 
+    assert TWIN.replace("g", "f").replace("y", "x") == jobs[1].source
+
     class Family:
         held_out = (
-            Task(id="a", family="trace", prompt="", hidden={"program": jobs[1].source, "call": jobs[1].call}),
+            # The same program by other names, called with something else.
+            Task(id="a", family="trace", prompt="", hidden={"program": TWIN, "call": "g(7)"}),
             Task(id="b", family="math", prompt="", hidden={}),
         )
 
-    forbidden = held_out_contexts([Family()])  # type: ignore[list-item]
-    assert forbidden == {traces[1].context}
+    forbidden = held_out_programs([Family()])  # type: ignore[list-item]
+    assert forbidden == {twin_key(traces[1].context)}
     stage = MidtrainStage(sources=[MidtrainSource(name="t", traces=str(tmp_path / "data"))])
     recipe = Recipe(name="r", families=[{"name": "x", "env": "verigym/Math-v0"}])
     (source,) = asyncio.run(gather(stage, recipe, tmp_path, [], forbidden, lambda made, wanted: None))
