@@ -94,7 +94,7 @@ def _config(recipe: "Recipe") -> "DecoderConfig":
         return load_config(checkpoint)
     if checkpoint is not None and "preset" not in recipe.model.model_fields_set:
         raise ConfigError(f"there is no checkpoint at {checkpoint}, and no model.preset to plan with; set model.preset")
-    return preset(recipe.model.preset)
+    return preset(recipe.model.preset, **recipe.model.changes)
 
 
 def _layout(recipe: "Recipe", args: argparse.Namespace) -> "Layout":

@@ -31,6 +31,10 @@ class ModelConfig(Settings):
 
     preset: Literal["cwm-tiny", "cwm-32b", "cwm-32b-slice"] = "cwm-tiny"
     """Architecture of a model that starts from random weights; with a checkpoint, what that must be."""
+    layer_types: tuple[Literal["full_attention", "sliding_attention"], ...] | None = None
+    """What each layer attends to, in place of the preset's; one a layer. Another number of them changes the depth."""
+    sliding_window: int | None = Field(default=None, ge=1)
+    """Keys a token of a sliding layer sees, itself included, in place of the preset's."""
     checkpoint: Path | None = None
     """A folder with a checkpoint to start from instead of random weights: CWM's, or any causal language model of
     transformers. Its tokenizer and chat template are used as they are."""
@@ -55,6 +59,16 @@ class ModelConfig(Settings):
         if self.dtype != "float32" and self.lora is None:
             raise ValueError("bfloat16 weights lose small updates; set model.lora, or model.dtype = 'float32'")
         return self
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What differs from the preset, as ``model.config.preset`` takes it."""
+        changes: dict[str, Any] = {}
+        if self.layer_types is not None:
+            changes |= {"layer_types": self.layer_types, "num_layers": len(self.layer_types)}
+        if self.sliding_window is not None:
+            changes["sliding_window"] = self.sliding_window
+        return changes
 
 
 class FamilyConfig(Settings):
@@ -287,6 +301,8 @@ class Recipe(Settings):
             raise ValueError("control compares rl with more of sft, and one of them is left out; remove control")
         if self.model.checkpoint is not None and "vocab_size" in self.model.model_fields_set:
             raise ValueError("model.checkpoint has a tokenizer; remove vocab_size of model")
+        if self.model.checkpoint is not None and self.model.changes:
+            raise ValueError("model.checkpoint has layers of its own; remove layer_types and sliding_window of model")
         return self
 
 

@@ -109,7 +109,8 @@ def _open_cwm(config: ModelConfig, texts: Callable[[Parser], Iterable[str]], see
         decoder = decoder.to(_dtype(config))
     else:
         tokenizer = train_tokenizer(texts(parser), config.vocab_size)
-        decoder = Decoder(preset(config.preset, vocab_size=tokenizer.vocab_size), seed=seed).to(_device())
+        shape = preset(config.preset, vocab_size=tokenizer.vocab_size, **config.changes)
+        decoder = Decoder(shape, seed=seed).to(_device())
     # Tools are the same in every episode of a family: a tiny model learns them from the demonstrations.
     renderer = CwmRenderer(tokenizer, announce_tools=False)
     return Trainee(config=config, decoder=decoder, tokenizer=tokenizer, renderer=renderer, parser=parser, seed=seed)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from verigym.errors import ConfigError
+from verigym.model.config import preset
 from verigym.trainer.algorithms import ALGORITHMS
 from verigym.trainer.recipe import Recipe, load_recipe
 
@@ -64,6 +65,15 @@ def test_set_changes_a_value(write):
     )
     assert (recipe.rl.steps, recipe.rl.train.scale, recipe.name) == (9, "std", "other")
     assert (recipe.families[0].turns, recipe.families[0].experts) == (2, {"empty": 0.5})
+
+
+def test_a_preset_can_have_other_layers(write):
+    assert load_recipe(write()).model.changes == {}
+    changed = load_recipe(
+        write(), ["model.layer_types=['sliding_attention', 'full_attention']", "model.sliding_window=32"]
+    ).model.changes
+    config = preset("cwm-tiny", **changed)
+    assert (config.num_layers, config.window_of(0), config.window_of(1)) == (2, 32, None)
 
 
 def test_the_algorithm_is_chosen_by_name(write):
@@ -127,6 +137,7 @@ REFUSED = [
     (["model.checkpoint=x", "model.lora.dropout=0.1"], "set it to 0, or rl = false"),
     (["model.checkpoint=x", "model.lora.rank=1", "layout.tensor=2"], "adapters are trained by one process"),
     (["model.checkpoint=x", "model.lora.alfa=1"], "unknown key 'model.lora.alfa'; did you mean 'alpha'?"),
+    (["model.checkpoint=x", "model.sliding_window=4"], "remove layer_types and sliding_window of model"),
     (["rl.optim.total_steps=9"], "total_steps does nothing in a constant schedule"),
     (["rl.train.num_tasks=0"], "rl.train.num_tasks"),
     # the option itself
