@@ -22,6 +22,9 @@ OPTIONS = ["-q", "--tb=no", "--no-header", "--continue-on-collection-errors", "-
 OPTIONS += ["-o", "addopts=", "-p", "no:randomly", "-p", "no:xdist"]
 ATTEMPTS = 4
 """How many calls of a function may be dropped, for each that may be kept, before it is left alone."""
+LONG = 4
+"""One in so many of a function's quota may turn out too long before it is left alone: a call that is dropped for its
+length has cost as much as the longest that is kept. What it calls is recorded by itself from then on."""
 
 
 class CallRecorder(guest_tracer.Tracer):
@@ -34,6 +37,7 @@ class CallRecorder(guest_tracer.Tracer):
         self._rows = []
         self._tries = {}
         self._kept = {}
+        self._long = {}
         self._known = set()
         self._place = ("", 0)
         self.num_events_of_calls = 0
@@ -61,6 +65,8 @@ class CallRecorder(guest_tracer.Tracer):
         quota = self._job["per_function"]
         if self._kept.get(place, 0) >= quota or self._tries.get(place, 0) >= ATTEMPTS * quota:
             return False
+        if self._long.get(place, 0) * LONG >= quota:
+            return False
         self._tries[place] = self._tries.get(place, 0) + 1
         return True
 
@@ -72,7 +78,10 @@ class CallRecorder(guest_tracer.Tracer):
             function = [getattr(code, "co_qualname", code.co_name), code.co_firstlineno, again]
         self._rows.append([event, self.files[code.co_filename], line, shown, value, function])
         self.num_events_of_calls += 1
-        if (len(self._rows) == 1 and not self._is_new(shown)) or len(self._rows) >= self._job["max_events"]:
+        if len(self._rows) == 1 and not self._is_new(shown):
+            self.drop()
+        elif len(self._rows) >= self._job["max_events"]:
+            self._long[self._place] = self._long.get(self._place, 0) + 1
             self.drop()
         elif event == "return" and depth == 1:
             self._kept[self._place] = self._kept.get(self._place, 0) + 1
@@ -146,11 +155,12 @@ def main(job_path, out_path):
             def pytest_runtest_logreport(self, report):
                 plugin.num_failed += bool(report.failed)
 
-        started = time.monotonic()
+        started, began = time.monotonic(), time.process_time()
         code = int(pytest.main([*OPTIONS, "--rootdir=" + os.getcwd(), *job["collect"]], plugins=[Hooks()]))
         end = {
             "exit_code": code,
             "seconds": time.monotonic() - started,
+            "processor_seconds": time.process_time() - began,
             "num_tests": plugin.num_tests,
             "num_failed": plugin.num_failed,
             "num_calls": plugin.num_calls,

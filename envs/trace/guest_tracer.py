@@ -15,6 +15,9 @@ GENERATOR = 0x20 | 0x80 | 0x200
 _RETURNS = {opcode.opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST") if name in opcode.opmap}
 _YIELD, _YIELD_FROM = opcode.opmap["YIELD_VALUE"], opcode.opmap.get("YIELD_FROM")
 _MONITORING = getattr(sys, "monitoring", None)  # from Python 3.12
+_ATOMS = frozenset(map(id, (type(None), bool, int, float, str, bytes)))
+"""By identity: a metaclass can write __hash__ and __eq__ for its classes."""
+_OTHER = object()
 _PROXY = type((lambda: sys._getframe().f_locals)())
 """A plain dictionary, or, from Python 3.13, a view of the frame's variables."""
 
@@ -102,18 +105,24 @@ class Tracer:
 
     def _locals(self, frame, entering):
         text = self.values.text
-        now = {}
+        shown, now = {}, {}
         found = frame.f_locals
         if type(found) is not dict and type(found) is not _PROXY:
-            return now  # a class body whose metaclass brings a mapping of its own: asking it would run its code
-        for name, value in found.items():
-            if type(name) is str and name[:1] != "." and name[:2] != "__":
-                now[name] = text(value)
+            return shown  # a class body whose metaclass brings a mapping of its own: asking it would run its code
         before = {} if entering else self._seen.get(id(frame), {})
+        for name, value in found.items():
+            if type(name) is not str or name[:1] == "." or name[:2] == "__":
+                continue
+            known = before.get(name)
+            if known is not None and known[1] is value:
+                now[name], shown[name] = known, ".."
+                continue
+            one = text(value)
+            # What cannot change is known by itself. Anything else is not kept alive, and is written anew each time.
+            now[name] = (one, value if id(type(value)) in _ATOMS else _OTHER)
+            shown[name] = ".." if known is not None and known[0] == one else one
         self._seen[id(frame)] = now
-        if not before:
-            return now
-        return {name: ".." if before.get(name) == one else one for name, one in now.items()}
+        return shown
 
 
 def was_unwound(frame, after_exception):

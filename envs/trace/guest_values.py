@@ -14,6 +14,7 @@ import fractions
 import itertools
 import re
 import types
+import weakref
 
 MARK = "..."
 """What was left out: of a container its further items; after a string its rest."""
@@ -21,6 +22,7 @@ MARK = "..."
 _mro_of = type.__dict__["__mro__"].__get__
 _dict_of = type.__dict__["__dict__"].__get__
 _qualname = type.__dict__["__qualname__"].__get__
+_module_of = type.__dict__["__module__"].__get__
 _module_names = vars(types.ModuleType)["__dict__"].__get__
 _args = BaseException.__dict__["args"].__get__
 _GETSET, _MEMBER = types.GetSetDescriptorType, types.MemberDescriptorType
@@ -34,6 +36,14 @@ def _class_dict(kind):
     return _dict_of(kind) or {}
 
 
+def _module(kind):
+    """The name of a class's module, as far as one is known; a metaclass is not asked."""
+    try:
+        return _module_of(kind)
+    except AttributeError:
+        return None
+
+
 class Values:
     """Texts of values, each within ``max_chars`` characters or so. ``cut`` tells whether one was not whole."""
 
@@ -44,6 +54,7 @@ class Values:
         self._room = 0
         self._open = []
         self._by_type = {id(kind): show for kind, show in self._table()}
+        self._classes = {}
 
     def text(self, value):
         self._room = self.max_chars
@@ -200,29 +211,30 @@ class Values:
 
     def _derived(self, value, kind):
         """The text of an instance of a class that is no exact built-in."""
-        bases = _mro(kind)
-        name = _qualname(kind)
-        if any(base is type for base in bases):
+        known = self._classes.get(id(kind))
+        if known is None or known[0]() is not kind:
+            known = self._classes[id(kind)] = (weakref.ref(kind), _Class(kind))
+        made = known[1]
+        name = made.name
+        if made.is_class:
             return f"<class {_qualname(value)!r}>"
-        own = self._attributes(value, bases)
-        if any(type(_class_dict(base).get("__del__")) is types.FunctionType for base in bases):
+        own = made.attributes(value)
+        if made.has_finalizer:
             self.finalizer = True
-        if any(base is enum.Enum for base in bases) and type(own.get("_name_")) is str:
+        if made.is_enum and type(own.get("_name_")) is str:
             return "<{}.{}: {}>".format(name, own["_name_"], self._show(own.get("_value_")))
-        if any(base is BaseException for base in bases):
+        if made.is_exception:
             arguments = _args(value) or ()
             return self._items(name + "(", iter(arguments), len(arguments), ")")
-        fields = next((_class_dict(base)["_fields"] for base in bases if "_fields" in _class_dict(base)), None)
-        if any(base is tuple for base in bases) and type(fields) is tuple:
-            return self._named(name + "(", zip(fields, tuple.__iter__(value)), ")")
-        for base, plain in _BARE:
-            if any(one is base for one in bases):
-                return name + "(" + self._show(plain(value)) + ")"
-        if kind.__module__ == "numpy":
+        if made.fields is not None:
+            return self._named(name + "(", zip(made.fields, tuple.__iter__(value)), ")")
+        if made.plain is not None:
+            return name + "(" + self._show(made.plain(value)) + ")"
+        if type(made.module) is str and made.module == "numpy":
             return self._numpy(value, kind, name)
-        if type(kind.__module__) is str and kind.__module__.startswith("pathlib"):
+        if type(made.module) is str and made.module.startswith("pathlib"):
             return f"{name}({str(value)!r})"
-        if any("__dataclass_fields__" in _class_dict(base) for base in bases):
+        if made.is_dataclass:
             return self._named(name + "(", own.items(), ")")
         return self._named("<" + name + (" " if own else ""), own.items(), ">")
 
@@ -236,25 +248,6 @@ class Values:
             shown.append((key if type(key) is str else "?") + "=" + self._show(one))
         return start + ", ".join(shown) + end
 
-    def _attributes(self, value, bases):
-        """What an instance holds, by the descriptors of its slots and its dictionary; properties are not asked."""
-        own = {}
-        for base in reversed(bases):
-            for key, found in list(_class_dict(base).items()):
-                if type(found) is _MEMBER and type(key) is str and base.__module__ != "builtins":
-                    try:
-                        own[key] = found.__get__(value)
-                    except AttributeError:
-                        pass  # a slot without a value
-        for base in bases:
-            found = _class_dict(base).get("__dict__")
-            if type(found) is _GETSET:
-                held = found.__get__(value)
-                if type(held) is dict:
-                    own.update((key, one) for key, one in dict.items(held) if type(key) is str)
-                break
-        return own
-
     def _numpy(self, value, kind, name):
         if name == "ndarray":
             if value.size > self.max_items:
@@ -263,6 +256,45 @@ class Values:
             return "array(" + self._show(value.tolist()) + ")"
         plain = value.item() if hasattr(kind, "item") and hasattr(kind, "dtype") else None
         return name + "(" + repr(plain) + ")" if type(plain) in (bool, int, float, complex, str) else "<" + name + ">"
+
+
+class _Class:
+    """What is known of a class once it was looked at, which is dear: how its instances are taken apart."""
+
+    def __init__(self, kind):
+        bases = _mro(kind)
+        dicts = [_class_dict(base) for base in bases]
+        self.name, self.module = _qualname(kind), _module(kind)
+        self.is_class = any(base is type for base in bases)
+        self.is_enum = any(base is enum.Enum for base in bases)
+        self.is_exception = any(base is BaseException for base in bases)
+        self.is_dataclass = any("__dataclass_fields__" in one for one in dicts)
+        self.has_finalizer = any(type(one.get("__del__")) is types.FunctionType for one in dicts)
+        fields = next((one["_fields"] for one in dicts if "_fields" in one), None)
+        self.fields = fields if type(fields) is tuple and any(base is tuple for base in bases) else None
+        self.plain = next((plain for base, plain in _BARE if any(one is base for one in bases)), None)
+        self._slots = [
+            (key, found)
+            for base in reversed(bases)
+            if _module(base) != "builtins"
+            for key, found in list(_class_dict(base).items())
+            if type(found) is _MEMBER and type(key) is str
+        ]
+        held = (one["__dict__"] for one in dicts if type(one.get("__dict__")) is _GETSET)
+        self._dict = next(held, None)
+
+    def attributes(self, value):
+        """What an instance holds, by the descriptors of its slots and its dictionary; properties are not asked."""
+        own = {}
+        for key, found in self._slots:
+            try:
+                own[key] = found.__get__(value)
+            except AttributeError:
+                pass  # a slot without a value
+        held = None if self._dict is None else self._dict.__get__(value)
+        if type(held) is dict:
+            own.update((key, one) for key, one in dict.items(held) if type(key) is str)
+        return own
 
 
 _KEYS, _VALUES, _ITEMS = type({}.keys()), type({}.values()), type({}.items())

@@ -6,6 +6,9 @@ VIOLENT = """
 class Meta(type):
     def __hash__(self): raise SystemExit
     def __eq__(self, other): raise SystemExit
+    def __getattribute__(self, name):
+        print("effect")
+        raise ValueError
     __mro__ = property(lambda self: 1 / 0)
 
 class Shown(metaclass=Meta):

@@ -47,6 +47,12 @@ def endless(n):
     return n
 
 
+def many(n):
+    for i in range(n):
+        i += 1
+    return n
+
+
 def evens(n):
     for i in range(n):
         yield 2 * i
@@ -75,6 +81,11 @@ def test_stack():
 def test_endless():
     assert endless(1000) > 0
     assert twice(70) == 140
+
+
+def test_many():
+    for n in (100, 101, 102, 1):
+        many(n)
 
 
 def test_both():
@@ -141,15 +152,16 @@ def recorded(tree):
 
 def test_calls_are_recorded_and_tests_are_not_disturbed(tree, recorded):
     calls, end = recorded
-    assert (end["num_tests"], end["num_failed"], end["errors"], end["flags"]) == (7, 2, [], [])
+    assert (end["num_tests"], end["num_failed"], end["errors"], end["flags"]) == (8, 2, [], [])
     _, plain = record(tree, untraced=True)
     assert {key: plain[key] for key in ("num_tests", "num_failed", "num_calls")} == {
-        "num_tests": 7,
+        "num_tests": 8,
         "num_failed": 2,
         "num_calls": 0,
     }
     names = Counter(call["rows"][0][5][0].rpartition(".")[2] for call in calls)
     assert names["endless"] == 0  # longer than max_events
+    assert names["many"] == 0  # left alone after three such calls, though the fourth is short
     assert names["evens"] == 0  # a generator begins no call
     assert names["twice"] == 10  # of 103, in the tests themselves
     assert names["both"] == names["clock"] == names["fails"] == 1
