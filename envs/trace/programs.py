@@ -1,6 +1,7 @@
 """Generated programs: random, short, always ending, with the same outcome every time.
 
-Two kinds. ``small_program`` adds, subtracts and compares small numbers: what a tiny model can learn to predict.
+Two kinds. ``small_program`` adds, subtracts and compares small numbers, in branches and loops: what a tiny model can
+learn to predict.
 ``any_program`` uses most of the language: closures, generators, classes, exceptions, recursion, comprehensions,
 asynchronous functions.
 """
@@ -18,21 +19,34 @@ LIMIT = 97
 
 
 def small_program(rng: random.Random) -> TraceJob:
-    """A function of two numbers below 6 and a call: two or three sums and differences, sometimes one in a branch."""
-    known, body = ["a", "b"], []
-    for target in "cde"[: rng.randint(2, 3)]:
-        body.append(f"{target} = {_sum(known, rng)}")
-        known.append(target)
-        if rng.random() < 0.25:
-            body += [f"if {rng.choice(known)} {rng.choice('<>')} {rng.choice(known)}:"]
-            body += [f"    {target} = {_sum(known, rng)}"]
-    source = "\n".join(["def f(a, b):", *_indented([*body, f"return {known[-1]}"])]) + "\n"
-    return TraceJob(source=source, call=f"f({rng.randint(0, 5)}, {rng.randint(0, 5)})")
+    """A function of two numbers below 7 and a call: two to five updates of the two by sums and differences, some in a
+    branch, some in a loop of at most three turns; it returns the number that was updated last."""
+    body: Lines = []
+    target = "a"
+    for _ in range(rng.randint(2, 5)):
+        target, line = _small_update(rng)
+        kind = rng.random()
+        if kind < 0.15:
+            line = f"    {line}"
+            body.append(f"if a {rng.choice('<>')} {rng.choice(['b', str(rng.randint(1, 5))])}:")
+        elif kind < 0.25:
+            line = f"    {target} {rng.choice('+-')}= {rng.choice(['i', '1', '2'])}"
+            body.append(f"for i in range({rng.randint(1, 3)}):")
+        body.append(line)
+    source = "\n".join(["def f(a, b):", *_indented([*body, f"return {target}"])]) + "\n"
+    return TraceJob(source=source, call=f"f({rng.randint(0, 6)}, {rng.randint(0, 6)})")
 
 
-def _sum(known: Sequence[str], rng: random.Random) -> str:
-    right = rng.choice([rng.choice(known), str(rng.randint(1, 5))])
-    return f"{rng.choice(known)} {rng.choice('+-')} {right}"
+def _small_update(rng: random.Random) -> tuple[str, str]:
+    """A name, and a line that gives it a new value."""
+    target, other = rng.choice(["ab", "ba"])
+    sign = rng.choice("+-")
+    kind = rng.random()
+    if kind < 0.65:
+        return target, f"{target} {sign}= {rng.randint(1, 3)}"
+    if kind < 0.8:
+        return target, f"{target} {sign}= {other}"
+    return target, f"{target} = {other} {sign} {rng.choice([target, str(rng.randint(1, 3))])}"
 
 
 def any_program(rng: random.Random, *, statements: int = 6) -> TraceJob:
