@@ -67,6 +67,15 @@ def test_an_endless_loop_ends_and_keeps_its_frames(trace):
     assert not run.trace.ended
 
 
+def test_an_endless_loop_in_c_and_a_crash_there_keep_their_frames(trace):
+    run = trace("import itertools\ndef f():\n    x = 1\n    return sum(itertools.count())\n", "f()", cpu_s=1.0)
+    assert (run.ended, run.flags) == ("timeout", {"timeout"})
+    assert run.trace.frames[-1].locals == {"x": "1"}
+    run = trace("import ctypes\ndef f():\n    x = 1\n    return ctypes.string_at(0)\n", "f()")
+    assert (run.ended, run.flags & {"died"}) == ("died", {"died"})
+    assert run.trace.frames[-1].locals == {"x": "1"}
+
+
 def test_what_happens_after_the_last_event_counts(trace):
     run = trace(
         "def f():\n    i = 0\n    while i < 5000:\n        i += 1\n    print(i)\n    return i\n", "f()", events=20
