@@ -46,7 +46,7 @@ def load_into_shards(path: Path | str, decoder: Decoder) -> None:
     for name, view in views(decoder):
         local = view.to_local() if isinstance(view, DTensor) else view
         if local.numel():
-            local.copy_(read_part(source, by_name[name], config.head_dim, _block(view)))
+            local.copy_(read_part(source, by_name[name], config.head_dim, block_of(view)))
 
 
 def save_state(path: Path | str, decoder: Decoder, optimizer: torch.optim.Optimizer) -> None:
@@ -109,7 +109,7 @@ def _reshard(decoder: Decoder) -> None:
         decoder.reshard()
 
 
-def _block(view: Tensor) -> Block | None:
+def block_of(view: Tensor) -> Block | None:
     """Rows and columns that this rank has of a weight; None for all of them."""
     if not isinstance(view, DTensor):
         return None

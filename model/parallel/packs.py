@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from ..attention import Documents, KeyValueCache, attend
+from .collectives import gather_tokens
 from .context import ContextParallel, Stretch
-from .layout import Layout, Meshes
+from .layout import TENSOR, Layout, Meshes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,16 @@ def share_of(
         documents = stretch.documents(device)
         cache = ContextParallel(stretch, count, meshes.context, device, attention)
     return Share(documents=documents, cache=cache, own=slice(start, start + own), num_tokens=padded)
+
+
+def whole_of(values: Tensor, layout: Layout, meshes: Meshes) -> Tensor:
+    """[T / n, ...] of this rank's own tokens to [T, ...] of the padded pack, on all n ranks that share it.
+
+    Gradients are summed over these ranks: where each takes the same loss of the whole, it must count 1 / n of it.
+    """
+    if layout.tensor > 1:
+        values = gather_tokens(values, meshes.weights[TENSOR].get_group())
+    return gather_tokens(values, meshes.context) if layout.context > 1 else values
 
 
 def _pad(values: Tensor, missing: int, fill: float) -> Tensor:

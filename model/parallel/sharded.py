@@ -33,7 +33,7 @@ def shard_decoder(decoder: Decoder, layout: Layout, meshes: Meshes) -> None:
         fully_shard(layer, **options)
     fully_shard(decoder.embed, **options)
     fully_shard(decoder, **options)
-    register_fsdp_forward_method(decoder, "score")
+    register_fsdp_forward_method(decoder, "score_and_states")  # what ``score`` calls
     for module in decoder.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)

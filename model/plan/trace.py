@@ -77,7 +77,7 @@ def trace_step(
         with torch.device("meta"):
             decoder = Decoder(config)
         if head == "naive":
-            decoder.score = MethodType(_naive_score, decoder)  # type: ignore[method-assign]
+            decoder.score_and_states = MethodType(_naive_score, decoder)  # type: ignore[method-assign]
         num_parameters = sum(parameter.numel() for parameter in decoder.parameters())
         meshes = Meshes.of(layout, "cpu")
         for module in decoder.modules():
@@ -136,12 +136,21 @@ def _step(decoder: Decoder, optimizer: torch.optim.Optimizer, share: Share) -> N
 
 
 def _naive_score(
-    decoder: Decoder, token_ids: Tensor, documents: Documents, targets: Tensor, *, cache: KeyValueCache | None
-) -> tuple[Tensor, Tensor]:
-    """What ``Decoder.score`` returns, by way of all logits and their softmax in float32."""
-    logits = F.linear(decoder.forward(token_ids, documents, cache), decoder.head.matrix()).float()
-    logp = logits.log_softmax(dim=-1)
-    return logp.gather(1, targets[:, None]).sum(dim=1), -(logp.exp() * logp).sum(dim=-1)
+    decoder: Decoder,
+    token_ids: Tensor,
+    documents: Documents,
+    targets: Tensor,
+    temperature: float = 1.0,
+    *,
+    index: Tensor | None = None,
+    cache: KeyValueCache | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What ``Decoder.score_and_states`` returns, by way of all logits and their softmax in float32."""
+    assert temperature == 1.0
+    assert index is None
+    hidden = decoder.forward(token_ids, documents, cache)
+    logp = F.linear(hidden, decoder.head.matrix()).float().log_softmax(dim=-1)
+    return logp.gather(1, targets[:, None]).sum(dim=1), -(logp.exp() * logp).sum(dim=-1), hidden
 
 
 def _groups(meshes: Meshes) -> dict[str, tuple[str, int]]:
