@@ -16,6 +16,7 @@ from ..errors import TrainingError
 from ..model.lora import AnyDecoder, copy_weights
 from .algorithms import AsyncConfig, RLConfig
 from .config import OptimConfig
+from .learner import Learning
 from .loop import OnStep, StepResult
 from .metrics import rollout_metrics
 from .per_family import ConfigOf
@@ -92,6 +93,7 @@ class AsyncRL(RL):
         seed: int = 0,
         on_episode: OnEpisode | None = None,
         config_of: ConfigOf | None = None,
+        learning: Learning | None = None,
     ) -> None:
         """
         Args:
@@ -109,6 +111,7 @@ class AsyncRL(RL):
             seed=seed,
             on_episode=on_episode,
             config_of=config_of,
+            learning=learning,
         )
         self._source, self._engine, self.asynchronous = tasks, generator, asynchronous
         self.counts: Counter[str] = Counter()

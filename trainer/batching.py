@@ -62,6 +62,7 @@ class PackedBatch:
         advantages: float32, of the target.
         columns: name -> float32, what else is known of the targets (``Document.columns``).
         temperature: at which targets were sampled; log-probabilities are compared at this temperature.
+        filler: whether it is no part of the step (``filler_pack``).
     """
 
     token_ids: Tensor
@@ -73,6 +74,7 @@ class PackedBatch:
     advantages: Tensor
     columns: Mapping[str, Tensor] = field(default_factory=dict)
     temperature: float = 1.0
+    filler: bool = False
 
     @property
     def num_tokens(self) -> int:
@@ -159,15 +161,20 @@ def demonstrations_of(trajectories: Iterable[Trajectory], *, observation_weight:
     ]
 
 
-def pack(documents: Sequence[Document], *, max_tokens: int, temperature: float = 1.0) -> list[PackedBatch]:
+def pack(
+    documents: Sequence[Document], *, max_tokens: int, temperature: float = 1.0, ways: int = 1
+) -> list[PackedBatch]:
     """Documents as packs of at most ``max_tokens``; see ``plan_packs``."""
-    plan = plan_packs(documents, max_tokens=max_tokens)
+    plan = plan_packs(documents, max_tokens=max_tokens, ways=ways)
     return [join([documents[index] for index in members], temperature=temperature) for members in plan]
 
 
-def plan_packs(documents: Sequence[Document], *, max_tokens: int) -> list[list[int]]:
+def plan_packs(documents: Sequence[Document], *, max_tokens: int, ways: int = 1) -> list[list[int]]:
     """Which documents share a pack: first fit by falling length, no pack above ``max_tokens``. Deterministic.
 
+    Args:
+        ways: ranks that work on the packs at the same time, one each. There are then as many packs as fill whole
+            rounds of them, of about the same number of tokens, where documents can be dealt out like that.
     Returns:
         indices of the documents of each pack.
     Raises:
@@ -190,7 +197,53 @@ def plan_packs(documents: Sequence[Document], *, max_tokens: int) -> list[list[i
             place = len(bins) - 1
         bins[place].append(index)
         room[place] -= size
-    return bins
+    return bins if ways == 1 else _evened(documents, order, bins, max_tokens, ways)
+
+
+def _evened(
+    documents: Sequence[Document], order: Sequence[int], bins: list[list[int]], max_tokens: int, ways: int
+) -> list[list[int]]:
+    """The documents dealt to whole rounds of packs, the longest to the emptiest; ``bins`` where one would not fit."""
+    count = min(-(-len(bins) // ways) * ways, len(documents))
+    evened: list[list[int]] = [[] for _ in range(count)]
+    sizes = [0] * count
+    for index in order:
+        place = min(range(count), key=lambda number: (sizes[number], number))
+        evened[place].append(index)
+        sizes[place] += len(documents[index])
+    return evened if max(sizes, default=0) <= max_tokens else bins
+
+
+def filler_pack() -> PackedBatch:
+    """A pack that trains nothing, for a rank that has no more while others do."""
+    nothing = Document(
+        token_ids=np.zeros(1, np.int64),
+        targets=np.zeros(1, np.int64),
+        loss_mask=np.zeros(1, bool),
+        old_logprobs=np.full(1, np.nan, np.float32),
+    )
+    return replace(join([nothing]), filler=True)
+
+
+def deal(packs: Sequence[PackedBatch], ways: int) -> list[list[tuple[int | None, PackedBatch]]]:
+    """For each of ``ways`` ranks the same number of packs, about the same tokens in all, and alike in each round.
+
+    Returns:
+        (its number, the pack) each; (None, ``filler_pack()``) where a rank has nothing in the last round.
+    """
+    order = sorted(range(len(packs)), key=lambda number: (-packs[number].num_tokens, number))
+    shares: list[list[tuple[int | None, PackedBatch]]] = [[] for _ in range(ways)]
+    sizes = [0] * ways
+    for start in range(0, len(order), ways):
+        round_ = order[start : start + ways]
+        # Those that have the least so far get the longest of the round.
+        ranks = sorted(range(ways), key=lambda rank: (sizes[rank], rank))
+        for rank, number in zip(ranks, round_):
+            shares[rank].append((number, packs[number]))
+            sizes[rank] += packs[number].num_tokens
+        for rank in ranks[len(round_) :]:
+            shares[rank].append((None, filler_pack()))
+    return shares
 
 
 def join(documents: Sequence[Document], *, temperature: float = 1.0) -> PackedBatch:

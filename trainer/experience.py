@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..agent.trajectory import TRUNCATED, Trajectory
 from ..model.lora import AnyDecoder
+from ..model.parallel.place import Place
 from .advantages import GroupAdvantages, finite_rewards, generalized_advantages, whiten
 from .algorithms import PPOConfig, ReinforcePPConfig, RLConfig
-from .batching import Document, document_of, join, plan_packs
+from .batching import Document, PackedBatch, document_of, join, plan_packs
 from .critic import Critic
 from .losses import kl_estimate
 from .objective import baselined_each, shaped_rewards, weighting
@@ -52,34 +54,59 @@ class Scorer:
         *,
         reference: AnyDecoder | AdapterReference | None = None,
         critic: Critic | None = None,
+        place: Place | None = None,
     ) -> None:
         self._decoder, self._config, self._reference, self._critic = decoder, config, reference, critic
+        self._place = place
 
     @torch.no_grad()
-    def __call__(self, documents: Sequence[Document]) -> list[Document]:
+    def columns(self, packs: Sequence[PackedBatch]) -> list[dict[str, Tensor]]:
+        """Of each pack, name -> [N] on the CPU, at its trained tokens."""
+        return [self._columns(pack.to(self._decoder.head.weight.device)) for pack in packs]
+
+    def _columns(self, batch: PackedBatch) -> dict[str, Tensor]:
+        columns = {}
         anchored = self._config.correction.kind != "none"
-        if not (anchored or self._reference is not None or self._critic is not None):
-            return list(documents)
-        found: list[Document] = list(documents)
-        device = self._decoder.head.weight.device
-        for members in plan_packs(documents, max_tokens=self._config.microbatch_tokens):
-            batch = join([documents[index] for index in members], temperature=self._config.temperature).to(device)
-            columns = {}
-            if anchored or self._critic is not None:
-                scores = score(self._decoder, batch, self._critic)
-                if anchored:
-                    columns["anchor_logprobs"] = scores.logprobs
-                if scores.values is not None:
-                    columns["old_values"] = scores.values
-            if self._reference is not None:
-                columns["reference_logprobs"] = score(self._reference, batch).logprobs
-            place = np.flatnonzero(batch.loss_mask.cpu().numpy())
-            for name, column in columns.items():
-                whole = np.zeros(batch.num_tokens, np.float32)
-                whole[place] = column.float().cpu().numpy()
-                for index, part in zip(members, np.split(whole, np.cumsum(batch.lengths)[:-1]), strict=True):
-                    found[index] = replace(found[index], columns={**found[index].columns, name: part})
-        return found
+        if anchored or self._critic is not None:
+            scores = score(self._decoder, batch, self._critic, self._place)
+            if anchored:
+                columns["anchor_logprobs"] = scores.logprobs
+            if scores.values is not None:
+                columns["old_values"] = scores.values
+        if self._reference is not None:
+            columns["reference_logprobs"] = score(self._reference, batch, place=self._place).logprobs
+        return {name: column.float().cpu() for name, column in columns.items()}
+
+    def __call__(self, documents: Sequence[Document]) -> list[Document]:
+        return annotate(documents, self._config, self.columns)
+
+
+def annotate(
+    documents: Sequence[Document],
+    config: RLConfig,
+    columns_of: Callable[[Sequence[PackedBatch]], list[dict[str, Tensor]]],
+    *,
+    ways: int = 1,
+) -> list[Document]:
+    """Documents with the columns that their loss needs; see ``Scorer``.
+
+    Args:
+        columns_of: ``Scorer.columns``, here or over many ranks.
+        ways: packs are made for so many ranks.
+    """
+    if config.correction.kind == "none" and not config.kl.coef and not isinstance(config, PPOConfig):
+        return list(documents)
+    found: list[Document] = list(documents)
+    plan = plan_packs(documents, max_tokens=config.microbatch_tokens, ways=ways)
+    batches = [join([documents[index] for index in members], temperature=config.temperature) for members in plan]
+    for members, batch, columns in zip(plan, batches, columns_of(batches), strict=True):
+        place = np.flatnonzero(batch.loss_mask.numpy())
+        for name, column in columns.items():
+            whole = np.zeros(batch.num_tokens, np.float32)
+            whole[place] = column.numpy()
+            for index, part in zip(members, np.split(whole, np.cumsum(batch.lengths)[:-1]), strict=True):
+                found[index] = replace(found[index], columns={**found[index].columns, name: part})
+    return found
 
 
 def experience_of(

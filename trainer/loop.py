@@ -11,13 +11,11 @@ import torch
 
 from ..agent.trajectory import Trajectory
 from ..errors import ConfigError
-from ..model.lora import AnyDecoder, dropping
-from .batching import Document, DocumentStream, demonstrations_of, pack
+from ..model.lora import AnyDecoder
+from .batching import Document, DocumentStream, PackedBatch, demonstrations_of, pack
 from .config import OptimConfig, SFTConfig, SupervisedConfig
-from .losses import sft_loss
+from .learner import Learner, Learning, Lesson
 from .metrics import update_metrics
-from .optim import Optimizer
-from .step import TrainStep, mean_loss
 from .throughput import Throughput
 
 logger = logging.getLogger(__name__)
@@ -42,11 +40,15 @@ OnStep = Callable[[StepResult], None]
 
 
 class Loop:
-    """What all loops share: the model, its optimizer, a step counter and a flag to stop at."""
+    """What all loops share: the model, what learns, a step counter and a flag to stop at."""
 
-    def __init__(self, decoder: AnyDecoder, optim: OptimConfig, seed: int) -> None:
-        self.decoder, self.seed = decoder, seed
-        self.optimizer = Optimizer(decoder, optim)
+    def __init__(self, decoder: AnyDecoder, learning: Learning, seed: int) -> None:
+        """
+        Args:
+            decoder: whole: what samples, and what is saved.
+            learning: trains ``decoder`` itself, or shards that it is brought up to by ``sync``.
+        """
+        self.decoder, self.learning, self.seed = decoder, learning, seed
         self.throughput = Throughput(decoder)
         self.num_steps = 0
         self.stopping = False
@@ -55,9 +57,14 @@ class Loop:
         """Ask ``run`` to return after the step in progress. Safe from a signal handler."""
         self.stopping = True
 
+    def sync(self) -> None:
+        """Bring ``decoder`` to what has been learned."""
+        self.learning.sync()
+
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the weights; a checkpoint holds those once, in Hugging Face's format."""
-        return {"num_steps": self.num_steps, "optimizer": self.optimizer.state_dict(), "rng": torch.get_rng_state()}
+        """Everything but the weights; a checkpoint holds those once, in Hugging Face's format. Nothing in it changes
+        later: it may be written while training goes on."""
+        return {"num_steps": self.num_steps, "rng": torch.get_rng_state(), **self.learning.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where the state was taken. The weights must have been loaded into the decoder.
@@ -66,7 +73,7 @@ class Loop:
             ValueError: the state is of another model, or of other data.
         """
         self.num_steps = int(state["num_steps"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.learning.load_state_dict(state)
         torch.set_rng_state(state["rng"])
 
 
@@ -95,20 +102,21 @@ class Supervised(Loop):
         optim: OptimConfig,
         held_out: Sequence[Document] = (),
         seed: int = 0,
+        learning: Learning | None = None,
     ) -> None:
         """
         Args:
             held_out: documents that only measure; needed where ``config.patience`` is above 0.
+            learning: does the steps; None: this process alone.
         Raises:
             ConfigError: settings that need held-out documents, without any.
         """
-        super().__init__(decoder, optim, seed)
+        super().__init__(decoder, learning or Learner(decoder, Lesson(optim=optim)), seed)
         self.config = config
         self._stream = stream
-        self._held_out = pack(held_out, max_tokens=config.microbatch_tokens)
+        self._held_out = self._packed(held_out)
         if config.patience and not self._held_out:
             raise ConfigError("patience needs held-out documents to measure; give some, or set patience = 0")
-        self._step = TrainStep(decoder, self.optimizer, sft_loss)
         self.best_loss = float("inf")
         self._num_worse = 0
 
@@ -128,9 +136,8 @@ class Supervised(Loop):
     def step(self) -> StepResult:
         """One update, and, every ``eval_every`` of them, a measure of the held-out loss."""
         started = time.perf_counter()
-        packs = pack(self._stream.next_batch(), max_tokens=self.config.microbatch_tokens)
-        with dropping(self.decoder):
-            found = self._step(packs)
+        packs = self._packed(self._stream.next_batch())
+        found = self.learning.step(packs)
         self.throughput.trained(packs)
         self.num_steps += 1
         metrics = {
@@ -156,9 +163,13 @@ class Supervised(Loop):
             result = self.step()
             if on_step is not None:
                 on_step(result)
+        self.sync()
+
+    def _packed(self, documents: Sequence[Document]) -> list[PackedBatch]:
+        return pack(documents, max_tokens=self.config.microbatch_tokens, ways=self.learning.ways)
 
     def _measure(self) -> float:
-        loss = mean_loss(self.decoder, self._held_out, sft_loss)
+        loss = self.learning.mean_loss(self._held_out)
         better = loss < self.best_loss - self.config.min_delta
         self._num_worse = 0 if better else self._num_worse + 1
         self.best_loss = loss if better else self.best_loss
@@ -186,10 +197,12 @@ class SFT(Supervised):
         optim: OptimConfig,
         held_out: Sequence[Trajectory] = (),
         seed: int = 0,
+        learning: Learning | None = None,
     ) -> None:
         """
         Args:
             held_out: demonstrations of other tasks; needed where ``config.patience`` is above 0.
+            learning: as ``Supervised``.
         Raises:
             ConfigError: settings that need held-out demonstrations, without any.
             ValueError: nothing to train on, or a demonstration longer than a microbatch.
@@ -197,4 +210,12 @@ class SFT(Supervised):
         documents = demonstrations_of(demonstrations, observation_weight=config.observation_weight)
         stream = DocumentStream(documents, batch_tokens=config.batch_tokens, seed=seed)
         pack(documents, max_tokens=config.microbatch_tokens)  # refuses an overlong demonstration before the first step
-        super().__init__(decoder, stream, config=config, optim=optim, held_out=demonstrations_of(held_out), seed=seed)
+        super().__init__(
+            decoder,
+            stream,
+            config=config,
+            optim=optim,
+            held_out=demonstrations_of(held_out),
+            seed=seed,
+            learning=learning,
+        )

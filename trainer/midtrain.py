@@ -11,6 +11,7 @@ from ..model.chat.trace import Trace, TraceFormat
 from ..model.lora import AnyDecoder
 from .batching import Document, DocumentStream, demonstrations_of
 from .config import MidtrainConfig, OptimConfig
+from .learner import Learning
 from .loop import Supervised
 
 
@@ -27,12 +28,14 @@ class Midtrain(Supervised):
         optim: OptimConfig,
         held_out: Sequence[Document] = (),
         seed: int = 0,
+        learning: Learning | None = None,
     ) -> None:
         """
         Args:
             sources: name -> documents, each within a microbatch.
             weights: name -> share of the tokens.
             held_out: documents that only measure; needed where ``config.patience`` is above 0.
+            learning: as ``Supervised``.
         Raises:
             ConfigError: a source without a document, or held-out documents missing.
         """
@@ -43,7 +46,7 @@ class Midtrain(Supervised):
                     "raise microbatch_tokens, or give more"
                 )
         stream = DocumentMixture(sources, weights, batch_tokens=config.batch_tokens, seed=seed)
-        super().__init__(decoder, stream, config=config, optim=optim, held_out=held_out, seed=seed)
+        super().__init__(decoder, stream, config=config, optim=optim, held_out=held_out, seed=seed, learning=learning)
 
 
 class DocumentMixture:

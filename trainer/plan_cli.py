@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from .config import LayoutConfig
 
 if TYPE_CHECKING:
-    from ..model.config import DecoderConfig
     from ..model.parallel.layout import Layout
     from .recipe import Recipe
 
@@ -50,10 +50,11 @@ def _plan(args: argparse.Namespace) -> int:
     from ..model.plan.report import plan_row, plan_table
     from ..model.plan.search import cheapest, trace_by_period
     from ..model.plan.trace import Head, trace_step
+    from .layouts import model_config
     from .recipe import load_recipe
 
     recipe = load_recipe(args.recipe, args.overrides)
-    config = _config(recipe)
+    config = model_config(recipe)
     layout = _layout(recipe, args)
     tokens = recipe.rl.train.microbatch_tokens if recipe.rl else recipe.model.max_context
     if args.tokens is not None:
@@ -84,29 +85,11 @@ def _plan(args: argparse.Namespace) -> int:
     return 0
 
 
-def _config(recipe: "Recipe") -> "DecoderConfig":
-    """The checkpoint's own shape where it is on this machine, else the preset's."""
-    from ..model.config import preset
-    from ..model.weights.sources import load_config
-
-    checkpoint = recipe.model.checkpoint
-    if checkpoint is not None and checkpoint.exists():
-        return load_config(checkpoint)
-    if checkpoint is not None and "preset" not in recipe.model.model_fields_set:
-        raise ConfigError(f"there is no checkpoint at {checkpoint}, and no model.preset to plan with; set model.preset")
-    return preset(recipe.model.preset, **recipe.model.changes)
-
-
 def _layout(recipe: "Recipe", args: argparse.Namespace) -> "Layout":
-    from ..model.parallel.layout import Layout
+    from .layouts import layout_of
 
     values = recipe.layout.model_dump()
     for name in ("tensor", "context", "recompute"):
         if getattr(args, name) is not None:
             values[name] = getattr(args, name)
-    split = values["tensor"] * values["context"] * values["replicate"]
-    if args.gpus < 1 or split < 1 or args.gpus % split:
-        raise ConfigError(
-            f"{args.gpus} GPUs cannot be split into groups of {split} (replicate x context x tensor); choose a multiple"
-        )
-    return Layout(shard=args.gpus // split, **values)
+    return layout_of(LayoutConfig(**values), args.gpus, unit="GPUs", remedy="choose a multiple")

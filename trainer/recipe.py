@@ -223,8 +223,7 @@ class Recipe(Settings):
     model: ModelConfig = Field(default_factory=ModelConfig)
     """What is trained."""
     layout: LayoutConfig = Field(default_factory=LayoutConfig)
-    """How GPUs share the model. ``verigym plan`` reads it; ``verigym train`` runs on one process so far, and refuses
-    any but the default."""
+    """How processes share the model, where torchrun or accelerate starts several."""
     families: list[FamilyConfig] = Field(min_length=1)
     """What it is trained on."""
     decontaminate: list[Path] = Field(default_factory=list)

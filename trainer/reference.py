@@ -1,6 +1,6 @@
 """What a KL term measures the distance to: the weights a stage began with."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,11 +11,17 @@ from ..model.attention import Documents
 from ..model.lora import AnyDecoder, adapter_weights, copy_trained, has_adapters, without_adapters
 
 
-def reference_of(decoder: AnyDecoder) -> "AnyDecoder | AdapterReference":
-    """The weights of now, for later. A model with adapters needs no copy of itself for that."""
+def reference_of(
+    decoder: AnyDecoder, duplicate: Callable[[Any], Any] = copy_trained
+) -> "AnyDecoder | AdapterReference":
+    """The weights of now, for later. A model with adapters needs no copy of itself for that.
+
+    Args:
+        duplicate: makes a copy.
+    """
     if has_adapters(decoder):
         return AdapterReference(decoder)
-    return copy_trained(decoder).requires_grad_(False)
+    return duplicate(decoder).requires_grad_(False)
 
 
 class AdapterReference:

@@ -17,16 +17,13 @@ from ..model.lora import AnyDecoder
 from .algorithms import DrGRPOConfig, PPOConfig, RLConfig
 from .batching import Document, pack
 from .config import OptimConfig
-from .critic import Critic
-from .experience import Experience, Scorer, experience_of
+from .experience import Experience, annotate, experience_of
+from .learner import Learner, Learning, Lesson
 from .loop import Loop, OnStep, StepResult
 from .metrics import group_metrics, policy_metrics, rollout_metrics, update_metrics
-from .objective import baselined_each, loss_of
-from .optim import Optimizer
+from .objective import baselined_each
 from .per_family import ConfigOf
-from .reference import reference_of
 from .rollouts import Collector, OnEpisode, PlanOf, Rollouts
-from .step import TrainStep
 from .throughput import waiting_metrics
 
 logger = logging.getLogger(__name__)
@@ -80,6 +77,7 @@ class RL(Loop):
         seed: int = 0,
         on_episode: OnEpisode | None = None,
         config_of: ConfigOf | None = None,
+        learning: Learning | None = None,
     ) -> None:
         """
         Args:
@@ -89,8 +87,9 @@ class RL(Loop):
             tasks: what ``run`` draws from; ``step`` takes its own.
             on_episode: called at the end of each episode, for progress.
             config_of: settings of each task, where families have some of their own; None: ``config`` for all.
+            learning: does the updates; None: this process alone.
         """
-        super().__init__(decoder, optim, seed)
+        super().__init__(decoder, learning or Learner(decoder, Lesson(optim=optim, rl=config)), seed)
         self.config, self._config_of = config, config_of
         self._generator, self._plan_of, self._tasks = generator, plan_of, tasks
         self._collector = Collector(
@@ -104,15 +103,6 @@ class RL(Loop):
             on_episode=on_episode,
         )
         self._num_useless = 0
-        self.reference = reference_of(decoder) if config.kl.coef else None
-        self.critic = self.critic_optimizer = None
-        if isinstance(config, PPOConfig):
-            self.critic = Critic(decoder, config.critic.kind)
-            self.critic_optimizer = Optimizer(self.critic, config.critic.optim)
-        self._scorer = Scorer(decoder, config, reference=self.reference, critic=self.critic)
-        self._step = TrainStep(
-            decoder, self.optimizer, loss_of(config), critic=self.critic, critic_optimizer=self.critic_optimizer
-        )
 
     async def run(self, num_steps: int, *, on_step: OnStep | None = None, measure: Measure | None = None) -> None:
         """Steps until ``num_steps`` are done in all, counting those before a resume, or ``stop`` is called.
@@ -203,12 +193,18 @@ class RL(Loop):
                 documents = [one for index in members for one in experience.documents[index]]
                 if not documents:
                     continue
-                packs = pack(documents, max_tokens=config.microbatch_tokens, temperature=config.temperature)
+                packs = pack(
+                    documents,
+                    max_tokens=config.microbatch_tokens,
+                    temperature=config.temperature,
+                    ways=self.learning.ways,
+                )
                 divisor = float(len(members) * config.length) if isinstance(config, DrGRPOConfig) else None
-                updates.append(self._step(packs, divisor=divisor, critic_only=critic_only))
+                updates.append(self.learning.step(packs, divisor=divisor, critic_only=critic_only))
                 self.throughput.trained(packs)
         self.num_steps += 1
         if updates and not critic_only:
+            self.sync()
             self._publish(self._generator.policy_version + 1)
         return {
             **group_metrics(experience.groups),
@@ -221,7 +217,7 @@ class RL(Loop):
         config = self.config
         own = config.correction.kind != "none" or isinstance(config, PPOConfig)
         self.throughput.passed(documents, times=own + bool(config.kl.coef))
-        return self._scorer(documents)
+        return annotate(documents, config, self.learning.columns, ways=self.learning.ways)
 
     def _publish(self, version: int) -> None:
         """Let what samples go on with the decoder's weights."""
@@ -258,11 +254,6 @@ class RL(Loop):
             "cursor": None if self._tasks is None else self._tasks.state_dict(),
             "num_useless": self._num_useless,
         }
-        if self.reference is not None:
-            own["reference"] = self.reference.state_dict()
-        if self.critic is not None and self.critic_optimizer is not None:
-            own["critic"] = self.critic.state_dict()
-            own["critic_optimizer"] = self.critic_optimizer.state_dict()
         return {**super().state_dict(), **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -270,11 +261,6 @@ class RL(Loop):
             self._tasks.load_state_dict(state["cursor"])
         super().load_state_dict(state)
         self._num_useless = int(state["num_useless"])
-        if self.reference is not None:
-            self.reference.load_state_dict(state["reference"])
-        if self.critic is not None and self.critic_optimizer is not None:
-            self.critic.load_state_dict(state["critic"])
-            self.critic_optimizer.load_state_dict(state["critic_optimizer"])
         self._publish(int(state["policy_version"]))
 
 

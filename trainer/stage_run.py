@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..envs.task import write_jsonl
-from .checkpoint import latest, load_training, save_training
+from ..errors import CheckpointError
+from .checkpoint import latest, load_training
 from .loop import StepResult, Supervised
 from .metrics import MetricsWriter, open_tracker
 from .recipe import Recipe
 from .reinforce import RL
+from .saving import CheckpointWriter
 from .trainee import Trainee
 
 KEPT_EPISODES = 3
@@ -33,7 +35,7 @@ class StageRun:
             must_save: whether to save after this step, however recent the last save is.
         """
         self._recipe, self._folder, self._loop, self._must_save = recipe, folder, loop, must_save
-        self._trainee = trainee
+        self._trainee, self._writer = trainee, CheckpointWriter(folder / "steps", trainee.tokenizer)
         self._before = 0.0
         found = latest(self._folder / "steps")
         if found is not None:
@@ -57,6 +59,11 @@ class StageRun:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._metrics.close()
+        try:
+            self._writer.wait()
+        except CheckpointError:
+            if kind is None:
+                raise
 
     @property
     def seconds(self) -> float:
@@ -83,16 +90,13 @@ class StageRun:
                 self._episodes,
                 (one.to_json() for one in result.trajectories[:: max(1, len(result.trajectories) // KEPT_EPISODES)]),
             )
-        if self._must_save() or time.monotonic() - self._saved > self._recipe.save_seconds:
+        self._writer.check()
+        is_due = time.monotonic() - self._saved > self._recipe.save_seconds
+        if self._must_save() or (is_due and not self._writer.busy):
             self._save()
 
     def _save(self) -> None:
-        save_training(
-            self._folder / "steps",
-            step=self._loop.num_steps,
-            decoder=self._trainee.decoder,
-            tokenizer=self._trainee.tokenizer,
-            trainer=self._loop.state_dict(),
-            info={"seconds": self.seconds},
-        )
+        self._loop.sync()
+        state, info = self._loop.state_dict(), {"seconds": self.seconds}
+        self._writer.save(self._trainee.decoder, state, step=self._loop.num_steps, info=info)
         self._saved = time.monotonic()

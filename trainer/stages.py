@@ -29,11 +29,13 @@ from .config import EvaluationConfig, LayoutConfig
 from .evaluation import Evaluation, evaluate_engine, evaluate_script
 from .families import Family, prepare_family
 from .imitation import further, play_experts, split_by_task
+from .learner import Learning, Lesson
 from .loop import SFT, StepResult, Supervised
 from .midtrain import Midtrain
 from .midtrain_data import Source, documents_of, gather, held_out_programs
 from .mixture import TaskMixture
 from .progress import Progress
+from .ranks.team import Team
 from .recipe import MidtrainStage, Recipe, RLStage, SFTStage
 from .reinforce import RL
 from .report import write_report
@@ -47,24 +49,27 @@ from .watching import BEST, Watcher, best_of, watch
 logger = logging.getLogger(__name__)
 
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False) -> int:
+def train(recipe: Recipe, out: Path, *, resume: bool = False, team: Team | None = None) -> int:
     """Run a recipe.
 
     Args:
         out: folder of the run. Holds the resolved recipe, tasks, demonstrations, checkpoints, verdicts, metrics, and
             at the end ``report.json``, ``report.md``, ``curves.png`` and ``episodes.txt``.
         resume: go on with what is in ``out``; without it a folder that holds a run is refused.
+        team: the processes that train, where the recipe's layout splits the model; this is rank 0. It alone makes
+            tasks, samples and evaluates.
     Returns:
         The exit status: 0, or 130 where it was interrupted (the state is saved).
     Raises:
         ConfigError: ``out`` holds another run.
     """
-    if recipe.layout != LayoutConfig():
-        raise ConfigError("the recipe's layout is for many GPUs, and this version trains on one process; remove layout")
+    if team is None and recipe.layout != LayoutConfig():
+        raise ConfigError("the recipe's layout splits the model, and there is no team of ranks; remove layout")
     _open_run(recipe, out, resume=resume)
-    torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
+    if team is None:
+        torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
     with Progress() as progress:
-        return asyncio.run(_Run(recipe, out, progress).main())
+        return asyncio.run(_Run(recipe, out, progress, team).main())
 
 
 def _open_run(recipe: Recipe, out: Path, *, resume: bool) -> None:
@@ -74,7 +79,9 @@ def _open_run(recipe: Recipe, out: Path, *, resume: bool) -> None:
         if not resume:
             raise ConfigError(f"{out} holds a run already; add --resume to go on with it, or give another --out")
         before = json.loads(path.read_text(encoding="utf-8"))
-        changed = sorted(key for key in resolved.keys() | before.keys() if resolved.get(key) != before.get(key))
+        # A run goes on under any layout: nothing that is saved knows of it.
+        keys = (resolved.keys() | before.keys()) - {"layout"}
+        changed = sorted(key for key in keys if resolved.get(key) != before.get(key))
         if changed:
             raise ConfigError(f"{out} was made by another recipe ({', '.join(changed)} differ); give another --out")
     elif resume:
@@ -88,8 +95,8 @@ class Interrupted(Exception):
 
 
 class _Run:
-    def __init__(self, recipe: Recipe, out: Path, progress: Progress) -> None:
-        self.recipe, self.out, self.progress = recipe, out, progress
+    def __init__(self, recipe: Recipe, out: Path, progress: Progress, team: Team | None) -> None:
+        self.recipe, self.out, self.progress, self.team = recipe, out, progress, team
         self.families: list[Family] = []
         self.sources: list[Source] = []
         self.loop: Supervised | RL | None = None
@@ -208,6 +215,7 @@ class _Run:
             optim=settings.optim,
             held_out=found.held_out,
             seed=seed,
+            learning=self._learning(trainee, Lesson(optim=settings.optim)),
         )
         self._learn("midtrain", loop, trainee, settings.max_seconds or None)
 
@@ -230,6 +238,7 @@ class _Run:
             optim=settings.optim,
             held_out=measured,
             seed=self.recipe.seed + (stage == "control"),
+            learning=self._learning(trainee, Lesson(optim=settings.optim)),
         )
         self._learn(stage, loop, trainee, seconds)
 
@@ -301,22 +310,28 @@ class _Run:
         def plan_of(task: Task) -> EpisodePlan:
             return plans[mixture.name_of(task)]
 
+        learning = self._learning(trainee, Lesson(optim=settings.optim, rl=settings.train))
         common: dict[str, Any] = {
             "optim": settings.optim,
             "tasks": mixture,
             "seed": self.recipe.seed,
             "config_of": config_of_families(self.families, settings, mixture),
+            "learning": learning,
         }
         if settings.asynchronous is None:
             return RL(trainee.decoder, generator, policy, plan_of, config=settings.train, **common)
         common["asynchronous"] = settings.asynchronous
         return AsyncRL(trainee.decoder, generator, policy, plan_of, config=settings.train, **common)
 
+    def _learning(self, trainee: Trainee, lesson: Lesson) -> Learning | None:
+        return None if self.team is None else self.team.learning(trainee.decoder, lesson)
+
     @contextmanager
     def _running(self, stage: str, loop: Supervised | RL, trainee: Trainee) -> Iterator[StageRun]:
         with StageRun(self.recipe, self.out / stage, loop, trainee, lambda: self.interrupted) as run:
             self.loop = loop
-            loop.throughput = Throughput(trainee.decoder, self.recipe.peak_tflops)
+            num_devices = 1 if self.team is None else self.team.layout.num_ranks
+            loop.throughput = Throughput(trainee.decoder, self.recipe.peak_tflops, num_devices)
             try:
                 yield run
             finally:
@@ -343,6 +358,8 @@ class _Run:
             **more,
         }
         (self.out / stage / "stage.json").write_text(json.dumps(self.stages[stage]) + "\n", encoding="utf-8")
+        if self.team is not None:
+            self.team.call("drop")
         # What was kept to resume this stage from is not needed any more.
         shutil.rmtree(self.out / stage / "steps", ignore_errors=True)
 

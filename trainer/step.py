@@ -6,9 +6,13 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from ..model.attention import Documents
+from ..model.decoder import Decoder
 from ..model.lora import AnyDecoder
+from ..model.parallel.packs import share_of, whole_of
+from ..model.parallel.place import Place
 from .batching import PackedBatch
 from .critic import Critic
 from .losses import Loss, TokenLoss, TrainedTokens, echo_loss
@@ -42,8 +46,20 @@ class Scores:
         )
 
 
-def score(decoder: AnyDecoder | AdapterReference, batch: PackedBatch, critic: Critic | None = None) -> Scores:
-    """Score the trained tokens. Only they meet the vocabulary: prompts and observations are most of an episode."""
+def score(
+    decoder: AnyDecoder | AdapterReference,
+    batch: PackedBatch,
+    critic: Critic | None = None,
+    place: Place | None = None,
+) -> Scores:
+    """Score the trained tokens. Only they meet the vocabulary: prompts and observations are most of an episode.
+
+    Args:
+        place: this rank's, where the decoder is sharded; all ranks that share the pack get the scores of all of it.
+    """
+    if place is not None:
+        assert isinstance(decoder, Decoder), "only this package's decoder is sharded"
+        return _score_share(decoder, batch, critic, place)
     documents = Documents.from_lengths(batch.lengths, device=batch.token_ids.device)
     index = batch.scored.nonzero().squeeze(1)
     targets, temperature = batch.targets.index_select(0, index), batch.temperatures
@@ -56,6 +72,29 @@ def score(decoder: AnyDecoder | AdapterReference, batch: PackedBatch, critic: Cr
     logprobs, entropy, hidden = decoder.score_and_states(batch.token_ids, documents, targets, temperature, index=index)
     values = critic(hidden, batch.token_ids, documents, index)
     return Scores(index=index, logprobs=logprobs, entropy=entropy, values=values)
+
+
+def _score_share(decoder: Decoder, batch: PackedBatch, critic: Critic | None, place: Place) -> Scores:
+    """Score this rank's tokens of a pack and fetch the others'.
+
+    A rank without such a token among its own scores one all the same: in every layer the others wait for it.
+    """
+    share = share_of(batch.lengths, place.layout, place.meshes, batch.token_ids.device)
+    ids, own = share.take(batch.token_ids), share.take(batch.scored).nonzero().squeeze(1)
+    scored = own if own.numel() else own.new_zeros(1)
+    targets, temperature = share.take(batch.targets).index_select(0, scored), batch.temperatures
+    if isinstance(temperature, Tensor):
+        temperature = share.take(temperature, fill=1.0).index_select(0, scored)
+    logprobs, entropy, hidden = decoder.score_and_states(
+        ids, share.documents, targets, temperature, index=scored, cache=share.cache
+    )
+    columns = [logprobs, entropy]
+    if critic is not None:
+        columns.append(critic(hidden, ids, share.documents, scored, share.cache))
+    placed = [column.new_zeros(len(ids)).index_copy(0, scored, column) for column in columns]
+    index = batch.scored.nonzero().squeeze(1)
+    found = whole_of(torch.stack(placed, dim=1), place.layout, place.meshes).index_select(0, index).unbind(dim=1)
+    return Scores(index=index, logprobs=found[0], entropy=found[1], values=found[2] if critic is not None else None)
 
 
 def known_tokens(batch: PackedBatch, index: Tensor) -> TrainedTokens:
@@ -86,13 +125,17 @@ class TrainStep:
         *,
         critic: Critic | None = None,
         critic_optimizer: Optimizer | None = None,
+        place: Place | None = None,
     ) -> None:
         """
         Args:
             critic: predicts values for a loss that has a part for them; its own parameters are ``critic_optimizer``'s.
+            place: this rank's, where the decoder is sharded. Then all ranks must have the same number of packs (some
+                of which may be without a trained token), and those that share one the same ones.
         """
         self._decoder, self._optimizer, self._loss = decoder, optimizer, loss
-        self._critic, self._critic_optimizer = critic, critic_optimizer
+        self._critic, self._critic_optimizer, self._place = critic, critic_optimizer, place
+        self._ranks_a_pack = 1 if place is None else place.layout.token_split
 
     def __call__(
         self, packs: Sequence[PackedBatch], *, divisor: float | None = None, critic_only: bool = False
@@ -127,23 +170,32 @@ class TrainStep:
                 int((pack.scored & ~pack.loss_mask).sum()),
             )
             for pack in packs
+            if not pack.filler
         ]
         totals = torch.tensor(counts or [(0.0, 0, 0, 0)], dtype=torch.float64)
-        totals = _reduce(totals.sum(0).to(device))
+        totals = _reduce(totals.sum(0).to(device)) / self._ranks_a_pack
         if not totals[0] > 0:
             raise ValueError("the step has no trained token; give it at least one document with one")
-        total = totals[0] if divisor is None else _reduce(torch.tensor(divisor, dtype=torch.float64, device=device))
+        total = totals[0]
+        if divisor is not None:
+            total = _reduce(torch.tensor(divisor, dtype=torch.float64, device=device)) / self._ranks_a_pack
         for optimizer in self._optimizers:
             optimizer.zero_grad()
         means: dict[str, Tensor] = {}
         maxima: dict[str, Tensor] = {}
         for pack in packs:
-            if not pack.loss_mask.any():
+            trained = bool(pack.loss_mask.any())
+            if self._place is None and not trained:
                 continue
             pack = pack.to(device)
-            scores, echo = _apart(pack, score(self._decoder, pack, self._critic), totals[3])
+            scores = score(self._decoder, pack, self._critic, self._place)
+            if not trained:
+                _nothing(scores).backward()  # the ranks that have a token wait in every layer
+                continue
+            scores, echo = _apart(pack, scores, totals[3] * self._ranks_a_pack)
             known = known_tokens(pack, scores.index)
-            weights = (pack.weights[scores.index] / total).to(scores.logprobs.dtype)
+            # Each of the ranks that share a pack takes the loss of all of it, and their gradients are summed.
+            weights = (pack.weights[scores.index] / (total * self._ranks_a_pack)).to(scores.logprobs.dtype)
             token_loss = self._loss(scores.logprobs, scores.entropy, known, scores.values)
             loss = torch.dot(weights, token_loss.components)
             if echo is not None:
@@ -160,10 +212,16 @@ class TrainStep:
         return [one for one in (self._optimizer, self._critic_optimizer) if one is not None]
 
     def _sum_gradients(self) -> None:
-        """Add up the gradients of all ranks. Losses are already divided by the global weight, so no mean is taken."""
+        """Add up the gradients of all ranks; those of shards are summed already.
+
+        Losses are divided by the global weight, so no mean is taken.
+        """
         if not _is_distributed():
             return
-        parameters = [parameter for optimizer in self._optimizers for parameter in optimizer.parameters]
+        all_ = [parameter for optimizer in self._optimizers for parameter in optimizer.parameters]
+        parameters = [parameter for parameter in all_ if not isinstance(parameter, DTensor)]
+        if not parameters:
+            return
         for parameter in parameters:
             if parameter.grad is None:  # this rank had no pack, or none that reached it
                 parameter.grad = torch.zeros_like(parameter)
@@ -185,20 +243,34 @@ def _apart(pack: PackedBatch, scores: Scores, count: Tensor) -> tuple[Scores, Te
 
 
 @torch.no_grad()
-def mean_loss(decoder: AnyDecoder, packs: Sequence[PackedBatch], loss: Loss) -> float:
-    """Weighted mean of a loss over this rank's packs, without gradients."""
+def mean_loss(decoder: AnyDecoder, packs: Sequence[PackedBatch], loss: Loss, place: Place | None = None) -> float:
+    """Weighted mean of a loss over the packs, without gradients.
+
+    Args:
+        place: this rank's, where the decoder is sharded: then the mean is over the packs of all ranks.
+    """
     device = decoder.head.weight.device
     total, weight = 0.0, 0.0
     for pack in packs:
         pack = pack.to(device)
-        scores = score(decoder, pack)
+        scores = score(decoder, pack, place=place)
+        if not scores.index.numel():
+            continue
         components = loss(scores.logprobs, scores.entropy, known_tokens(pack, scores.index)).components
         weights = pack.weights[scores.index].double()
         total += float(torch.dot(weights, components.double()))
         weight += float(weights.sum())
+    if place is not None:
+        total, weight = _reduce(torch.tensor([total, weight], dtype=torch.float64, device=device)).tolist()
     if not weight:
         raise ValueError("there is no trained token to measure a loss on; give at least one document with one")
     return total / weight
+
+
+def _nothing(scores: Scores) -> Tensor:
+    """0, with the gradients of a pack that has no trained token: zeros."""
+    columns = [one for one in (scores.logprobs, scores.entropy, scores.values) if one is not None]
+    return torch.stack([column.sum() for column in columns]).sum() * 0.0
 
 
 def _add_metrics(

@@ -35,14 +35,16 @@ def peak_of(device: torch.device) -> float | None:
 class Throughput:
     """Counts the work of a step, and says at its end what came of it."""
 
-    def __init__(self, decoder: AnyDecoder, peak_tflops: float | None = None) -> None:
+    def __init__(self, decoder: AnyDecoder, peak_tflops: float | None = None, num_devices: int = 1) -> None:
         """
         Args:
-            peak_tflops: of the device; None looks it up, and where it is not known no share of it is reported.
+            peak_tflops: of a device; None looks it up, and where it is not known no share of it is reported.
+            num_devices: that share the work.
         """
         self._device = decoder.head.weight.device
         self._work = work_of(decoder)
-        self._peak = peak_of(self._device) if peak_tflops is None else peak_tflops
+        peak = peak_of(self._device) if peak_tflops is None else peak_tflops
+        self._peak = None if peak is None else peak * num_devices
         self._flops = 0
 
     def passed(self, documents: Sequence[Document], *, times: int) -> None:

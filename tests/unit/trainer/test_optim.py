@@ -34,7 +34,7 @@ def test_a_gradient_is_clipped_by_its_global_norm():
     model.weight.grad, model.bias.grad = torch.tensor([[3.0, 0.0]]), torch.tensor([4.0])
     metrics = optimizer.update()
     assert metrics == {"grad_norm": 5.0, "lr": 0.05, "skipped": 0.0}
-    moment = optimizer.state_dict()["adamw"]["state"][0]["exp_avg"]
+    moment = optimizer.state_dict()["adamw"]["weight"]["exp_avg"]
     torch.testing.assert_close(moment, torch.tensor([[0.6 * 0.1, 0.0]]))
     assert model.weight.grad is None
 
@@ -46,7 +46,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing():
     model.weight.grad, model.bias.grad = torch.tensor([[math.nan, 0.0]]), torch.tensor([1.0])
     assert optimizer.update()["skipped"] == 1.0
     assert torch.equal(model.weight, before)
-    assert optimizer.state_dict()["adamw"]["state"] == {}
+    assert optimizer.state_dict()["adamw"] == {}
 
 
 def test_a_state_of_another_shape_is_refused():

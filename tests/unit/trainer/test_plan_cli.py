@@ -81,6 +81,6 @@ def test_a_layout_is_not_ignored_by_training(tmp_path):
     from verigym.errors import ConfigError
     from verigym.trainer.stages import train
 
-    with pytest.raises(ConfigError, match="trains on one process"):
+    with pytest.raises(ConfigError, match="no team of ranks"):
         train(load_recipe(RECIPE), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -68,7 +68,7 @@ def test_bandit_only_the_logit_of_the_rewarded_token_rises(make_trainer, words):
     trainer = make_trainer(stop=ALL, turns=1, group_size=64, optim=OptimConfig(lr=10.0, eps=1.0, betas=(0.0, 0.0)))
     for name, parameter in trainer.decoder.named_parameters():
         parameter.requires_grad_(name == "head.weight")
-    trainer.optimizer.parameters[:] = [trainer.decoder.head.weight]
+    trainer.learning.optimizer.parameters[:] = [trainer.decoder.head.weight]
     [task] = tasks(1)
     before = logits_after_prompt(trainer, words, task)
     result = asyncio.run(trainer.step([task]))
@@ -310,6 +310,6 @@ def test_the_critic_warms_up_alone(make_trainer):
     asyncio.run(trainer.step(tasks(2)))
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.decoder.parameters(), strict=True))
     assert trainer._generator.policy_version == 0
-    assert trainer.critic.value.weight.abs().max() > 0
+    assert trainer.learning.critic.value.weight.abs().max() > 0
     asyncio.run(trainer.step(tasks(2)))
     assert trainer._generator.policy_version == 1

@@ -1,0 +1,191 @@
+"""``verigym train`` over two processes, as torchrun and accelerate start it: the losses of one process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+RECIPE = """
+name = "ranks"
+sandbox = "local"
+threads = 1
+control = false
+episode_seconds = 3600
+
+[model]
+vocab_size = 320
+max_context = 256
+
+[[families]]
+name = "code"
+env = "verigym/Code-v0"
+tasks = "small-programs"
+options = { system_prompt = "" }
+num_train = 12
+num_held_out = 4
+turns = 1
+turn_tokens = 16
+num_demonstrations = 16
+experts = { solve = 0.5, forget_the_condition = 0.5 }
+
+[midtrain]
+[[midtrain.sources]]
+name = "episodes"
+demonstrations = true
+[midtrain.train]
+max_steps = 2
+patience = 0
+batch_tokens = 1024
+microbatch_tokens = 512
+
+[sft.train]
+max_steps = 4
+batch_tokens = 1024
+microbatch_tokens = 512
+eval_every = 2
+
+[rl]
+steps = 4
+
+[rl.train]
+num_tasks = 2
+group_size = 4
+microbatch_tokens = 512
+drop_uniform_groups = false
+entropy_coef = 0.01
+max_useless_steps = 99
+
+[eval]
+samples = 1
+controls = []
+"""
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+ACCELERATE += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+STEPS = {"midtrain": 2, "sft": 4, "rl": 4}
+
+
+def command(launcher: list[str], recipe: Path, out: Path, *more: str) -> list[str]:
+    words = [sys.executable, *launcher, "-m", "verigym", "train", str(recipe), "--out", str(out)]
+    return [*words, *more]
+
+
+def train(launcher: list[str], recipe: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    whole = command(launcher, recipe, out, *more)
+    return subprocess.run(whole, capture_output=True, text=True, timeout=600, check=False)
+
+
+def losses(out: Path, steps: dict[str, int] = STEPS) -> dict[str, list[list[float]]]:
+    names = ("trainer/loss/mean", "trainer/grad_norm/mean", "trainer/held_out_loss/mean", "rollout/reward/mean")
+    names += ("trainer/trained_tokens/count",)
+    found = {}
+    for stage, count in steps.items():
+        rows = [json.loads(line) for line in (out / stage / "metrics.jsonl").read_text().splitlines()]
+        assert [row["step"] for row in rows] == list(range(1, count + 1))
+        found[stage] = [[row[name] for name in names if name in row] for row in rows]
+    return found
+
+
+def rank_1_of(launcher: int) -> int:
+    """The process that a launcher has started as rank 1."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            variables = (entry / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if parent == launcher and b"RANK=1" in variables:
+            return int(entry.name)
+    raise AssertionError("there is no rank 1")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def check_same(found: dict[str, list[list[float]]], expected: dict[str, list[list[float]]]) -> None:
+    for stage, rows in expected.items():
+        for row, wanted in zip(found[stage], rows, strict=True):
+            assert row == pytest.approx(wanted, rel=1e-5, abs=1e-5), stage
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one_whoever_starts_them(recipe: Path, tmp_path: Path) -> None:
+    one = train([], recipe, tmp_path / "one")
+    assert one.returncode == 0, one.stderr
+    expected = losses(tmp_path / "one")
+    two = train(TORCHRUN, recipe, tmp_path / "two")
+    assert two.returncode == 0, two.stderr
+    check_same(losses(tmp_path / "two"), expected)
+    assert json.loads((tmp_path / "two" / "report.json").read_text())["families"]["code"]["rl"]["n"] == 4
+    split = train(ACCELERATE, recipe, tmp_path / "tensor", "--set", "layout.tensor=2")
+    assert split.returncode == 0, split.stderr
+    check_same(losses(tmp_path / "tensor"), expected)
+
+
+@pytest.mark.slow
+def test_an_asynchronous_run_over_two_processes(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    changes = ("--set", "rl.asynchronous.max_lag=1", "--set", "rl.train.correction.kind=truncate")
+    done = train(TORCHRUN, recipe, out, *changes, "--set", "rl.train.kl.coef=0.01")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (out / "rl" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert max(row["trainer/lag/max"] for row in rows) == 1
+    # What the ranks score is what the engine sampled: weights arrive whole.
+    assert max(row["trainer/mismatch_kl/mean"] for row in rows) < 1e-3
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_another_number_of_processes_goes_on(recipe: Path, tmp_path: Path) -> None:
+    steps = {"midtrain": 2, "sft": 4, "rl": 8}
+    longer = ("--set", "rl.steps=8")
+    whole = train([], recipe, tmp_path / "whole", *longer)
+    assert whole.returncode == 0, whole.stderr
+    out = tmp_path / "run"
+    running = subprocess.Popen(
+        command(TORCHRUN, recipe, out, *longer), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    metrics, deadline = out / "rl" / "metrics.jsonl", time.monotonic() + 400
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 2):
+        assert running.poll() is None, running.communicate()[0].decode()
+        assert time.monotonic() < deadline, "no step of reinforcement learning in time"
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    said, _ = running.communicate(timeout=120)
+    assert running.returncode != 0, "the run had ended before the signal came"
+    assert list((out / "rl" / "steps").glob("step-*/manifest.json")), said.decode()
+    assert metrics.read_text().count("\n") < 8
+    resumed = train([], recipe, out, *longer, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    check_same(losses(out, steps), losses(tmp_path / "whole", steps))
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_run_and_a_resume_finishes(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    changes = ("--set", "rl.steps=8", "--set", "save_seconds=0")
+    running = subprocess.Popen(
+        command(TORCHRUN, recipe, out, *changes), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    metrics, deadline = out / "rl" / "metrics.jsonl", time.monotonic() + 400
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 2):
+        assert running.poll() is None, running.communicate()[0].decode()
+        assert time.monotonic() < deadline, "no step of reinforcement learning in time"
+        time.sleep(0.05)
+    os.kill(rank_1_of(running.pid), signal.SIGKILL)
+    said, _ = running.communicate(timeout=300)
+    assert running.returncode != 0, said.decode()
+    resumed = train(TORCHRUN, recipe, out, *changes, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == list(range(1, 9))

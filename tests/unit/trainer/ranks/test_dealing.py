@@ -1,0 +1,56 @@
+"""Packs for many ranks: the same number for each, and nothing lost, doubled or too long."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from verigym.trainer.batching import Document, deal, join, plan_packs
+
+lengths_of = st.lists(st.integers(1, 20), min_size=1, max_size=40)
+
+
+def documents(lengths: list[int]) -> list[Document]:
+    return [
+        Document(
+            token_ids=np.zeros(length, np.int64),
+            targets=np.zeros(length, np.int64),
+            loss_mask=np.ones(length, bool),
+            old_logprobs=np.zeros(length, np.float32),
+        )
+        for length in lengths
+    ]
+
+
+@given(lengths_of, st.integers(20, 60), st.integers(1, 5))
+def test_packs_for_many_ranks_are_whole_and_within_the_budget(lengths, max_tokens, ways):
+    plan = plan_packs(documents(lengths), max_tokens=max_tokens, ways=ways)
+    assert sorted(index for members in plan for index in members) == list(range(len(lengths)))
+    assert all(members for members in plan)
+    assert max(sum(lengths[index] for index in members) for members in plan) <= max_tokens
+
+
+def test_documents_are_dealt_out_evenly():
+    # One pack would hold them all, and three ranks would wait for the fourth.
+    plan = plan_packs(documents([8, 7, 6, 5, 4, 3, 2, 1]), max_tokens=100, ways=4)
+    assert plan == [[0, 7], [1, 6], [2, 5], [3, 4]]
+    # Five packs would be two rounds of four with three empty.
+    assert len(plan_packs(documents([10] * 10), max_tokens=20, ways=4)) == 8
+    # Where it cannot be evened out, the packs are those of one rank.
+    plan = plan_packs(documents([20, 11, 11, 9, 9]), max_tokens=20, ways=3)
+    assert plan == plan_packs(documents([20, 11, 11, 9, 9]), max_tokens=20)
+
+
+@given(lengths_of, st.integers(1, 5))
+def test_every_rank_has_as_many_packs_and_about_as_many_tokens(lengths, ways):
+    packs = [join([one]) for one in documents(lengths)]
+    shares = deal(packs, ways)
+    assert len(shares) == ways
+    assert {len(share) for share in shares} == {-(-len(packs) // ways)}
+    dealt = [number for share in shares for number, _ in share if number is not None]
+    assert sorted(dealt) == list(range(len(packs)))
+    for share in shares:
+        for number, pack in share:
+            assert pack is packs[number] if number is not None else pack.filler
+            assert number is not None or not pack.loss_mask.any()
+    totals = [sum(pack.num_tokens for _, pack in share if not pack.filler) for share in shares]
+    assert max(totals) - min(totals) <= max(lengths)

@@ -1,0 +1,1 @@
+"""Training over several processes: who they are, what rank 0 asks of the others, and how they answer."""

@@ -1,0 +1,198 @@
+"""Rank 0's side: it says what is done, does its own share, and has the result."""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ...errors import ConfigError, TrainingError
+from ...model.decoder import Decoder
+from ...model.lora import has_adapters
+from ..batching import PackedBatch, deal
+from ..learner import Lesson
+from .launch import Membership
+from .rank import PING, STOP, Rank, skeleton
+
+PING_SECONDS = 30.0
+"""How often the others hear of rank 0 while it samples, so that silence means that something is wrong."""
+
+
+class Team:
+    """All ranks, as rank 0 sees them. A context manager; leaving it lets the others end.
+
+    Calls may come from any thread, one at a time.
+    """
+
+    def __init__(self, membership: Membership, *, ping_s: float = PING_SECONDS) -> None:
+        self._control, self._rank, self._ping_s = membership.control, Rank(membership), ping_s
+        self.layout = membership.place.layout
+        self._lock, self._closing = threading.Lock(), threading.Event()
+        self._broken: BaseException | None = None
+        self._last = time.monotonic()
+        self._pinging = threading.Thread(target=self._ping, name="verigym-ranks", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._pinging.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._closing.set()
+        self._pinging.join()
+        if self._broken is None:
+            try:
+                self._send(STOP, {})
+            except RuntimeError as gone:
+                self._broken = gone
+
+    def learning(self, decoder: Any, lesson: Lesson) -> "TeamLearning":
+        """What trains shards of a decoder, whose weights it begins with.
+
+        Args:
+            decoder: whole, of this package.
+        Raises:
+            ConfigError: it is no decoder of this package, or the layout does not fit it.
+        """
+        if not isinstance(decoder, Decoder) or has_adapters(decoder):
+            kind = "has adapters" if has_adapters(decoder) else f"is a {type(decoder).__name__}"
+            raise ConfigError(
+                f"ranks split this package's own decoder, whole, and the model {kind}; train it in one process, "
+                "without a layout"
+            )
+        return TeamLearning(self, decoder, lesson)
+
+    def call(
+        self,
+        name: str,
+        *,
+        mine: Mapping[str, Any] | None = None,
+        others: Mapping[str, Any] | None = None,
+        each: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Any:
+        """Have every rank do a piece of work (a method of ``Rank``) and return rank 0's result.
+
+        Args:
+            mine, others: arguments of rank 0 and of the others.
+            each: arguments of each rank, in the place of both.
+        Raises:
+            TrainingError: a rank is gone, or did not come in time.
+        """
+        with self._lock:
+            if self._broken is not None:
+                raise self._lost(name, self._broken)
+            try:
+                self._send(name, others or {}, each)
+                return getattr(self._rank, name)(**(each[0] if each else mine or {}))
+            except RuntimeError as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                self._broken = error
+                raise self._lost(name, error) from error
+            finally:
+                self._last = time.monotonic()
+
+    def _send(self, name: str, others: Mapping[str, Any], each: Sequence[Mapping[str, Any]] | None = None) -> None:
+        world = dist.get_world_size(self._control)
+        if world == 1:
+            return
+        arguments = each[1:] if each else [others] * (world - 1)
+        commands = [(name, {}), *((name, dict(one)) for one in arguments)]
+        dist.scatter_object_list([None], commands, src=0, group=self._control)
+
+    def _ping(self) -> None:
+        while not self._closing.wait(self._ping_s / 4):
+            with self._lock:
+                if self._broken is not None or time.monotonic() - self._last < self._ping_s:
+                    continue
+                try:
+                    self._send(PING, {})
+                except RuntimeError as error:  # told at the next call
+                    self._broken = error
+                self._last = time.monotonic()
+
+    def _lost(self, name: str, error: BaseException) -> TrainingError:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return TrainingError(
+            f"the ranks could not finish {name!r}: a rank is gone or too late ({reason}). Its own output says why; "
+            "start all again with --resume"
+        )
+
+
+class TeamLearning:
+    """``learner.Learning`` by all ranks: packs are dealt to those that have packs of their own."""
+
+    def __init__(self, team: Team, decoder: Decoder, lesson: Lesson) -> None:
+        self._team, self._decoder, self._layout = team, decoder, team.layout
+        self._synced = True
+        weights = decoder.state_dict()
+        common = {"config": decoder.config, "dtype": _shard_dtype(decoder), "lesson": lesson}
+        team.call("build", mine={**common, "weights": weights}, others={**common, "weights": skeleton(weights)})
+
+    @property
+    def ways(self) -> int:
+        return self._layout.replicate * self._layout.shard
+
+    def step(
+        self, packs: Sequence[PackedBatch], *, divisor: float | None = None, critic_only: bool = False
+    ) -> dict[str, float]:
+        if not any(bool(pack.weights.sum() > 0) for pack in packs):
+            raise ValueError("the step has no trained token; give it at least one document with one")
+        share = None if divisor is None else divisor / self.ways
+        found = self._team.call(
+            "step",
+            each=[
+                {"packs": [pack for _, pack in mine], "divisor": share, "critic_only": critic_only}
+                for mine in self._dealt(packs)
+            ],
+        )
+        self._synced = False
+        return found
+
+    def mean_loss(self, packs: Sequence[PackedBatch]) -> float:
+        return self._team.call("mean_loss", each=[{"packs": [one for _, one in mine]} for mine in self._dealt(packs)])
+
+    def columns(self, packs: Sequence[PackedBatch]) -> list[dict[str, Tensor]]:
+        dealt = self._dealt(packs)
+        gathered = self._team.call("columns", each=[{"packs": [one for _, one in mine]} for mine in dealt])
+        found: dict[int, dict[str, Tensor]] = {}
+        for mine, columns in zip(dealt, gathered, strict=True):
+            for (number, _), column in zip(mine, columns):  # ranks of the same packs have sent nothing
+                if number is not None:
+                    found[number] = column
+        return [found[number] for number in range(len(packs))]
+
+    def sync(self) -> None:
+        if not self._synced:
+            self._team.call("weights", mine={"into": self._decoder})
+            self._synced = True
+
+    def state_dict(self) -> dict[str, Any]:
+        # Where the decoder is kept in less than the shards have, what is saved of it is not enough to go on from.
+        arguments = {"with_weights": self._decoder.head.weight.dtype != _shard_dtype(self._decoder)}
+        return self._team.call("state", mine=arguments, others=arguments)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        names = ("optimizer", "reference", "critic", "critic_optimizer")
+        mine = {name: state[name] for name in names if name in state}
+        weights = state.get("weights") or self._decoder.state_dict()
+        self._team.call(
+            "load",
+            mine={"weights": weights, "state": mine},
+            others={"weights": skeleton(weights), "state": skeleton(mine)},
+        )
+        self._synced = True
+
+    def _dealt(self, packs: Sequence[PackedBatch]) -> list[list[tuple[int | None, PackedBatch]]]:
+        """What each rank works on; neighbours that share a pack get the same ones."""
+        split = self._layout.token_split
+        return [mine for mine in deal(packs, self.ways) for _ in range(split)]
+
+
+def _shard_dtype(decoder: Decoder) -> torch.dtype:
+    """Weights that are updated need float32, whatever they are sampled or saved in."""
+    dtype = decoder.head.weight.dtype
+    return dtype if dtype == torch.float64 else torch.float32
