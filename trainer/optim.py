@@ -42,7 +42,7 @@ class Optimizer:
         self.num_updates = 0
         named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self.parameters = list(named.values())
-        self._names = {parameter: name for name, parameter in named.items()}
+        self._names: dict[Tensor, str] = {parameter: name for name, parameter in named.items()}
         self._stacks = stacks_of(model)
         vocabulary = vocabulary_weights(model) if config.matrices == "muon" else set(self.parameters)
         inner = [p for p in self.parameters if p.dim() == 2 and p not in vocabulary]
@@ -67,7 +67,7 @@ class Optimizer:
             )
         }
         # Muon makes whole matrices orthogonal: of those that are split, every rank updates a whole copy.
-        self._copies = {p: _copy_of(p) for p in inner if isinstance(p, DTensor)}
+        self._copies: dict[nn.Parameter, nn.Parameter] = {p: _copy_of(p) for p in inner if isinstance(p, DTensor)}
         self._names |= {whole: self._names[shard] for shard, whole in self._copies.items()}
         if inner:
             self._parts["muon"] = torch.optim.Muon(

@@ -1,5 +1,7 @@
 """Shards to whole tensors and back, whatever split them: for checkpoints, engines, and other numbers of ranks."""
 
+from collections.abc import Mapping
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -84,7 +86,7 @@ def gather_module(module: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def spread_module(state: dict[str, Tensor], module: nn.Module) -> None:
+def spread_module(state: Mapping[str, Tensor], module: nn.Module) -> None:
     """Load rank 0's state dict of whole tensors on every rank; see ``spread``. Every rank must call this."""
     reshard(module)
     stacked = stacks_of(module)

@@ -90,7 +90,7 @@ def joined(launch: Launch, layout: Layout, *, timeout_s: float = COLLECTIVE_SECO
     if launch.world > 1:
         from accelerate import PartialState
 
-        device = PartialState(cpu=not cuda, backend=backend, timeout=timeout).device
+        device = torch.device(PartialState(cpu=not cuda, backend=backend, timeout=timeout).device or "cpu")
     else:
         device = torch.device("cuda" if cuda else "cpu")
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)

@@ -144,14 +144,20 @@ def test_gradients_do_not_depend_on_ranks_packing_and_microbatches(layout: Layou
     "layout", [pytest.param(Layout(tensor=2), id="tp2"), pytest.param(Layout(shard=2), id="shard2")]
 )
 def test_muon_updates_whole_matrices_whatever_splits_them(layout: Layout, tmp_path: Path) -> None:
-    """To the precision of bfloat16, in which Muon makes matrices orthogonal: its steps have a size of 0.002."""
+    """Momentum to 1e-6. Muon makes it orthogonal in bfloat16, which makes large what was rounding in directions that
+    hardly any gradient has: steps are the same to a few hundredths of their size."""
     lesson = Lesson(optim=PLAIN.model_copy(update={"matrices": "muon", "muon_lr": 1e-2}))
-    before, expected = make_decoder().state_dict(), alone(lesson)
-    name = "layers.0.attention.qkv.weight"
-    assert (expected["weights"][name] - before[name]).square().mean().sqrt() > 1e-3
-    for found in run_team(by_team, tmp_path, layout, lesson, [30]):
-        assert found["state"]["optimizer"]["muon"].keys() == expected["state"]["optimizer"]["muon"].keys()
-        check_same(found, expected, tolerance=3e-5)
+    start, expected = make_decoder().state_dict(), alone(lesson)
+    [found] = run_team(by_team, tmp_path, layout, lesson, [30])
+    for name, before in start.items():
+        step, wanted = found["weights"].pop(name) - before, expected["weights"].pop(name) - before
+        if name in expected["state"]["optimizer"]["muon"]:
+            assert wanted.square().mean().sqrt() > 1e-3
+            assert (step - wanted).norm() < 0.05 * wanted.norm()
+        else:
+            torch.testing.assert_close(step, wanted, rtol=1e-6, atol=1e-6)
+    assert len(expected["state"]["optimizer"]["muon"]) == 8
+    check_same(found, expected)
 
 
 @pytest.mark.parametrize(
