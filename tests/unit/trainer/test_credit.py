@@ -103,7 +103,7 @@ def test_a_critic_lowers_the_variance_of_the_gradient(make_decoder, words, seed)
     found = {"reinforce": plain.var(0).sum()}
     for gae_lambda in (1.0, 0.5):
         config = ppo.model_copy(update={"gae_lambda": gae_lambda})
-        annotate = Scorer(decoder, config, critic=trainer.critic)
+        annotate = Scorer(decoder, config, critic=trainer.learning.critic)
         mine = gradients(decoder, experience_of(trajectories, config, annotate))
         found[gae_lambda] = mine.var(0).sum()
         # Both are estimates of one mean, from the same episodes.

@@ -161,7 +161,7 @@ def test_only_adapters_are_optimized(learn, reinforce):
     trainee = learn(LORA)
     frozen = {n: p.detach().clone() for n, p in trainee.decoder.named_parameters() if not p.requires_grad}
     trainer = reinforce(trainee)
-    assert len(trainer.optimizer.parameters) == len(adapter_weights(trainee.decoder)) == 2 * 2 * 7
+    assert len(trainer.learning.optimizer.parameters) == len(adapter_weights(trainee.decoder)) == 2 * 2 * 7
     before = {name: weight.detach().clone() for name, weight in adapter_weights(trainee.decoder).items()}
     run(trainer, 2)
     assert any(not torch.equal(before[name], weight) for name, weight in adapter_weights(trainee.decoder).items())
