@@ -99,6 +99,7 @@ def test_the_others_end_with_rank_0(tmp_path) -> None:
     assert "rank 1 has lost rank 0" in run(part, tmp_path, 2)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ping_s", "told"), [(LONG, "rank 1 has lost rank 0"), (1.0, "done")])
 def test_silence_ends_a_rank_and_a_ping_breaks_it(tmp_path, ping_s: float, told: str) -> None:
     """Rank 0 samples for longer than the others would wait for it."""

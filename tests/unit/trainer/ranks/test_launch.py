@@ -12,6 +12,7 @@ from verigym.trainer.layouts import layout_of
 from verigym.trainer.ranks.launch import Launch
 
 RECIPES = Path(__file__).resolve().parents[4] / "recipes"
+LORA = "model={checkpoint='nowhere', preset='cwm-tiny', lora={rank=4}}"
 STARTED = {
     "RANK": "3",
     "WORLD_SIZE": "8",
@@ -55,7 +56,7 @@ def test_ranks_that_are_left_over_shard() -> None:
         (("--set", "layout.tensor=2"), "1 processes cannot be split into groups of 2"),
         (("--set", "layout.tensor=3", "--dry-run", "--ranks", "3"), "num_heads 4 cannot be split 3 ways"),
         (("--dry-run", "--ranks", "7"), "hidden_size 128 cannot be split 7 ways"),
-        (("--set", "model.lora.rank=4", "--dry-run", "--ranks", "2"), "trained in one process"),
+        (("--set", LORA, "--dry-run", "--ranks", "2"), "trained in one process"),
         (("--ranks", "2"), "to start N processes use torchrun"),
     ],
 )
