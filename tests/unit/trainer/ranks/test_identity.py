@@ -1,5 +1,6 @@
 """Whatever ranks, packs and microbatches: the gradients, metrics and weights of one process."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,15 @@ def documents() -> list[Document]:
     return made
 
 
+def observed(document: Document) -> dict[str, np.ndarray]:
+    """Observations that are learned, at a temperature of 1, beside tokens sampled at another."""
+    mask = document.loss_mask
+    return {
+        "echo": np.where(mask, 0.0, 0.3).astype(np.float32),
+        "temperature": np.where(mask, 0.7, 1.0).astype(np.float32),
+    }
+
+
 def one_step(learning: Learning, rl: RLConfig | None, max_tokens: int) -> dict[str, Any]:
     """What an update brings: metrics, gradients (see PLAIN), and the held-out loss before."""
     ways, given = learning.ways, documents()
@@ -71,6 +81,8 @@ def one_step(learning: Learning, rl: RLConfig | None, max_tokens: int) -> dict[s
         given = annotate(
             given, rl.model_copy(update={"microbatch_tokens": max(24, max_tokens)}), learning.columns, ways=ways
         )
+    if rl is not None and rl.echo:
+        given = [replace(one, columns={**one.columns, **observed(one)}) for one in given]
     # 0: each document for itself.
     packs = pack(given, max_tokens=max_tokens, ways=ways) if max_tokens else [join([one]) for one in given]
     before = learning.mean_loss(packs) if rl is None else 0.0
@@ -166,6 +178,7 @@ def test_muon_updates_whole_matrices_whatever_splits_them(layout: Layout, tmp_pa
         pytest.param(Layout(tensor=2), Lesson(optim=CLIPPED, rl=KL), id="tp2-sequences-kl-clipped"),
         pytest.param(Layout(context=2), Lesson(optim=CLIPPED, rl=PPOConfig()), id="cp2-ppo-head"),
         pytest.param(Layout(shard=2), Lesson(optim=CLIPPED), id="shard2-supervised"),
+        pytest.param(Layout(tensor=2), Lesson(optim=PLAIN, rl=GRPOConfig(echo={"tool": 0.3})), id="tp2-echo"),
         pytest.param(
             Layout(shard=2),
             Lesson(optim=PLAIN, rl=DrGRPOConfig(length=100)),
