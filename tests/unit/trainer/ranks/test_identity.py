@@ -21,7 +21,7 @@ from .ranks import run_team
 
 # With a first beta of 0 the first moment is the gradient, after clipping. A large eps: AdamW divides a gradient by its
 # own size, and of one that is nothing but rounding it would make a whole step.
-PLAIN = OptimConfig(lr=1e-2, betas=(0.0, 0.95), eps=1e-4, grad_clip=0.0, weight_decay=0.1)
+PLAIN = OptimConfig(lr=1e-2, betas=(0.0, 0.95), eps=1e-3, grad_clip=0.0, weight_decay=0.1)
 CLIPPED = PLAIN.model_copy(update={"grad_clip": 0.05})
 
 
