@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import io
+import posixpath
 import re
 import shlex
 import tarfile
@@ -81,10 +82,12 @@ def _environment(requirements: tuple[str, ...]) -> PythonEnvironment:
 
 
 def shell_env(row: SWERow, environment: PythonEnvironment) -> dict[str, str]:
-    """The row's variables for a shell, with its Python first on PATH; PYTHONPATH is ``prepare_shell``'s."""
-    folder = str(Path(environment.python).parent)
-    path = f"{folder}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    env = {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1", **row.env}
+    """The row's variables for a shell, with its Python first on PATH; where PATH is the image's, and PYTHONPATH, are
+    ``_prepare_shell``'s."""
+    env = {"PYTHONDONTWRITEBYTECODE": "1", **row.env}
+    if not row.image:
+        folder = posixpath.dirname(environment.python)
+        env = {"PATH": f"{folder}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **env}
     env.pop("PYTHONPATH", None)
     return env
 
@@ -253,9 +256,16 @@ def _git_dir(archive: str, changed_ns: int) -> bytes:
 
 
 async def _prepare_shell(sandbox: Sandbox, row: SWERow) -> None:
-    """Make the agent's shell import the repository, and its ``git status`` silent about caches."""
+    """Make the agent's shell find the tests' Python and import the repository, and its ``git status`` silent about
+    caches."""
     await sandbox.write_file(f"{row.root}/.git/info/exclude", IGNORED.encode())
+    exports = []
+    if row.image and "PATH" not in row.env:
+        python = (await environment_of(row)).python
+        exports.append(f'export PATH="{posixpath.dirname(python)}:$PATH"')
     folders = [part for part in row.env.get("PYTHONPATH", "").split(":") if part]
     if folders:
         absolute = ":".join(part if part.startswith("/") else f"$PWD/{part}".removesuffix("/.") for part in folders)
-        await sandbox.aexec(f'export PYTHONPATH="{absolute}"')
+        exports.append(f'export PYTHONPATH="{absolute}"')
+    if exports:
+        await sandbox.aexec("\n".join(exports))

@@ -37,10 +37,12 @@ class ScriptedServer:
         policy: the SPEC of a policy that asks it.
         asked: the requests so far.
         answer: (requests so far, prompt) -> what it says next.
+        reply: request -> the whole message, in place of ``answer``.
     """
 
     def __init__(self):
         self.policy, self.asked, self.answer = "", [], lambda asked, prompt: ""
+        self.reply = lambda body: {"content": self.answer(self.asked, body["messages"][-1]["content"])}
 
 
 @pytest.fixture
@@ -51,8 +53,7 @@ def scripted_server():
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             scripted.asked.append(body)
-            said = scripted.answer(scripted.asked, body["messages"][-1]["content"])
-            message = {"role": "assistant", "content": said}
+            message = {"role": "assistant", **scripted.reply(body)}
             usage = {"prompt_tokens": 10, "completion_tokens": 7, "total_tokens": 17}
             data = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}).encode()
             self.send_response(200)

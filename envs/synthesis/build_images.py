@@ -34,6 +34,13 @@ ENV_REPOSITORY, IMAGE_REPOSITORY = "verigym/env", "verigym/swe"
 LABEL = "verigym.image"
 PIP_S = 1800.0
 
+PUBLISHED = (
+    *("repo", "instance_id", "base_commit", "patch", "test_patch", "problem_statement", "hints_text", "created_at"),
+    *("version", "FAIL_TO_PASS", "PASS_TO_PASS", "environment_setup_commit", "difficulty", "eval_script"),
+    *("log_parser", "eval_type", "image"),
+)
+"""The fields of SWE-bench 5's files."""
+
 
 def build_images(
     rows: Sequence[Mapping[str, Any]],
@@ -85,6 +92,13 @@ def build_images(
         _env_image(client, base, requirements or DEFAULT_REQUIREMENTS, python, archives_of(out))
     with ThreadPoolExecutor(max_workers=workers) as threads:
         return list(threads.map(one, rows))
+
+
+def as_published(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A completed row with nothing but SWE-bench 5's fields: it is graded as published rows are, by its script."""
+    tests = {key: row[key] for key in ("FAIL_TO_PASS", "PASS_TO_PASS") if key in row}
+    texts = {key: value if isinstance(value, str) else json.dumps(list(value)) for key, value in tests.items()}
+    return {key: texts.get(key, row[key]) for key in PUBLISHED if key in row}
 
 
 def completed_fields(row: SWERow, image: str) -> dict[str, str]:

@@ -35,6 +35,11 @@ def register(kinds: Any, *, sandbox_options: Any, positive: Any) -> None:
     images.add_argument("--clones", type=Path, action="append", default=[], metavar="DIR", help="folder of clones")
     images.add_argument("--base", metavar="IMAGE", help="with git and python3 (default: made with debootstrap)")
     images.add_argument("--workers", type=positive, default=2, metavar="N", help="images built at once (2)")
+    images.add_argument(
+        "--as-published",
+        action="store_true",
+        help="write SWE-bench's own fields alone: such rows are graded by their eval_script, as published images are",
+    )
     images.set_defaults(run=run_build_images)
 
     clean = kinds.add_parser("decontaminate", help="leave out rows that an evaluation set could be learnt from")
@@ -59,6 +64,7 @@ def register(kinds: Any, *, sandbox_options: Any, positive: Any) -> None:
     )
     parity.add_argument("--limit", type=positive, metavar="N", help="only the first N rows")
     parity.add_argument("--timeout", type=positive, default=600, metavar="S", help="seconds of the tests (600)")
+    parity.add_argument("--workers", type=positive, default=2, metavar="N", help="patches graded at once (2)")
     parity.set_defaults(run=run_parity)
 
 
@@ -104,7 +110,7 @@ def run_build_images(args: argparse.Namespace) -> int:
     from ..datasets.files import read_rows
     from ..sandbox.images import ensure_base_image
     from ..task import write_jsonl
-    from .build_images import build_images
+    from .build_images import as_published, build_images
     from .terminal import progress_bar
 
     rows = [row.value for row in read_rows(args.file)]
@@ -123,7 +129,7 @@ def run_build_images(args: argparse.Namespace) -> int:
             workers=args.workers,
             progress=tell,
         )
-    write_jsonl(args.out, built)
+    write_jsonl(args.out, [as_published(row) for row in built] if args.as_published else built)
     print(
         f"wrote {args.out} ({len(built)} images); check them with: verigym tasks validate {args.out} --sandbox docker"
     )
@@ -159,7 +165,7 @@ def run_parity(args: argparse.Namespace) -> int:
     pairs = pairs_of(args.file, args.predictions, limit=args.limit)
     docker_client()
     with progress_bar() as tell:
-        results = asyncio.run(compare(pairs, timeout_s=args.timeout, progress=tell))
+        results = asyncio.run(compare(pairs, timeout_s=args.timeout, workers=args.workers, progress=tell))
     table(
         f"{len(results)} gradings by verigym and swebench",
         ("task", "patch", "verigym", "swebench", "seconds", "swebench's"),

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...errors import GradingError, SandboxError, TaskError
 from ...rewards.swe import tests_status
+from ..background import all_or_first_error
 from ..checkout import backend_for
 from ..datasets.files import read_rows
 from ..datasets.swe import row_of, task_of
@@ -87,18 +88,28 @@ def pairs_of(rows: Path, predictions: Path | None, *, limit: int | None = None) 
     ]
 
 
-async def compare(pairs: Sequence[Pair], *, timeout_s: int, progress: Progress | None = None) -> list[Compared]:
-    """Grade each pair twice, one after the other.
+async def compare(
+    pairs: Sequence[Pair], *, timeout_s: int, workers: int = 1, progress: Progress | None = None
+) -> list[Compared]:
+    """Grade each pair twice, by verigym and then by swebench; ``workers`` pairs at once.
 
     Raises:
         SandboxError: there is no Docker. GradingError: swebench could not be started.
     """
     tell = progress or (lambda what, done, total: None)
-    results = []
-    for n, pair in enumerate(pairs):
-        tell("gradings compared", n, len(pairs))
-        results.append(await _compare(pair, timeout_s))
-    return results
+    room = asyncio.Semaphore(workers)
+    done = 0
+    tell("gradings compared", 0, len(pairs))
+
+    async def one(pair: Pair) -> Compared:
+        nonlocal done
+        async with room:
+            found = await _compare(pair, timeout_s)
+        done += 1
+        tell("gradings compared", done, len(pairs))
+        return found
+
+    return await all_or_first_error([one(pair) for pair in pairs])
 
 
 def disagreements(results: Sequence[Compared]) -> list[Compared]:
