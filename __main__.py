@@ -30,6 +30,7 @@ COMMANDS = {
     "plan": Command(module=".trainer.plan_cli", help="say what a recipe's training step needs on a cluster"),
     "eval": Command(module=".evals.cli", help="measure a policy on a suite: pass@1 with its interval"),
     "grade": Command(module=".evals.grade_cli", help="grade predictions with a suite's grader; no model is asked"),
+    "view": Command(module=".evals.viewer.cli", help="write a run's episodes as an HTML file"),
     "rollout": Command(module=".agent.cli", help="run one episode and print it"),
     "trace": Command(module=".envs.trace.cli", help="run a call in a sandbox and print its execution trace"),
     "debug": Command(module=".agent.debug_cli", help="step a program by a model's prediction alone"),

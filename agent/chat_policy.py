@@ -9,7 +9,7 @@ from ..model.chat.api import from_openai_message, to_openai_messages
 from ..model.chat.messages import ToolSpec
 from ..model.chat.sampling import Sampling
 from .endpoint import Endpoint
-from .policy import Conversation, Turn
+from .policy import ContextFull, Conversation, Turn
 
 
 class ChatPolicy:
@@ -41,7 +41,12 @@ class ChatPolicy:
             body["seed"] = sampling.seed
         if tools:
             body["tools"] = [spec.to_openai() for spec in tools]
-        answer = await self._endpoint.post("/chat/completions", body)
+        try:
+            answer = await self._endpoint.post("/chat/completions", body)
+        except ContextFull:
+            # Servers count the room asked for the answer to the context. A prompt that fits has what is left of it.
+            del body["max_tokens"]
+            answer = await self._endpoint.post("/chat/completions", body)
         try:
             choice = answer["choices"][0]
             message, action = from_openai_message(choice["message"])

@@ -71,7 +71,7 @@ def _call_lines(call: ToolCall, max_lines: int) -> Iterator[tuple[str, str]]:
 
 
 def _block(text: str, max_lines: int, indent: str = INDENT) -> Iterator[tuple[str, str]]:
-    lines = _printable(text).splitlines() or [""]
+    lines = printable(text).splitlines() or [""]
     if len(lines) > max_lines:
         head = (max_lines + 1) // 2
         tail = max_lines - head
@@ -98,7 +98,7 @@ def _outcome(trajectory: Trajectory) -> Iterator[tuple[str, str]]:
 
 
 def _labelled(label: str, text: str) -> Iterator[tuple[str, str]]:
-    first, *rest = _printable(text).splitlines() or [""]
+    first, *rest = printable(text).splitlines() or [""]
     yield "text", label + first
     for line in rest:
         yield "text", (INDENT + line).rstrip()
@@ -108,7 +108,7 @@ def _numbers(parts: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value:.3g}" for name, value in parts.items())
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Control characters, lone surrogates and changes of direction spelled out: what an agent prints must not drive
     the reader's terminal."""
     return "".join(map(_spelled, text.replace("\r\n", "\n")))

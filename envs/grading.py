@@ -8,7 +8,7 @@ from ..rewards.score import Score
 from ..rewards.swe import TestReport, grade_tests
 from .background import all_or_first_error
 from .checkout import checkout, checkout_ahead, environment_of, placed
-from .datasets.swe import SWERow, row_of
+from .datasets.swe import SWERow, require_tests, row_of
 from .patching import Applied, apply_patch, run_script, take_back
 from .sandbox.types import Limits, Sandbox, SandboxBackend
 from .scripted import grade_by_script
@@ -79,8 +79,7 @@ async def grade_patch(
         GradingError: the evidence could not be gathered. SandboxError: the sandbox failed.
     """
     row, limits = placed(row_of(task), backend), limits or Limits()
-    if not row.tests:
-        raise TaskError(f"{row.instance_id}: FAIL_TO_PASS and PASS_TO_PASS are empty; the task cannot be graded")
+    require_tests(row)
     if row.image and row.eval_script and not row.interpreter:
         return await grade_by_script(backend, row, patch, prepare=_patch_sources, timeout_s=timeout_s, limits=limits)
     async with checkout_ahead(backend, row, limits=limits) as second, checkout(backend, row, limits=limits) as first:

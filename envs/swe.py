@@ -7,13 +7,13 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from ..errors import SandboxError, TaskError
+from ..errors import SandboxError
 from ..model.chat.messages import Message, ToolCall
 from ..rewards.rubric import swe_rubric
 from ..rewards.score import Score
 from .checkout import backend_for, base_of, environment_of, open_workspace, placed, shell_env
 from .core import Submission, ToolEnv
-from .datasets.swe import SWERow, require_repository, row_of
+from .datasets.swe import SWERow, require_repository, require_tests, row_of
 from .datasets.swe_examples import example_tasks
 from .grading import grade_patch, zero
 from .patching import diff_of
@@ -72,8 +72,7 @@ class SWEEnv(ToolEnv):
 
     def check(self, task: Task) -> None:
         row = row_of(task)
-        if not row.tests:
-            raise TaskError(f"{row.instance_id}: FAIL_TO_PASS and PASS_TO_PASS are empty; the task cannot be graded")
+        require_tests(row)
         require_repository(row)
 
     async def start(self, task: Task) -> None:

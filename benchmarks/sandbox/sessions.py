@@ -8,8 +8,10 @@ image with it inside is built. Every way takes its turn in every round, so all m
 
     command   `echo hi` in a session that is there
     start     from nothing to the answer of the first command
+    lent      the same, where the pool has a container that was used before and is waiting
     reset     from a work tree with changed, new and removed files to the answer of the next user's first command
-    episodes  32 at once: start, five commands, end; the time until all have ended
+    episodes  32 of one task, 16 at once: start, five commands, end; the time until all have ended. verigym's pool
+              begins with what the measurement of a reset has left: one container
 """
 
 import argparse
@@ -32,7 +34,7 @@ from verigym.envs.sandbox.docker import DockerBackend
 from verigym.envs.sandbox.images import ensure_base_image
 from verigym.envs.sandbox.pool import DockerPool
 from verigym.envs.sandbox.types import Limits, SandboxSpec
-from verigym.envs.synthesis.build_images import _env_image, _python_of
+from verigym.envs.synthesis.build_images import environment_image, python_of
 
 COMMANDS, EPISODES, AT_ONCE = 50, 32, 16
 DIRTY = "echo x > new; echo '# more' >> setup.cfg; rm -f README.md; git add -A 2>/dev/null; (sleep 1000 &)"
@@ -75,6 +77,15 @@ class Ours:
             await box.aclose()
         box = await self.workspace()
         assert (await box.aexec("git status --porcelain")).output == ""
+        taken = time.perf_counter() - began
+        await box.aclose()
+        return taken
+
+    async def lent(self):
+        """After ``reset`` there is one that waits."""
+        began = time.perf_counter()
+        box = await self.workspace()
+        await box.aexec("echo hi")
         taken = time.perf_counter() - began
         await box.aclose()
         return taken
@@ -187,6 +198,8 @@ async def measure(args, row, env, rex_image):
             note("start", name, [await one.start()])
             if name != "docker exec":
                 note("reset", name, [await one.reset()])
+                if isinstance(one, Ours):
+                    note("lent", name, [await one.lent()])
                 slots = asyncio.Semaphore(AT_ONCE)
 
                 async def episode(one=one, slots=slots):
@@ -217,7 +230,7 @@ def main():
     rex_image = None
     if args.rex:
         base = ensure_base_image(client)
-        rex_image = _env_image(client, base, [REX], _python_of(client, base), Path("build"))
+        rex_image = environment_image(client, base, [REX], python_of(client, base), Path("build"))
 
     async def run():
         backend = DockerPool(DockerBackend())

@@ -125,22 +125,23 @@ def load_swe_tasks(path: str | Path) -> list[Task]:
     tasks = []
     for number, raw in enumerate(read_jsonl(path), start=1):
         try:
-            tasks.append(task_of(raw, folder=path.parent))
+            task = task_of(raw, folder=path.parent)
+            require_tests(row_of(task))
         except TaskError as error:
             raise TaskError(f"{path}, row {number}: {error}") from None
+        tasks.append(task)
     return tasks
 
 
 def task_of(raw: dict[str, Any], *, folder: Path) -> Task:
     """The task of one raw row of SWE-bench or of a training set (``swe_sources``); a relative archive is looked for in
-    ``folder``. A row without repository is a task too: its stored logs can be graded.
+    ``folder``. A row without repository is a task too: its stored logs can be graded. So is one without tests, which
+    cannot be: evaluations count it as ungradable.
 
     Raises:
-        TaskError: as ``load_swe_tasks``.
+        TaskError: the row is in none of their schemas, or its archive is not there.
     """
     row = parse_row(raw)
-    if not row.tests:
-        raise TaskError(f"{row.instance_id}: FAIL_TO_PASS and PASS_TO_PASS are empty; the task cannot be graded")
     archive = _archive_of(row, folder) if row.archive else ""
     metadata = {key: raw[key] for key in ("repo", "version", "difficulty", "operator", "split") if raw.get(key)}
     return Task(
@@ -151,6 +152,12 @@ def task_of(raw: dict[str, Any], *, folder: Path) -> Task:
         hidden={**row.model_dump(mode="json"), "archive": archive},
         metadata=metadata,
     )
+
+
+def require_tests(row: SWERow) -> None:
+    """Raises TaskError where a row names no test, so that there is nothing to grade by."""
+    if not row.tests:
+        raise TaskError(f"{row.instance_id}: FAIL_TO_PASS and PASS_TO_PASS are empty; the task cannot be graded")
 
 
 def require_repository(row: SWERow) -> None:

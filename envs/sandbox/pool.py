@@ -39,7 +39,9 @@ class _State:
     num_asked: int = 0
     num_containers: int = 0  # in use, being made or waiting
     copying: bool = False
+    copied: PerLoop[asyncio.Lock] = field(default_factory=lambda: PerLoop(asyncio.Lock))
     copy: Copy | None = None
+    too_large: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,17 +142,20 @@ class DockerPool:
 
     async def _keep(self, box: ContainerSandbox, kind: _State) -> bool:
         """Whether a prepared container can be reset later."""
-        if kind.num_asked < 2 or kind.copying or not self.backend.settings.max_idle:
+        if kind.num_asked < 2 or not self.backend.settings.max_idle:
             return False
-        kind.copying = True
-        try:
-            kind.copy = kind.copy or await box.resetter.copy()
-            if kind.copy is None:
-                return False
-            await box.resetter.look()
-            return True
-        finally:
-            kind.copying = False
+        async with kind.copied.get():  # of episodes that begin together each waits for the one copy
+            if kind.copy is None and not kind.too_large and not kind.copying:
+                kind.copying = True
+                try:
+                    kind.copy = await box.resetter.copy()
+                    kind.too_large = kind.copy is None
+                finally:
+                    kind.copying = False
+        if kind.copy is None:  # too large, or another loop is at it
+            return False
+        await box.resetter.look()
+        return True
 
     def _lent(self, box: ContainerSandbox, key: str) -> "PooledSandbox":
         async def end(used: bool) -> None:

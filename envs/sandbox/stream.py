@@ -35,8 +35,9 @@ class ContainerStream(Frames, asyncio.Protocol):
         stream = cls(engine, container)
         try:
             socket = await engine.call("attaching to a container", engine.attach, container)
-            # Before the start there is no output that could be lost.
+            # Before the start there is no output that could be lost, and what is sent waits for the guest.
             await stream._loop.create_connection(lambda: stream, sock=socket)
+            stream._write(first_input)
             await engine.call("starting a container", engine.api.start, container)
         except BaseException as error:
             stream.ready.cancel()
@@ -44,7 +45,7 @@ class ContainerStream(Frames, asyncio.Protocol):
             if isinstance(error, NotFound):
                 raise SandboxError(f"a container vanished before it started: {error}") from None
             raise
-        await stream.begin(first_input, timeout_s=timeout_s)
+        await stream.begin(b"", timeout_s=timeout_s)
         return stream
 
     def kill(self, why: str) -> None:

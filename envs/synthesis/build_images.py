@@ -19,6 +19,7 @@ from ..checkout import DEFAULT_REQUIREMENTS
 from ..datasets.repository import archive_of_commit, find_clone
 from ..datasets.swe import SWERow, parse_row
 from ..datasets.swe_sources import eval_script_of
+from ..sandbox.launch import HOME, INSIDE_ID
 from ..sandbox.python import PINNED, cache_folder
 from .rows import archives_of
 
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 
-ROOT, VENV, AGENT = "/testbed", "/opt/verigym/venv", 1000
+ROOT, VENV = "/testbed", "/opt/verigym/venv"
 ENV_REPOSITORY, IMAGE_REPOSITORY = "verigym/env", "verigym/swe"
 LABEL = "verigym.image"
 PIP_S = 1800.0
@@ -69,7 +70,7 @@ def build_images(
         TaskError: a row cannot be used (its id is in the message). SandboxError: an image could not be built.
     """
     tell = progress or (lambda what, done, total: None)
-    python = _python_of(client, base)
+    python = python_of(client, base)
     done = 0
     tell("images built", 0, len(rows))
 
@@ -77,7 +78,9 @@ def build_images(
         nonlocal done
         row = parse_row(raw)
         archive = _archive(row, folder, out, clones)
-        env_image = _env_image(client, base, row.pip_requirements or DEFAULT_REQUIREMENTS, python, archives_of(out))
+        env_image = environment_image(
+            client, base, row.pip_requirements or DEFAULT_REQUIREMENTS, python, archives_of(out)
+        )
         image = _instance_image(client, env_image, row, archive, archives_of(out))
         done += 1
         tell("images built", done, len(rows))
@@ -89,7 +92,7 @@ def build_images(
 
     # Environments first: rows share them, and two threads must not build one twice.
     for requirements in dict.fromkeys(tuple(parse_row(raw).pip_requirements) for raw in rows):
-        _env_image(client, base, requirements or DEFAULT_REQUIREMENTS, python, archives_of(out))
+        environment_image(client, base, requirements or DEFAULT_REQUIREMENTS, python, archives_of(out))
     with ThreadPoolExecutor(max_workers=workers) as threads:
         return list(threads.map(one, rows))
 
@@ -144,17 +147,21 @@ def _archive(row: SWERow, folder: Path, out: Path, clones: Sequence[Path]) -> Pa
     return archive
 
 
-def _env_image(client: "DockerClient", base: str, requirements: Sequence[str], python: str, notes: Path) -> str:
-    """An image of the base with a virtual environment, built once for each set of requirements."""
+def environment_image(client: "DockerClient", base: str, requirements: Sequence[str], python: str, notes: Path) -> str:
+    """The name of an image of the base with a virtual environment, built once for each set of requirements.
+
+    Args:
+        python: the base's, as ``python_of`` says it.
+        notes: folder for the Dockerfile.
+    Raises:
+        TaskError: a requirement is not pinned. SandboxError: the image could not be built.
+    """
     wanted = sorted({requirement.strip() for requirement in requirements})
     for requirement in wanted:
         if not PINNED.fullmatch(requirement):
             raise TaskError(f"requirement {requirement!r} is not pinned; write name==version")
-    key = hashlib.sha256("\n".join((base, VENV, python, *wanted)).encode()).hexdigest()[:16]
-    name = f"{ENV_REPOSITORY}:{key}"
-    if _exists(client, name):
-        return name
-    wheels = _wheels(wanted, python)
+    # The agent is a user that the image knows: a container that lacks it is furnished at every start.
+    passwd = f"agent:x:{INSIDE_ID}:{INSIDE_ID}:agent:{HOME}:/bin/bash"
     dockerfile = (
         f"FROM {base}\n"
         f"LABEL {LABEL}=environment\n"
@@ -162,9 +169,16 @@ def _env_image(client: "DockerClient", base: str, requirements: Sequence[str], p
         f"RUN python3 -m venv {VENV} \\\n"
         f" && {VENV}/bin/pip install --no-index --no-cache-dir --disable-pip-version-check --no-deps"
         " /opt/verigym/wheels/*.whl \\\n"
-        " && rm -rf /opt/verigym/wheels && git config --system --add safe.directory '*'\n"
+        " && rm -rf /opt/verigym/wheels && git config --system --add safe.directory '*' \\\n"
+        f" && (grep -q '^[^:]*:[^:]*:{INSIDE_ID}:' /etc/passwd || (echo '{passwd}' >> /etc/passwd"
+        f" && echo 'agent:x:{INSIDE_ID}:' >> /etc/group && mkdir -p {HOME} && chown {INSIDE_ID}:{INSIDE_ID} {HOME}))\n"
         f"ENV PATH={VENV}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8\n"
     )
+    key = hashlib.sha256("\n".join((dockerfile, python, *wanted)).encode()).hexdigest()[:16]
+    name = f"{ENV_REPOSITORY}:{key}"
+    if _exists(client, name):
+        return name
+    wheels = _wheels(wanted, python)
     files = {f"wheels/{path.name}": path.read_bytes() for path in sorted(wheels.glob("*.whl"))}
     _build(client, name, dockerfile, files, notes)
     return name
@@ -177,7 +191,7 @@ def _instance_image(client: "DockerClient", env_image: str, row: SWERow, archive
         f"FROM {env_image}\n"
         f"LABEL {LABEL}=instance verigym.instance={json.dumps(row.instance_id)}\n"
         f"ADD repository.tar {ROOT}/\n"
-        f"RUN chown {AGENT}:{AGENT} {ROOT}\n"
+        f"RUN chown {INSIDE_ID}:{INSIDE_ID} {ROOT}\n"
         + "".join(f"ENV {name}={json.dumps(value)}\n" for name, value in sorted(variables.items()))
         + f"WORKDIR {ROOT}\n"
     )
@@ -201,13 +215,13 @@ def _owned_by_agent(archive: bytes) -> bytes:
                     folders.add(str(parent))
                     entry = tarfile.TarInfo(str(parent))
                     entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, 0o755, member.mtime
-                    entry.uid = entry.gid = AGENT
+                    entry.uid = entry.gid = INSIDE_ID
                     new.addfile(entry)
             if member.isdir() and name in folders | {"", "."}:
                 continue
             if member.isdir():
                 folders.add(name)
-            member.uid = member.gid = AGENT
+            member.uid = member.gid = INSIDE_ID
             member.uname = member.gname = ""
             new.addfile(member, old.extractfile(member) if member.isfile() else None)
     return buffer.getvalue()
@@ -242,7 +256,7 @@ def _pip(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
         raise SandboxError(f"pip did not answer within {PIP_S:g} s; is the package index there?") from None
 
 
-def _python_of(client: "DockerClient", base: str) -> str:
+def python_of(client: "DockerClient", base: str) -> str:
     """The version of an image's python3, "3.11". Raises SandboxError."""
     from docker.errors import DockerException
 

@@ -223,6 +223,21 @@ def test_a_full_context_is_a_token_limit():
         ask((400, body))
 
 
+def test_an_answer_may_take_what_is_left_of_the_context():
+    """A server counts ``max_tokens`` to the context: the prompt fits, and so does the answer, if it is short."""
+    full = {
+        "error": {"message": "This model's maximum context length is 4096 tokens; you requested 65600", "code": 400}
+    }
+
+    async def main():
+        async with serving((400, full), said("short")) as (policy, server):
+            turn = await policy.respond(QUESTION, (), Sampling(max_tokens=65_536))
+            assert [body.get("max_tokens") for _, body in server.requests] == [65_536, None]
+            return turn.message.content
+
+    assert asyncio.run(main()) == "short"
+
+
 @pytest.mark.parametrize("body", [{"choices": []}, {"oops": 1}, [], "no json"])
 def test_an_answer_of_another_shape_is_a_policy_error(body):
     with pytest.raises(PolicyError, match=r"without choices|no JSON"):
