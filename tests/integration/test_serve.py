@@ -161,3 +161,23 @@ def test_a_taught_model_calls_a_tool_of_the_official_client(tmp_path):
         assert "".join(delta.content or "" for delta in deltas) == "I look."
         (call,) = [call for delta in deltas for call in delta.tool_calls or ()]
         assert json.loads(call.function.arguments) == {"command": "ls -l"}
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_a_swe_suite_in_containers_through_the_server(published_rows, tmp_path):
+    """A model that knows nothing solves nothing; but it is asked, its work is graded, and the report is whole."""
+    folder = tiny(tmp_path / "tiny", texts=["Mend the repository.\n" * 20], context=8192)
+    out = tmp_path / "run"
+    with serving(folder, "--max-batch", "2") as (url, _):
+        argv = [sys.executable, "-m", "verigym", "eval", "swebench_verified", "--data", str(published_rows)]
+        argv += ["--policy", f"openai:{url}#tiny", "--sandbox", "docker", "--out", str(out)]
+        done = subprocess.run([*argv, "--max-turns", "2", "--max-tokens", "48"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    report = json.loads((out / "report.json").read_text())
+    assert (report["pass@1"], report["n"], report["num_predictions"]) == (0.0, 2, 2)
+    assert (report["num_infrastructure_failures"], report["num_ungradable"]) == (0, 0)
+    verdicts = [json.loads(line) for line in (out / "verdicts.jsonl").read_text().splitlines()]
+    assert all(one["num_turns"] >= 1 for one in verdicts)
+    patches = [json.loads(line)["model_patch"] for line in (out / "preds.jsonl").read_text().splitlines()]
+    assert patches == ["", ""]
