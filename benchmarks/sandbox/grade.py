@@ -57,8 +57,8 @@ async def measure(path: Path, limit: int, repeat: int) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", type=Path)
-    parser.add_argument("--limit", type=int, default=5)
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--limit", type=int, default=4)
+    parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     found = asyncio.run(measure(args.rows, args.limit, args.repeat))
