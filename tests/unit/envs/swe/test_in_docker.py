@@ -34,6 +34,8 @@ find / -xdev -type f -writable -not -path '/proc/*' -not -path '*/.git/*' 2>/dev
 done
 """
 
+RUNS_NOTHING = "python.Function.runtest = unittest.TestCaseFunction.runtest = lambda self: None\n"
+
 
 @pytest.fixture
 def task(docker_vault):
@@ -153,7 +155,7 @@ def test_a_row_is_graded_by_its_script(docker_vault, row, gold, tmp_path):
         "another bug": gold.replace("a + b", "a * b"),
         "prints": f"import os\nos.write(1, b'{report}')\n{bug}",
         "leaves": f"import os\nos.write(1, b'{report}')\nos._exit(0)\n{bug}",
-        "rewrites": f"import _pytest.runner\n_pytest.runner.CallInfo.excinfo = property(lambda s: None)\n{bug}",
+        "skips the bodies": f"from _pytest import python, unittest\n{RUNS_NOTHING}{bug}",  # only their twins tell
     }
 
     async def grade(text):
