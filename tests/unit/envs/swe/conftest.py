@@ -1,6 +1,7 @@
 """A small repository with one bug, patches for it, and what grades them."""
 
 import asyncio
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ def any_backend(request: pytest.FixtureRequest) -> SandboxBackend:
 
 @contextmanager
 def built(folder: Path, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The row with an image, which is removed at the end."""
+    """The row with an image, which is removed at the end; no other run of the tests has the same."""
     import docker
 
     from verigym.envs.sandbox.images import ensure_base_image
@@ -153,6 +154,7 @@ def built(folder: Path, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         base = ensure_base_image(client)
     except SandboxError as error:
         pytest.skip(f"no base image: {error}")
+    row = {**row, "env": {**row["env"], "TEST_RUN": secrets.token_hex(4)}}
     (done,) = build_images([row], folder=folder, out=folder / "images.jsonl", client=client, base=base)
     try:
         yield done
