@@ -19,6 +19,8 @@ def swiglu(gate_up: Tensor) -> Tensor:
     """
     if fused(gate_up):
         return fused_swiglu(gate_up)
+    if not torch.is_grad_enabled():  # to apply a Function takes longer than to decode a token
+        return _Swiglu.forward(gate_up)
     return _Swiglu.apply(gate_up)  # pyright: ignore[reportReturnType]
 
 

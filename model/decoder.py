@@ -6,10 +6,11 @@ Shapes: T tokens of a pack, D width, H query heads, G key/value heads, K channel
 import torch
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from .activation import swiglu
-from .attention import Backend, Documents, KeyValueCache, attend
+from .attention import Backend, Documents, KeyValueCache, attend, choose_backend
 from .config import DecoderConfig
-from .head import token_logprobs
+from .head import TokenScorer
 from .kernels.launch import fused
 from .norm import add_rms_norm, rms_norm
 from .rope import rope_frequencies, rope_table, rotate
@@ -94,8 +95,16 @@ class Head(nn.Linear):
         """[V, D]."""
         return self.weight
 
+    def own_rows(self) -> Tensor:
+        """The rows that this process multiplies: all of them, where tensor parallel does not split them."""
+        return self.matrix()
 
-class Decoder(nn.Module):
+    def joined(self, logits_TV: Tensor) -> Tensor:
+        """Logits of the whole vocabulary from those of ``own_rows``."""
+        return logits_TV
+
+
+class Decoder(TokenScorer):
     """Tokens to hidden states, to the log-probabilities of given tokens (``score``), or to logits."""
 
     def __init__(self, config: DecoderConfig, *, seed: int = 0) -> None:
@@ -126,9 +135,21 @@ class Decoder(nn.Module):
                 parameter.normal_(0.0, scale * 0.5 * parameter.shape[1] ** -0.5, generator=generator)
 
     def use_attention(self, backend: Backend) -> None:
-        """Choose what attention runs on, in every layer; see ``attention.choose_backend``."""
+        """Choose what attention runs on, in every layer; see ``attention.choose_backend``.
+
+        Raises:
+            ConfigError: it cannot run where the decoder lies (one on the meta device is asked later).
+        """
+        weight = self.head.weight
+        if weight.device.type != "meta":
+            choose_backend(backend, weight.device, weight.dtype, self.config.head_dim)
         for layer in self.layers:
             layer.attention.backend = backend  # type: ignore[union-attr]
+
+    @property
+    def attention(self) -> Backend:
+        """What ``use_attention`` chose."""
+        return self.layers[0].attention.backend  # type: ignore[union-attr, return-value]
 
     def forward(self, token_ids: Tensor, documents: Documents, cache: KeyValueCache | None = None) -> Tensor:
         """Hidden states of packed documents.
@@ -139,51 +160,24 @@ class Decoder(nn.Module):
             cache: keys and values of earlier calls; None to see this pack alone.
         Returns:
             [T, D], normed: the head's input.
+        Raises:
+            ConfigError: a document is longer than the model's context.
         """
+        self._check_lengths(documents)
         x_TD = self.embed(token_ids)
         rope = rope_table(documents.positions, self._frequencies.to(x_TD.device), x_TD.dtype)
         for layer in self.layers:
             x_TD = layer(x_TD, documents, rope, cache)
         return self.norm(x_TD)
 
-    def score(
-        self,
-        token_ids: Tensor,
-        documents: Documents,
-        targets: Tensor,
-        temperature: float | Tensor = 1.0,
-        *,
-        index: Tensor | None = None,
-        cache: KeyValueCache | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the tokens that follow, and the entropies they were drawn with.
+    def head_matrix(self) -> Tensor:
+        """[V, D]."""
+        return self.head.matrix()
 
-        Args:
-            token_ids, documents, cache: as ``forward``.
-            targets: [N] int64, what follows each scored position.
-            temperature: > 0, one number or [N]; logits are divided by it.
-            index: [N] int64, the scored positions; None for all T. Only these meet the vocabulary.
-        Returns:
-            (logprobs [N], entropies [N]), nats, at least float32.
-        """
-        return self.score_and_states(token_ids, documents, targets, temperature, index=index, cache=cache)[:2]
-
-    def score_and_states(
-        self,
-        token_ids: Tensor,
-        documents: Documents,
-        targets: Tensor,
-        temperature: float | Tensor = 1.0,
-        *,
-        index: Tensor | None = None,
-        cache: KeyValueCache | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """``score``, and [N, D] the hidden states it came from: what a critic reads."""
-        # forward, not a call: where FSDP fetches weights around ``score``, it must not do so once more inside.
-        hidden = self.forward(token_ids, documents, cache)
-        if index is not None:
-            hidden = hidden.index_select(0, index)
-        return *token_logprobs(hidden, self.head.matrix(), targets, temperature), hidden
+    def _check_lengths(self, documents: Documents) -> None:
+        longest, limit = max(documents.lengths, default=0), self.config.max_position_embeddings
+        if longest > limit:
+            raise ConfigError(f"a document has {longest} tokens and the model's context {limit}; shorten or split it")
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """[T, V] unnormalized log-probabilities."""

@@ -1,13 +1,62 @@
 """Log-probabilities and entropies of chosen tokens, without keeping [T, V] logits where they would be large."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from .attention import Documents, KeyValueCache
 from .kernels.launch import fused
 from .kernels.loss_head import fused_logprobs
 
 # Elements of a [tokens, vocabulary] matrix that may be alive at once: 256 MiB in float32.
 _MAX_ELEMENTS = 64 * 2**20
+
+
+class TokenScorer(nn.Module):
+    """What can be trained on packed documents: its forward gives hidden states, its head's matrix tokens."""
+
+    def head_matrix(self) -> Tensor:
+        """[V, D]: logits are its product with the hidden states."""
+        raise NotImplementedError
+
+    def score(
+        self,
+        token_ids: Tensor,
+        documents: Documents,
+        targets: Tensor,
+        temperature: float | Tensor = 1.0,
+        *,
+        index: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the tokens that follow, and the entropies they were drawn with.
+
+        Args:
+            token_ids, documents, cache: as the forward takes them.
+            targets: [N] int64, what follows each scored position.
+            temperature: > 0, one number or [N]; logits are divided by it.
+            index: [N] int64, the scored positions; None for all T. Only these meet the vocabulary.
+        Returns:
+            (logprobs [N], entropies [N]), nats, at least float32.
+        """
+        return self.score_and_states(token_ids, documents, targets, temperature, index=index, cache=cache)[:2]
+
+    def score_and_states(
+        self,
+        token_ids: Tensor,
+        documents: Documents,
+        targets: Tensor,
+        temperature: float | Tensor = 1.0,
+        *,
+        index: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """``score``, and [N, D] the hidden states it came from: what a critic reads."""
+        # forward, not a call: where FSDP fetches weights around ``score``, it must not do so once more inside.
+        context = () if cache is None else (cache,)
+        hidden = self.forward(token_ids, documents, *context)
+        if index is not None:
+            hidden = hidden.index_select(0, index)
+        return *token_logprobs(hidden, self.head_matrix(), targets, temperature), hidden
 
 
 def token_logprobs(

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError
 from .attention import Documents
-from .head import token_logprobs
+from .head import TokenScorer
 
 _PROBE = (5, 3)  # tokens of two documents
 
 
-class HuggingFaceDecoder(nn.Module):
+class HuggingFaceDecoder(TokenScorer):
     """Takes packed documents and gives hidden states and log-probabilities, as ``decoder.Decoder`` does.
 
     Models whose logits are more than the head's product, or in which one packed document sees another, are found by
@@ -82,32 +82,9 @@ class HuggingFaceDecoder(nn.Module):
         )
         return found.last_hidden_state[0]
 
-    def score(
-        self,
-        token_ids: Tensor,
-        documents: Documents,
-        targets: Tensor,
-        temperature: float | Tensor = 1.0,
-        *,
-        index: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """As ``Decoder.score``: (logprobs [N], entropies [N]), nats."""
-        return self.score_and_states(token_ids, documents, targets, temperature, index=index)[:2]
-
-    def score_and_states(
-        self,
-        token_ids: Tensor,
-        documents: Documents,
-        targets: Tensor,
-        temperature: float | Tensor = 1.0,
-        *,
-        index: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """As ``Decoder.score_and_states``: (logprobs [N], entropies [N], hidden states [N, D])."""
-        hidden = self(token_ids, documents)
-        if index is not None:
-            hidden = hidden.index_select(0, index)
-        return *token_logprobs(hidden, self.head.weight, targets, temperature), hidden
+    def head_matrix(self) -> Tensor:
+        """[V, D]."""
+        return self.head.weight
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """[T, V]."""

@@ -81,4 +81,6 @@ def rotate(x_THK: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     """
     if fused(x_THK):
         return fused_rope(x_THK, *table, 1.0)
+    if not torch.is_grad_enabled():  # to apply a Function takes longer than to decode a token
+        return _rotated(x_THK, *table)
     return _Rotate.apply(x_THK, *table)  # pyright: ignore[reportReturnType]

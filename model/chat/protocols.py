@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from .messages import Message, ToolSpec
 from .sampling import Completion, CompletionPart, PromptScore, Sampling
@@ -139,4 +139,17 @@ class ServingEngine(Engine, Protocol):
 
     async def aclose(self) -> None:
         """End. Requests in flight get a PolicyError."""
+        ...
+
+
+@runtime_checkable
+class FreezingEngine(ServingEngine, Protocol):
+    """An engine that can stand still with requests in it."""
+
+    def pause(self) -> None:
+        """Returns when no token is being sampled; none will be until ``resume``."""
+        ...
+
+    def resume(self) -> None:
+        """Undo one ``pause``."""
         ...

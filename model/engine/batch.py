@@ -8,80 +8,51 @@ import numpy as np
 import torch
 
 from ...errors import ConfigError
-from ..attention import Documents
-from ..chat.sampling import PromptScore, TopLogprobs
-from ..decoder import Decoder
-from ..kernels.launch import fused
-from .cache import KeyValuePages, layer_groups
-from .graphs import Capture, DecodeGraphs, Step, run_step
+from ..chat.sampling import PromptScore
+from .forward import Forward
 from .job import Job, Progress
-from .lanes import LaneDecode, LanePrefill, Lanes
-from .paged import PagedPrefill
+from .plans import DecodePlan, PrefillPlan
 from .rows import Rows, aborted
-from .sampler import logits_of, raw_logprobs, sample
+from .sampler import raw_logprobs, sample
+from .scoring import Scoring
 from .tables import PageTables
 
 OnWeightUpdate = Literal["recompute", "keep", "abort"]
 # A prompt waits one prefill where another that is being fed will share at least this many more tokens with it.
 _WORTH_WAITING = 16
-# Rows of logits over the whole vocabulary that scoring a prompt makes at once.
-_SCORED_ROWS = 512
+# Tokens fed in one step: enough to keep a GPU busy, and as many as a processor's cache holds the activations of.
+_STEP_TOKENS, _CACHED_STEP_TOKENS = 8192, 2048
 
 
 class Batch:
-    """Up to ``max_batch`` sequences at once.
+    """As many sequences at once as a ``Forward`` has rows.
 
     Attributes:
         version: of the weights.
         num_computed, num_reused, num_generated, num_preemptions: see ``EngineStats``.
     """
 
-    def __init__(
-        self,
-        decoder: Decoder,
-        *,
-        max_batch: int,
-        max_context: int,
-        page_size: int = 16,
-        cache_tokens: int | None = None,
-        step_tokens: int = 8192,
-        capture: Capture | None = None,
-    ) -> None:
+    def __init__(self, forward: Forward, *, step_tokens: int | None = None) -> None:
         """
         Args:
-            page_size: tokens of a page.
-            cache_tokens: of all sequences and kept prefixes together, in each group of layers; None: as many as
-                ``max_batch`` sequences of ``max_context`` tokens have.
             step_tokens: most tokens that are fed in one step, but for at least one a sequence; longer prompts are fed
-                in chunks.
-            capture: records decoding steps where the kernels run; None: every step is launched anew.
+                in chunks. None: what suits the device.
         """
-        blocks = -(-max_context // page_size)
-        pages = max_batch * blocks if cache_tokens is None else cache_tokens // page_size
-        if pages < blocks:
-            raise ConfigError(
-                f"cache_tokens is {cache_tokens}: not even one sequence of {max_context} tokens fits into its "
-                f"{pages} pages; give at least {blocks * page_size}, or lower max_context"
-            )
+        if step_tokens is None:
+            step_tokens = _CACHED_STEP_TOKENS if forward.has_lanes else _STEP_TOKENS
         if step_tokens < 1:
             raise ConfigError(f"step_tokens is {step_tokens}; it must be at least 1")
-        self._decoder, self._step_tokens = decoder, step_tokens
-        weight = decoder.head.weight
-        self._device = weight.device
-        groups = layer_groups(decoder.config)
-        num_pages = [pages + 1] * len(groups)  # and the scratch page
-        self._pages = KeyValuePages(decoder.config, num_pages, page_size, dtype=weight.dtype, device=weight.device)
+        self._forward, self._step_tokens = forward, step_tokens
         self._tables = PageTables(
-            [group.window for group in groups],
-            num_pages,
-            page_size=page_size,
-            num_rows=max_batch,
-            capacity=max_context,
-            copy_page=self._pages.copy,
+            forward.windows,
+            forward.num_pages,
+            page_size=forward.page_size,
+            num_rows=forward.num_rows,
+            capacity=forward.capacity,
+            copy_page=forward.copy,
         )
-        self._lanes = None if fused(weight) else Lanes(self._pages, max_batch, max_context)
-        self._graphs = None if capture is None else DecodeGraphs(decoder, self._pages, capture)
-        self._rows = Rows(max_batch, max_context)
+        self._device = forward.decoder.head.weight.device
+        self._rows = Rows(forward.num_rows, forward.capacity)
         self._suspended: list[Job] = []
         self._broken = False
         self.version = 0
@@ -146,12 +117,9 @@ class Batch:
             progress = [aborted(job) for job, has_tokens in zip(left, begun) if has_tokens]
             left = [job for job, has_tokens in zip(left, begun) if not has_tokens]
         self._tables.forget(offered=False)
-        if self._graphs is not None:
-            self._graphs.forget()
+        self._forward.weights_changed()
         if self._broken:
-            self._pages.clear()
-            if self._lanes is not None:
-                self._lanes.clear()
+            self._forward.clear()
             self._broken = False
         self.version = version
         left.sort(key=lambda job: float("inf") if job.sampled is None else job.sampled.order)
@@ -161,21 +129,15 @@ class Batch:
         """Nothing that was computed up to now is found by later prompts."""
         self._tables.forget(offered=True)
 
-    @torch.inference_mode()
-    def score(self, prompt_ids: Sequence[int], num_top: int) -> PromptScore:
-        """The prompt's own log-probabilities, from one forward beside the pages."""
-        ids = torch.tensor(list(prompt_ids), device=self._device)
-        hidden = self._decoder(ids, Documents.from_lengths([len(ids)], device=self._device))[:-1]
-        self.num_computed += len(ids)
-        logprobs: list[float | None] = [None]
-        tops: list[TopLogprobs | None] = [None]
-        for rows, targets in zip(hidden.split(_SCORED_ROWS), ids[1:].split(_SCORED_ROWS), strict=True):
-            own, top_ids, top = raw_logprobs(logits_of(self._decoder, rows), targets, num_top)
-            logprobs += own.tolist()
-            tops += [tuple(zip(*row)) for row in zip(top_ids.tolist(), top.tolist())]
-        return PromptScore(
-            logprobs=tuple(logprobs), top_logprobs=tuple(tops) if num_top else None, policy_version=self.version
-        )
+    def scoring(self, prompt_ids: Sequence[int], num_top: int) -> Scoring:
+        """The scoring of a prompt, to be advanced between two steps."""
+        return Scoring(self._forward, prompt_ids, num_top, self._step_tokens, self.version)
+
+    def score(self, scoring: Scoring) -> PromptScore | None:
+        """Feed up to ``step_tokens`` more of a prompt. None: there are more."""
+        count, score = scoring.advance()
+        self.num_computed += count
+        return score
 
     def _admit(self, jobs: Sequence[Job]) -> list[Job]:
         """Give rows and pages to jobs, first come, first served. Returns those left over."""
@@ -196,8 +158,9 @@ class Batch:
                 prefix = tables.nothing  # to keep a prefix and copy its end can take one page more than there is
             row = int(idle[0])
             tables.begin(row, prefix)
-            if self._lanes is not None and prefix.length:
-                self._lanes.load(row, tables, prefix.length)
+            if self._forward.has_lanes and prefix.length:
+                held = [group.table[row, : tables.num_blocks(prefix.length)] for group in tables.groups]
+                self._forward.fill(row, held, prefix.length)
             rows.place(row, job, known, prefix.length)
             self.num_reused += prefix.length
         return left
@@ -248,26 +211,27 @@ class Batch:
                 budget -= count
         if not pieces:
             return []
-        fed = np.concatenate([rows.history[row, start : start + count] for row, start, count in pieces])
         at = np.concatenate([np.arange(start, start + count) for _, start, count in pieces])
         of = np.concatenate([np.full(count, row) for row, _, count in pieces])
-        places = self._pages.places(self._tables, of, at)
-        if self._lanes is None:
-            view = PagedPrefill(self._pages, self._tables, pieces, places)
-        else:
-            view = LanePrefill(self._lanes, pieces, places)
-        documents = Documents([count for _, _, count in pieces], torch.from_numpy(at).to(self._device))
-        hidden = self._decoder(torch.from_numpy(fed).to(self._device), documents, view)
-        self.num_computed += len(fed)
+        fed_rows = np.array([row for row, _, _ in pieces])
+        lengths = np.array([start + count for _, start, count in pieces])
+        whole = lengths == rows.known[fed_rows]
+        num_blocks = self._tables.num_blocks(int(lengths.max()))
+        logits = self._forward.prefill(
+            PrefillPlan(
+                pieces=pieces,
+                fed=rows.history[of, at],
+                positions=at,
+                slots=self._tables.slots(of, at),
+                tables=[group.table[fed_rows, :num_blocks] for group in self._tables.groups],
+                drawn=(np.cumsum([count for _, _, count in pieces]) - 1)[whole],
+            )
+        )
+        self.num_computed += len(at)
         for row, start, count in pieces:
             self._tables.fed(row, start, rows.history[row, start : start + count])
             rows.length[row] += count
-        ends = np.cumsum([count for _, _, count in pieces]) - 1
-        drawn = np.array([row for row, _, _ in pieces])
-        whole = rows.length[drawn] == rows.known[drawn]
-        if not whole.any():
-            return []
-        return self._draw(hidden[torch.from_numpy(ends[whole]).to(self._device)], drawn[whole])
+        return [] if logits is None else self._draw(logits, fed_rows[whole])
 
     def _decode(self) -> list[Progress]:
         """Feed the last token of each row that has only that to be fed."""
@@ -277,60 +241,37 @@ class Batch:
         for row in full[rows.order[full].argsort()]:
             if rows.active[row]:
                 self._make_room(int(row), int(rows.length[row]) + 1)
-        if self._lanes is not None:
+        if self._forward.has_lanes:
             self._compact()
-        fed_rows = np.flatnonzero(rows.active & (rows.known - rows.length == 1))
-        if not len(fed_rows):
+        drawn = np.flatnonzero(rows.active & (rows.known - rows.length == 1))
+        if not len(drawn):
             return []
-        hidden = self._decode_lanes(fed_rows) if self._lanes is not None else self._decode_pages(fed_rows)
-        places = rows.length[fed_rows]
-        tables.fed_one(fed_rows, places, rows.history[fed_rows, places])
-        rows.length[fed_rows] += 1
-        self.num_computed += int((rows.count[fed_rows] == 0).sum())
-        return self._draw(hidden, fed_rows)
+        places = rows.length[drawn]
+        logits = self._forward.decode(self._decode_plan(drawn, int(places.max()) + 1))
+        tables.fed_one(drawn, places, rows.history[drawn, places])
+        rows.length[drawn] += 1
+        self.num_computed += int((rows.count[drawn] == 0).sum())
+        return self._draw(logits, drawn)
 
-    def _decode_lanes(self, fed_rows: np.ndarray) -> torch.Tensor:
-        """[rows, D]. Lanes are a block of memory, so that all rows up to the last are fed. What those that do not count
-        write is not read: it lies behind their end, or in the scratch page."""
-        assert self._lanes is not None
-        num_rows = int(fed_rows[-1]) + 1
-        all_rows = np.arange(num_rows)
-        positions = self._rows.length[:num_rows].copy()
-        view = LaneDecode(
-            self._lanes,
-            positions,
-            int(positions[fed_rows].max()) + 1,
-            self._pages.places(self._tables, all_rows, positions),
+    def _decode_plan(self, drawn: np.ndarray, longest: int) -> DecodePlan:
+        """Lanes are a block of memory, so that all rows up to the last are fed. What those that do not count write is
+        not read: it lies behind their end, or in the scratch page."""
+        rows, tables = self._rows, self._tables
+        lanes = self._forward.has_lanes
+        fed_rows = np.arange(int(drawn[-1]) + 1) if lanes else drawn
+        positions = rows.length[fed_rows]
+        held = [] if lanes else [group.table[fed_rows, : tables.num_blocks(longest)] for group in tables.groups]
+        return DecodePlan(
+            fed=rows.history[fed_rows, positions],
+            positions=positions,
+            slots=tables.slots(fed_rows, positions),
+            tables=held,
+            drawn=drawn if lanes else np.arange(len(drawn)),
         )
-        fed = torch.from_numpy(self._rows.history[all_rows, positions]).to(self._device)
-        documents = Documents([1] * num_rows, torch.from_numpy(positions).to(self._device))
-        hidden = self._decoder(fed, documents, view)
-        return hidden if len(fed_rows) == num_rows else hidden[torch.from_numpy(fed_rows).to(self._device)]
 
-    def _decode_pages(self, fed_rows: np.ndarray) -> torch.Tensor:
-        """[rows, D]."""
-        positions = self._rows.length[fed_rows]
-        longest = int(positions.max()) + 1
-        num_blocks = self._tables.num_blocks(longest)
-        tables = [
-            torch.from_numpy(group.table[fed_rows, :num_blocks].astype(np.int32)).to(self._device)
-            for group in self._tables.groups
-        ]
-        step = Step(
-            fed=torch.from_numpy(self._rows.history[fed_rows, positions]).to(self._device),
-            positions=torch.from_numpy(positions).to(self._device),
-            lengths=torch.from_numpy((positions + 1).astype(np.int32)).to(self._device),
-            tables=tables,
-            places=self._pages.places(self._tables, fed_rows, positions),
-        )
-        if self._graphs is not None:
-            return self._graphs.run(step, longest)
-        return run_step(self._decoder, self._pages, step, longest)
-
-    def _draw(self, hidden: torch.Tensor, drawn_rows: np.ndarray) -> list[Progress]:
-        """Sample for some rows from the hidden states of their last tokens; release those that end."""
+    def _draw(self, logits: torch.Tensor, drawn_rows: np.ndarray) -> list[Progress]:
+        """Sample for some rows from their logits; release those that end."""
         rows = self._rows
-        logits = logits_of(self._decoder, hidden)
         settings = (
             *(values[drawn_rows] for values in (rows.temperature, rows.top_k, rows.top_p)),
             rows.uniform[drawn_rows, rows.count[drawn_rows]],
@@ -359,12 +300,11 @@ class Batch:
 
     def _compact(self) -> None:
         """Move rows down where a quarter of those up to the highest would be idle."""
-        assert self._lanes is not None
         active = self._rows.active
         while (high := int(np.flatnonzero(active)[-1]) if active.any() else -1) >= 0:
             if self._rows.num_active > 0.75 * (high + 1):
                 return
             low = int(np.flatnonzero(~active)[0])
-            self._lanes.move(high, low, int(self._rows.length[high]))
+            self._forward.move(high, low, int(self._rows.length[high]))
             self._tables.move(high, low)
             self._rows.move(high, low)

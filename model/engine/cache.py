@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..config import DecoderConfig
-from .tables import PageTables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +45,16 @@ class KeyValuePages:
         num_pages: Sequence[int],
         page_size: int,
         *,
+        num_heads: int,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
+        """
+        Args:
+            num_heads: key/value heads of this process.
+        """
         self.groups = layer_groups(config)
-        self.page_size, self.num_heads, self.head_dim = page_size, config.num_kv_heads, config.head_dim
+        self.page_size, self.num_heads, self.head_dim = page_size, num_heads, config.head_dim
         # Zeros: what was never written is masked, but 0 x NaN would still be NaN.
         self.kv = [
             torch.zeros(
@@ -75,19 +79,18 @@ class KeyValuePages:
         for kv in self.kv:
             kv.zero_()
 
-    def places(self, tables: PageTables, rows: np.ndarray, places: np.ndarray) -> list[Tensor]:
+    def places(self, slots: Sequence[np.ndarray]) -> list[Tensor]:
         """Where in each group's flattened pages the heads of some tokens lie.
 
         Args:
-            rows, places: [T] of each token.
+            slots: of each group [T], see ``plans``.
         Returns:
             of each group [T x G] int64.
         """
-        blocks, offsets = np.divmod(places, self.page_size)
         found = []
-        for group in tables.groups:
-            first = group.table[rows, blocks] * (self.num_heads * self.page_size) + offsets
-            first = torch.from_numpy(first).to(self._heads.device)
+        for group_slots in slots:
+            pages, offsets = np.divmod(group_slots, self.page_size)
+            first = torch.from_numpy(pages * (self.num_heads * self.page_size) + offsets).to(self._heads.device)
             found.append((first[:, None] + self._heads).view(-1))
         return found
 

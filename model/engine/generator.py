@@ -13,6 +13,7 @@ from ..chat.incremental import Decode, StopText
 from ..chat.sampling import MOST_TOP_LOGPROBS, Completion, CompletionPart, PromptScore, Sampling
 from ..decoder import Decoder
 from .batch import Batch, OnWeightUpdate
+from .forward import Followers, Forward
 from .graphs import cuda_capture
 from .job import Job
 from .request import Request
@@ -41,8 +42,9 @@ class Generator:
         on_weight_update: OnWeightUpdate | None = None,
         page_size: int = 16,
         cache_tokens: int | None = None,
-        step_tokens: int = 8192,
+        step_tokens: int | None = None,
         cuda_graphs: bool = False,
+        followers: Followers | None = None,
     ) -> None:
         """
         Args:
@@ -61,7 +63,10 @@ class Generator:
                 in each group of layers; None: as many as ``max_batch`` sequences of ``max_context`` have. Where there
                 are too few for all, sequences that came last give way and are computed again.
             step_tokens: most tokens fed in one step; longer prompts are fed in chunks, between the others' tokens.
+                None: what suits the device.
             cuda_graphs: record decoding steps on CUDA and play them again. Off: that has not run on a GPU yet.
+            followers: the other ranks of a tensor-parallel group, of which ``decoder`` is the first one's share; see
+                ``tensor_parallel``. ``close`` ends them.
         """
         if max_batch < 1:
             raise ConfigError(f"max_batch is {max_batch}; it must be at least 1")
@@ -72,21 +77,24 @@ class Generator:
             raise ConfigError(f"the decoder is on {decoder.head.weight.device}, the engine on {device}; move one")
         if cuda_graphs and torch.device(device).type != "cuda":
             raise ConfigError(f"cuda_graphs is set and the engine runs on {device}; leave it out")
+        if cuda_graphs and followers is not None:
+            raise ConfigError("cuda_graphs is set and the engine is tensor parallel; leave one of them out")
         if page_size < 1:
             raise ConfigError(f"page_size is {page_size}; it must be at least 1")
         self._max_context = max_context
         self._vocab_size = decoder.config.vocab_size
-        self._decoder, self._decode = decoder, decode
+        self._decode, self._followers = decode, followers
         self._on_weight_update: OnWeightUpdate | None = on_weight_update
-        self._batch = Batch(
+        self._forward = Forward(
             decoder,
             max_batch=max_batch,
             max_context=max_context,
             page_size=page_size,
             cache_tokens=cache_tokens,
-            step_tokens=step_tokens,
             capture=cuda_capture if cuda_graphs else None,
+            followers=followers,
         )
+        self._batch = Batch(self._forward, step_tokens=step_tokens)
         most = None if max_waiting is None else max_batch + max_waiting
         self._worker = Worker(self._batch, num_threads=num_threads, most_requests=most)
         self._seeds, self._drawing = np.random.default_rng(seed), threading.Lock()
@@ -194,7 +202,7 @@ class Generator:
             PolicyError: requests are in flight, and neither says what becomes of them.
         """
         mode = on_weight_update or self._on_weight_update
-        self._worker.update_weights(version, None if load is None else lambda: load(self._decoder), mode)
+        self._worker.update_weights(version, None if load is None else lambda: self._forward.load(load), mode)
 
     def forget_prefixes(self) -> None:
         """Drop what is kept for later prompts; running requests go on."""
@@ -218,6 +226,9 @@ class Generator:
     def close(self) -> None:
         """End the thread. Requests in flight get a PolicyError."""
         self._worker.close()
+        followers, self._followers = self._followers, None
+        if followers is not None:
+            followers.close()
 
     async def aclose(self) -> None:
         """``close``, without blocking the loop."""

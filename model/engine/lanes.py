@@ -15,10 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .cache import KeyValuePages
-from .tables import PageTables
-
-Pieces = Sequence[tuple[int, int, int]]
-"""(row, tokens it holds already, new tokens) of each sequence, in the order of the pack."""
+from .plans import Pieces
 
 
 class Lanes:
@@ -41,15 +38,15 @@ class Lanes:
         for kv in self.kv:
             kv.zero_()
 
-    def load(self, row: int, tables: PageTables, length: int) -> None:
-        """Fill a row's lane with the ``length`` tokens that its pages hold."""
+    def load(self, row: int, tables: Sequence[np.ndarray], length: int) -> None:
+        """Fill a row's lane with the ``length`` tokens that its pages hold, [blocks] of each group."""
         size = self.pages.page_size
-        for index, (kv, group) in enumerate(zip(self.kv, tables.groups)):
+        for index, (kv, group, table) in enumerate(zip(self.kv, self.pages.groups, tables, strict=True)):
             oldest = 0 if group.window is None else max(0, length - group.window + 1)
             if oldest == length:
                 continue
             first = oldest // size
-            held = self.pages.read(index, group.table[row, first : tables.num_blocks(length)])
+            held = self.pages.read(index, table[first:])
             seen = held[..., oldest - first * size : length - first * size, :]
             slots = torch.arange(oldest, length, device=kv.device) % kv.shape[4]
             kv[:, :, row].index_copy_(3, slots, seen)

@@ -9,16 +9,18 @@ from torch import Tensor
 from ..attention import Documents, attend
 from ..kernels.decode import paged_decode
 from .cache import KeyValuePages
-from .lanes import Pieces
-from .tables import PageTables
+from .plans import Pieces
 
 
 class PagedPrefill:
     """Attention of new tokens of several rows, laid end to end, each after what its row holds."""
 
-    def __init__(self, pages: KeyValuePages, tables: PageTables, pieces: Pieces, places: Sequence[Tensor]) -> None:
+    def __init__(
+        self, pages: KeyValuePages, tables: Sequence[np.ndarray], pieces: Pieces, places: Sequence[Tensor]
+    ) -> None:
         """
         Args:
+            tables: of each group [pieces, blocks], pages of each row.
             places: of the new tokens in the pages.
         """
         self._pages, self._places = pages, places
@@ -26,13 +28,13 @@ class PagedPrefill:
         self._queries = Documents.from_lengths([count for _, _, count in pieces], device=device)
         # Of each group: the documents of the keys, and each key's page and place in it.
         self._keys: list[tuple[Documents, Tensor, Tensor]] = []
-        for group in tables.groups:
+        for group, table in zip(pages.groups, tables, strict=True):
             lengths, held, offsets = [], [], []
-            for row, start, count in pieces:
+            for pages_of_row, (_, start, count) in zip(table, pieces, strict=True):
                 oldest = 0 if group.window is None else max(0, start - group.window + 1)
                 places_of_row = np.arange(oldest, start + count)
                 lengths.append(len(places_of_row))
-                held.append(group.table[row, places_of_row // pages.page_size])
+                held.append(pages_of_row[places_of_row // pages.page_size])
                 offsets.append(places_of_row % pages.page_size)
             held, offsets = (torch.from_numpy(np.concatenate(part)).to(device) for part in (held, offsets))
             self._keys.append((Documents.from_lengths(lengths, device=device), held, offsets))

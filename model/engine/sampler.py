@@ -1,6 +1,7 @@
 """Draw one token a row, and say with which log-probability."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..decoder import Decoder
@@ -11,13 +12,15 @@ _VOCABULARY_ROWS = 16_384
 
 def logits_of(decoder: Decoder, hidden_RD: Tensor) -> Tensor:
     """[R, V] float32, not rounded to the dtype of the weights: the trainer's head does not round them either."""
-    weight = decoder.head.matrix()
+    weight = decoder.head.own_rows()
     if weight.dtype == torch.float32:
-        return decoder.logits(hidden_RD)
-    if weight.is_cuda and weight.dtype in (torch.bfloat16, torch.float16):
-        return torch.mm(hidden_RD, weight.T, out_dtype=torch.float32)
-    rows = hidden_RD.float()
-    return torch.cat([rows @ part.float().T for part in weight.split(_VOCABULARY_ROWS)], dim=1)
+        logits = F.linear(hidden_RD, weight)
+    elif weight.is_cuda and weight.dtype in (torch.bfloat16, torch.float16):
+        logits = torch.mm(hidden_RD, weight.T, out_dtype=torch.float32)
+    else:
+        rows = hidden_RD.float()
+        logits = torch.cat([rows @ part.float().T for part in weight.split(_VOCABULARY_ROWS)], dim=1)
+    return decoder.head.joined(logits)
 
 
 def sample(

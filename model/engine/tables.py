@@ -134,6 +134,11 @@ class PageTables:
                 return False
         return True
 
+    def slots(self, rows: np.ndarray, places: np.ndarray) -> list[np.ndarray]:
+        """Of each group [T]: where the keys and values of rows' tokens at some places lie, page x C + place in it."""
+        blocks, offsets = np.divmod(places, self.page_size)
+        return [group.table[rows, blocks] * self.page_size + offsets for group in self.groups]
+
     def num_blocks(self, length: int) -> int:
         return -(-length // self.page_size)
 

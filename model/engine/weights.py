@@ -2,24 +2,43 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ...errors import CheckpointError
 from ..checkpoint import load_weights
 from ..decoder import Decoder
+from ..parallel.checkpoint import read_shards
 
 LoadWeights = Callable[[Decoder], None]
 """Gives an engine's decoder new weights. Where it raises it has written nothing: the engine goes on with the old."""
 
 
 def from_checkpoint(path: Path | str) -> LoadWeights:
-    """Copy them from a folder of safetensors, or of torch's distributed format."""
-    return lambda decoder: load_weights(path, decoder)
+    """Copy them from a folder of safetensors, or of torch's distributed format. What is returned can be pickled, so
+    that it reaches the ranks of a tensor-parallel engine, where each reads its own shards."""
+    return partial(_copy, path)
+
+
+def _copy(path: Path | str, decoder: Decoder) -> None:
+    if not any(isinstance(parameter, DTensor) for parameter in decoder.parameters()):
+        load_weights(path, decoder)
+        return
+    problem, found = None, []
+    try:
+        found = list(read_shards(path, decoder))
+    except CheckpointError as error:
+        problem = str(error)
+    agree(problem)
+    with torch.no_grad():
+        for local, value in found:
+            local.copy_(value)
 
 
 def shared_with(source: Decoder) -> LoadWeights:
@@ -56,7 +75,7 @@ def send_weights(decoder: Decoder, group: dist.ProcessGroup | None = None) -> No
     """
     manifest = [_manifest(decoder)]
     dist.broadcast_object_list(manifest, group=group, group_src=0)
-    _agree(None, group)
+    agree(None, group)
     for tensor in _tensors(decoder).values():
         dist.broadcast(tensor.detach().contiguous(), group=group, group_src=0)
 
@@ -72,7 +91,7 @@ def received(group: dist.ProcessGroup | None = None) -> LoadWeights:
             _compare(_manifest(decoder), manifest[0], "the sender's decoder")
         except CheckpointError as error:
             problem = str(error)
-        _agree(problem, group)
+        agree(problem, group)
         with torch.no_grad():
             for tensor in _tensors(decoder).values():
                 into = tensor if tensor.is_contiguous() else torch.empty_like(tensor).contiguous()
@@ -110,7 +129,7 @@ def _compare(mine: dict[str, Any], theirs: dict[str, Any], whose: str) -> None:
             )
 
 
-def _agree(problem: str | None, group: dist.ProcessGroup | None) -> None:
+def agree(problem: str | None, group: dist.ProcessGroup | None = None) -> None:
     """Every member hears of the first problem that any has, so that none is left waiting."""
     problems: list[str | None] = [None] * dist.get_world_size(group)
     dist.all_gather_object(problems, problem, group=group)

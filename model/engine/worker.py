@@ -14,6 +14,7 @@ from ..chat.sampling import PromptScore
 from .batch import Batch, OnWeightUpdate
 from .job import Job, Progress
 from .request import Request
+from .scoring import Scoring
 from .stats import EngineStats
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,10 @@ class Worker:
         self._changed = threading.Condition()
         # Guarded by _changed: requests not yet answered, those of them not in the batch, and the thread's state.
         self._requests: set[Request] = set()
-        self._waiting: list[AnyJob] = []
+        self._waiting: list[Job] = []
+        self._scores: list[ScoreJob] = []
+        # The prompt that is being scored, between steps: only the thread, and who holds a pause, may touch it.
+        self._scoring: tuple[ScoreJob, Scoring] | None = None
         self._thread: threading.Thread | None = None
         self._stepping = False
         self._num_pauses = 0
@@ -70,7 +74,10 @@ class Worker:
                     "try again later, or raise max_waiting"
                 )
             self._requests.add(job.tag)
-            self._waiting.append(job)
+            if isinstance(job, Job):
+                self._waiting.append(job)
+            else:
+                self._scores.append(job)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="verigym-engine", daemon=True)
                 self._thread.start()
@@ -111,10 +118,10 @@ class Worker:
                 load()
             with self._changed:
                 self._drop_abandoned()
-                scores = [job for job in self._waiting if isinstance(job, ScoreJob)]
-                jobs = [job for job in self._waiting if isinstance(job, Job)]
-                progress, left = self._batch.renew(version, mode or "recompute", jobs)
-                self._waiting = [*scores, *left]
+                if self._scoring is not None:  # from its start, under the new weights
+                    self._scores.insert(0, self._scoring[0])
+                    self._scoring = None
+                progress, self._waiting = self._batch.renew(version, mode or "recompute", self._waiting)
             self._answer(progress)
 
     def stats(self) -> EngineStats:
@@ -155,6 +162,7 @@ class Worker:
                 # A thread that ran out of work has left its place: what came since then is another's.
                 if self._closed or self._thread is threading.current_thread():
                     failed, self._requests, self._waiting, self._thread = self._requests, set(), [], None
+                    self._scores, self._scoring = [], None
                 for request in failed:
                     self._batch.cancel(request)
                 self._changed.notify_all()
@@ -174,12 +182,14 @@ class Worker:
                 self._thread = None
                 return False
             waiting, self._waiting = self._waiting, []
+            if self._scoring is None and self._scores:
+                job = self._scores.pop(0)
+                self._scoring = job, self._batch.scoring(job.prompt_ids, job.num_top)
             self._stepping = True
         try:
-            for job in waiting:
-                if isinstance(job, ScoreJob):
-                    self._answer_score(job)
-            progress, left = self._batch.advance([job for job in waiting if isinstance(job, Job)])
+            if self._scoring is not None:
+                self._score(*self._scoring)
+            progress, left = self._batch.advance(waiting)
             with self._changed:
                 self._waiting[:0] = left
             self._answer(progress)
@@ -197,6 +207,10 @@ class Worker:
             self._requests.discard(request)
         if gone:
             self._waiting = [job for job in self._waiting if not job.tag.abandoned]
+            self._scores = [job for job in self._scores if not job.tag.abandoned]
+            if self._scoring is not None and self._scoring[0].tag.abandoned:
+                self._scoring[1].drop()
+                self._scoring = None
 
     def _answer(self, progress: Sequence[Progress]) -> None:
         ended = [tag for tag, part in progress if part.finish_reason is not None]
@@ -207,8 +221,12 @@ class Worker:
             broken = not np.isfinite(part.logprobs).all()
             request.answer(PolicyError(_BROKEN) if broken else part)
 
-    def _answer_score(self, job: ScoreJob) -> None:
-        found = self._batch.score(job.prompt_ids, job.num_top)
+    def _score(self, job: ScoreJob, scoring: Scoring) -> None:
+        """One chunk of a prompt, so that those who sample wait no longer than for a chunk."""
+        found = self._batch.score(scoring)
+        if found is None:
+            return
+        self._scoring = None
         with self._changed:
             self._requests.discard(job.tag)
         broken = not np.isfinite(np.array(found.logprobs[1:], np.float64)).all()

@@ -6,6 +6,7 @@ A training state is torch's distributed format under Hugging Face's names: {"mod
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,13 @@ def load_into_shards(path: Path | str, decoder: Decoder) -> None:
     Raises:
         CheckpointError: something is missing, cut, of another shape (before anything is copied), or not finite.
     """
+    for local, found in read_shards(path, decoder):
+        local.copy_(found)
+
+
+@torch.no_grad()
+def read_shards(path: Path | str, decoder: Decoder) -> Iterator[tuple[Tensor, Tensor]]:
+    """(this rank's shard of a weight, what the checkpoint has for it). Raises CheckpointError, as above."""
     folder = existing(Path(path))
     check_shape(folder, decoder.config)
     config, source = open_source(folder)
@@ -46,7 +54,7 @@ def load_into_shards(path: Path | str, decoder: Decoder) -> None:
     for name, view in views(decoder):
         local = view.to_local() if isinstance(view, DTensor) else view
         if local.numel():
-            local.copy_(read_part(source, by_name[name], config.head_dim, block_of(view)))
+            yield local, read_part(source, by_name[name], config.head_dim, block_of(view))
 
 
 def save_state(path: Path | str, decoder: Decoder, optimizer: torch.optim.Optimizer) -> None:

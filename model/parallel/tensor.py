@@ -4,12 +4,18 @@ A layer on n ranks: the normed tokens [T / n, D] are gathered to [T, D]; each ra
 the SwiGLU; what it writes to the residual stream, [T, D], is summed over the ranks and cut to [T / n, D] again.
 Embedding and head work on the rank's own tokens with the whole vocabulary, whose rows are fetched from all ranks.
 
+The engine has too few tokens to cut: there every rank has all of them, what is written to the residual stream is summed
+for all, and each rank looks up, and makes logits of, its own rows of the vocabulary. Inference only.
+
 Parameters become DTensors of the axis "tensor". Where one stacks others (``qkv``, ``gate_up``), a rank has its share of
 each, stacked: so the rows of the whole DTensor are not those of the whole weight. ``checkpoint.views`` takes the stacks
 apart; use it, not ``full_tensor``, for what leaves the process.
 """
 
+from typing import NamedTuple
+
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
@@ -17,12 +23,18 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
 
 from ..decoder import Decoder, Head, Layer, RMSNorm
+from ..norm import rms_norm
 from ..weights.names import stacks
 from .collectives import gather_tokens, scatter_tokens
 
 
-def split_tensors(decoder: Decoder, mesh: DeviceMesh) -> None:
-    """Split a decoder in place over the ranks of a mesh with one axis, its weights alike on all of them."""
+def split_tensors(decoder: Decoder, mesh: DeviceMesh, *, split_tokens: bool = True) -> None:
+    """Split a decoder in place over the ranks of a mesh with one axis, its weights alike on all of them.
+
+    Args:
+        split_tokens: each rank has tokens of its own, as in training; False: each has all of them, as in the engine.
+    """
+    kinds = _SPLIT_TOKENS if split_tokens else _ALL_TOKENS
     size, rank = mesh.size(), mesh.get_local_rank()
     group = mesh.get_group()
     rows = {name: [part.shape[0] for part in parts] for name, parts in stacks(decoder.config)}
@@ -43,19 +55,20 @@ def split_tensors(decoder: Decoder, mesh: DeviceMesh) -> None:
         attention.num_kv_heads //= size
         for owner, name in ((attention, "qkv"), (mlp, "gate_up")):
             split(owner.get_submodule(name), f"{prefix}.{_room(owner)}.{name}.weight", Shard(0))
-            _become(owner.get_submodule(name), ColumnLinear, group)
+            _become(owner.get_submodule(name), kinds.columns, group)
         for owner, name in ((attention, "out"), (mlp, "down")):
             split(owner.get_submodule(name), f"{prefix}.{_room(owner)}.{name}.weight", Shard(1))
-            _become(owner.get_submodule(name), RowLinear, group)
-        for name in ("attention_norm", "mlp_norm"):
+            _become(owner.get_submodule(name), kinds.rows, group)
+        for name in ("attention_norm", "mlp_norm") if split_tokens else ():
             split(layer.get_submodule(name), f"{prefix}.{name}.weight", Replicate())
             _become(layer.get_submodule(name), SharedNorm, group)
-    split(decoder.norm, "norm.weight", Replicate())
-    _become(decoder.norm, SharedNorm, group)
+    if split_tokens:
+        split(decoder.norm, "norm.weight", Replicate())
+        _become(decoder.norm, SharedNorm, group)
     split(decoder.embed, "embed.weight", Shard(0))
-    _become(decoder.embed, GatheredEmbedding, group)
+    _become(decoder.embed, kinds.embedding, group)
     split(decoder.head, "head.weight", Shard(0))
-    _become(decoder.head, GatheredHead, group)
+    _become(decoder.head, kinds.head, group)
 
 
 class ColumnLinear(nn.Linear):
@@ -80,7 +93,7 @@ class SharedNorm(RMSNorm):
     """A norm whose weight all ranks share while each has tokens of its own: gradients are summed."""
 
     def forward(self, x_TD: Tensor) -> Tensor:
-        return F.rms_norm(x_TD, self.weight.shape, shared(self.weight), self.eps)
+        return rms_norm(x_TD, shared(self.weight), self.eps)
 
 
 class GatheredEmbedding(nn.Embedding):
@@ -98,6 +111,68 @@ class GatheredHead(Head):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, self.matrix())
+
+
+class OwnColumns(nn.Linear):
+    """[T, D] in, [T, rows / n] out."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, _own(self.weight))
+
+
+class SummedRows(nn.Linear):
+    """[T, columns / n] in, [T, D] summed over the ranks out."""
+
+    group: ProcessGroup
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _summed(F.linear(input, _own(self.weight)), self.group)
+
+
+class SplitEmbedding(nn.Embedding):
+    """Each rank looks up what lies in its rows; the others' summands are 0."""
+
+    group: ProcessGroup
+
+    def forward(self, input: Tensor) -> Tensor:
+        rows = _own(self.weight)
+        at = input - self.group.rank() * rows.shape[0]
+        elsewhere = (at < 0) | (at >= rows.shape[0])
+        found = F.embedding(at.masked_fill(elsewhere, 0), rows)
+        return _summed(found.masked_fill_(elsewhere[:, None], 0.0), self.group)
+
+
+class SplitHead(GatheredHead):
+    """Logits of the rank's own rows of the vocabulary, then of all."""
+
+    group: ProcessGroup
+
+    def own_rows(self) -> Tensor:
+        return _own(self.weight)
+
+    def joined(self, logits_TV: Tensor) -> Tensor:
+        return gather_tokens(logits_TV.T, self.group).T.contiguous()
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.joined(F.linear(input, self.own_rows()))
+
+
+class _Kinds(NamedTuple):
+    """What the modules of a split decoder become."""
+
+    columns: type[nn.Module]
+    rows: type[nn.Module]
+    embedding: type[nn.Module]
+    head: type[nn.Module]
+
+
+_SPLIT_TOKENS = _Kinds(ColumnLinear, RowLinear, GatheredEmbedding, GatheredHead)
+_ALL_TOKENS = _Kinds(OwnColumns, SummedRows, SplitEmbedding, SplitHead)
+
+
+def _summed(x: Tensor, group: ProcessGroup) -> Tensor:
+    dist.all_reduce(x, group=group)
+    return x
 
 
 def _own(weight: Tensor) -> Tensor:

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from time import perf_counter
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from .bodies import ChatBody, CompletionBody
@@ -90,14 +91,18 @@ class _Routes:
 
     def _route(self, path: str, handler: Handler, method: str = "GET") -> Route:
         async def endpoint(request: Request) -> Response:
-            with self._metrics.timed(path):
-                try:
-                    response = await handler(request)
-                except ClientGone:
-                    response = Response(status_code=499)  # nobody reads it
-                except Exception as error:
-                    response = api_error(error).response()
+            started = perf_counter()
+            try:
+                response = await handler(request)
+            except ClientGone:
+                response = Response(status_code=499)  # nobody reads it
+            except Exception as error:
+                response = api_error(error).response()
             self._metrics.count(path, response.status_code)
+            if isinstance(response, StreamingResponse):
+                response.body_iterator = self._metrics.timed(path, started, aiter(response.body_iterator))
+            else:
+                self._metrics.time(path, started)
             return response
 
         return Route(path, endpoint, methods=[method])

@@ -19,6 +19,15 @@ def register(commands: Any) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, metavar="P", help="0 takes a free one (default: 8000)")
     parser.add_argument("--device", metavar="D", help="cpu, cuda, ... (default: cuda where there is one)")
+    parser.add_argument(
+        "--attention",
+        choices=("auto", "triton", "sdpa", "reference"),
+        default="auto",
+        help="what attention runs on (default: auto, the kernels on CUDA)",
+    )
+    parser.add_argument(
+        "--tensor-parallel", type=int, default=1, metavar="N", help="processes that split the model (default: 1)"
+    )
     parser.add_argument("--max-batch", type=int, default=64, metavar="N", help="sequences in work (default: 64)")
     parser.add_argument("--max-context", type=int, metavar="N", help="tokens of a sequence (default: the model's)")
     parser.add_argument(
@@ -74,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
         max_context=args.max_context,
         cache_tokens=args.cache_tokens,
         device=args.device,
+        attention=args.attention,
+        tensor_parallel=args.tensor_parallel,
         max_waiting=args.max_waiting,
         seed=args.seed,
         num_threads=args.threads,

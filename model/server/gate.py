@@ -5,10 +5,11 @@ from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any, Literal, TypeVar, cast
 
-from ..chat.protocols import ServingEngine
+from ..chat.protocols import FreezingEngine, ServingEngine
 from ..chat.sampling import Completion, CompletionPart, Sampling
+from .errors import refused
 
-PauseMode = Literal["abort", "wait"]
+PauseMode = Literal["abort", "wait", "keep"]
 T = TypeVar("T")
 
 
@@ -25,14 +26,30 @@ class Gate:
         self._open.set()
         self._empty.set()
         self._num_inside = 0
+        self._frozen: FreezingEngine | None = None
 
     @property
     def is_paused(self) -> bool:
         return not self._open.is_set()
 
     async def pause(self, mode: PauseMode) -> None:
-        """Let nothing in, and return when nothing is inside: "wait" for what is, or "abort" it with what it has."""
+        """Let nothing in. "wait" for what is inside, or "abort" it with what it has, and return when nothing is; or
+        "keep" it, frozen between two tokens.
+
+        Raises:
+            ApiError: 400, the engine cannot freeze.
+        """
+        if mode == "keep":
+            if not isinstance(self._engine, FreezingEngine):
+                raise refused("this model's engine cannot freeze requests; use mode=abort or mode=wait", param="mode")
+            self._open.clear()
+            if self._frozen is None:
+                self._frozen = self._engine
+                await asyncio.to_thread(self._engine.pause)
+            return
         self._open.clear()
+        if mode == "wait":
+            self._thaw()
         if mode == "abort":
             self._abort.set()
         try:
@@ -42,7 +59,13 @@ class Gate:
 
     def resume(self) -> None:
         """Let requests in again."""
+        self._thaw()
         self._open.set()
+
+    def _thaw(self) -> None:
+        frozen, self._frozen = self._frozen, None
+        if frozen is not None:
+            frozen.resume()
 
     async def complete(
         self, prompt_ids: Sequence[int], sampling: Sampling, stop_token_ids: Sequence[int]

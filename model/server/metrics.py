@@ -1,8 +1,8 @@
 """Prometheus metrics: what the server did, and the state of its engine."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from time import perf_counter
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from ..chat.protocols import ServingEngine
 
+T = TypeVar("T")
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 _GAUGES = {
     "num_running": "requests in the batch",
@@ -47,14 +48,17 @@ class Metrics:
         """Note a request; status 499 stands for a client that left."""
         self._requests.labels(route, str(status)).inc()
 
-    @contextmanager
-    def timed(self, route: str) -> Iterator[None]:
-        """Note how long the block takes."""
-        before = perf_counter()
+    def time(self, route: str, started: float) -> None:
+        """Note that an answer has ended now. ``started``: of ``perf_counter``."""
+        self._seconds.labels(route).observe(perf_counter() - started)
+
+    async def timed(self, route: str, started: float, events: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+        """A stream as it is, whose end is the answer's end."""
         try:
-            yield
+            async for event in events:
+                yield event
         finally:
-            self._seconds.labels(route).observe(perf_counter() - before)
+            self.time(route, started)
 
     def render(self) -> bytes:
         """All of them, in Prometheus' text format."""

@@ -6,12 +6,13 @@ that speak vLLM's whole protocol.
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from starlette.requests import Request
 
+from ..engine.batch import OnWeightUpdate
 from .errors import ApiError, refused
-from .gate import Gate
+from .gate import Gate, PauseMode
 from .served import Served
 
 
@@ -20,17 +21,25 @@ class WeightRoutes:
 
     def __init__(self, served: Served, gate: Gate) -> None:
         self._served, self._gate = served, gate
+        # What becomes of the requests that a pause has frozen when the weights change; None: there are none.
+        self._frozen: OnWeightUpdate | None = None
 
     async def pause(self, request: Request) -> dict[str, Any]:
-        """Let no request in; "abort" (the default) ends those in work with what they have, "wait" lets them end."""
+        """Let no request in; "abort" (the default) ends those in work with what they have, "wait" lets them end, "keep"
+        freezes them until ``resume``, over their old keys and values, or, with ``clear_cache``, new ones."""
         mode = request.query_params.get("mode", "abort")
-        if mode not in ("abort", "wait"):
-            raise refused(f"mode is {mode!r}; this server knows abort and wait", param="mode")
-        await self._gate.pause(mode)
+        if mode not in get_args(PauseMode):
+            raise refused(f"mode is {mode!r}; this server knows {', '.join(get_args(PauseMode))}", param="mode")
+        clear = request.query_params.get("clear_cache", "false").lower()
+        if clear not in ("true", "false"):
+            raise refused(f"clear_cache is {clear!r}; it must be true or false", param="clear_cache")
+        await self._gate.pause(cast("PauseMode", mode))
+        self._frozen = None if mode != "keep" else "recompute" if clear == "true" else "keep"
         return {"status": "paused"}
 
     async def resume(self, request: Request) -> dict[str, Any]:
         """Let requests in again; those that waited go first."""
+        self._frozen = None
         self._gate.resume()
         return {"status": "resumed"}
 
@@ -54,7 +63,7 @@ class WeightRoutes:
             )
         engine = self._served.model.engine
         version = _version_of(info.get("version", engine.policy_version + 1))
-        await asyncio.to_thread(self._served.model.load_weights, Path(path), version)
+        await asyncio.to_thread(self._served.model.load_weights, Path(path), version, self._frozen)
         return {"message": "Weights updated", "weight_version": str(version)}
 
     async def finish(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -62,7 +71,9 @@ class WeightRoutes:
         self._check_paused()
         if body.get("weight_version") is not None:
             version = _version_of(body["weight_version"])
-            await asyncio.to_thread(self._served.model.engine.update_weights, version)
+            engine = self._served.model.engine
+            options = {"on_weight_update": self._frozen} if self._frozen else {}
+            await asyncio.to_thread(engine.update_weights, version, **options)
         return {"message": "Weight update finished"}
 
     async def info(self, request: Request) -> dict[str, Any]:

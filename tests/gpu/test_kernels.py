@@ -11,6 +11,7 @@ from verigym.model.chat.sampling import Sampling
 from verigym.model.config import preset
 from verigym.model.decoder import Decoder
 from verigym.model.engine.batch import Batch
+from verigym.model.engine.forward import Forward
 from verigym.model.engine.job import Job
 from verigym.model.head import token_logprobs
 from verigym.model.kernels.reference import reference_attention, reference_logprobs
@@ -86,7 +87,7 @@ def test_the_engine_runs_the_kernels_by_default() -> None:
     sampling = Sampling(max_tokens=2, temperature=0.0)
 
     def run() -> None:
-        batch = Batch(decoder, max_batch=1, max_context=32)
+        batch = Batch(Forward(decoder, max_batch=1, max_context=32))
         left = [Job(prompt_ids=range(8), sampling=sampling, stop_token_ids=(), seed=0, tag=None)]
         while left or batch.num_active:
             _, left = batch.advance(left)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from verigym.errors import ConfigError
 from verigym.model.attention import Documents, attend
 from verigym.model.config import DecoderConfig, preset
 from verigym.model.decoder import Decoder
@@ -99,6 +100,14 @@ def test_documents_say_where_they_lie() -> None:
     assert documents.positions.tolist() == [0, 1, 7, 8, 9]
     with pytest.raises(ValueError, match="-1"):
         Documents.from_lengths([1, -1])
+
+
+def test_a_document_beyond_the_context_is_refused_before_any_work() -> None:
+    with torch.device("meta"):  # work would fail there
+        decoder = Decoder(preset("cwm-32b"))
+    ids = torch.zeros(131_074, dtype=torch.int64, device="meta")
+    with pytest.raises(ConfigError, match="a document has 131073 tokens and the model's context 131072"):
+        decoder.score(ids, Documents([1, 131_073], ids), ids)
 
 
 def test_the_same_seed_gives_the_same_weights(config: DecoderConfig) -> None:

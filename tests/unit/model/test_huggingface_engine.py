@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 
+import httpx
 import numpy as np
 import pytest
 import tokenizers
@@ -22,6 +23,8 @@ from verigym.model.chat.messages import Message
 from verigym.model.chat.sampling import Sampling
 from verigym.model.engine.huggingface import HuggingFaceEngine
 from verigym.model.engine.open import open_checkpoint
+
+from .server.conftest import running
 
 VOCAB = 300
 TEMPLATE = (
@@ -202,13 +205,13 @@ def test_an_opened_checkpoint_has_its_format_and_takes_weights(checkpoint, tmp_p
         for parameter in other.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape))
     other.save_pretrained(tmp_path / "new")
-    model.load_weights(tmp_path / "new", 2)
+    model.load_weights(tmp_path / "new", 2, None)
     after = asyncio.run(model.engine.generate([5, 6], greedy, ()))
     assert after.policy_version == (2,) * 6
     assert after.logprobs == pytest.approx(logprobs_of(other, [5, 6], after.token_ids, 1.0), abs=1e-5)
     assert after.logprobs != pytest.approx(before.logprobs, abs=1e-3)
     with pytest.raises(CheckpointError):
-        model.load_weights(tmp_path / "nowhere", 3)
+        model.load_weights(tmp_path / "nowhere", 3, None)
     with pytest.raises(ConfigError, match="max_context is 129"):
         open_checkpoint(checkpoint, max_batch=2, max_context=129, device="cpu")
     with pytest.raises(ConfigError, match="cache_tokens"):
@@ -283,3 +286,39 @@ def test_a_load_that_fails_leaves_the_version_and_the_engine_goes_on():
         assert engine.policy_version == 0
         found = asyncio.run(engine.generate(prompt_of(1, 5), Sampling(max_tokens=2), ()))
     assert len(found.token_ids) == 2
+
+
+def test_it_is_served_with_streams_logprobs_and_clients_that_leave(checkpoint):
+    model = open_checkpoint(checkpoint, max_batch=3, device="cpu")
+    exact = AutoModelForCausalLM.from_pretrained(checkpoint)
+    asked = {"model": "llama", "prompt": [5, 6, 7], "max_tokens": 9, "temperature": 0.6, "seed": 4}
+    with running(model, name="llama") as server:
+        create = server.client.completions.create
+        extra = {"return_token_ids": True, "ignore_eos": True}
+        whole = create(**asked, logprobs=2, extra_body=extra).choices[0]
+        assert whole.logprobs.token_logprobs == pytest.approx(
+            logprobs_of(exact, asked["prompt"], whole.token_ids, 1.0), abs=1e-5
+        )
+        assert all(len(top) == 2 for top in whole.logprobs.top_logprobs)
+        events = list(create(**asked, stream=True, extra_body=extra))
+        assert [event.choices[0].token_ids for event in events] == [[one] for one in whole.token_ids]
+        assert "".join(event.choices[0].text for event in events) == whole.text
+        assert [event.choices[0].finish_reason for event in events] == [None] * 8 + ["length"]
+        echoed = create(**{**asked, "max_tokens": 0}, echo=True, logprobs=0).choices[0]
+        assert echoed.logprobs.token_logprobs[0] is None
+        assert echoed.logprobs.token_logprobs[1:] == pytest.approx(
+            logprobs_of(exact, asked["prompt"][:1], asked["prompt"][1:], 1.0), abs=1e-5
+        )
+        said = server.client.chat.completions.create(
+            model="llama", messages=[{"role": "user", "content": "fox"}], max_tokens=4, logprobs=True
+        ).choices[0]
+        assert len(said.logprobs.content) >= 1
+        before = model.engine.stats().generated_tokens
+        stream = create(**{**asked, "max_tokens": 120}, stream=True, extra_body=extra)
+        next(iter(stream))
+        stream.close()  # the client leaves
+        wait_until_idle(model.engine)
+        assert model.engine.stats().generated_tokens - before < 120
+        assert create(**asked, extra_body=extra).choices[0].token_ids == whole.token_ids
+        response = httpx.post(f"{server.url}/v1/completions", json={**asked, "prompt": [5, VOCAB]})
+        assert (response.status_code, response.json()["error"]["param"]) == (400, "prompt")

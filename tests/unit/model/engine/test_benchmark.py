@@ -16,7 +16,7 @@ def test_the_smoke_size_writes_what_it_measured(tmp_path: Path) -> None:
     out = tmp_path / "found.json"
     assert runpy.run_path(str(SCRIPT))["main"](["--smoke", "--out", str(out)]) == 0
     rows = json.loads(out.read_text())["rows"]
-    assert [row["name"] for row in rows] == ["ours", "generate", "generate_batch"] * 2
+    assert [row["name"] for row in rows] == ["ours", "generate", "generate_batch"] * 3
     assert all(row["error"] is None and row["median"] > 0 for row in rows)
     # Two turns of two conversations that share 20 tokens: the first alone computes them, the second turn what is new.
     assert rows[3]["prompt_tokens"] == 2 * 22 + 2 * 26

@@ -148,6 +148,54 @@ def test_a_score_is_the_prompts_own_logprobs(decoder: Decoder) -> None:
     asyncio.run(main())
 
 
+def test_a_long_score_lets_others_sample_between_its_chunks(decoder: Decoder) -> None:
+    """Windows of 4 crossed by chunks of 2: the numbers are those of one forward."""
+    prompt = np.random.default_rng(1).integers(0, 320, 60).tolist()
+    order: list[str] = []
+
+    async def main() -> None:
+        async with Generator(decoder, max_batch=2, max_context=64, step_tokens=2) as engine:
+            with engine.paused():
+                scores = [asyncio.create_task(engine.score(prompt[:length], 2)) for length in (60, 3)]
+                gone = asyncio.create_task(engine.score(prompt))
+                answer = asyncio.create_task(engine.generate([7], Sampling(max_tokens=10), []))
+                for name, task in (("score", scores[0]), ("answer", answer)):
+                    task.add_done_callback(lambda _, name=name: order.append(name))
+                await asyncio.sleep(0)
+                gone.cancel()
+                await asyncio.sleep(0)
+            await answer
+            long, short = await asyncio.gather(*scores)
+            assert engine.stats().prompt_tokens_computed == 60 + 3 + 1
+        exact = _logits(decoder, prompt)[:-1].log_softmax(-1)
+        for score, length in ((long, 60), (short, 3)):
+            told = exact[range(length - 1), prompt[1:length]].tolist()
+            assert list(score.logprobs[1:]) == pytest.approx(told, abs=1e-5)
+            assert score.top_logprobs is not None
+            assert len(score.top_logprobs) == length
+        assert order == ["answer", "score"]
+
+    asyncio.run(main())
+
+
+def test_a_score_starts_anew_under_new_weights(decoder: Decoder) -> None:
+    prompt = np.random.default_rng(1).integers(0, 320, 200).tolist()
+    other = Decoder(decoder.config, seed=5)
+
+    async def main() -> None:
+        async with Generator(decoder, max_batch=1, max_context=256, step_tokens=1) as engine:
+            waiting = asyncio.create_task(engine.score(prompt))
+            while not engine.stats().prompt_tokens_computed:
+                await asyncio.sleep(0.001)
+            engine.update_weights(4, lambda own: own.load_state_dict(other.state_dict()), on_weight_update="recompute")
+            score = await waiting
+            assert score.policy_version == 4
+        exact = _logits(other, prompt)[:-1].log_softmax(-1)
+        assert list(score.logprobs[1:]) == pytest.approx(exact[range(199), prompt[1:]].tolist(), abs=1e-5)
+
+    asyncio.run(main())
+
+
 def test_what_can_never_be_answered_is_refused(decoder: Decoder) -> None:
     async def main() -> None:
         async with Generator(decoder, max_batch=1, max_context=8) as engine:

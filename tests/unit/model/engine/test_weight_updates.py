@@ -1,6 +1,7 @@
 """Weights that change while requests are in flight, and the ways in which they come."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from verigym.model.checkpoint import save_checkpoint
 from verigym.model.decoder import Decoder
 from verigym.model.engine.batch import OnWeightUpdate
 from verigym.model.engine.generator import Generator
+from verigym.model.engine.job import Job, Progress
 from verigym.model.engine.weights import checksums, from_checkpoint, received, send_weights, shared_with
 from verigym.model.tokenizer import Tokenizer
 
@@ -51,6 +53,17 @@ async def _interrupted(
 ) -> tuple[list[Completion], list[CompletionPart], Generator]:
     """Greedy answers to all prompts, of which the first is streamed; after its seventh token the weights change."""
     engine = Generator(decoder, max_batch=4, max_context=64, page_size=4, on_weight_update=mode)
+    batch, advance = engine._batch, engine._batch.advance
+
+    def held(jobs: Sequence[Job]) -> tuple[list[Progress], list[Job]]:
+        """No step comes between the middle of the streamed answer and the new weights, however long those take."""
+        streamed = [row for row, job in enumerate(batch._rows.jobs) if job is not None and job.streamed]
+        if batch.version or not streamed or batch._rows.count[streamed[0]] < 10:
+            return advance(jobs)
+        time.sleep(0.001)
+        return [], list(jobs)
+
+    batch.advance = held  # type: ignore[method-assign]
     others = [asyncio.create_task(engine.generate(prompt, GREEDY, [])) for prompt in PROMPTS[1:]]
     parts: list[CompletionPart] = []
     async for part in engine.stream(PROMPTS[0], GREEDY, []):

@@ -12,6 +12,7 @@ from verigym.model.chat.sampling import CompletionPart, Sampling
 from verigym.model.config import DecoderConfig
 from verigym.model.decoder import Decoder
 from verigym.model.engine.batch import Batch
+from verigym.model.engine.forward import Forward
 from verigym.model.engine.graphs import Capture
 from verigym.model.engine.job import Job
 from verigym.model.head import token_logprobs
@@ -69,7 +70,8 @@ def test_the_engines_prefill_and_decode(launches: Counter[str]) -> None:
 
     def run(capture: Capture | None = None) -> list[CompletionPart]:
         """Two prompts in chunks of at most 6, a third that shares a prefix, all past the window and several pages."""
-        batch = Batch(decoder, max_batch=3, max_context=24, page_size=4, step_tokens=6, capture=capture)
+        forward = Forward(decoder, max_batch=3, max_context=24, page_size=4, capture=capture)
+        batch = Batch(forward, step_tokens=6)
         prompts = [[*range(7)], [30, 31], [*range(6), 20]]
         jobs = [
             Job(prompt_ids=prompt, sampling=Sampling(max_tokens=5, temperature=0.0), stop_token_ids=(), seed=0, tag=i)

@@ -61,7 +61,7 @@ def model_of(engine, tokenizer, *, reasoning=False, parser=None, **fields):
         decode=tokenizer.decode,
         renderer=CwmRenderer(tokenizer, reasoning=reasoning),
         parser=parser or CwmParser(reasoning=reasoning),
-        **{"eos_token_ids": (1, 5, 6), "load_weights": lambda path, version: None, **fields},
+        **{"eos_token_ids": (1, 5, 6), "load_weights": lambda path, version, mode: None, **fields},
     )
 
 

@@ -191,7 +191,7 @@ def test_without_a_tokenizer_ids_are_served_and_chat_is_not(decoder):
 
     engine = Generator(decoder, max_batch=2, max_context=64, num_threads=1)
     bare = OpenModel(
-        engine=engine, chat_problem="the checkpoint has no tokenizer", load_weights=lambda path, version: None
+        engine=engine, chat_problem="the checkpoint has no tokenizer", load_weights=lambda path, version, mode: None
     )
     with running(bare) as server:
         row = post(

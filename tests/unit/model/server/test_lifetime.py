@@ -1,13 +1,16 @@
 """Clients that leave, pauses, and new weights while the server runs."""
 
 import asyncio
+import json
 import random
 import threading
 import time
 
 import httpx
 import pytest
+import torch
 
+from verigym.model.attention import Documents
 from verigym.model.checkpoint import save_checkpoint
 from verigym.model.decoder import Decoder
 from verigym.model.engine.generator import Generator
@@ -183,3 +186,55 @@ def test_a_pause_aborts_what_is_in_work_with_what_it_has(tokenizer):
         wait_until(lambda: engine.num_inside == 1)
         assert httpx.post(f"{server.url}/pause", timeout=60).status_code == 200
         late.join(60)
+
+
+@pytest.mark.parametrize("clear", [False, True])
+def test_a_pause_keeps_what_is_in_work_and_it_goes_on(decoder, tokenizer, tmp_path, monkeypatch, clear):
+    """Frozen between two tokens; after new weights over its old keys, or, as asked for, over new ones."""
+    save_checkpoint(tmp_path / "old", decoder, tokenizer)
+    save_checkpoint(tmp_path / "new", Decoder(decoder.config, seed=9), tokenizer)
+    model = open_checkpoint(tmp_path / "old", max_batch=2, num_threads=1, device="cpu")
+    advance = model.engine._batch.advance  # slowly, so that it is still in work when the pause comes
+    monkeypatch.setattr(model.engine._batch, "advance", lambda jobs: (time.sleep(0.005), advance(jobs))[1])
+    asked = {**LONG, "temperature": 0, "return_token_ids": True, "logprobs": 0, "stream": True}
+    with running(model, allow_weight_updates=True) as server, httpx.Client(base_url=server.url, timeout=60) as http:
+        with http.stream("POST", "/v1/completions", json=asked) as response:
+            lines = (line for line in response.iter_lines() if line.startswith("data: {"))
+            first = next(lines)
+            mode = "keep&clear_cache=true" if clear else "keep"
+            assert http.post(f"/pause?mode={mode}").json() == {"status": "paused"}
+            assert http.post(f"/pause?mode={mode}").status_code == 200  # again changes nothing
+            drawn = model.engine.stats().generated_tokens
+            update = {"update_info": {"path": str(tmp_path / "new"), "version": 4}}
+            assert http.post("/update_weights", json=update).status_code == 200
+            assert http.post("/finish_weight_update", json={"weight_version": "5"}).status_code == 200
+            time.sleep(0.05)
+            assert model.engine.stats().generated_tokens == drawn
+            assert http.post("/resume").json() == {"status": "resumed"}
+            choices = [json.loads(line[6:])["choices"][0] for line in (first, *lines)]
+        metrics = http.get("/metrics").text
+    ids = [one for choice in choices for one in choice["token_ids"]]
+    versions = [one for choice in choices for one in choice["policy_version"]]
+    logprobs = [one for choice in choices for one in choice["logprobs"]["token_logprobs"]]
+    assert len(ids) == 240
+    assert choices[-1]["finish_reason"] == "length"
+    assert versions == [0] * drawn + [5] * (240 - drawn)
+    prefix = torch.tensor([*LONG["prompt"], *ids[:drawn]])
+    with torch.no_grad():
+        cold = Decoder(decoder.config, seed=9)
+        scores = cold.logits(cold(prefix, Documents.from_lengths([len(prefix)])))[-1].log_softmax(-1)
+    assert (logprobs[drawn] == pytest.approx(float(scores[ids[drawn]]), abs=1e-5)) == clear
+    told = 'verigym_request_seconds_count{route="/v1/completions"} 1.0'
+    assert told in metrics  # the stream is timed, once, at its end
+
+
+def test_a_stream_is_timed_to_its_last_event(tokenizer):
+    engine = Endless(tokenizer)
+    with running(model_of(engine, tokenizer)) as server:
+        body = {**BODIES["/v1/completions"], "stream": True}
+        count = 'verigym_request_seconds_count{route="/v1/completions"} 1.0'
+        with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=60) as response:
+            lines = response.iter_lines()
+            next(lines)
+            assert count not in httpx.get(f"{server.url}/metrics").text
+        wait_until(lambda: count in httpx.get(f"{server.url}/metrics").text)
