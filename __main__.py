@@ -1,14 +1,15 @@
 """The command line: ``verigym``. Commands live in their rooms; here they are found, composed, and their errors told."""
 
 import argparse
+import functools
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .errors import VerigymError
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser(argv[0] if argv else "").parse_args(argv)
-    args.build_policy = build_policy
+    args.build_policy = functools.partial(build_policy, attention=getattr(args, "attention", "auto"))
     try:
         status = args.run(args)
         sys.stdout.flush()
@@ -80,26 +81,28 @@ def build_parser(chosen: str = "") -> argparse.ArgumentParser:
     return parser
 
 
-def build_policy(spec: str, *, max_batch: int = 8) -> "PolicySource":
-    """The policy that SPEC names: ``engine:CHECKPOINT``, ``openai:BASE_URL#MODEL``, ``gold`` or ``empty``.
+def build_policy(spec: str, *, max_batch: int = 8, attention: str = "auto") -> "PolicySource":
+    """The policy that SPEC names, see ``agent.sources.SPECS``.
 
     Args:
-        spec: as above.
+        spec: as there.
         max_batch: most sequences an engine decodes, or a server is asked for, at once.
+        attention: what it runs on in an engine of this process: "auto", "triton", "sdpa" or "reference".
     Raises:
-        ConfigError: no such kind of policy. CheckpointError: the checkpoint is missing or broken.
+        ConfigError: no such kind of policy, or attention that cannot run here. CheckpointError: the checkpoint is
+            missing or broken.
     """
     from .agent.sources import text_source
 
     kind, _, rest = spec.partition(":")
-    return (
-        _engine_source(spec, Path(rest), max_batch)
-        if kind == "engine" and rest
-        else text_source(spec, concurrency=max_batch)
-    )
+    if kind == "engine" and rest:
+        return _engine_source(spec, Path(rest), max_batch, attention)
+    if kind == "tokens":
+        return _tokens_source(spec, max_batch)
+    return text_source(spec, concurrency=max_batch)
 
 
-def _engine_source(spec: str, checkpoint: Path, max_batch: int) -> "PolicySource":
+def _engine_source(spec: str, checkpoint: Path, max_batch: int, attention: Any) -> "PolicySource":
     from .agent.policy import TokenPolicy
     from .agent.prediction import EnginePredictor
     from .agent.sources import PolicySource, fingerprint
@@ -108,7 +111,7 @@ def _engine_source(spec: str, checkpoint: Path, max_batch: int) -> "PolicySource
     from .model.chat.trace import TraceFormat
     from .model.engine.open import open_checkpoint
 
-    model = open_checkpoint(checkpoint, max_batch=max_batch)
+    model = open_checkpoint(checkpoint, max_batch=max_batch, attention=attention)
     if model.renderer is None or model.parser is None:
         raise ConfigError(f"the checkpoint {checkpoint} cannot be a policy: {model.chat_problem}")
     policy = TokenPolicy(model.engine, model.renderer, model.parser)
@@ -121,6 +124,22 @@ def _engine_source(spec: str, checkpoint: Path, max_batch: int) -> "PolicySource
         aclose=model.engine.aclose,
         predictor=None if tokenizer is None else lambda: EnginePredictor(model.engine, TraceFormat(tokenizer)),
     )
+
+
+def _tokens_source(spec: str, max_batch: int) -> "PolicySource":
+    from .agent.sources import tokens_checkpoint, tokens_source
+    from .errors import CheckpointError, ConfigError
+    from .model.chat.settings import checkpoint_settings
+    from .model.format import open_format
+
+    checkpoint = tokens_checkpoint(spec)
+    if not checkpoint.is_dir():
+        raise CheckpointError(f"there is no checkpoint at {checkpoint}; its tokenizer and chat format are needed here")
+    text = open_format(checkpoint)
+    if text.renderer is None or text.parser is None:
+        raise ConfigError(f"the checkpoint {checkpoint} cannot be a policy: {text.chat_problem}")
+    source = tokens_source(spec, text.renderer, text.parser, concurrency=max_batch)
+    return replace(source, env_kwargs=checkpoint_settings(checkpoint).environments)
 
 
 def _fail(message: str, *, status: int) -> int:

@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from .sources import SPECS
+
 if TYPE_CHECKING:
     from ..model.chat.sampling import Sampling
     from .loop import Budget
@@ -11,12 +13,13 @@ SANDBOXES = ("auto", "docker", "local", "unsafe")
 
 
 def add_policy_option(parser: argparse.ArgumentParser) -> None:
-    """--policy SPEC."""
+    """--policy SPEC, and --attention of an engine."""
+    parser.add_argument("--policy", default="gold", metavar="SPEC", help=f"{SPECS} (default: gold)")
     parser.add_argument(
-        "--policy",
-        default="gold",
-        metavar="SPEC",
-        help="engine:CHECKPOINT, openai:BASE_URL#MODEL, gold or empty (default: gold)",
+        "--attention",
+        choices=("auto", "triton", "sdpa", "reference"),
+        default="auto",
+        help="what attention of engine:CHECKPOINT runs on (default: auto, the kernels on CUDA)",
     )
 
 

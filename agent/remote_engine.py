@@ -1,11 +1,15 @@
 """An engine behind HTTP: ``verigym serve``, or vLLM. Token ids go in and come out; nothing is decoded on the way."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from ..errors import ConfigError, PolicyError
+from ..model.chat.messages import ToolSpec
+from ..model.chat.protocols import Parser, Renderer
 from ..model.chat.sampling import Completion, FinishReason, Sampling
 from .endpoint import Endpoint
+from .policy import Conversation, TokenPolicy, Turn
 
 PauseMode = Literal["abort", "wait", "keep"]
 _PROBE_TOKENS = 4
@@ -128,6 +132,27 @@ class RemoteEngine:
                 f"{base_url} tells log-probabilities of another distribution than it draws from (with top_k = 1 they "
                 f"are {probe.logprobs}); start it with --logprobs-mode processed_logprobs"
             )
+
+
+class RemoteTokenPolicy:
+    """A ``TokenPolicy`` over a server that is connected to when it is first asked."""
+
+    def __init__(self, connect: Callable[[], Awaitable[RemoteEngine]], renderer: Renderer, parser: Parser) -> None:
+        self._connect, self._renderer, self._parser = connect, renderer, parser
+        self._connecting = asyncio.Lock()
+        self._engine: RemoteEngine | None = None
+
+    async def respond(self, conversation: Conversation, tools: Sequence[ToolSpec], sampling: Sampling) -> Turn:
+        """See ``Policy``. Raises ConfigError where the server lacks what a policy needs."""
+        async with self._connecting:
+            if self._engine is None:
+                self._engine = await self._connect()
+        return await TokenPolicy(self._engine, self._renderer, self._parser).respond(conversation, tools, sampling)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._engine is not None:
+            await self._engine.aclose()
 
 
 def _completion_of(answer: Any, version: int, url: str) -> Completion:

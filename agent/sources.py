@@ -1,6 +1,7 @@
 """Where policies come from: a SPEC of the command line to a policy for each episode."""
 
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any
 from ..envs.core import ToolEnv
 from ..envs.task import Task
 from ..errors import ConfigError
+from ..model.chat.protocols import Parser, Renderer
 from .policy import Policy, ScriptedPolicy, play
 from .prediction import CompletionPredictor, FramePredictor
 
 PolicyFor = Callable[[ToolEnv, Task], Policy]
 """The policy of one episode; scripts are made from the task, engines and servers are shared by all episodes."""
 
-SPECS = "engine:CHECKPOINT, openai:BASE_URL#MODEL, gold or empty"
+SPECS = "engine:CHECKPOINT, tokens:CHECKPOINT@BASE_URL#MODEL, openai:BASE_URL#MODEL, gold or empty"
 
 
 async def _nothing_to_close() -> None:
@@ -79,6 +81,35 @@ def _openai_source(spec: str, rest: str, concurrency: int) -> PolicySource:
         aclose=policy.aclose,
         predictor=lambda: CompletionPredictor(base_url, model),
     )
+
+
+def tokens_source(spec: str, renderer: Renderer, parser: Parser, *, concurrency: int = 16) -> PolicySource:
+    """The source of ``tokens:CHECKPOINT@BASE_URL#MODEL``: a server's token endpoints, in the format of a checkpoint.
+
+    Args:
+        renderer, parser: of CHECKPOINT, see ``tokens_checkpoint``.
+        concurrency: most requests to the server at once.
+    """
+    from .remote_engine import RemoteEngine, RemoteTokenPolicy
+
+    _, base_url, model = _tokens_parts(spec)
+    policy = RemoteTokenPolicy(lambda: RemoteEngine.connect(base_url, model, concurrency=concurrency), renderer, parser)
+    return PolicySource(name=spec, policy_for=lambda env, task: policy, identity={"model": model}, aclose=policy.aclose)
+
+
+def tokens_checkpoint(spec: str) -> Path:
+    """The folder whose tokenizer and chat format a tokens SPEC names. Raises ConfigError where a part is missing."""
+    return _tokens_parts(spec)[0]
+
+
+def _tokens_parts(spec: str) -> tuple[Path, str, str]:
+    found = re.fullmatch(r"tokens:(.+)@(https?://.+)#(.+)", spec)
+    if found is None:
+        raise ConfigError(
+            f"policy {spec!r} lacks a checkpoint, a server or a model; write tokens:CHECKPOINT@BASE_URL#MODEL, such as "
+            "tokens:runs/my-model@http://localhost:8000#my-model (the server's root, without /v1)"
+        )
+    return Path(found[1]), found[2], found[3]
 
 
 def fingerprint(checkpoint: Path) -> str:

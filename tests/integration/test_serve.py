@@ -32,7 +32,8 @@ def tiny(folder, *, texts, context=512, teach=(), steps=0):
     """Save a small model; taught, it says by heart what was shown to it: (messages, tools, answer) of each turn."""
     torch.set_num_threads(1)
     tokenizer = train_tokenizer(texts, 400)
-    config = preset("cwm-tiny", vocab_size=tokenizer.vocab_size, max_position_embeddings=context)
+    vocab_size = tokenizer.vocab_size + tokenizer.vocab_size % 2  # so that two ranks can share it
+    config = preset("cwm-tiny", vocab_size=vocab_size, max_position_embeddings=context)
     decoder = Decoder(config, seed=0)
     renderer = CwmRenderer(tokenizer)
     ids, targets, index, lengths = [], [], [], []
@@ -119,6 +120,33 @@ def test_eval_through_the_server_and_a_drain_at_the_end(checkpoint, tmp_path):
         assert len(events) == 400
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{url}/models")
+
+
+def test_eval_over_the_servers_token_endpoints_by_two_ranks(checkpoint, tmp_path, capsys):
+    """Ids, log-probabilities and versions of every sampled token come over HTTP, from two processes' model."""
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PROBLEMS))
+    argv = ["eval", "math500", "--data", str(tmp_path / "problems.jsonl"), "--max-tokens", "8", "--save-trajectories"]
+    with serving(checkpoint, "--logprobs-mode", "processed_logprobs", "--tensor-parallel", "2") as (url, process):
+        spec = f"tokens:{checkpoint}@{url.removesuffix('/v1')}#tiny"
+        assert main([*argv, "--policy", spec, "--seed", "3", "--out", str(tmp_path / "remote")]) == 0
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 0
+    assert main([*argv, "--policy", f"engine:{checkpoint}", "--seed", "3", "--out", str(tmp_path / "local")]) == 0
+    remote, local = (
+        sorted((tmp_path / name / "trajectories.jsonl").read_text().splitlines()) for name in ("remote", "local")
+    )
+    assert len(remote) == len(local) == 2
+    for ours, theirs in zip(remote, local, strict=True):
+        ours, theirs = (json.loads(row)["segments"][0] for row in (ours, theirs))
+        assert ours["token_ids"] == theirs["token_ids"]
+        assert ours["loss_mask"] == theirs["loss_mask"]
+        sampled = [i for i, own in enumerate(ours["loss_mask"]) if own]
+        assert [ours["logprobs"][i] for i in sampled] == pytest.approx(
+            [theirs["logprobs"][i] for i in sampled], abs=1e-4
+        )
+    missing = f"tokens:{tmp_path}/no@http://127.0.0.1:9#tiny"
+    assert main([*argv, "--policy", missing, "--out", str(tmp_path / "none")]) == 2
+    assert "there is no checkpoint at" in capsys.readouterr().err
 
 
 def test_what_cannot_be_served_is_told_in_one_line(checkpoint, tmp_path, capsys):
