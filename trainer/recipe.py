@@ -46,6 +46,9 @@ class ModelConfig(Settings):
     """Entries of the byte-level BPE that is trained on the demonstrations; unused with a checkpoint."""
     max_context: int = Field(default=768, ge=64)
     """Tokens an episode may have in the engine."""
+    attention: Literal["auto", "triton", "sdpa", "reference"] = "auto"
+    """What attention runs on, in training and in the engine: our kernels, torch's, or plain and slow; "auto" takes the
+    kernels on CUDA. What cannot run here is refused before the first step."""
 
     @field_validator("lora", mode="before")
     @classmethod

@@ -43,7 +43,7 @@ from .rl_tasks import config_of_families, measure_tasks, mixture_of
 from .rollouts import EpisodePlan
 from .stage_run import StageRun
 from .throughput import Throughput
-from .trainee import Trainee, open_trainee
+from .trainee import Trainee, check_context, open_trainee
 from .watching import BEST, Watcher, best_of, watch
 
 logger = logging.getLogger(__name__)
@@ -163,6 +163,7 @@ class _Run:
     # Tasks, demonstrations, model.
 
     async def _prepare(self) -> None:
+        check_context(self.recipe.model)
         for config in self.recipe.families:
             with self.progress.bar(f"tasks: {config.name}") as bar:
                 self.families.append(await prepare_family(config, self.recipe, self.out / "tasks", bar.at))

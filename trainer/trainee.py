@@ -11,12 +11,12 @@ import torch
 from ..errors import ChatFormatError, ConfigError
 from ..model.chat.cwm import CwmParser, CwmRenderer
 from ..model.chat.protocols import Parser, Renderer
-from ..model.checkpoint import check_shape, load_checkpoint
+from ..model.checkpoint import check_shape, load_checkpoint, load_config
 from ..model.config import preset
 from ..model.decoder import Decoder
 from ..model.engine.generator import Generator
 from ..model.engine.huggingface import HuggingFaceEngine
-from ..model.engine.open import model_type
+from ..model.format import model_type
 from ..model.huggingface import HuggingFaceDecoder
 from ..model.lora import AnyDecoder, add_adapters
 from ..model.tokenizer import Tokenizer, train_tokenizer
@@ -83,6 +83,16 @@ class Trainee:
         load_exported(path, self.decoder)
 
 
+def check_context(config: ModelConfig) -> None:
+    """Raises ConfigError, before any work, where episodes may be longer than CWM's context."""
+    if config.checkpoint is not None and model_type(config.checkpoint) != "cwm":
+        return  # its engine asks the model
+    shape = preset(config.preset, **config.changes) if config.checkpoint is None else load_config(config.checkpoint)
+    limit = shape.max_position_embeddings
+    if config.max_context > limit:
+        raise ConfigError(f"model.max_context is {config.max_context} and the model's context {limit}; lower it")
+
+
 def open_trainee(config: ModelConfig, texts: Callable[[Parser], Iterable[str]], *, seed: int) -> Trainee:
     """The recipe's model: its checkpoint, or CWM's architecture with random weights and a tokenizer trained here.
 
@@ -111,6 +121,7 @@ def _open_cwm(config: ModelConfig, texts: Callable[[Parser], Iterable[str]], see
         tokenizer = train_tokenizer(texts(parser), config.vocab_size)
         shape = preset(config.preset, vocab_size=tokenizer.vocab_size, **config.changes)
         decoder = Decoder(shape, seed=seed).to(_device())
+    decoder.use_attention(config.attention)
     # Tools are the same in every episode of a family: a tiny model learns them from the demonstrations.
     renderer = CwmRenderer(tokenizer, announce_tools=False)
     return Trainee(config=config, decoder=decoder, tokenizer=tokenizer, renderer=renderer, parser=parser, seed=seed)
@@ -122,6 +133,10 @@ def _open_huggingface(config: ModelConfig, checkpoint: Path, seed: int) -> Train
     from ..model.chat.huggingface import HuggingFaceRenderer
     from ..model.chat.openai import JsonParser
 
+    if config.attention != "auto":
+        raise ConfigError(
+            f"model.attention is of CWM's decoder, and {checkpoint} is a {model_type(checkpoint)}; remove it"
+        )
     if "preset" in config.model_fields_set:
         raise ConfigError(
             f"model.preset names a shape of CWM, and {checkpoint} is a {model_type(checkpoint)}; remove it"

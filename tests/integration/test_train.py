@@ -167,9 +167,14 @@ def _children_of(pid: int) -> list[str]:
         ("families.0.tasks='nowhere.jsonl'", "nowhere.jsonl"),
         ("model={checkpoint='nowhere'}", "nowhere"),
         ("rl.train.microbatch_tokens=64", "raise microbatch_tokens"),
+        ("model.max_context=8193", "model's context 8192"),
+        ("model.attention='triton'", "move them to a CUDA device"),
     ],
 )
-def test_nonsense_is_one_clear_line(recipe: Path, tmp_path: Path, change: str, said: str) -> None:
+def test_nonsense_is_one_clear_line(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, said: str
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "0")  # the interpreter would run the kernels here
     done = verigym("train", recipe, "--out", tmp_path / "run", "--set", change, cwd=tmp_path)
     assert done.returncode == 2
     error = done.stderr.strip().splitlines()[-1]
