@@ -4,8 +4,10 @@
     python benchmarks/engine/throughput.py --smoke         a few tokens of each, to see that it runs
     python benchmarks/engine/throughput.py --cuda          decoding's share of the memory floor, on one CUDA device
 
-All three sample from the same weights at temperature 1, to the same lengths, in one process, one after the other in
-each round. ``generate`` gets prompts of one length, so that it needs no padding. Prints a table and writes JSON.
+All three sample from the same weights (float32) at temperature 1, to the same lengths, in one process, one after the
+other in each round, each in an order of its own. Where lengths are equal, ``generate`` needs no padding; in the ragged
+load it gets left-padded batches, in the order of the queue, each of which lasts as long as its longest answer. Only
+tokens that were asked for count. Prints a table and writes JSON.
 """
 
 import argparse
@@ -35,8 +37,8 @@ from verigym.model.decoder import Decoder
 from verigym.model.engine.generator import Generator
 from verigym.model.tokenizer import train_tokenizer
 
-Complete = Callable[[list[list[int]], int], list[list[int]]]
-"""(prompts of one length, new tokens) -> the new tokens of each."""
+Complete = Callable[[list[list[int]], list[int]], list[list[int]]]
+"""(prompts, new tokens of each) -> the new tokens of each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +46,17 @@ class Load:
     """A workload: ``batch`` conversations at once, each of ``turns`` turns of ``new`` sampled tokens.
 
     Attributes:
+        queue: conversations in all, where that is more than ``batch``.
+        ragged: ``own`` and ``new`` are means: of lengths spread evenly up to twice the mean, and exponentially, as
+            answers' lengths are, up to four times.
         common: tokens at the start that all conversations share; own: tokens after it, of each alone.
         observed: tokens that come between two turns.
     """
 
     name: str
     batch: int
+    queue: int = 0
+    ragged: bool = False
     common: int = 0
     own: int = 0
     turns: int = 1
@@ -63,26 +70,38 @@ class Load:
         def tokens(count: int) -> list[int]:
             return random.integers(8, vocab_size, count).tolist()
 
-        start = tokens(self.common)
-        prompts = [[*start, *tokens(self.own)] for _ in range(self.batch)]
+        start, count = tokens(self.common), self.queue or self.batch
+        owns, news = [self.own] * count, [self.new] * count
+        if self.ragged:
+            owns = random.integers(1, 2 * self.own, count).tolist()
+            news = np.minimum(1 + random.exponential(self.new, count), 4 * self.new).astype(int).tolist()
+        prompts = [[*start, *tokens(own)] for own in owns]
         total = 0
         for _ in range(self.turns):
-            answers = complete(prompts, self.new)
-            assert all(len(answer) == self.new for answer in answers), "a peer sampled fewer tokens than asked"
+            answers = complete(prompts, news)
+            assert list(map(len, answers)) == news, "a peer sampled other numbers of tokens than asked"
             total += sum(map(len, answers))
             prompts = [[*p, *a, *tokens(self.observed)] for p, a in zip(prompts, answers, strict=True)]
         return total
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest conversation, or more."""
+        own, new = (2 * self.own, 4 * self.new) if self.ragged else (self.own, self.new)
+        return self.common + own + self.turns * (new + self.observed)
 
 
 def loads(size: str) -> list[Load]:
     if size == "smoke":
         turns = Load(name="turns", batch=2, common=20, turns=2, own=2, observed=2, new=2)
-        return [Load(name="batch 2", batch=2, own=8, new=3), turns]
+        ragged = Load(name="ragged", batch=2, queue=5, ragged=True, own=5, new=3)
+        return [Load(name="batch 2", batch=2, own=8, new=3), turns, ragged]
     if size == "tiny":
         return [
             Load(name="batch 1", batch=1, own=200, new=100),
             Load(name="batch 16", batch=16, own=200, new=100),
             Load(name="batch 64", batch=64, own=200, new=100),
+            Load(name="128 ragged, 64 at once", batch=64, queue=128, ragged=True, own=100, new=64),
             Load(name="4 turns of 16, shared prefix", batch=16, common=200, own=30, turns=4, observed=30, new=40),
             Load(name="16 samples of one prompt", batch=16, common=400, new=64),
         ]
@@ -112,10 +131,10 @@ def hundred_million() -> DecoderConfig:
 
 
 def ours(engine: Generator) -> Complete:
-    def complete(prompts: list[list[int]], new: int) -> list[list[int]]:
+    def complete(prompts: list[list[int]], news: list[int]) -> list[list[int]]:
         async def together() -> list[list[int]]:
-            sampling = Sampling(max_tokens=new)
-            answers = await asyncio.gather(*(engine.generate(prompt, sampling, ()) for prompt in prompts))
+            asked = ((prompt, Sampling(max_tokens=new), ()) for prompt, new in zip(prompts, news, strict=True))
+            answers = await asyncio.gather(*(engine.generate(*one) for one in asked))
             return [list(answer.token_ids) for answer in answers]
 
         return asyncio.run(together())
@@ -123,26 +142,40 @@ def ours(engine: Generator) -> Complete:
     return complete
 
 
-def theirs(model: Any) -> tuple[Complete, Complete]:
-    """``generate`` and ``generate_batch``."""
+def theirs(model: Any, batch: int) -> tuple[Complete, Complete]:
+    """``generate``, ``batch`` prompts at once, and what ``generate_batch`` is made of, told each request's length."""
     # No token has the id -1, so nothing ends early.
     plain = {"do_sample": True, "top_k": 0, "temperature": 1.0, "pad_token_id": 2, "eos_token_id": -1}
 
-    def generate(prompts: list[list[int]], new: int) -> list[list[int]]:
-        config = transformers.GenerationConfig(**plain, max_new_tokens=new)
-        ids = torch.tensor(prompts)
-        out = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
-        return out[:, ids.shape[1] :].tolist()
+    def generate(prompts: list[list[int]], news: list[int]) -> list[list[int]]:
+        found: list[list[int]] = []
+        for start in range(0, len(prompts), batch):
+            part, new = prompts[start : start + batch], news[start : start + batch]
+            width = max(map(len, part))
+            ids = torch.tensor([[2] * (width - len(prompt)) + prompt for prompt in part])
+            mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in part])
+            config = transformers.GenerationConfig(**plain, max_new_tokens=max(new))
+            out = model.generate(ids, attention_mask=mask, generation_config=config)[:, width:].tolist()
+            found += [row[:count] for row, count in zip(out, new, strict=True)]
+        return found
 
-    def generate_batch(prompts: list[list[int]], new: int) -> list[list[int]]:
-        config = transformers.GenerationConfig(**plain, max_new_tokens=new)
-        longest = len(prompts[0]) + new
+    def generate_batch(prompts: list[list[int]], news: list[int]) -> list[list[int]]:
+        config = transformers.GenerationConfig(**plain, max_new_tokens=max(news))
+        longest = max(map(len, prompts)) + max(news)
         batching = transformers.ContinuousBatchingConfig(
-            page_size=32, num_blocks=len(prompts) * (longest // 32 + 2), max_batch_tokens=8192
+            page_size=32, num_blocks=batch * (longest // 32 + 2), max_batch_tokens=8192
         )
-        found = model.generate_batch(prompts, generation_config=config, continuous_batching_config=batching)
-        # Keyed by request in the order of submission.
-        return [list(row.generated_tokens) for row in found.values()]
+        found: dict[str, list[int]] = {}
+        with model.continuous_batching_context_manager(
+            generation_config=config, continuous_batching_config=batching, block=True, timeout=5
+        ) as manager:
+            names = [manager.add_request(ids, max_new_tokens=new) for ids, new in zip(prompts, news, strict=True)]
+            while len(found) < len(names):
+                row = manager.get_result(timeout=1)
+                if row is not None and row.is_finished():
+                    found[row.request_id] = list(row.generated_tokens)
+                assert row is not None or manager.is_running(), "continuous batching ended early"
+        return [found[name] for name in names]
 
     return generate, generate_batch
 
@@ -153,17 +186,17 @@ def compare(config: DecoderConfig, work: Sequence[Load], runs: int) -> list[dict
     with tempfile.TemporaryDirectory() as folder:
         save_checkpoint(folder, decoder, train_tokenizer(["a few words"], 320))
         model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
-    generate, generate_batch = theirs(model)
     rows = []
     for load in work:
-        longest = load.common + load.own + load.turns * (load.new + load.observed)
-        with Generator(decoder, max_batch=load.batch, max_context=longest + 1) as engine:
+        generate, generate_batch = theirs(model, load.batch)
+        with Generator(decoder, max_batch=load.batch, max_context=load.longest + 1) as engine:
             peers = {"ours": ours(engine), "generate": generate, "generate_batch": generate_batch}
             rates: dict[str, list[float]] = {name: [] for name in peers}
             errors: dict[str, str] = {}
             for run in range(-1, runs):
                 before = engine.stats()
-                for name, complete in peers.items():
+                order = list(peers.items())
+                for name, complete in order[run % 3 :] + order[: run % 3]:  # none always comes after the same other
                     if name in errors:
                         continue
                     started = time.perf_counter()
@@ -178,6 +211,8 @@ def compare(config: DecoderConfig, work: Sequence[Load], runs: int) -> list[dict
         given = load.batch * sum(
             load.common + load.own + turn * (load.new + load.observed) for turn in range(load.turns)
         )
+        if load.ragged:
+            given = computed + engine.stats().prompt_tokens_reused - before.prompt_tokens_reused
         rows += [
             {
                 "load": load.name,
@@ -206,7 +241,7 @@ def decode_floor(config: DecoderConfig, batch: int, context: int, steps: int) ->
 
     def sampled(new: int) -> float:
         started = time.perf_counter()
-        ours(engine)(prompts, new)
+        ours(engine)(prompts, [new] * batch)
         return time.perf_counter() - started
 
     with Generator(decoder, max_batch=batch, max_context=context + 1, device="cuda") as engine:
@@ -244,6 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="torch's threads, for all three")
     parser.add_argument("--models", nargs="+", choices=("tiny", "100m"), default=["tiny", "100m"])
+    parser.add_argument("--only", default="", metavar="TEXT", help="loads whose name holds this")
     parser.add_argument("--smoke", action="store_true", help="a few tokens of cwm-tiny: no figure to quote")
     parser.add_argument("--cuda", action="store_true", help="the memory floor instead, on a CUDA device")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-engine.json"))
@@ -273,7 +309,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 found["rows"] = [
                     {"model": name} | row
                     for name in args.models
-                    for row in compare(configs[name], loads(name), args.runs)
+                    for row in compare(configs[name], [one for one in loads(name) if args.only in one.name], args.runs)
                 ]
         finally:
             torch.set_num_threads(before)
