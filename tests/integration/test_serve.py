@@ -126,6 +126,7 @@ def test_eval_over_the_servers_token_endpoints_by_two_ranks(checkpoint, tmp_path
     """Ids, log-probabilities and versions of every sampled token come over HTTP, from two processes' model."""
     (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PROBLEMS))
     argv = ["eval", "math500", "--data", str(tmp_path / "problems.jsonl"), "--max-tokens", "8", "--save-trajectories"]
+    argv += ["--samples", "2"]
     with serving(checkpoint, "--logprobs-mode", "processed_logprobs", "--tensor-parallel", "2") as (url, process):
         spec = f"tokens:{checkpoint}@{url.removesuffix('/v1')}#tiny"
         assert main([*argv, "--policy", spec, "--seed", "3", "--out", str(tmp_path / "remote")]) == 0
@@ -135,7 +136,7 @@ def test_eval_over_the_servers_token_endpoints_by_two_ranks(checkpoint, tmp_path
     remote, local = (
         sorted((tmp_path / name / "trajectories.jsonl").read_text().splitlines()) for name in ("remote", "local")
     )
-    assert len(remote) == len(local) == 2
+    assert len(remote) == len(local) == 4
     for ours, theirs in zip(remote, local, strict=True):
         ours, theirs = (json.loads(row)["segments"][0] for row in (ours, theirs))
         assert ours["token_ids"] == theirs["token_ids"]
