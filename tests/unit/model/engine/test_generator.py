@@ -95,7 +95,8 @@ def test_logprobs_hold_while_sequences_come_and_go(decoder: Decoder) -> None:
 
     for turns in asyncio.run(main()):
         for prompt, completion in turns:
-            assert_scored(decoder, prompt, completion, 0.6)
+            # Which prompts share a forward depends on the clock, and float32's sums on which do.
+            assert_scored(decoder, prompt, completion, 0.6, within=5e-5)
 
 
 def test_samples_of_one_prompt_differ_and_are_scored(decoder: Decoder) -> None:
