@@ -15,11 +15,10 @@ def dry_run(path: Path, recipe: Recipe, layout: "Layout") -> int:
     from rich.console import Console
     from rich.table import Table
 
-    config = model_config(recipe)
     table = Table(title=f"{recipe.name}: a recipe that can be run", title_justify="left", show_header=False)
     stages = [name for name in ("midtrain", "sft", "rl") if getattr(recipe, name) is not None]
     axes = ", ".join(f"{name} {getattr(layout, name)}" for name in ("replicate", "shard", "context", "tensor"))
-    table.add_row("model", f"{recipe.model.checkpoint or recipe.model.preset}, {config.num_layers} layers")
+    table.add_row("model", model_of(recipe))
     table.add_row("stages", ", ".join(stages))
     table.add_row("algorithm", recipe.rl.train.algorithm if recipe.rl is not None else "none")
     table.add_row("processes", f"{layout.num_ranks} ({axes})")
@@ -29,6 +28,18 @@ def dry_run(path: Path, recipe: Recipe, layout: "Layout") -> int:
     table.add_row("not on this machine", ", ".join(missing) if missing else "nothing")
     Console().print(table)
     return 0
+
+
+def model_of(recipe: Recipe) -> str:
+    """Which model, and as much of its shape as is known here."""
+    from ..model.format import model_type
+
+    checkpoint = recipe.model.checkpoint
+    if checkpoint is not None and checkpoint.exists() and model_type(checkpoint) != "cwm":
+        return f"{checkpoint}, a {model_type(checkpoint)}"
+    if checkpoint is not None and not checkpoint.exists() and "preset" not in recipe.model.model_fields_set:
+        return str(checkpoint)
+    return f"{checkpoint or recipe.model.preset}, {model_config(recipe).num_layers} layers"
 
 
 def launch_command(path: Path, num_ranks: int, *, gpus: int = 8) -> str:

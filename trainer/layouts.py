@@ -62,7 +62,7 @@ def check_layout(recipe: Recipe, layout: "Layout") -> None:
         ConfigError: heads, channels, the width or the vocabulary cannot be split so, or the context is too long.
     """
     from ..model.config import preset
-    from ..model.engine.open import model_type
+    from ..model.format import model_type
 
     checkpoint = recipe.model.checkpoint
     if recipe.model.lora is not None:

@@ -87,6 +87,23 @@ def test_a_dry_run_starts_nothing(tmp_path, capsys) -> None:
     assert not out.exists()
 
 
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_can_be_run(path, capsys) -> None:
+    ranks = 64 if path.stem.startswith("cwm-32b") else 1
+    assert main(["train", str(path), "--dry-run", "--ranks", str(ranks)]) == 0
+    assert "a recipe that can be run" in capsys.readouterr().out
+
+
+def test_a_dry_run_names_a_model_that_is_not_cwm(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    recipe = str(RECIPES / "single-gpu-lora.toml")
+    assert main(["train", recipe, "--dry-run"]) == 0
+    assert "not on this machine │ checkpoints/SmolLM3-3B" in capsys.readouterr().out
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3"}')
+    assert main(["train", recipe, "--set", f"model.checkpoint={tmp_path}", "--dry-run"]) == 0
+    assert f"{tmp_path}, a qwen3" in capsys.readouterr().out
+
+
 def test_the_command_to_start_with() -> None:
     recipe = Path("r.toml")
     assert launch_command(recipe, 1) == "verigym train r.toml"
