@@ -48,10 +48,9 @@ class Gate:
                 await asyncio.to_thread(self._engine.pause)
             return
         self._open.clear()
-        if mode == "wait":
-            self._thaw()
         if mode == "abort":
             self._abort.set()
+        self._thaw()  # what a pause before has frozen could not end
         try:
             await self._empty.wait()
         finally:

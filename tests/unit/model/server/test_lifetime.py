@@ -15,6 +15,7 @@ from verigym.model.checkpoint import save_checkpoint
 from verigym.model.decoder import Decoder
 from verigym.model.engine.generator import Generator
 from verigym.model.engine.open import open_checkpoint
+from verigym.model.server.gate import Gate
 
 from .conftest import Endless, model_of, running
 
@@ -238,3 +239,22 @@ def test_a_stream_is_timed_to_its_last_event(tokenizer):
             next(lines)
             assert count not in httpx.get(f"{server.url}/metrics").text
         wait_until(lambda: count in httpx.get(f"{server.url}/metrics").text)
+
+
+def test_an_abort_after_a_pause_that_froze_a_score_ends(decoder, tokenizer):
+    """What cannot be aborted has to go on, or the abort would wait for it for ever."""
+
+    async def main():
+        async with Generator(decoder, max_batch=2, max_context=64, decode=tokenizer.decode) as engine:
+            gate = Gate(engine, abortable=True)
+            engine.pause()
+            score = asyncio.create_task(gate.score([7, 8, 9], 0))
+            while not engine.stats().num_waiting:
+                await asyncio.sleep(0.001)
+            await gate.pause("keep")
+            engine.resume()
+            async with asyncio.timeout(60):
+                await gate.pause("abort")
+            return await score
+
+    assert len(asyncio.run(main()).logprobs) == 3
