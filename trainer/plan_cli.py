@@ -92,4 +92,7 @@ def _layout(recipe: "Recipe", args: argparse.Namespace) -> "Layout":
     for name in ("tensor", "context", "recompute"):
         if getattr(args, name) is not None:
             values[name] = getattr(args, name)
+    for name in ("tensor", "context"):
+        if values[name] < 1:
+            raise ConfigError(f"--{name} is {values[name]}; it must be at least 1")
     return layout_of(LayoutConfig(**values), args.gpus, unit="GPUs", remedy="choose a multiple")

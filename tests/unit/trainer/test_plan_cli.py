@@ -55,6 +55,7 @@ def test_every_layer_is_traced_and_states_are_those_counted_by_hand(capsys, opti
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (("--gpus", "64", "--tp", "0"), "--tensor is 0; it must be at least 1"),
         (("--gpus", "60"), "60 GPUs cannot be split into groups of 8"),
         (("--gpus", "64", "--tp", "16"), "num_heads|num_kv_heads 8 cannot be split 16 ways"),
         (("--gpus", "64", "--tokens", "131073"), "131073 tokens is beyond the model's 131072"),
