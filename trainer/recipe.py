@@ -243,7 +243,8 @@ class Recipe(Settings):
     eval: EvalConfig = Field(default_factory=EvalConfig)
     """Evaluation."""
     save_seconds: float = Field(default=60.0, ge=0)
-    """Wall clock between two saves of a stage's state, from which ``--resume`` goes on; 0 saves after every step."""
+    """Wall clock between two saves of a stage's state, from which ``--resume`` goes on; 0 saves after every step,
+    but for those during which an earlier state is still being written."""
     peak_tflops: float | None = Field(default=None, gt=0)
     """Peak of one device, which ``trainer/mfu/mean`` is a share of; None: of a known GPU its dense bfloat16 rate, and
     on a CPU no share is reported."""
