@@ -1,5 +1,7 @@
 """Log-probabilities and entropies of chosen tokens, without keeping [T, V] logits where they would be large."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -11,12 +13,12 @@ from .kernels.loss_head import fused_logprobs
 _MAX_ELEMENTS = 64 * 2**20
 
 
-class TokenScorer(nn.Module):
+class TokenScorer(nn.Module, ABC):
     """What can be trained on packed documents: its forward gives hidden states, its head's matrix tokens."""
 
+    @abstractmethod
     def head_matrix(self) -> Tensor:
         """[V, D]: logits are its product with the hidden states."""
-        raise NotImplementedError
 
     def score(
         self,
