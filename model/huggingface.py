@@ -42,7 +42,7 @@ class HuggingFaceDecoder(TokenScorer):
         Raises:
             CheckpointError: it cannot be loaded.
         """
-        return cls(_load(path, **options))
+        return cls(load_model(path, **options))
 
     def save(self, path: Path | str, state: Mapping[str, Tensor] | None = None) -> None:
         """Write the model into the folder ``path``, as transformers does.
@@ -56,7 +56,7 @@ class HuggingFaceDecoder(TokenScorer):
 
     def load_weights(self, path: Path | str) -> None:
         """Copy the weights of a folder that ``save`` wrote. Raises CheckpointError: missing, or of another shape."""
-        state = _load(path, dtype=self.head.weight.dtype, local_files_only=True).state_dict()
+        state = load_model(path, dtype=self.head.weight.dtype, local_files_only=True).state_dict()
         try:
             self.model.load_state_dict(state)
         except RuntimeError as error:
@@ -106,7 +106,8 @@ class HuggingFaceDecoder(TokenScorer):
             raise ConfigError(f"in {name} packed documents see each other; it cannot be trained here")
 
 
-def _load(path: Path | str, **options: Any) -> Any:
+def load_model(path: Path | str, **options: Any) -> Any:
+    """A causal language model of transformers; ``options`` are those of ``from_pretrained``. Raises CheckpointError."""
     from transformers import AutoModelForCausalLM
 
     try:

@@ -112,15 +112,11 @@ def _open_cwm(checkpoint: Path, device: str, options: dict[str, Any], *, attenti
 
 
 def _open_huggingface(checkpoint: Path, device: str, options: dict[str, Any]) -> OpenModel:
-    from transformers import AutoModelForCausalLM
-
+    from ..huggingface import load_model
     from .huggingface import HuggingFaceEngine
 
     def load(path: Path) -> Any:
-        try:
-            return AutoModelForCausalLM.from_pretrained(path, dtype="auto", local_files_only=True)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"transformers cannot load {path} ({error}); check the path") from error
+        return load_model(path, dtype="auto", local_files_only=True)
 
     def load_weights(path: Path, version: int, mode: "OnWeightUpdate | None") -> None:
         engine.update_weights(engine.policy_version)  # raises where requests are in flight
