@@ -10,6 +10,7 @@ from typing import Any
 
 from ...errors import GradingError, TaskError
 from ...rewards.swe import PASSING
+from ..background import all_or_first_error
 from ..checkout import placed
 from ..datasets.swe import row_of, task_of
 from ..grading import grade_patch, run_hidden_tests
@@ -70,13 +71,7 @@ async def validate_tasks(
         tell("tasks validated", done, len(tasks))
         return check
 
-    running = [asyncio.ensure_future(one(row, task)) for row, task in zip(rows, tasks)]
-    try:
-        return await asyncio.gather(*running)
-    finally:
-        for check in running:
-            check.cancel()
-        await asyncio.gather(*running, return_exceptions=True)  # sandboxes are closed before the first error goes on
+    return await all_or_first_error([one(row, task) for row, task in zip(rows, tasks, strict=True)])
 
 
 def kept_rows(checks: Sequence[Check]) -> list[dict[str, Any]]:

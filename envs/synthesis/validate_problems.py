@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from ...errors import ConfigError, GradingError, TaskError
-from ..background import call
+from ..background import all_or_first_error, call
 from ..core import ToolEnv
 from ..opening import open_env
 from ..registry import FAMILY_ENVS
@@ -43,13 +43,7 @@ async def validate_problems(
         tell("tasks validated", done, len(tasks))
         return check
 
-    running = [asyncio.ensure_future(one(task)) for task in tasks]
-    try:
-        return await asyncio.gather(*running)
-    finally:
-        for check in running:
-            check.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+    return await all_or_first_error([one(task) for task in tasks])
 
 
 async def _check(env: ToolEnv, task: Task, times: int) -> Check:
