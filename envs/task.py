@@ -87,14 +87,3 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
             count += 1
     partial.replace(path)
     return count
-
-
-def read_tasks(path: str | Path) -> list[Task]:
-    """Tasks of a JSON Lines file that ``write_jsonl(path, (t.to_json() for t in tasks))`` wrote."""
-    tasks = []
-    for number, row in enumerate(read_jsonl(path), start=1):
-        try:
-            tasks.append(Task.from_json(row))
-        except TaskError as error:
-            raise TaskError(f"{path}, row {number}: {error}") from None
-    return tasks

@@ -18,8 +18,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from verigym.envs.checkout import checkout, placed
-from verigym.envs.datasets.swe import load_swe_tasks, row_of
+from verigym.envs.datasets.swe import row_of
 from verigym.envs.grading import grade_patch
+from verigym.envs.opening import read_any_tasks
 from verigym.envs.sandbox.choose import make_backend
 from verigym.envs.sandbox.types import Limits
 from verigym.envs.synthesis.parity import run_instance
@@ -37,7 +38,7 @@ async def own_time(backend, row) -> float:
 async def measure(path: Path, limit: int, repeat: int) -> list[dict]:
     backend = make_backend("docker")
     found = []
-    for task in load_swe_tasks(path)[:limit]:
+    for task in read_any_tasks(path)[:limit]:
         row = placed(row_of(task), backend)
         for _ in range(repeat):
             tests = await own_time(backend, row)

@@ -29,7 +29,8 @@ from pathlib import Path
 import docker
 
 from verigym.envs.checkout import environment_of, open_workspace, placed, shell_env
-from verigym.envs.datasets.swe import load_swe_tasks, row_of
+from verigym.envs.datasets.swe import row_of
+from verigym.envs.opening import read_any_tasks
 from verigym.envs.sandbox.docker import DockerBackend
 from verigym.envs.sandbox.images import ensure_base_image
 from verigym.envs.sandbox.pool import DockerPool
@@ -226,7 +227,7 @@ def main():
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     client = docker.from_env()
-    row = next(row_of(task) for task in load_swe_tasks(args.rows) if row_of(task).image)
+    row = next(row_of(task) for task in read_any_tasks(args.rows) if row_of(task).image)
     rex_image = None
     if args.rex:
         base = ensure_base_image(client)

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ...errors import TaskError
-from ..task import Task, read_jsonl
+from ..task import Task
 from .swe_sources import canonical_row
 
 _EPOCH = "2000-01-01T00:00:00+00:00"
@@ -110,27 +110,6 @@ class SWERow(BaseModel):
     @property
     def tests(self) -> tuple[str, ...]:
         return (*self.FAIL_TO_PASS, *self.PASS_TO_PASS)
-
-
-def load_swe_tasks(path: str | Path) -> list[Task]:
-    """Tasks of a JSON Lines file of SWE-bench rows.
-
-    Returns:
-        Tasks of family "swe" in the file's order; ``hidden`` holds the row, its archive's path made absolute.
-    Raises:
-        TaskError: the file is missing or broken (with the row), a row lacks a key, names no test, or its repository
-            is nowhere.
-    """
-    path = Path(path)
-    tasks = []
-    for number, raw in enumerate(read_jsonl(path), start=1):
-        try:
-            task = task_of(raw, folder=path.parent)
-            require_tests(row_of(task))
-        except TaskError as error:
-            raise TaskError(f"{path}, row {number}: {error}") from None
-        tasks.append(task)
-    return tasks
 
 
 def task_of(raw: dict[str, Any], *, folder: Path) -> Task:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from verigym.envs.task import read_tasks
+from verigym.envs.opening import read_any_tasks
 from verigym.envs.trace.shards import read_shards
 from verigym.envs.trace.tasks import job_of
 from verigym.envs.trace.twins import twin_key
@@ -78,8 +78,8 @@ def test_three_stages_and_one_report(tmp_path):
     assert report["families"]["trace"]["empty"]["pass@1"] == 0.0
     for row in report["stages"].values():
         loads_everywhere(Path(row["checkpoint"]), tmp_path)
-    held_out = {twin_key(job_of(task).source) for task in read_tasks(out / "tasks" / "trace.held_out.jsonl")}
-    trained = {twin_key(job_of(task).source) for task in read_tasks(out / "tasks" / "trace.train.jsonl")}
+    held_out = {twin_key(job_of(task).source) for task in read_any_tasks(out / "tasks" / "trace.held_out.jsonl")}
+    trained = {twin_key(job_of(task).source) for task in read_any_tasks(out / "tasks" / "trace.train.jsonl")}
     assert len(held_out) == 6
     assert not held_out & trained
     assert len(list(read_shards(out / "midtrain" / "traces"))) == 60

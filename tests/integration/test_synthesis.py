@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from verigym.envs.datasets.swe import load_swe_tasks
+from verigym.envs.opening import read_any_tasks
 from verigym.envs.sandbox.choose import make_backend
 from verigym.envs.sandbox.types import SandboxBackend
 from verigym.envs.synthesis import cli
@@ -51,7 +51,7 @@ def test_from_code_to_tasks_that_hold(
     out = tmp_path / "one" / "tasks.jsonl"
     rows = synthesize(source, backend, out, limit=2, workers=2)
     assert len(rows) == 2
-    assert [task.id for task in load_swe_tasks(out)] == [row["instance_id"] for row in rows]
+    assert [task.id for task in read_any_tasks(out)] == [row["instance_id"] for row in rows]
     assert len(list((out.parent / "tasks.archives").iterdir())) == 2
     assert sorted(path.name for path in out.parent.iterdir()) == ["tasks.archives", "tasks.jsonl"]
 
@@ -68,7 +68,7 @@ def test_from_code_to_tasks_that_hold(
     assert verigym("tasks", "validate", str(out), "--out", str(kept), "--times", "1") == 0
     said = capsys.readouterr().out
     assert "left out: bad" in said
-    assert [task.id for task in load_swe_tasks(kept)] == [row["instance_id"] for row in rows]
+    assert [task.id for task in read_any_tasks(kept)] == [row["instance_id"] for row in rows]
 
     assert verigym("tasks", "show", str(kept)) == 0
     assert verigym("tasks", "show", str(kept), rows[0]["instance_id"]) == 0
@@ -85,7 +85,7 @@ def test_the_command_takes_a_folder(
     )
     out = tmp_path / "tasks.jsonl"
     assert verigym("tasks", "synthesize", str(source.root), "--out", str(out), "--limit", "1") == 0
-    assert len(load_swe_tasks(out)) == 1
+    assert len(read_any_tasks(out)) == 1
     assert f"pytest=={pytest.__version__}" in capsys.readouterr().out
 
 

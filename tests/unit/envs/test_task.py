@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verigym.envs.task import Task, read_jsonl, read_tasks, write_jsonl
+from verigym.envs.opening import read_any_tasks
+from verigym.envs.task import Task, read_jsonl, write_jsonl
 from verigym.errors import TaskError
 
 texts = st.text(st.characters(), max_size=20)  # lone surrogates too
@@ -26,14 +27,14 @@ tasks = st.builds(
 def test_a_file_gives_the_tasks_back(tmp_path_factory, some):
     path = tmp_path_factory.mktemp("tasks") / "new" / "tasks.jsonl"
     assert write_jsonl(path, (task.to_json() for task in some)) == len(some)
-    assert read_tasks(path) == some
+    assert [Task.from_json(row) for row in read_jsonl(path)] == some
     assert path.read_bytes().isascii()
     assert len(path.read_text().splitlines()) == len(some)
 
 
 def test_unknown_keys_and_empty_lines_are_passed_over(tmp_path):
     (tmp_path / "t.jsonl").write_text('\n{"id": "a", "family": "f", "prompt": "p", "stars": 3}\n  \n')
-    assert read_tasks(tmp_path / "t.jsonl") == [Task(id="a", family="f", prompt="p")]
+    assert list(read_any_tasks(tmp_path / "t.jsonl")) == [Task(id="a", family="f", prompt="p")]
 
 
 @pytest.mark.parametrize(
@@ -57,8 +58,8 @@ def test_a_broken_file_is_told_with_its_line(tmp_path, text, told):
 def test_a_task_needs_its_keys(tmp_path, key):
     row = {"id": "a", "family": "f", "prompt": "p"}
     write_jsonl(tmp_path / "t.jsonl", [row, {**row, key: 3}])
-    with pytest.raises(TaskError, match=f"row 2: a task needs the key '{key}' as a string"):
-        read_tasks(tmp_path / "t.jsonl")
+    with pytest.raises(TaskError, match=f"line 2: a task needs the key '{key}' as a string"):
+        read_any_tasks(tmp_path / "t.jsonl")
     del row[key]
     with pytest.raises(TaskError, match=f"a task needs the key '{key}'"):
         Task.from_json(row)
@@ -66,9 +67,9 @@ def test_a_task_needs_its_keys(tmp_path, key):
 
 def test_files_that_are_not_there(tmp_path):
     with pytest.raises(TaskError, match="no such file; give the path"):
-        read_tasks(tmp_path / "none.jsonl")
+        list(read_jsonl(tmp_path / "none.jsonl"))
     with pytest.raises(TaskError, match="cannot be read"):
-        read_tasks(tmp_path)
+        list(read_jsonl(tmp_path))
 
 
 def test_what_cannot_be_written_leaves_the_old_file(tmp_path):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from verigym.envs.datasets.swe import load_swe_tasks, pack_repository, require_repository, row_of
+from verigym.envs.datasets.swe import pack_repository, require_repository, require_tests, row_of
+from verigym.envs.opening import read_any_tasks
 from verigym.envs.task import Task
 from verigym.errors import TaskError
 
@@ -31,7 +32,7 @@ def a_row(**changes) -> dict:
 
 def test_rows_become_tasks_with_an_absolute_archive(tmp_path):
     (tmp_path / "y.tar.gz").write_bytes(b"")
-    (task,) = load_swe_tasks(write_rows(tmp_path / "rows.jsonl", a_row()))
+    (task,) = read_any_tasks(write_rows(tmp_path / "rows.jsonl", a_row()))
     assert (task.id, task.family, task.prompt) == ("x__y-1", "swe", "it breaks")
     assert task.hidden["archive"] == str(tmp_path / "y.tar.gz")
     assert row_of(task).FAIL_TO_PASS == ("t.py::a b",)
@@ -43,7 +44,6 @@ def test_rows_become_tasks_with_an_absolute_archive(tmp_path):
     ("changes", "message"),
     [
         ({"archive": "gone.tar.gz"}, r"gone\.tar\.gz is not there"),
-        ({"FAIL_TO_PASS": "[]", "PASS_TO_PASS": None}, "x__y-1: FAIL_TO_PASS and PASS_TO_PASS are empty"),
         ({"FAIL_TO_PASS": "not json"}, "x__y-1 is not in SWE-bench's schema: FAIL_TO_PASS"),
         ({"problem_statement": 3}, "problem_statement"),
     ],
@@ -51,15 +51,23 @@ def test_rows_become_tasks_with_an_absolute_archive(tmp_path):
 def test_a_row_that_cannot_be_used_is_named(tmp_path, changes, message):
     (tmp_path / "y.tar.gz").write_bytes(b"")
     rows = write_rows(tmp_path / "rows.jsonl", a_row(), a_row(**changes))
-    with pytest.raises(TaskError, match=rf"rows\.jsonl, row 2: .*{message}"):
-        load_swe_tasks(rows)
+    with pytest.raises(TaskError, match=rf"rows\.jsonl, line 2: .*{message}"):
+        read_any_tasks(rows)
+
+
+def test_a_row_without_tests_is_a_task_that_cannot_be_graded(tmp_path):
+    (tmp_path / "y.tar.gz").write_bytes(b"")
+    rows = write_rows(tmp_path / "rows.jsonl", a_row(FAIL_TO_PASS="[]", PASS_TO_PASS=None))
+    (task,) = read_any_tasks(rows)
+    with pytest.raises(TaskError, match="x__y-1: FAIL_TO_PASS and PASS_TO_PASS are empty"):
+        require_tests(row_of(task))
 
 
 def test_a_broken_line_is_named_by_its_number(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("\n{oops\n", encoding="utf-8")
     with pytest.raises(TaskError, match="line 2"):
-        load_swe_tasks(path)
+        read_any_tasks(path)
 
 
 def test_a_packed_repository_holds_one_commit_and_nothing_of_the_past(tmp_path):
@@ -89,6 +97,6 @@ def test_a_packed_repository_holds_one_commit_and_nothing_of_the_past(tmp_path):
 
 
 def test_a_row_without_repository_is_a_task_whose_logs_alone_can_be_graded(tmp_path):
-    (task,) = load_swe_tasks(write_rows(tmp_path / "rows.jsonl", a_row(archive=None)))
+    (task,) = read_any_tasks(write_rows(tmp_path / "rows.jsonl", a_row(archive=None)))
     with pytest.raises(TaskError, match="x__y-1: the row has neither 'image' nor 'archive'"):
         require_repository(row_of(task))

@@ -10,8 +10,9 @@ import pytest
 
 from verigym.__main__ import main
 from verigym.envs.datasets.repository import archive_of_commit, find_clone
-from verigym.envs.datasets.swe import load_swe_tasks, row_of
+from verigym.envs.datasets.swe import row_of
 from verigym.envs.grading import grade_patch
+from verigym.envs.opening import read_any_tasks
 from verigym.envs.sandbox.choose import make_backend
 from verigym.envs.synthesis.build_images import completed_fields
 from verigym.envs.synthesis.mine import find_fixes
@@ -106,7 +107,7 @@ def test_mined_rows_hold(history, tmp_path, capsys):
         pytest.skip(f"no local sandbox on this machine: {error}")
     out = tmp_path / "rows.jsonl"
     assert main(["tasks", "mine", str(folder), "--out", str(out), "--sandbox", "local", "--workers", "1"]) == 0
-    (task,) = load_swe_tasks(out)
+    (task,) = read_any_tasks(out)
     row = row_of(task)
     assert (row.instance_id, row.base_commit) == (f"clock-{commits[3][:10]}", commits[2])
     assert row.FAIL_TO_PASS == ("tests/test_clock.py::test_midnight",)
@@ -140,7 +141,7 @@ def test_completed_rows_have_swebenchs_five_x_fields(tmp_path):
         "env": {"PYTHONPATH": "src", "TZ": "it's UTC"},
     }
     (tmp_path / "rows.jsonl").write_text(json.dumps(raw) + "\n")
-    (task,) = load_swe_tasks(tmp_path / "rows.jsonl")
+    (task,) = read_any_tasks(tmp_path / "rows.jsonl")
     fields = completed_fields(row_of(task), "image:1")
     assert fields["image"] == "image:1"
     script = fields["eval_script"]
