@@ -12,19 +12,20 @@ import pytest
 
 from .small_recipe import CODE
 
+STEPS = 24
 RECIPE = f"""
 name = "killed"
 save_seconds = 0
 episode_seconds = 3600
 {CODE}
 [sft.train]
-max_steps = 12
+max_steps = {STEPS}
 patience = 0
 batch_tokens = 1024
 microbatch_tokens = 1024
 
 [rl]
-steps = 12
+steps = {STEPS}
 
 [rl.train]
 num_tasks = 2
@@ -51,36 +52,46 @@ def losses(out: Path) -> dict[str, list[list[float]]]:
     found = {}
     for stage in ("sft", "rl"):
         rows = [json.loads(line) for line in (out / stage / "metrics.jsonl").read_text().splitlines()]
-        assert [row["step"] for row in rows] == list(range(1, 13))
+        assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
         found[stage] = [[row[name] for name in NAMES if name in row] for row in rows]
     return found
 
 
+def rows_of(out: Path) -> int:
+    """Steps that a run has told of, in both stages."""
+    files = (out / stage / "metrics.jsonl" for stage in ("sft", "rl"))
+    return sum(file.read_bytes().count(b"\n") for file in files if file.exists())
+
+
 @pytest.mark.slow
 def test_ten_kills_change_no_loss(tmp_path):
+    """Each kill comes once the run has got further than any before it, and up to three steps later: in a step, in the
+    sampling, in a save, between the stages."""
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE)
     whole = start(recipe, tmp_path / "whole")
-    begun = time.monotonic()
     _, error = whole.communicate(timeout=900)
     assert whole.returncode == 0, error.decode()
-    lasted = time.monotonic() - begun
-    out, rng, num_kills = tmp_path / "killed", random.Random(5), 0
-    while num_kills < 10:
+    last = [
+        json.loads((tmp_path / "whole" / stage / "metrics.jsonl").read_text().splitlines()[-1])
+        for stage in ("sft", "rl")
+    ]
+    step_seconds = sum(row["seconds"] for row in last) / sum(row["step"] for row in last)
+    out, rng, most = tmp_path / "killed", random.Random(5), 0
+    for number in range(10):
         process = start(recipe, out)
-        try:
-            # Never before it could have done something, so that it comes to an end.
-            process.wait(timeout=rng.uniform(0.3, 0.7) * lasted)
-            assert process.returncode == 0
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            num_kills += 1
+        deadline = time.monotonic() + 600
+        while process.poll() is None and rows_of(out) <= most:
+            assert time.monotonic() < deadline, f"no step in time after {number} kills"
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 3) * step_seconds)
+        assert process.poll() is None, f"it ended before it could be killed the {number + 1}th time, at row {most}"
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        most = max(most, rows_of(out))
     process = start(recipe, out)
     _, error = process.communicate(timeout=900)
     assert process.returncode == 0, error.decode()
-    assert num_kills > 0
     expected = losses(tmp_path / "whole")
     for stage, rows in losses(out).items():
         for row, wanted in zip(rows, expected[stage], strict=True):
