@@ -4,13 +4,14 @@ import asyncio
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from ..envs.core import ToolEnv
 from ..envs.task import Task, read_jsonl
+from ..errors import TaskError
 from ..model.chat.sampling import Sampling
 from .loop import Budget, rollout
 from .sources import PolicyFor
@@ -63,6 +64,8 @@ def kind_of(task: Task) -> str:
 class Forager:
     """Runs episodes and writes each as it ends; run again on the same file it goes on where it stopped.
 
+    ``OUT.done`` beside the file says which samples of which tasks were graded, those that were no news included.
+
     Attributes:
         env_id: of the environment, for the rows.
         make_env: a fresh environment.
@@ -89,13 +92,15 @@ class Forager:
         Raises:
             TaskError: ``out`` holds something else.
         """
-        known, taken = self._resume(out)
+        ledger = out.with_name(f"{out.name}.done")
+        known = {row["id"] for row in _rows(out)} if out.exists() else set()
+        graded = {(row["task_id"], row["sample"]) for row in read_jsonl(ledger)} if _is_whole(ledger) else set()
         slots = asyncio.Semaphore(self.workers)
         wanted = [(task, number) for number in range(samples) for task in tasks]
-        left = [pair for pair in wanted if taken[pair[0].id] <= pair[1]]
+        left = [(task, number) for task, number in wanted if (task.id, number) not in graded]
         done = len(wanted) - len(left)
         out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("a", encoding="utf-8") as file:
+        with out.open("a", encoding="utf-8") as file, ledger.open("a", encoding="utf-8") as finished:
 
             async def one(task: Task, number: int) -> None:
                 nonlocal done
@@ -105,13 +110,14 @@ class Forager:
                 self.tell(done, len(wanted))
                 if row.trajectory.is_infrastructure_failure:
                     self.counts[row.outcome] += 1
-                elif row.id in known:
+                    return  # it is tried again when the forager is
+                if row.id in known:
                     self.counts["duplicate"] += 1
                 else:
                     known.add(row.id)
                     self.counts[row.outcome] += 1
-                    file.write(json.dumps(row.to_json()) + "\n")
-                    file.flush()
+                    _write(file, row.to_json())
+                _write(finished, {"task_id": task.id, "sample": number})
 
             await asyncio.gather(*(one(task, number) for task, number in left))
         return self.counts
@@ -129,16 +135,26 @@ class Forager:
         )
         return Foraged(env=self.env_id, kind=kind_of(task), trajectory=replace(trajectory, segments=()))
 
-    def _resume(self, out: Path) -> tuple[set[str], Counter[str]]:
-        """(ids of the rows that are there, how many of each task)."""
-        rows = list(_rows(out)) if out.exists() else []
-        return {row["id"] for row in rows}, Counter(row["trajectory"]["task_id"] for row in rows)
-
 
 def _rows(out: Path) -> Iterator[dict[str, Any]]:
-    from ..errors import TaskError
-
+    if not _is_whole(out):
+        return
     for row in read_jsonl(out):
         if not {"id", "env", "trajectory"} <= row.keys():
             raise TaskError(f"{out} holds rows that are no trajectories; give another --out")
         yield row
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether there are rows to read, once the beginning of one that a killed run left is cut off."""
+    if not path.exists():
+        return False
+    with path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+    return b"\n" in content
+
+
+def _write(file: TextIO, row: Mapping[str, Any]) -> None:
+    file.write(json.dumps(row) + "\n")
+    file.flush()

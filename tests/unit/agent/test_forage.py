@@ -86,6 +86,25 @@ def test_it_goes_on_where_it_stopped(tmp_path):
         asyncio.run(forager(seeds).run(words("a"), out))
 
 
+def test_what_was_no_news_is_not_played_again(tmp_path):
+    """Nor is a run lost that was killed in the middle of a row; what had no sandbox is tried again."""
+    out, seeds = tmp_path / "episodes.jsonl", []
+    tasks = words("a", "b", "broken")
+    counts = asyncio.run(forager(seeds).run(tasks, out, samples=4))
+    assert counts["duplicate"] >= 4
+    assert asyncio.run(forager(seeds).run(tasks, out, samples=4)) == {"sandbox_failure": 4}
+    assert len(seeds) == 8
+    rows = out.read_text().splitlines(keepends=True)
+    out.write_text("".join(rows[:-1]) + rows[-1][:40])
+    ledger = tmp_path / "episodes.jsonl.done"
+    done = ledger.read_text().splitlines(keepends=True)
+    last = json.loads(rows[-1])["trajectory"]["task_id"]
+    ledger.write_text("".join(line for line in done if json.loads(line)["task_id"] != last) + done[-1][:9])
+    asyncio.run(forager(seeds).run(tasks, out, samples=4))
+    assert len(seeds) == 12
+    assert {json.loads(line)["id"] for line in out.read_text().splitlines()} == {json.loads(row)["id"] for row in rows}
+
+
 def test_kinds():
     swe = {"family": "swe", "prompt": ""}
     assert kind_of(Task(id="a", metadata={"operator": "negate"}, **swe)) == "mutate-fix"
