@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from ..errors import PolicyError
+from ..errors import PolicyError, RequestRefused
 from .policy import ContextFull
 
 ATTEMPTS = 6
@@ -45,7 +45,7 @@ class Endpoint:
         """
         self._base_url = base_url.rstrip("/")
         self._api_key_env = api_key_env
-        self._slots = asyncio.Semaphore(concurrency)
+        self._concurrency, self._slots = concurrency, asyncio.Semaphore(concurrency)
         self._timeout_s, self._backoff_s, self._give_up_s = timeout_s, backoff_s, give_up_s
         self._attempts = ATTEMPTS if attempts is None else attempts
         self._client: httpx.AsyncClient | None = None
@@ -63,7 +63,8 @@ class Endpoint:
 
         Raises:
             ContextFull: the server says that the prompt is longer than the model's context.
-            PolicyError: it refused the request, gave no answer in time, or none in JSON.
+            RequestRefused: it refused the request for another reason.
+            PolicyError: it gave no answer in time, or none in JSON.
         """
         return await self._limited("POST", path, body)
 
@@ -85,7 +86,8 @@ class Endpoint:
         if self._client is None:
             key = os.environ.get(self._api_key_env)
             headers = {"Authorization": f"Bearer {key}"} if key else {}
-            self._client = httpx.AsyncClient(headers=headers, timeout=self._timeout_s)
+            limits = httpx.Limits(max_connections=self._concurrency)  # its own limit of 100 would time out the others
+            self._client = httpx.AsyncClient(headers=headers, timeout=self._timeout_s, limits=limits)
         problem = ""
         for attempt in range(1, self._attempts + 1):
             wait_s = min(60.0, self._backoff_s * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
@@ -125,7 +127,7 @@ def _message_of(response: httpx.Response) -> str:
 
 def _refusal(text: str, response: httpx.Response) -> PolicyError:
     full = "context_length_exceeded" in response.text or "maximum context length" in response.text
-    return ContextFull(text) if full else PolicyError(text)
+    return ContextFull(text) if full else RequestRefused(text)
 
 
 def _retry_after_s(response: httpx.Response) -> float:

@@ -30,13 +30,13 @@ class RemoteEngine:
 
     @classmethod
     async def connect(
-        cls, base_url: str, model: str, *, max_context: int | None = None, version: int = 0, **options: Any
+        cls, base_url: str, model: str | None, *, max_context: int | None = None, version: int = 0, **options: Any
     ) -> "RemoteEngine":
         """Ask a server for its model, and make sure of its log-probabilities.
 
         Args:
             base_url: the server's root, such as "http://localhost:8000"; the paths of the API are appended.
-            model: the server's name of the model.
+            model: the server's name of the model; None takes the only one it has.
             max_context: tokens of a prompt and its completion; None for what the server says.
             version: of the weights that the server has now, where it does not tell the version of each token.
             options: of ``Endpoint``: key, concurrency, time-outs, retries.
@@ -47,10 +47,12 @@ class RemoteEngine:
         endpoint = Endpoint(base_url, **options)
         try:
             models = _rows(await endpoint.get("/v1/models"), "data", endpoint.url("/v1/models"))
-            row = next((row for row in models if row.get("id") == model), None)
-            if row is None:
-                names = ", ".join(str(row.get("id")) for row in models)
-                raise ConfigError(f"{base_url} has no model {model!r}; it has {names or 'none'}")
+            names = [str(row.get("id")) for row in models]
+            if model is None and len(names) == 1:
+                model = names[0]
+            if model not in names:
+                raise ConfigError(f"{base_url} has no model {model!r}; it has {', '.join(names)}")
+            row = models[names.index(model)]
             context = row.get("max_model_len") if max_context is None else max_context
             if not isinstance(context, int):
                 raise ConfigError(f"{base_url} does not say how long the context of {model!r} is; give max_context")
@@ -101,19 +103,26 @@ class RemoteEngine:
         answer = await self._endpoint.post("/v1/completions", body)
         return _completion_of(answer, version, self._endpoint.url("/v1/completions"))
 
-    async def update_weights(self, version: int, update_info: Mapping[str, Any], *, mode: PauseMode = "abort") -> None:
+    async def update_weights(
+        self,
+        version: int,
+        update_info: Mapping[str, Any],
+        *,
+        mode: PauseMode = "abort",
+        clear_cache: bool = False,
+    ) -> None:
         """Pause the server, have it load weights, and let it go on.
 
         Args:
             version: of the new weights.
             update_info: what the server's way of loading asks for: of ``verigym serve`` {"path": a checkpoint's
                 folder}, of vLLM what its weight transfer engine takes.
-            mode: what becomes of the requests in work: ended with what they have, awaited, or (vLLM) frozen and gone
-                on with, over keys and values of the old weights.
+            mode: what becomes of the requests in work: ended with what they have, awaited, or frozen and gone on with.
+            clear_cache: what was frozen goes on over keys and values of the new weights, not of the old.
         Raises:
             PolicyError: a step failed. The server stays paused where its weights may be in disorder.
         """
-        await self._endpoint.post(f"/pause?mode={mode}", {})
+        await self._endpoint.post(f"/pause?mode={mode}&clear_cache={str(clear_cache).lower()}", {})
         await self._endpoint.post("/start_weight_update", {})
         await self._endpoint.post("/update_weights", {"update_info": dict(update_info)})
         await self._endpoint.post("/finish_weight_update", {"weight_version": str(version)})

@@ -29,12 +29,20 @@ __all__ = [
 
 
 def save_checkpoint(
-    path: Path | str, decoder: Decoder, tokenizer: Tokenizer, *, shard_bytes: int = SHARD_BYTES
+    path: Path | str,
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Write a checkpoint that ``load_checkpoint`` and transformers' AutoModelForCausalLM read.
 
     It is written beside ``path``, flushed to the disk, and then takes the place of what was there.
 
+    Args:
+        shard_bytes: of the largest file of weights.
+        dtype: of the weights in it; None: the decoder's.
     Raises:
         CheckpointError: it could not be written; what was at ``path`` before is whole.
     """
@@ -43,11 +51,17 @@ def save_checkpoint(
             f"the tokenizer has {tokenizer.vocab_size} ids but the decoder {decoder.config.vocab_size}; "
             "build the decoder with vocab_size of the tokenizer"
         )
-    config = decoder.config.to_hf_dict() | {"dtype": str(decoder.embed.weight.dtype).removeprefix("torch.")}
+    dtype = dtype or decoder.embed.weight.dtype
+    config = decoder.config.to_hf_dict() | {"dtype": str(dtype).removeprefix("torch.")}
     with written_whole(Path(path)) as partial:
         weights = [
-            # clone: a file of safetensors takes no two weights from one storage
-            Weight(name=name, shape=tuple(view.shape), dtype=view.dtype, make=lambda view=view: view.detach().clone())
+            # a copy: a file of safetensors takes no two weights from one storage
+            Weight(
+                name=name,
+                shape=tuple(view.shape),
+                dtype=dtype,
+                make=lambda view=view: view.detach().to(dtype, copy=True),
+            )
             for name, view in _hf_views(decoder).items()
         ]
         write_safetensors(partial, weights, shard_bytes=shard_bytes)

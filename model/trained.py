@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..errors import CheckpointError
 from .checkpoint import load_weights, save_checkpoint
 from .huggingface import HuggingFaceDecoder
@@ -37,16 +39,19 @@ def load_trained(path: Path | str, decoder: AnyDecoder) -> None:
         load_weights(path, decoder)
 
 
-def export(path: Path, decoder: AnyDecoder, tokenizer: Any, *, base: Path | None = None) -> None:
+def export(
+    path: Path, decoder: AnyDecoder, tokenizer: Any, *, base: Path | None = None, dtype: torch.dtype | None = None
+) -> None:
     """Write a whole model that transformers reads; what adapters learned is added to its weights, and they are also
     written by themselves, in peft's format, into its folder "adapter".
 
     Args:
         base: of the adapters, to be named in their file.
+        dtype: of the whole model's weights, for CWM's decoder; None: as they are.
     Raises:
         CheckpointError: it could not be written.
     """
-    _save_whole(path, decoder, tokenizer)
+    _save_whole(path, decoder, tokenizer, dtype)
     if has_adapters(decoder):
         save_adapters(path / ADAPTER_FOLDER, decoder, base=base)
 
@@ -56,7 +61,7 @@ def load_exported(path: Path, decoder: AnyDecoder) -> None:
     load_trained(path / ADAPTER_FOLDER if has_adapters(decoder) else path, decoder)
 
 
-def _save_whole(path: Path, decoder: AnyDecoder, tokenizer: Any) -> None:
+def _save_whole(path: Path, decoder: AnyDecoder, tokenizer: Any, dtype: torch.dtype | None = None) -> None:
     if isinstance(decoder, HuggingFaceDecoder):
         with written_whole(path) as partial:
             decoder.save(partial, plain_state(decoder) if has_adapters(decoder) else None)
@@ -64,4 +69,4 @@ def _save_whole(path: Path, decoder: AnyDecoder, tokenizer: Any) -> None:
         return
     if not isinstance(tokenizer, Tokenizer):
         raise CheckpointError(f"a CWM decoder is saved with CWM's tokenizer, not with a {type(tokenizer).__name__}")
-    save_checkpoint(path, decoder, tokenizer)
+    save_checkpoint(path, decoder, tokenizer, dtype=dtype)

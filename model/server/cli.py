@@ -1,9 +1,15 @@
 """``verigym serve``: a checkpoint behind OpenAI's HTTP interface. Heavy imports wait until it runs."""
 
 import argparse
+import os
+import signal
 import socket
+import threading
+import time
 from pathlib import Path
 from typing import Any
+
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 
 def register(commands: Any) -> None:
@@ -60,13 +66,12 @@ def register(commands: Any) -> None:
         metavar="S",
         help="seconds for what is in work at the end (default: 60)",
     )
+    parser.add_argument("--end-with", type=int, metavar="PID", help="end when the process PID is gone")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal comes."""
-    import signal
-
     import uvicorn
 
     from ...errors import ConfigError
@@ -103,10 +108,29 @@ def run(args: argparse.Namespace) -> int:
     # uvicorn drains on these signals, and then raises them once more.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
+    if args.end_with is not None:
+        threading.Thread(target=_end_with, args=(args.end_with,), name="verigym-end-with", daemon=True).start()
     uvicorn.Server(
         uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=args.drain_timeout)
     ).run(sockets=[listener])
     return 0
+
+
+def _end_with(pid: int) -> None:
+    """End this process, as SIGTERM does, when another is gone."""
+    while _is_there(pid):
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        pass
+    return True
 
 
 def _listen(host: str, port: int) -> socket.socket:
