@@ -1,5 +1,6 @@
 """Settings of the trainer. Reading them imports no torch."""
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -26,6 +27,45 @@ class LayoutConfig(Settings):
     """Keep activations in the memory of the host until the backward pass."""
     bf16: bool = False
     """Forward and backward in bfloat16; weights, sums of gradients and the optimizer's state stay in float32."""
+
+
+class EnginesConfig(Settings):
+    """Engines as processes of their own, each `verigym serve`: started here, or wherever they run already."""
+
+    count: int = Field(default=0, ge=0)
+    """Servers to start on this machine; 0: those of ``urls``."""
+    tensor_parallel: int = Field(default=1, ge=1)
+    """Processes, one a GPU, that split the model in each server that is started here."""
+    gpus: tuple[int, ...] = ()
+    """Of this machine, for the servers that are started here, ``tensor_parallel`` each; none on a machine without."""
+    urls: tuple[str, ...] = ()
+    """Roots of servers that run already, such as "http://node-3:8000". They must have been started with
+    --allow-weight-updates and --logprobs-mode processed_logprobs, and see ``weights`` under the same path."""
+    weights: Path | None = None
+    """Folder through which new weights reach the servers, in memory (/dev/shm) or on a shared file system; None: in the
+    run's folder."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Of the weights in the servers; None: as they are trained."""
+    start_seconds: float = Field(default=1800.0, gt=0)
+    """Within which a server that was started must answer, and new weights must be read."""
+
+    @model_validator(mode="after")
+    def _works_together(self) -> Self:
+        if (self.count > 0) == bool(self.urls):
+            raise ValueError(
+                f"count is {self.count} and there are {len(self.urls)} urls; set count to start servers, or urls of "
+                "those that run"
+            )
+        if self.urls and (self.gpus or self.tensor_parallel > 1):
+            raise ValueError("gpus and tensor_parallel are of servers that are started here; remove them, or urls")
+        if self.gpus and len(set(self.gpus)) != self.count * self.tensor_parallel:
+            raise ValueError(
+                f"{self.count} servers of {self.tensor_parallel} GPUs need {self.count * self.tensor_parallel}, and "
+                f"gpus names {len(set(self.gpus))}; name as many"
+            )
+        if self.urls and self.weights is None:
+            raise ValueError("servers elsewhere read new weights from a shared folder; set engines.weights")
+        return self
 
 
 class LoRAConfig(Settings):

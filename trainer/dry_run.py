@@ -23,6 +23,7 @@ def dry_run(path: Path, recipe: Recipe, layout: "Layout") -> int:
     table.add_row("algorithm", recipe.rl.train.algorithm if recipe.rl is not None else "none")
     table.add_row("processes", f"{layout.num_ranks} ({axes})")
     table.add_row("packs at a time", f"{layout.replicate * layout.shard}")
+    table.add_row("engines", engines_of(recipe))
     table.add_row("start with", launch_command(path, layout.num_ranks))
     missing = missing_files(recipe)
     table.add_row("not on this machine", ", ".join(missing) if missing else "nothing")
@@ -40,6 +41,17 @@ def model_of(recipe: Recipe) -> str:
     if checkpoint is not None and not checkpoint.exists() and "preset" not in recipe.model.model_fields_set:
         return str(checkpoint)
     return f"{checkpoint or recipe.model.preset}, {model_config(recipe).num_layers} layers"
+
+
+def engines_of(recipe: Recipe) -> str:
+    """Where episodes are sampled."""
+    engines = recipe.engines
+    if engines is None:
+        return "one, in the first process"
+    if engines.urls:
+        return ", ".join(engines.urls)
+    where = f" on GPUs {', '.join(map(str, engines.gpus))}" if engines.gpus else ""
+    return f"{engines.count} of {engines.tensor_parallel} processes each, started here{where}"
 
 
 def launch_command(path: Path, num_ranks: int, *, gpus: int = 8) -> str:

@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from .algorithms import ALGORITHMS, Algorithm, AsyncConfig, GRPOConfig
 from .config import (
     DifficultyConfig,
+    EnginesConfig,
     EvaluationConfig,
     LayoutConfig,
     LoRAConfig,
@@ -227,6 +228,8 @@ class Recipe(Settings):
     """What is trained."""
     layout: LayoutConfig = Field(default_factory=LayoutConfig)
     """How processes share the model, where torchrun or accelerate starts several."""
+    engines: EnginesConfig | None = None
+    """Sample in processes of their own; without it, in the trainer's."""
     families: list[FamilyConfig] = Field(min_length=1)
     """What it is trained on."""
     decontaminate: list[Path] = Field(default_factory=list)
@@ -255,7 +258,13 @@ class Recipe(Settings):
     def num_workers(self) -> int:
         return self.workers or os.cpu_count() or 1
 
-    @field_validator("midtrain", "sft", "rl", mode="before")
+    @property
+    def uses_demonstrations(self) -> bool:
+        """Whether any stage, or a tokenizer that is to be trained, needs the experts' episodes."""
+        sources = self.midtrain.sources if self.midtrain else []
+        return self.sft is not None or self.model.checkpoint is None or any(one.demonstrations for one in sources)
+
+    @field_validator("midtrain", "sft", "rl", "engines", mode="before")
     @classmethod
     def _left_out(cls, value: Any) -> Any:
         return None if value is False else value  # TOML has no null

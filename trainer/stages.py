@@ -21,11 +21,9 @@ from ..agent.trajectory import Trajectory
 from ..envs.task import Task, read_jsonl, write_jsonl
 from ..errors import ConfigError
 from ..model.chat.protocols import Parser
-from ..model.engine.generator import Generator
-from ..model.engine.huggingface import HuggingFaceEngine
-from ..model.lora import copy_trained
 from .asynchronous import AsyncRL
 from .config import EvaluationConfig, LayoutConfig
+from .engines import Engines, RolloutEngine
 from .evaluation import Evaluation, evaluate_engine, evaluate_script
 from .families import Family, prepare_family
 from .imitation import further, play_experts, split_by_task
@@ -97,6 +95,7 @@ class Interrupted(Exception):
 class _Run:
     def __init__(self, recipe: Recipe, out: Path, progress: Progress, team: Team | None) -> None:
         self.recipe, self.out, self.progress, self.team = recipe, out, progress, team
+        self.engines = Engines(recipe, out)
         self.families: list[Family] = []
         self.sources: list[Source] = []
         self.loop: Supervised | RL | None = None
@@ -112,6 +111,7 @@ class _Run:
             self.progress.note(f"interrupted; `verigym train ... --out {self.out} --resume` goes on from here")
             return 130
         finally:
+            await self.engines.aclose()
             signal.signal(signal.SIGINT, previous)
         return 0
 
@@ -184,12 +184,16 @@ class _Run:
             found = [text for name, one in trajectories for text in texts_of(one, tools[name], parser)]
             return found + [text for source in self.sources for text in source.texts(parser)]
 
-        trainee = open_trainee(recipe.model, texts, seed=recipe.seed)
+        # Beside shards, and engines that have weights of their own, the whole decoder is only passed on and saved.
+        passed_on = self.team is not None and recipe.engines is not None
+        trainee = open_trainee(recipe.model, texts, seed=recipe.seed, device="cpu" if passed_on else None)
         renderer, parser = trainee.renderer, trainee.parser
         return trainee, [tokenize(one, tools[name], renderer, parser) for name, one in trajectories]
 
     async def _demonstrations(self) -> list[tuple[str, Trajectory]]:
-        """(family, episode) for each episode an expert played in the real environment."""
+        """(family, episode) for each episode an expert played in the real environment; none where none is used."""
+        if not self.recipe.uses_demonstrations:
+            return []
         path = self.out / "demonstrations.jsonl"
         if not path.exists():
             rows: list[dict[str, Any]] = []
@@ -263,8 +267,7 @@ class _Run:
         settings = self.recipe.rl
         if settings is None or self._is_done("rl", trainee):
             return
-        sampled = None if settings.asynchronous is None else copy_trained(trainee.decoder)
-        async with trainee.engine(settings.train.concurrency, sampled) as generator:
+        async with self.engines.open(trainee, ahead=settings.asynchronous is not None) as generator:
             mixture = mixture_of(self.families, settings, self.recipe.seed)
             loop = self._rl_loop(settings, trainee, generator, mixture)
             with self._running("rl", loop, trainee) as run:
@@ -299,12 +302,10 @@ class _Run:
             open_policy=lambda: self._policy(trainee),
             save=lambda folder: trainee.save(folder, self._environments),
             seed=self.recipe.seed,
-            concurrency=self._concurrency,
+            concurrency=self.engines.concurrency,
         )
 
-    def _rl_loop(
-        self, settings: RLStage, trainee: Trainee, generator: Generator | HuggingFaceEngine, mixture: TaskMixture
-    ) -> RL:
+    def _rl_loop(self, settings: RLStage, trainee: Trainee, generator: RolloutEngine, mixture: TaskMixture) -> RL:
         plans = self._plans(generator.max_context)
         policy = TokenPolicy(generator, trainee.renderer, trainee.parser)
 
@@ -377,14 +378,10 @@ class _Run:
 
     # Evaluation.
 
-    @property
-    def _concurrency(self) -> int:
-        return self.recipe.rl.train.concurrency if self.recipe.rl else 64
-
     @asynccontextmanager
     async def _policy(self, trainee: Trainee) -> AsyncIterator[tuple[TokenPolicy, int]]:
         """What samples under the trained weights, in an engine of its own, and the tokens of its context."""
-        async with trainee.engine(self._concurrency) as generator:
+        async with self.engines.open(trainee) as generator:
             yield TokenPolicy(generator, trainee.renderer, trainee.parser), generator.max_context
 
     async def _evaluate_best(self, trainee: Trainee) -> None:
@@ -395,7 +392,7 @@ class _Run:
             await self._evaluate(BEST, trainee, skip=settings.num_tasks)
 
     async def _evaluate(self, stage: str, trainee: Trainee, *, skip: int = 0) -> None:
-        settings, concurrency = self.recipe.eval, self._concurrency
+        settings, concurrency = self.recipe.eval, self.engines.concurrency
         async with self._policy(trainee) as (policy, max_context):
             for family in self.families:
                 tasks = family.held_out[skip:]

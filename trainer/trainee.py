@@ -64,15 +64,18 @@ class Trainee:
             decoder, max_batch=max_batch, max_context=self.config.max_context, seed=self.seed, device=device
         )
 
-    def save(self, path: Path, environments: Mapping[str, Mapping[str, Any]]) -> None:
+    def save(
+        self, path: Path, environments: Mapping[str, Mapping[str, Any]], *, dtype: torch.dtype | None = None
+    ) -> None:
         """Write a checkpoint that the next stage, evaluations and transformers read.
 
         Args:
             environments: id -> arguments that it was trained with; kept beside the model.
+            dtype: of the weights in it, for CWM's decoder; None: as they are.
         Raises:
             CheckpointError: it could not be written.
         """
-        export(path, self.decoder, self.tokenizer, base=self.config.checkpoint)
+        export(path, self.decoder, self.tokenizer, base=self.config.checkpoint, dtype=dtype)
         settings: dict[str, Any] = {"environments": environments}
         if isinstance(self.renderer, CwmRenderer):
             settings["renderer"] = {"announce_tools": False}
@@ -93,41 +96,47 @@ def check_context(config: ModelConfig) -> None:
         raise ConfigError(f"model.max_context is {config.max_context} and the model's context {limit}; lower it")
 
 
-def open_trainee(config: ModelConfig, texts: Callable[[Parser], Iterable[str]], *, seed: int) -> Trainee:
+def open_trainee(
+    config: ModelConfig, texts: Callable[[Parser], Iterable[str]], *, seed: int, device: str | None = None
+) -> Trainee:
     """The recipe's model: its checkpoint, or CWM's architecture with random weights and a tokenizer trained here.
 
     Args:
         texts: what a tokenizer is trained on, as the parser of the chat format writes it.
+        device: of the model; None: a GPU where there is one.
     Raises:
         CheckpointError: the checkpoint is missing or broken. ConfigError: it cannot be trained so.
     """
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if config.checkpoint is not None and model_type(config.checkpoint) != "cwm":
-        trainee = _open_huggingface(config, config.checkpoint, seed)
+        trainee = _open_huggingface(config, config.checkpoint, seed, where)
     else:
-        trainee = _open_cwm(config, texts, seed)
+        trainee = _open_cwm(config, texts, seed, where)
     if config.lora is not None:
         add_adapters(trainee.decoder, **config.lora.model_dump(), seed=seed)
     return trainee
 
 
-def _open_cwm(config: ModelConfig, texts: Callable[[Parser], Iterable[str]], seed: int) -> Trainee:
+def _open_cwm(
+    config: ModelConfig, texts: Callable[[Parser], Iterable[str]], seed: int, device: torch.device
+) -> Trainee:
     parser = CwmParser()
     if config.checkpoint is not None:
-        decoder, tokenizer = load_checkpoint(config.checkpoint, _device())
+        decoder, tokenizer = load_checkpoint(config.checkpoint, device)
         if "preset" in config.model_fields_set:
             check_shape(config.checkpoint, preset(config.preset))
         decoder = decoder.to(_dtype(config))
     else:
         tokenizer = train_tokenizer(texts(parser), config.vocab_size)
         shape = preset(config.preset, vocab_size=tokenizer.vocab_size, **config.changes)
-        decoder = Decoder(shape, seed=seed).to(_device())
+        decoder = Decoder(shape, seed=seed).to(device)
     decoder.use_attention(config.attention)
     # Tools are the same in every episode of a family: a tiny model learns them from the demonstrations.
     renderer = CwmRenderer(tokenizer, announce_tools=False)
     return Trainee(config=config, decoder=decoder, tokenizer=tokenizer, renderer=renderer, parser=parser, seed=seed)
 
 
-def _open_huggingface(config: ModelConfig, checkpoint: Path, seed: int) -> Trainee:
+def _open_huggingface(config: ModelConfig, checkpoint: Path, seed: int, device: torch.device) -> Trainee:
     from transformers import AutoTokenizer
 
     from ..model.chat.huggingface import HuggingFaceRenderer
@@ -148,7 +157,7 @@ def _open_huggingface(config: ModelConfig, checkpoint: Path, seed: int) -> Train
         renderer = HuggingFaceRenderer(tokenizer)
     except ChatFormatError as error:
         raise ConfigError(f"{checkpoint} cannot be trained in conversations: {error}") from error
-    decoder = HuggingFaceDecoder.load(checkpoint, dtype=_dtype(config), local_files_only=True).to(_device())
+    decoder = HuggingFaceDecoder.load(checkpoint, dtype=_dtype(config), local_files_only=True).to(device)
     return Trainee(
         config=config, decoder=decoder, tokenizer=tokenizer, renderer=renderer, parser=JsonParser(), seed=seed
     )
@@ -156,7 +165,3 @@ def _open_huggingface(config: ModelConfig, checkpoint: Path, seed: int) -> Train
 
 def _dtype(config: ModelConfig) -> torch.dtype:
     return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

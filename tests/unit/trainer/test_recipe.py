@@ -138,6 +138,12 @@ REFUSED = [
     (["model.checkpoint=x", "model.lora.rank=1", "layout.tensor=2"], "adapters are trained by one process"),
     (["model.checkpoint=x", "model.lora.alfa=1"], "unknown key 'model.lora.alfa'; did you mean 'alpha'?"),
     (["model.checkpoint=x", "model.sliding_window=4"], "remove layer_types and sliding_window of model"),
+    (["engines.tensor_parallel=2"], "engines: count is 0 and there are 0 urls; set count to start servers, or urls"),
+    (["engines={count=1, urls=['http://a:1']}"], "count is 1 and there are 1 urls; set count"),
+    (["engines={count=2, tensor_parallel=2, gpus=[4, 5, 5]}"], "2 servers of 2 GPUs need 4, and gpus names 2"),
+    (["engines={urls=['http://a:1'], gpus=[0], weights='/tmp'}"], "remove them, or urls"),
+    (["engines={urls=['http://a:1']}"], "set engines.weights"),
+    (["engines.url='http://a:1'"], "unknown key 'engines.url'; did you mean 'urls'?"),
     (["rl.optim.total_steps=9"], "total_steps does nothing in a constant schedule"),
     (["rl.train.num_tasks=0"], "rl.train.num_tasks"),
     # the option itself

@@ -1,0 +1,230 @@
+"""Engines in processes of their own: the same answers as one in this process, through new weights and lost servers."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from verigym.errors import ConfigError, PolicyError
+from verigym.model.chat.sampling import Sampling
+from verigym.model.checkpoint import load_decoder, save_checkpoint
+from verigym.model.config import preset
+from verigym.model.decoder import Decoder
+from verigym.model.engine.generator import Generator
+from verigym.model.tokenizer import train_tokenizer
+from verigym.trainer.config import EnginesConfig
+from verigym.trainer.fleet import Fleet, Sizes
+
+PROMPTS = [[7, 30, 20 + number] for number in range(8)]
+SIZES = Sizes(concurrency=8, max_context=256, request_seconds=60.0)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(["def add(a, b):\n    return a + b\n" * 4], 320)
+
+
+class Trainer:
+    """Weights that change."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.saved = tokenizer, []
+        self.step(0)
+
+    def step(self, seed):
+        config = preset("cwm-tiny", vocab_size=self.tokenizer.vocab_size, max_position_embeddings=256)
+        self.decoder = Decoder(config, seed=seed)
+
+    def save(self, folder):
+        self.saved.append(folder)
+        save_checkpoint(folder, self.decoder, self.tokenizer)
+
+
+@pytest.fixture
+def trainer(tokenizer):
+    return Trainer(tokenizer)
+
+
+def sampling(number, max_tokens=20):
+    return Sampling(max_tokens=max_tokens, seed=number)
+
+
+async def asked(engine):
+    requests = [engine.generate(prompt, sampling(number), ()) for number, prompt in enumerate(PROMPTS)]
+    return await asyncio.gather(*requests)
+
+
+async def in_process(decoder):
+    async with Generator(decoder, max_batch=8, max_context=256, num_threads=1) as engine:
+        return await asked(engine)
+
+
+def compare(found, expected, version):
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.token_ids == theirs.token_ids
+        assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-5)
+        assert set(ours.policy_version) == {version}
+
+
+def fleet_of(trainer, folder, sizes=SIZES, **config):
+    return Fleet(EnginesConfig(**(config or {"count": 2})), folder, sizes, save=trainer.save)
+
+
+def test_two_servers_say_what_one_engine_says(trainer, tmp_path):
+    async def main():
+        fleet = fleet_of(trainer, tmp_path)
+        try:
+            async with fleet.open() as engine:
+                compare(await asked(engine), await in_process(trainer.decoder), 0)
+                assert [one.num_inside for one in fleet._servers] == [0, 0]
+                trainer.step(1)
+                engine.update_weights(1)
+                compare(await asked(engine), await in_process(trainer.decoder), 1)
+                async with fleet.open() as same:  # inside of the first, nothing is sent
+                    assert (same.policy_version, len(trainer.saved)) == (1, 2)
+            trainer.step(2)
+            async with fleet.open() as engine:
+                compare(await asked(engine), await in_process(trainer.decoder), 0)
+            assert [folder.exists() for folder in trainer.saved] == [False, False, True]
+            processes = [server.process for server in fleet._servers]
+        finally:
+            await fleet.aclose()
+        assert not trainer.saved[-1].exists()
+        assert not any(process.is_alive for process in processes)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("mode", ["keep", "recompute", "abort"])
+def test_new_weights_under_turns_in_flight(trainer, tmp_path, mode):
+    """Trap 6: each token says which weights sampled it, and no server is left with the old ones."""
+
+    async def main():
+        fleet = fleet_of(trainer, tmp_path)
+        try:
+            async with fleet.open() as engine:
+                long = sampling(3, max_tokens=240)
+                turns = [asyncio.create_task(engine.generate(prompt, long, ())) for prompt in PROMPTS]
+                while not all(server.num_inside for server in fleet._servers):
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0.1)
+                trainer.step(1)
+                await asyncio.to_thread(engine.update_weights, 1, on_weight_update=mode)
+                found = await asyncio.gather(*turns)
+                seen = {version for one in found for version in one.policy_version}
+                assert "abort" not in mode or {one.finish_reason for one in found} <= {"abort", "length"}
+                if mode != "abort":
+                    assert seen == {0, 1}
+                    assert all(list(one.policy_version) == sorted(one.policy_version) for one in found)
+                    assert {one.finish_reason for one in found} == {"length"}
+                compare(await asked(engine), await in_process(trainer.decoder), 1)
+        finally:
+            await fleet.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_killed_server_costs_nobody_an_answer(trainer, tmp_path):
+    """The other server answers; the killed one comes back with the weights of the moment, not those it began with."""
+
+    async def main():
+        fleet = fleet_of(trainer, tmp_path)
+        try:
+            async with fleet.open() as engine:
+                trainer.step(1)
+                engine.update_weights(1)
+                long = sampling(3, max_tokens=200)
+                turns = [asyncio.create_task(engine.generate(prompt, long, ())) for prompt in PROMPTS]
+                while not all(server.num_inside for server in fleet._servers):
+                    await asyncio.sleep(0.01)
+                os.kill(fleet._servers[0].process._process.pid, signal.SIGKILL)
+                found = await asyncio.gather(*turns)
+                assert {(len(one.token_ids), set(one.policy_version) == {1}) for one in found} == {(200, True)}
+                trainer.step(2)
+                engine.update_weights(2)  # while one is away
+                deadline = time.monotonic() + 60
+                while fleet._servers[0].engine is None:
+                    assert time.monotonic() < deadline
+                    await asyncio.sleep(0.05)
+                fleet._servers[1].num_inside += 100  # the one that came back has to answer
+                compare(await asked(engine), await in_process(trainer.decoder), 2)
+        finally:
+            await fleet.aclose()
+
+    asyncio.run(main())
+
+
+@contextmanager
+def serving(checkpoint, *options):
+    words = [sys.executable, "-m", "verigym", "serve", str(checkpoint), "--port", "0", "--threads", "1", *options]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process.stdout.readline().split(" at ")[1].strip().removesuffix("/v1")
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def test_servers_that_run_already(trainer, tmp_path):
+    save_checkpoint(tmp_path / "old", trainer.decoder, trainer.tokenizer)
+    trainer.step(5)
+
+    async def use(url, sizes=SIZES):
+        fleet = fleet_of(trainer, tmp_path, sizes, urls=[url + "/"], weights=tmp_path / "shared")
+        try:
+            async with fleet.open() as engine:
+                compare(await asked(engine), await in_process(trainer.decoder), 0)
+        finally:
+            await fleet.aclose()
+
+    options = ("--logprobs-mode", "processed_logprobs", "--max-context", "256")
+    with serving(tmp_path / "old", *options, "--allow-weight-updates") as url:
+        asyncio.run(use(url))
+        asyncio.run(use(url))  # it is left as it can be used again
+        with pytest.raises(ConfigError, match="--max-context 512"):
+            asyncio.run(use(url, Sizes(concurrency=8, max_context=512, request_seconds=60.0)))
+    with serving(tmp_path / "old", *options) as url, pytest.raises(ConfigError, match="--allow-weight-updates"):
+        asyncio.run(use(url))
+    raw = ("--allow-weight-updates", "--max-context", "256")
+    with serving(tmp_path / "old", *raw) as url, pytest.raises(ConfigError, match="processed_logprobs"):
+        asyncio.run(use(url))
+    assert not list((tmp_path / "shared").iterdir())
+
+
+def test_no_server_is_left_where_one_cannot_start(trainer, tmp_path):
+    async def main():
+        fleet = fleet_of(trainer, tmp_path, Sizes(concurrency=8, max_context=100_000, request_seconds=60.0))
+        with pytest.raises(PolicyError, match=r"could not start: .*max_context is 100000.*engine-0.log"):
+            async with fleet.open():
+                pass
+        assert not any(server.process and server.process.is_alive for server in fleet._servers)
+
+    asyncio.run(main())
+    assert not (tmp_path / "weights").exists()
+
+
+def test_weights_in_less(trainer, tokenizer, tmp_path):
+    import torch
+
+    from verigym.model.chat.cwm import CwmParser, CwmRenderer
+    from verigym.trainer.recipe import ModelConfig
+    from verigym.trainer.trainee import Trainee
+
+    trainee = Trainee(
+        config=ModelConfig(),
+        decoder=trainer.decoder,
+        tokenizer=tokenizer,
+        renderer=CwmRenderer(tokenizer),
+        parser=CwmParser(),
+        seed=0,
+    )
+    trainee.save(tmp_path / "less", {}, dtype=torch.bfloat16)
+    found = load_decoder(tmp_path / "less")
+    assert found.head.weight.dtype == torch.bfloat16
+    assert torch.equal(found.head.weight, trainer.decoder.head.weight.to(torch.bfloat16))
+    assert trainer.decoder.head.weight.dtype == torch.float32

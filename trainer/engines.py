@@ -1,0 +1,81 @@
+"""Where a run samples: in this process, or in processes of the engines' own."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import torch
+
+from ..errors import ConfigError
+from ..model.engine.generator import Generator
+from ..model.engine.huggingface import HuggingFaceEngine
+from ..model.huggingface import HuggingFaceDecoder
+from ..model.lora import copy_trained
+from .config import EnginesConfig
+from .fleet import Fleet, Sizes
+from .recipe import Recipe
+from .trainee import Trainee
+
+RolloutEngine = Generator | HuggingFaceEngine | Fleet
+
+
+class Engines:
+    """Opens what samples under a trainee's weights of the moment."""
+
+    def __init__(self, recipe: Recipe, out: Path) -> None:
+        """
+        Args:
+            out: folder of the run.
+        """
+        self._recipe, self._folder = recipe, out / "engines"
+        self._fleet: Fleet | None = None
+
+    @property
+    def concurrency(self) -> int:
+        """Episodes at once."""
+        return self._recipe.rl.train.concurrency if self._recipe.rl else 64
+
+    @asynccontextmanager
+    async def open(self, trainee: Trainee, *, ahead: bool = False) -> AsyncIterator[RolloutEngine]:
+        """An engine with the trainee's weights as version 0, or, inside of another ``open`` over processes, that one.
+
+        Args:
+            ahead: it goes on sampling while the trainee is updated.
+        Raises:
+            ConfigError: the recipe's engines cannot be had like this.
+            PolicyError: an engine's process could not start.
+        """
+        if self._recipe.engines is not None:
+            if self._fleet is None:
+                self._fleet = self._fleet_of(trainee, self._recipe.engines)
+            async with self._fleet.open() as fleet:
+                yield fleet
+            return
+        sampled = copy_trained(trainee.decoder) if ahead else None
+        async with trainee.engine(self.concurrency, sampled) as engine:
+            yield engine
+
+    async def aclose(self) -> None:
+        """End the processes. May be called twice."""
+        fleet, self._fleet = self._fleet, None
+        if fleet is not None:
+            await fleet.aclose()
+
+    def _fleet_of(self, trainee: Trainee, config: EnginesConfig) -> Fleet:
+        is_cwm = not isinstance(trainee.decoder, HuggingFaceDecoder)
+        if not is_cwm and (config.dtype is not None or config.tensor_parallel > 1):
+            raise ConfigError(
+                "engines.dtype and engines.tensor_parallel are of CWM's decoder; remove them for this model"
+            )
+        if config.count and not config.gpus and torch.cuda.is_available():
+            raise ConfigError("engines.gpus names no GPU, and this machine has some; name those that do not train")
+        dtype = None if config.dtype is None else getattr(torch, config.dtype)
+        sizes = Sizes(
+            concurrency=self.concurrency,
+            max_context=trainee.config.max_context,
+            request_seconds=self._recipe.episode_seconds,
+            seed=trainee.seed,
+            attention=trainee.config.attention,
+            freezes=is_cwm,
+        )
+        return Fleet(config, self._folder, sizes, save=lambda folder: trainee.save(folder, {}, dtype=dtype))
