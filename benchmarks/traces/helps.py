@@ -100,6 +100,8 @@ def values_of(arm: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         }
     else:
         sft["train"]["max_steps"] += args.updates
+        if "total_steps" in sft.get("optim", {}):
+            sft["optim"]["total_steps"] += args.updates  # else all of them would be made at the lowest rate
     if arm.endswith(", rl"):
         for setting in args.rl:
             key, _, value = setting.partition("=")
