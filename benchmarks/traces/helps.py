@@ -42,6 +42,7 @@ def main() -> int:
     parser.add_argument("--updates", type=int, default=200)
     parser.add_argument("--programs", type=int, default=2000, help="whose traces are learned")
     parser.add_argument("--rl", nargs="*", default=[], metavar="KEY=VALUE", help="of rl.train, for two more arms")
+    parser.add_argument("--threads", type=int, default=0, help="of PyTorch (as many as there are cores)")
     parser.add_argument("--arms", nargs="+", help="some of the arms (all)")
     args = parser.parse_args()
     rows: dict[str, dict[int, Any]] = {}
@@ -80,7 +81,7 @@ def run(arm: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
 def values_of(arm: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """The recipe of one run, before it is read."""
     values = tomllib.loads(args.recipe.read_text(encoding="utf-8"))
-    values |= {"seed": seed, "control": False}
+    values |= {"seed": seed, "control": False, "threads": args.threads}
     values["families"] = [*values["families"], RETURNS]
     values["model"] = {
         **values["model"],
