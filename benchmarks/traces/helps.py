@@ -4,8 +4,8 @@
 
 Every arm has the recipe's families and one more, "returns": say what a call returns, as CruxEval asks. Every arm makes
 ``--updates`` updates of as many tokens more than the recipe says: "imitation" makes them on demonstrations, "traces" on
-traces, before imitation. What ``--rl`` sets applies to the arms "imitation, rl" and "traces, rl", which are the same
-with another setting of reinforcement learning. A run that is there already is not made again. The folder gets
+traces, before imitation. What ``--rl`` sets applies to the arms "imitation, rl" and "traces, rl", which begin with what
+these two have learned, and have another setting of reinforcement learning. A run that is there already is not made again. The folder gets
 ``report.json`` and ``report.md``: pass@1 on held-out tasks after imitation and after reinforcement learning, of all
 seeds together with Wilson intervals, and of each.
 """
@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 import tomllib
@@ -71,6 +72,10 @@ def run(arm: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     if not kept.exists():
         began, clock = time.process_time(), time.monotonic()
         recipe = Recipe.model_validate(values_of(arm, seed, args))
+        before = args.out / f"{arm.removesuffix(', rl')}-{seed}"
+        if arm.endswith(", rl") and before.exists() and not out.exists():
+            shutil.copytree(before, out, ignore=lambda folder, names: {"rl", "measured.json"} & set(names))
+            (out / "recipe.json").write_text(recipe.model_dump_json())
         if train(recipe, out, resume=(out / "recipe.json").exists()):
             sys.exit(130)
         seconds = {"processor": time.process_time() - began, "wall": time.monotonic() - clock}

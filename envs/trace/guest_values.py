@@ -278,7 +278,7 @@ class _Class:
             for base in reversed(bases)
             if _module(base) != "builtins"
             for key, found in list(_class_dict(base).items())
-            if type(found) is _MEMBER and type(key) is str
+            if type(found) is _MEMBER and _is_told(key)
         ]
         held = (one["__dict__"] for one in dicts if type(one.get("__dict__")) is _GETSET)
         self._dict = next(held, None)
@@ -293,8 +293,13 @@ class _Class:
                 pass  # a slot without a value
         held = None if self._dict is None else self._dict.__get__(value)
         if type(held) is dict:
-            own.update((key, one) for key, one in dict.items(held) if type(key) is str)
+            own.update((key, one) for key, one in dict.items(held) if _is_told(key))
         return own
+
+
+def _is_told(name):
+    """Not the interpreter's own: C's __vectorcalloffset__ holds an address, a copied __doc__ is no state."""
+    return type(name) is str and not name.startswith("__")
 
 
 _KEYS, _VALUES, _ITEMS = type({}.keys()), type({}.values()), type({}.items())

@@ -215,6 +215,27 @@ def f():
     assert found["dates"] == ("[datetime.date(2020, 1, 2), Decimal('1.0'), Fraction(1, 3), PurePosixPath('/a')]")
 
 
+def test_what_the_interpreter_keeps_in_an_instance_is_not_told(trace):
+    """C's members hold addresses (__vectorcalloffset__), and wrappers copy __doc__: neither is state of the program."""
+    source = """
+import functools
+
+class Later(functools.partial):
+    pass
+
+class Wrapper:
+    def __init__(self, function):
+        functools.update_wrapper(self, function)
+        self.calls = 2
+
+def f():
+    values = [Later(len, "ab"), Wrapper(f)]
+    return None
+"""
+    found = unfold(trace(source, "f()").trace.frames)[-2]
+    assert found["values"] == ("[<Later func=<built-in function len>, args=('ab',), keywords={}>, <Wrapper calls=2>]")
+
+
 def test_a_name_that_the_source_uses_is_not_taken(trace):
     run = trace("def main(x):\n    return x\n", "main(3)")
     assert run.value == "3"
