@@ -5,9 +5,9 @@
 Every arm has the recipe's families and one more, "returns": say what a call returns, as CruxEval asks. Every arm makes
 ``--updates`` updates of as many tokens more than the recipe says: "imitation" makes them on demonstrations, "traces" on
 traces, before imitation. What ``--rl`` sets applies to the arms "imitation, rl" and "traces, rl", which begin with what
-these two have learned, and have another setting of reinforcement learning. A run that is there already is not made again. The folder gets
-``report.json`` and ``report.md``: pass@1 on held-out tasks after imitation and after reinforcement learning, of all
-seeds together with Wilson intervals, and of each.
+these two have learned, and have another setting of reinforcement learning. A run that is there already is not made
+again. The folder gets ``report.json`` and ``report.md``: pass@1 on held-out tasks after imitation and after
+reinforcement learning, of all seeds together with Wilson intervals, and of each.
 """
 
 import argparse

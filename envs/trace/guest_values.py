@@ -203,11 +203,24 @@ class Values:
             items.sort()
             shown = self._items("{", iter(items), size, "}")
         else:
-            texts = sorted([self._show(item) for item in items])
+            texts = self._in_any_order(items)
             left_out = size > self.max_items
             self.cut = self.cut or left_out
             shown = "{" + ", ".join(texts[: self.max_items] + [MARK] * left_out) + "}"
         return shown if kind is set else name + "(" + shown + ")"
+
+    def _in_any_order(self, items):
+        """Sorted texts that do not depend on which item comes first: where not all have room, each gets as much."""
+        cut, room, self.cut = self.cut, self._room, False
+        texts = [self._show(item) for item in items]
+        if self.cut:
+            texts = []
+            for item in items:
+                self._room = room // len(items)
+                texts.append(self._show(item))
+            self._room = room - sum(map(len, texts))
+        self.cut = self.cut or cut
+        return sorted(texts)
 
     def _derived(self, value, kind):
         """The text of an instance of a class that is no exact built-in."""

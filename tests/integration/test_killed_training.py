@@ -35,6 +35,10 @@ drop_uniform_groups = false
 entropy_coef = 0.01
 max_useless_steps = 99
 
+[rl.evaluation]
+every = 3
+num_tasks = 2
+
 [eval]
 samples = 1
 controls = []
@@ -57,6 +61,12 @@ def losses(out: Path) -> dict[str, list[list[float]]]:
     return found
 
 
+def evaluations(out: Path) -> list[tuple[int, dict[str, float]]]:
+    """Step and pass@1 by family of each evaluation during training."""
+    rows = [json.loads(line) for line in (out / "rl" / "evaluations.jsonl").read_text().splitlines()]
+    return [(row["step"], row["families"]) for row in rows]
+
+
 def rows_of(out: Path) -> int:
     """Steps that a run has told of, in both stages."""
     files = (out / stage / "metrics.jsonl" for stage in ("sft", "rl"))
@@ -66,7 +76,7 @@ def rows_of(out: Path) -> int:
 @pytest.mark.slow
 def test_ten_kills_change_no_loss(tmp_path):
     """Each kill comes once the run has got further than any before it, and up to three steps later: in a step, in the
-    sampling, in a save, between the stages."""
+    sampling, in a save, in an evaluation, between the stages."""
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE)
     whole = start(recipe, tmp_path / "whole")
@@ -96,3 +106,7 @@ def test_ten_kills_change_no_loss(tmp_path):
     for stage, rows in losses(out).items():
         for row, wanted in zip(rows, expected[stage], strict=True):
             assert row == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+    assert evaluations(out) == evaluations(tmp_path / "whole")
+    assert [step for step, _ in evaluations(out)] == list(range(0, STEPS + 1, 3))
+    bests = [json.loads((run / "rl" / "best" / "best.json").read_text()) for run in (out, tmp_path / "whole")]
+    assert bests[0] == bests[1]

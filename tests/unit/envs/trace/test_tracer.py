@@ -236,6 +236,25 @@ def f():
     assert found["values"] == ("[<Later func=<built-in function len>, args=('ab',), keywords={}>, <Wrapper calls=2>]")
 
 
+def test_a_set_too_large_for_its_text_is_the_same_in_any_order(trace):
+    """Objects are hashed by their addresses, so that which comes first, and takes the room, is chance."""
+    source = """
+class State:
+    def __init__(self, name, hash):
+        self.name, self.hash = name * 60, hash
+    def __hash__(self):
+        return self.hash
+
+def f(order):
+    states = {State(name, order * (at + 1) % 7) for at, name in enumerate("abcdefgh")}
+    return None
+"""
+    one, other = (unfold(trace(source, f"f({order})").trace.frames)[-2]["states"] for order in (1, 6))
+    assert one == other
+    assert one.count("State") == 8
+    assert ".." in one
+
+
 def test_a_name_that_the_source_uses_is_not_taken(trace):
     run = trace("def main(x):\n    return x\n", "main(3)")
     assert run.value == "3"
