@@ -12,7 +12,8 @@ from ..model.engine.huggingface import HuggingFaceEngine
 from ..model.huggingface import HuggingFaceDecoder
 from ..model.lora import copy_trained
 from .config import EnginesConfig
-from .fleet import Fleet, Sizes
+from .fleet import Fleet
+from .fleet_server import Sizes
 from .recipe import Recipe
 from .trainee import Trainee
 

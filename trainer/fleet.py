@@ -5,26 +5,22 @@ import hashlib
 import logging
 import shutil
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from ..agent.endpoint import Endpoint
 from ..agent.remote_engine import PauseMode, RemoteEngine
 from ..agent.routing import PrefixRouter
 from ..errors import ConfigError, PolicyError, RequestRefused, TrainingError
 from ..model.chat.sampling import Completion, Sampling
-from ..model.server.process import ServerProcess
 from .config import EnginesConfig
+from .fleet_server import FleetServer, Sizes
 
 logger = logging.getLogger(__name__)
 
 OnWeightUpdate = Literal["recompute", "keep", "abort"]
-KEY_ENV = "VERIGYM_ENGINES_KEY"
-"""Environment variable of a key to send to the servers, where something before them asks for one."""
 SECONDS_BETWEEN_TRIES = 2.0
 _LOST = 1 << 30
 """The load of a server that cannot be asked."""
@@ -35,46 +31,6 @@ _PAUSES: dict[OnWeightUpdate | None, tuple[PauseMode, bool]] = {
     "abort": ("abort", False),
 }
 """What becomes of turns in flight -> how a server is paused, and whether its keys and values are computed again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """What the engines must hold.
-
-    Attributes:
-        concurrency: requests at once, over all of them.
-        max_context: tokens of a prompt and its completion.
-        request_seconds: after which an answer is given up.
-        seed: of draws whose request has none.
-        attention: what attention runs on.
-        freezes: whether they can change weights with turns in flight; else these end first.
-    """
-
-    concurrency: int
-    max_context: int
-    request_seconds: float
-    seed: int = 0
-    attention: str = "auto"
-    freezes: bool = True
-
-
-@dataclass(slots=True, kw_only=True)
-class _Server:
-    """One of the engines.
-
-    Attributes:
-        process: that was started for it; None where it runs elsewhere.
-        engine: None while it is lost.
-        reads: the weights it begins with, which must stay until it has them.
-    """
-
-    place: int
-    url: str = ""
-    process: ServerProcess | None = None
-    engine: RemoteEngine | None = None
-    reads: Path | None = None
-    num_inside: int = 0
-    reviving: asyncio.Task[None] | None = field(default=None, repr=False)
 
 
 class Fleet:
@@ -90,16 +46,13 @@ class Fleet:
             folder: of logs, and of weights where ``config`` names no other.
             save: writes the trainer's weights of the moment as a checkpoint.
         """
-        self._config, self._sizes, self._save = config, sizes, save
-        self._logs = folder
+        self._sizes, self._save, self._logs = sizes, save, folder
         # Runs may share a folder, and one that was killed finds what it has left there.
         own = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
         self._weights_root = (folder / "weights" if config.weights is None else config.weights / own).absolute()
         self._weights: Path | None = None
         self._num_saved = self._num_open = self._version = 0
-        self._servers = [_Server(place=place, url=url.rstrip("/")) for place, url in enumerate(config.urls)] or [
-            _Server(place=place) for place in range(config.count)
-        ]
+        self.servers = [FleetServer(place, config, sizes, folder) for place in range(config.count or len(config.urls))]
         self._lost: list[RemoteEngine] = []
         self._router = PrefixRouter()
         self._publishing = threading.Lock()
@@ -120,11 +73,11 @@ class Fleet:
 
         Raises:
             ConfigError: a server cannot be used like this.
-            PolicyError: none answers.
+            PolicyError: one does not answer, or could not start.
         """
         self._num_open += 1
         try:
-            if self._num_open == 1 and self._loop is None:
+            if self._loop is None:
                 await self._begin()
             elif self._num_open == 1:
                 await asyncio.to_thread(self.update_weights, 0)
@@ -142,7 +95,7 @@ class Fleet:
             try:
                 found = await engine.generate(prompt_ids, sampling, stop_token_ids)
             except PolicyError as error:
-                if isinstance(error, RequestRefused) or await _answers(server.url):
+                if isinstance(error, RequestRefused) or await server.answers():
                     raise
                 self._lose(server, engine, error)
                 continue
@@ -168,12 +121,11 @@ class Fleet:
             CheckpointError: the weights could not be written.
             TrainingError: a server refuses them.
         """
-        mode = _PAUSES[on_weight_update if self._sizes.freezes else None]
+        mode, clear_cache = _PAUSES[on_weight_update if self._sizes.freezes else None]
         with self._publishing:
-            self._weights = self._written()
-            able = [(server, server.engine) for server in self._servers if server.engine is not None]
-            pushes = [self._push(server.url, version, self._weights, *mode) for server, _ in able]
-            failures = _apart(_all_of(pushes))
+            self._weights = weights = self._written()
+            able = [(server, server.engine) for server in self.servers if server.engine is not None]
+            failures = _apart(server.push(version, weights, mode=mode, clear_cache=clear_cache) for server, _ in able)
             self._version = version
             self._remove_what_nobody_reads()
         for (server, engine), failure in zip(able, failures, strict=True):
@@ -184,101 +136,19 @@ class Fleet:
 
     async def aclose(self) -> None:
         """End the servers that were started here, and remove the weights that were written for all."""
-        tasks = [server.reviving for server in self._servers if server.reviving is not None]
+        tasks = [server.reviving for server in self.servers if server.reviving is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        engines = [*self._lost, *(server.engine for server in self._servers if server.engine is not None)]
-        for server in self._servers:
+        engines = [*self._lost, *(server.engine for server in self.servers if server.engine is not None)]
+        for server in self.servers:
             server.engine = None
         await asyncio.gather(*(engine.aclose() for engine in engines))
-        await asyncio.gather(*(one.process.aclose() for one in self._servers if one.process is not None))
+        await asyncio.gather(*(server.stop() for server in self.servers))
         self._weights = None
         shutil.rmtree(self._weights_root, ignore_errors=True)
 
-    async def _begin(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        shutil.rmtree(self._weights_root, ignore_errors=True)
-        self._weights = await asyncio.to_thread(self._written)
-        try:
-            await asyncio.gather(*(self._join(server) for server in self._servers))
-        except BaseException:
-            await self.aclose()
-            raise
-
-    async def _join(self, server: _Server) -> None:
-        """Start the server, or meet one that runs, bring it to what the others have, and let it take requests."""
-        pushed, engine = None, None
-        if not self._config.urls:
-            weights = server.reads = self._current()[1]
-            pushed = (0, weights)
-            server.process = self._started(server.place, weights)
-            server.url = await server.process.url(self._config.start_seconds)
-        try:
-            while True:
-                if not self._publishing.acquire(blocking=False):
-                    await asyncio.sleep(0.05)
-                    continue
-                try:
-                    current = self._current()
-                    if engine is not None and pushed == current:
-                        server.engine = engine
-                        return
-                    server.reads = current[1]
-                finally:
-                    self._publishing.release()
-                if pushed != current:
-                    await self._bring(server.url, *current)
-                    pushed = current
-                elif engine is None:
-                    engine = await self._connect(server.url)
-        except BaseException:
-            if engine is not None:
-                await engine.aclose()
-            raise
-        finally:
-            server.reads = None
-
-    def _current(self) -> tuple[int, Path]:
-        assert self._weights is not None, "weights are written before any server is met"
-        return self._version, self._weights
-
-    async def _bring(self, url: str, version: int, weights: Path) -> None:
-        try:
-            await self._push(url, version, weights, "abort", False)
-        except RequestRefused as error:
-            raise ConfigError(
-                f"{url} does not take new weights ({error}); start it with --allow-weight-updates, on a machine that "
-                f"sees {self._weights_root}"
-            ) from error
-
-    async def _connect(self, url: str) -> RemoteEngine:
-        seconds = self._sizes.request_seconds
-        engine = await RemoteEngine.connect(
-            url,
-            None,
-            api_key_env=KEY_ENV,
-            concurrency=self._sizes.concurrency,
-            timeout_s=seconds,
-            give_up_s=seconds,
-            attempts=2,
-        )
-        if engine.max_context < self.max_context:
-            await engine.aclose()
-            raise ConfigError(
-                f"{url} takes {engine.max_context} tokens and the recipe's model.max_context is {self.max_context}; "
-                f"start it with --max-context {self.max_context}"
-            )
-        return engine
-
-    async def _push(self, url: str, version: int, weights: Path, mode: PauseMode, clear_cache: bool) -> None:
-        seconds = self._config.start_seconds
-        endpoint = Endpoint(url, api_key_env=KEY_ENV, timeout_s=seconds, give_up_s=seconds, attempts=2)
-        try:
-            told = {"path": str(weights), "version": version}
-            await RemoteEngine(endpoint, "", 0, 0).update_weights(version, told, mode=mode, clear_cache=clear_cache)
-        finally:
-            await endpoint.aclose()
+    # Weights.
 
     def _written(self) -> Path:
         self._num_saved += 1
@@ -287,43 +157,76 @@ class Fleet:
         return folder
 
     def _remove_what_nobody_reads(self) -> None:
-        read = {self._weights, *(server.reads for server in self._servers)}
+        read = {self._weights, *(server.reads for server in self.servers)}
         for folder in self._weights_root.glob("weights-*"):
             if folder not in read:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _started(self, place: int, weights: Path) -> ServerProcess:
-        config, sizes = self._config, self._sizes
-        batch = -(-sizes.concurrency // config.count)
-        options = ["--name", "policy", "--allow-weight-updates", "--logprobs-mode", "processed_logprobs"]
-        options += ["--max-batch", str(batch), "--max-waiting", str(sizes.concurrency)]
-        options += ["--max-context", str(sizes.max_context), "--seed", str(sizes.seed), "--drain-timeout", "0"]
-        options += ["--attention", sizes.attention, "--tensor-parallel", str(config.tensor_parallel)]
-        gpus = config.gpus[place * config.tensor_parallel :][: config.tensor_parallel]
-        if gpus:
-            options += ["--device", "cuda"]
-        else:  # one thread: the trainer and sandboxes need the other cores
-            options += ["--device", "cpu", "--threads", "1"]
-        environment = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
-        log = self._logs / f"engine-{place}.log"
-        return ServerProcess(weights, log=log, options=options, environment=environment)
+    def _current(self) -> tuple[int, Path]:
+        assert self._weights is not None, "weights are written before any server is met"
+        return self._version, self._weights
 
-    async def _able(self, prompt_ids: Sequence[int]) -> tuple[_Server, RemoteEngine]:
+    # Servers that come and go.
+
+    async def _begin(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        shutil.rmtree(self._weights_root, ignore_errors=True)
+        self._weights = await asyncio.to_thread(self._written)
+        try:
+            await asyncio.gather(*(self._join(server) for server in self.servers))
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def _join(self, server: FleetServer) -> None:
+        """Start the server, or meet one that runs, bring it to what the others have, and let it take requests."""
+        has, engine = None, None
+        try:
+            if server.is_ours:
+                _, server.reads = self._current()
+                has = (0, server.reads)
+                await server.start(server.reads)
+            while True:
+                if not self._publishing.acquire(blocking=False):
+                    await asyncio.sleep(0.05)
+                    continue
+                try:
+                    current = self._current()
+                    if engine is not None and has == current:
+                        server.engine = engine
+                        return
+                    server.reads = current[1]
+                finally:
+                    self._publishing.release()
+                if has != current:
+                    await server.bring(*current)
+                    has = current
+                elif engine is None:
+                    engine = await server.connect()
+        except BaseException:
+            if engine is not None:
+                await engine.aclose()
+            raise
+        finally:
+            server.reads = None
+
+    async def _able(self, prompt_ids: Sequence[int]) -> tuple[FleetServer, RemoteEngine]:
         """The server to ask; waits while all are lost."""
-        deadline = asyncio.get_running_loop().time() + self._sizes.request_seconds
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._sizes.request_seconds
         while True:
-            loads = [_LOST if server.engine is None else server.num_inside for server in self._servers]
-            chosen = self._servers[self._router.choose(prompt_ids, loads)]
+            loads = [_LOST if server.engine is None else server.num_inside for server in self.servers]
+            chosen = self.servers[self._router.choose(prompt_ids, loads)]
             if chosen.engine is not None:
                 return chosen, chosen.engine
-            if asyncio.get_running_loop().time() > deadline:
+            if loop.time() > deadline:
                 raise PolicyError(
-                    f"none of {len(self._servers)} engines has answered for {self._sizes.request_seconds:g} s; "
+                    f"none of {len(self.servers)} engines has answered for {self._sizes.request_seconds:g} s; "
                     f"{self._logs} has what those that were started here said"
                 )
             await asyncio.sleep(0.1)
 
-    def _lose(self, server: _Server, engine: RemoteEngine, error: BaseException) -> None:
+    def _lose(self, server: FleetServer, engine: RemoteEngine, error: BaseException) -> None:
         """No more requests for a server until it is back."""
         if server.engine is not engine:
             return  # it is known
@@ -333,10 +236,8 @@ class Fleet:
         self._router.forget(server.place)
         server.reviving = asyncio.ensure_future(self._revive(server))
 
-    async def _revive(self, server: _Server) -> None:
+    async def _revive(self, server: FleetServer) -> None:
         while server.engine is None:
-            if server.process is not None:
-                await server.process.aclose()
             try:
                 await self._join(server)
             except (PolicyError, ConfigError) as error:
@@ -345,22 +246,11 @@ class Fleet:
         logger.warning("engine %d is back", server.place)
 
 
-async def _answers(url: str) -> bool:
-    """Whether there is a server."""
-    endpoint = Endpoint(url, api_key_env=KEY_ENV, attempts=1, timeout_s=10.0)
-    with suppress(PolicyError):
-        await endpoint.get("/health")
-        await endpoint.aclose()
-        return True
-    await endpoint.aclose()
-    return False
+def _apart(work: Iterable[Coroutine[Any, Any, None]]) -> list[BaseException | None]:
+    """Run coroutines together on a loop of their own, from a thread that may have one; what each of them raised."""
 
+    async def all_of_it() -> list[BaseException | None]:
+        return await asyncio.gather(*work, return_exceptions=True)
 
-async def _all_of(pushes: Sequence[Coroutine[Any, Any, None]]) -> list[BaseException | None]:
-    return await asyncio.gather(*pushes, return_exceptions=True)
-
-
-def _apart(work: Coroutine[Any, Any, list[BaseException | None]]) -> list[BaseException | None]:
-    """Run a coroutine on a loop of its own, from a thread that may have one."""
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()
+        return pool.submit(asyncio.run, all_of_it()).result()

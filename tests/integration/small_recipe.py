@@ -1,5 +1,11 @@
 """What the small recipes of these tests share: a tiny model, and one family of programs that is made in no time."""
 
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
 CODE = """
 sandbox = "local"
 threads = 1
@@ -21,3 +27,45 @@ turn_tokens = 16
 num_demonstrations = 16
 experts = { solve = 0.5, forget_the_condition = 0.5 }
 """
+
+LEARNING = """
+[sft.train]
+max_steps = 4
+batch_tokens = 1024
+microbatch_tokens = 512
+eval_every = 2
+
+[rl]
+steps = 4
+
+[rl.train]
+num_tasks = 2
+group_size = 4
+microbatch_tokens = 512
+drop_uniform_groups = false
+entropy_coef = 0.01
+max_useless_steps = 99
+
+[eval]
+samples = 1
+controls = []
+"""
+"""Four steps of imitation and four of reinforcement, from which there is always something to learn."""
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def command(launcher: Sequence[str], recipe: Path, out: Path, *more: str) -> list[str]:
+    """The words that start a run, by torchrun or the like, or by none."""
+    return [sys.executable, *launcher, "-m", "verigym", "train", str(recipe), "--out", str(out), *more]
+
+
+def train(launcher: Sequence[str], recipe: Path, out: Path, *more: str) -> None:
+    """Run to the end."""
+    whole = command(launcher, recipe, out, *more)
+    done = subprocess.run(whole, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def metrics(out: Path, stage: str) -> list[dict[str, float]]:
+    """The rows of a stage."""
+    return [json.loads(line) for line in (out / stage / "metrics.jsonl").read_text().splitlines()]

@@ -18,7 +18,8 @@ from verigym.model.decoder import Decoder
 from verigym.model.engine.generator import Generator
 from verigym.model.tokenizer import train_tokenizer
 from verigym.trainer.config import EnginesConfig
-from verigym.trainer.fleet import Fleet, Sizes
+from verigym.trainer.fleet import Fleet
+from verigym.trainer.fleet_server import Sizes
 
 PROMPTS = [[7, 30, 20 + number] for number in range(8)]
 SIZES = Sizes(concurrency=8, max_context=256, request_seconds=60.0)
@@ -81,7 +82,7 @@ def test_two_servers_say_what_one_engine_says(trainer, tmp_path):
         try:
             async with fleet.open() as engine:
                 compare(await asked(engine), await in_process(trainer.decoder), 0)
-                assert [one.num_inside for one in fleet._servers] == [0, 0]
+                assert [one.num_inside for one in fleet.servers] == [0, 0]
                 trainer.step(1)
                 engine.update_weights(1)
                 compare(await asked(engine), await in_process(trainer.decoder), 1)
@@ -91,7 +92,7 @@ def test_two_servers_say_what_one_engine_says(trainer, tmp_path):
             async with fleet.open() as engine:
                 compare(await asked(engine), await in_process(trainer.decoder), 0)
             assert [folder.exists() for folder in trainer.saved] == [False, False, True]
-            processes = [server.process for server in fleet._servers]
+            processes = [server.process for server in fleet.servers]
         finally:
             await fleet.aclose()
         assert not trainer.saved[-1].exists()
@@ -110,7 +111,7 @@ def test_new_weights_under_turns_in_flight(trainer, tmp_path, mode):
             async with fleet.open() as engine:
                 long = sampling(3, max_tokens=240)
                 turns = [asyncio.create_task(engine.generate(prompt, long, ())) for prompt in PROMPTS]
-                while not all(server.num_inside for server in fleet._servers):
+                while not all(server.num_inside for server in fleet.servers):
                     await asyncio.sleep(0.01)
                 await asyncio.sleep(0.1)
                 trainer.step(1)
@@ -140,18 +141,18 @@ def test_a_killed_server_costs_nobody_an_answer(trainer, tmp_path):
                 engine.update_weights(1)
                 long = sampling(3, max_tokens=200)
                 turns = [asyncio.create_task(engine.generate(prompt, long, ())) for prompt in PROMPTS]
-                while not all(server.num_inside for server in fleet._servers):
+                while not all(server.num_inside for server in fleet.servers):
                     await asyncio.sleep(0.01)
-                os.kill(fleet._servers[0].process._process.pid, signal.SIGKILL)
+                os.kill(fleet.servers[0].process._process.pid, signal.SIGKILL)
                 found = await asyncio.gather(*turns)
                 assert {(len(one.token_ids), set(one.policy_version) == {1}) for one in found} == {(200, True)}
                 trainer.step(2)
                 engine.update_weights(2)  # while one is away
                 deadline = time.monotonic() + 60
-                while fleet._servers[0].engine is None:
+                while fleet.servers[0].engine is None:
                     assert time.monotonic() < deadline
                     await asyncio.sleep(0.05)
-                fleet._servers[1].num_inside += 100  # the one that came back has to answer
+                fleet.servers[1].num_inside += 100  # the one that came back has to answer
                 compare(await asked(engine), await in_process(trainer.decoder), 2)
         finally:
             await fleet.aclose()
@@ -199,10 +200,10 @@ def test_servers_that_run_already(trainer, tmp_path):
 def test_no_server_is_left_where_one_cannot_start(trainer, tmp_path):
     async def main():
         fleet = fleet_of(trainer, tmp_path, Sizes(concurrency=8, max_context=100_000, request_seconds=60.0))
-        with pytest.raises(PolicyError, match=r"could not start: .*max_context is 100000.*engine-0.log"):
+        with pytest.raises(PolicyError, match=r"could not start: .*max_context is 100000.*engine-[01].log"):
             async with fleet.open():
                 pass
-        assert not any(server.process and server.process.is_alive for server in fleet._servers)
+        assert not any(server.process and server.process.is_alive for server in fleet.servers)
 
     asyncio.run(main())
     assert not (tmp_path / "weights").exists()

@@ -1,0 +1,150 @@
+"""One engine of a fleet: a server, and its process where that was started here."""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..agent.endpoint import Endpoint
+from ..agent.remote_engine import PauseMode, RemoteEngine
+from ..errors import ConfigError, PolicyError, RequestRefused
+from ..model.server.process import ServerProcess
+from .config import EnginesConfig
+
+KEY_ENV = "VERIGYM_ENGINES_KEY"
+"""Environment variable of a key to send to the servers, where something before them asks for one."""
+HEALTH_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """What the engines must hold.
+
+    Attributes:
+        concurrency: requests at once, over all of them.
+        max_context: tokens of a prompt and its completion.
+        request_seconds: after which an answer is given up.
+        seed: of draws whose request has none.
+        attention: what attention runs on.
+        freezes: whether they can change weights with turns in flight; else these end first.
+    """
+
+    concurrency: int
+    max_context: int
+    request_seconds: float
+    seed: int = 0
+    attention: str = "auto"
+    freezes: bool = True
+
+
+class FleetServer:
+    """A server as the fleet knows it.
+
+    Attributes:
+        place: its number.
+        engine: what it is asked through; None while it is lost.
+        num_inside: requests that it has in work.
+        reads: the weights that it is being brought to, which must stay until it has them.
+        reviving: what brings it back.
+    """
+
+    def __init__(self, place: int, config: EnginesConfig, sizes: Sizes, logs: Path) -> None:
+        self.place, self._config, self._sizes = place, config, sizes
+        self._log = logs / f"engine-{place}.log"
+        self._url = config.urls[place].rstrip("/") if config.urls else ""
+        self.process: ServerProcess | None = None
+        self.engine: RemoteEngine | None = None
+        self.num_inside = 0
+        self.reads: Path | None = None
+        self.reviving: asyncio.Task[None] | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is started, and ended, here."""
+        return not self._config.urls
+
+    async def start(self, weights: Path) -> None:
+        """Start a process with these weights as version 0, in the place of the one before. Raises PolicyError."""
+        await self.stop()
+        self.process = ServerProcess(weights, log=self._log, options=self._options(), environment=self._environment())
+        self._url = await self.process.url(self._config.start_seconds)
+
+    async def stop(self) -> None:
+        """End the process, where there is one."""
+        if self.process is not None:
+            await self.process.aclose()
+
+    async def connect(self) -> RemoteEngine:
+        """What asks it. Raises PolicyError where it does not answer, ConfigError where its answers cannot be used."""
+        seconds = self._sizes.request_seconds
+        engine = await RemoteEngine.connect(
+            self._url,
+            None,
+            api_key_env=KEY_ENV,
+            concurrency=self._sizes.concurrency,
+            timeout_s=seconds,
+            give_up_s=seconds,
+            attempts=2,
+        )
+        wanted = self._sizes.max_context
+        if engine.max_context < wanted:
+            await engine.aclose()
+            raise ConfigError(
+                f"{self._url} takes {engine.max_context} tokens and the recipe's model.max_context is {wanted}; start "
+                f"it with --max-context {wanted}"
+            )
+        return engine
+
+    async def push(self, version: int, weights: Path, *, mode: PauseMode = "abort", clear_cache: bool = False) -> None:
+        """Have it read weights; on any loop. Raises RequestRefused where it will not, PolicyError where it is gone."""
+        seconds = self._config.start_seconds
+        endpoint = Endpoint(self._url, api_key_env=KEY_ENV, timeout_s=seconds, give_up_s=seconds, attempts=2)
+        told = {"path": str(weights), "version": version}
+        try:
+            await RemoteEngine(endpoint, "", 0, 0).update_weights(version, told, mode=mode, clear_cache=clear_cache)
+        finally:
+            await endpoint.aclose()
+
+    async def bring(self, version: int, weights: Path) -> None:
+        """``push`` to a server that has nothing to do yet.
+
+        Raises:
+            ConfigError: it will not take them, with what it lacks.
+            PolicyError: it is gone.
+        """
+        try:
+            await self.push(version, weights)
+        except RequestRefused as error:
+            raise ConfigError(
+                f"{self._url} does not take new weights ({error}); start it with --allow-weight-updates, on a machine "
+                f"that sees {weights.parent}"
+            ) from error
+
+    async def answers(self) -> bool:
+        """Whether it is there."""
+        endpoint = Endpoint(self._url, api_key_env=KEY_ENV, attempts=1, timeout_s=HEALTH_SECONDS)
+        try:
+            with suppress(PolicyError):
+                await endpoint.get("/health")
+                return True
+            return False
+        finally:
+            await endpoint.aclose()
+
+    def _options(self) -> list[str]:
+        config, sizes = self._config, self._sizes
+        batch = -(-sizes.concurrency // config.count)
+        options = ["--name", "policy", "--allow-weight-updates", "--logprobs-mode", "processed_logprobs"]
+        options += ["--max-batch", str(batch), "--max-waiting", str(sizes.concurrency)]
+        options += ["--max-context", str(sizes.max_context), "--seed", str(sizes.seed), "--drain-timeout", "0"]
+        options += ["--attention", sizes.attention, "--tensor-parallel", str(config.tensor_parallel)]
+        # On CPUs one thread: the trainer and the sandboxes need the other cores.
+        return options + (["--device", "cuda"] if self._gpus else ["--device", "cpu", "--threads", "1"])
+
+    @property
+    def _gpus(self) -> tuple[int, ...]:
+        num = self._config.tensor_parallel
+        return self._config.gpus[self.place * num : (self.place + 1) * num]
+
+    def _environment(self) -> dict[str, str]:
+        return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self._gpus))}
