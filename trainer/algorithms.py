@@ -274,9 +274,9 @@ class ReinforcePPConfig(RLConfig):
 class CriticConfig(Settings):
     """What predicts the reward that is still to come at each sampled token."""
 
-    kind: Literal["head", "model"] = "head"
-    """"head" is one linear map of the policy's hidden states, trained with it; "model" is a decoder of its own, which
-    starts as a copy of the policy."""
+    kind: Literal["head", "shared", "model"] = "head"
+    """"head" is one linear map of the policy's hidden states, which its loss leaves alone; "shared" trains them too,
+    which can undo a policy within steps; "model" is a decoder of its own, which starts as a copy of the policy."""
     coef: float = Field(default=0.5, gt=0)
     """Weight of the value loss."""
     clip: float | None = Field(default=0.2, gt=0)

@@ -16,18 +16,18 @@ class Critic(nn.Module):
     def __init__(
         self,
         policy: AnyDecoder,
-        kind: Literal["head", "model"],
+        kind: Literal["head", "shared", "model"],
         *,
         duplicate: Callable[[Any], Any] = copy_trained,
     ) -> None:
         """
         Args:
-            kind: "head" reads the policy's hidden states, and its loss trains them too; "model" reads those of a copy
-                of the policy.
+            kind: "head" reads the policy's hidden states; "shared" too, and its loss trains them; "model" reads those
+                of a copy of the policy.
             duplicate: makes that copy.
         """
         super().__init__()
-        weight = policy.head.weight
+        self._kind, weight = kind, policy.head.weight
         self.trunk = duplicate(policy) if kind == "model" else None
         if self.trunk is not None:
             self.trunk.head.requires_grad_(False)  # nothing reads its logits
@@ -55,4 +55,6 @@ class Critic(nn.Module):
         if self.trunk is not None:
             given = (token_ids, documents) if cache is None else (token_ids, documents, cache)
             hidden = self.trunk(*given).index_select(0, index)
+        elif self._kind == "head":
+            hidden = hidden.detach()
         return self.value(hidden.to(self.value.weight.dtype)).squeeze(-1)

@@ -44,7 +44,7 @@ def test_every_field_is_described_and_unknown_keys_are_refused(cls):
         (DAPOConfig, {"overlong_buffer": 5}, "without overlong_length"),
         (DAPOConfig, {"overlong_length": 5, "overlong_buffer": 6}, "lower it"),
         (ReinforcePPConfig, {"baseline": "group"}, "needs 2 or more"),
-        (PPOConfig, {"critic": {"kind": "none"}}, "'head' or 'model'"),
+        (PPOConfig, {"critic": {"kind": "none"}}, "'head', 'shared' or 'model'"),
         (KLConfig, {"estimator": "k2"}, "set it above 0"),
         (KLConfig, {"coef": 0.1, "estimator": "k1"}, "k2' or 'k3'"),
         (CorrectionConfig, {"cap": 3.0}, "set correction.kind"),

@@ -275,7 +275,7 @@ def test_a_run_with_nothing_to_learn_stops_and_says_why(make_trainer):
         asyncio.run(hopeless.run(9))
 
 
-@pytest.mark.parametrize("kind", ["head", "model"])
+@pytest.mark.parametrize("kind", ["head", "shared", "model"])
 def test_a_critic_learns_what_is_to_come_and_a_run_with_one_resumes(make_trainer, make_decoder, kind):
     settings = {
         **{"config": PPOConfig, "tasks": tasks(4), "group_size": 64, "kl": {"coef": 0.01}, "stop": ALL, "turns": 1},

@@ -55,7 +55,7 @@ def annotated_documents() -> list[Document]:
     ]
 
 
-@pytest.mark.parametrize("kind", ["head", "model"])
+@pytest.mark.parametrize("kind", ["head", "shared", "model"])
 def test_whole_sequences_and_a_critic_do_not_depend_on_packing_either(make_decoder, kind):
     decoder = make_decoder().double()
     critic = Critic(decoder, kind)
@@ -71,6 +71,24 @@ def test_whole_sequences_and_a_critic_do_not_depend_on_packing_either(make_decod
     for gradient, metrics in found[1:]:
         torch.testing.assert_close(gradient, found[0][0], rtol=1e-6, atol=1e-9)
         assert metrics == pytest.approx(found[0][1], rel=1e-6)
+
+
+def test_only_a_shared_critic_moves_the_policy(make_decoder):
+    """A value's error is no reason to speak otherwise: what its loss does to shared layers can undo a policy."""
+    found = {}
+    for kind in ("none", "head", "shared", "model"):
+        decoder = make_decoder().double()
+        critic = None if kind == "none" else Critic(decoder, kind)
+        if critic is not None:
+            torch.nn.init.normal_(critic.value.weight, generator=torch.Generator().manual_seed(0))
+        loss = WHOLE if critic is not None else replace(WHOLE, value_coef=0.0)
+        optimizers = [Optimizer(one, OptimConfig()) for one in (decoder, critic) if one is not None]
+        critics = {} if critic is None else {"critic": critic, "critic_optimizer": optimizers[1]}
+        TrainStep(decoder, optimizers[0], loss, **critics).accumulate([join(annotated_documents())])
+        found[kind] = torch.cat([parameter.grad.reshape(-1) for parameter in decoder.parameters()])
+    assert torch.equal(found["head"], found["none"])
+    assert torch.equal(found["model"], found["none"])
+    assert (found["shared"] - found["none"]).abs().max() > 1e-3 * found["none"].abs().max()
 
 
 def test_a_divisor_takes_the_place_of_the_sum_of_weights(make_decoder):
