@@ -7,8 +7,8 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,8 +23,7 @@ from ..errors import ConfigError
 from ..model.chat.protocols import Parser
 from .asynchronous import AsyncRL
 from .config import EvaluationConfig, LayoutConfig
-from .engines import Engines, RolloutEngine
-from .evaluation import Evaluation, evaluate_engine, evaluate_script
+from .engines.open import Engines, RolloutEngine
 from .families import Family, prepare_family
 from .imitation import further, play_experts, split_by_task
 from .learner import Learning, Lesson
@@ -39,10 +38,11 @@ from .reinforce import RL
 from .report import write_report
 from .rl_tasks import config_of_families, measure_tasks, mixture_of
 from .rollouts import EpisodePlan
+from .stage_evaluations import StageEvaluations
 from .stage_run import StageRun
 from .throughput import Throughput
 from .trainee import Trainee, check_context, open_trainee
-from .watching import BEST, Watcher, best_of, watch
+from .watching import Watcher, best_of, watch
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class _Run:
         self.sources: list[Source] = []
         self.loop: Supervised | RL | None = None
         self.interrupted = False
-        self.evaluations: dict[str, dict[str, Evaluation]] = {}
+        self.evaluations = StageEvaluations(recipe, out, self.engines, progress, self._check_interrupt)
         self.stages: dict[str, dict[str, Any]] = {}
 
     async def main(self) -> int:
@@ -133,7 +133,7 @@ class _Run:
         started = time.monotonic()
         await self._prepare()
         trainee, demonstrations = await self._model_and_demonstrations()
-        await self._scripted_controls()
+        await self.evaluations.of_scripts(self.families)
         start = "start"
         if recipe.midtrain is not None:
             start = "midtrain"
@@ -141,20 +141,20 @@ class _Run:
         if recipe.sft is not None:
             start = "sft"
             self._supervise("sft", trainee, demonstrations, recipe.sft)
-        await self._evaluate(start, trainee)
+        await self.evaluations.of_weights(start, trainee, self.families)
         if recipe.rl is not None:
             await self._reinforce(trainee)
-            await self._evaluate("rl", trainee)
-            await self._evaluate_best(trainee)
+            await self.evaluations.of_weights("rl", trainee, self.families)
+            await self.evaluations.of_best(trainee, self.families)
             if recipe.control and recipe.sft is not None:
                 trainee.load(self._checkpoint("sft"))
                 self._supervise("control", trainee, demonstrations, further(recipe.sft), self.stages["rl"]["seconds"])
-                await self._evaluate("control", trainee)
+                await self.evaluations.of_weights("control", trainee, self.families)
         write_report(
             self.out,
             recipe=recipe,
             families=self.families,
-            evaluations=self.evaluations,
+            evaluations=self.evaluations.found,
             stages=self.stages,
             seconds=time.monotonic() - started,
             note=self.progress.print,
@@ -272,7 +272,7 @@ class _Run:
             loop = self._rl_loop(settings, trainee, generator, mixture)
             with self._running("rl", loop, trainee) as run:
                 if settings.difficulty is not None and settings.difficulty.samples and loop.num_steps == 0:
-                    async with self._policy(trainee) as sampling:
+                    async with self.engines.policy(trainee) as sampling:
                         with self.progress.bar("how often each task is solved") as bar:
                             folder, seed = self.out / "rl" / "difficulty", self.recipe.seed
                             await measure_tasks(
@@ -299,7 +299,7 @@ class _Run:
             self.families,
             settings,
             self.out / "rl",
-            open_policy=lambda: self._policy(trainee),
+            open_policy=lambda: self.engines.policy(trainee),
             save=lambda folder: trainee.save(folder, self._environments),
             seed=self.recipe.seed,
             concurrency=self.engines.concurrency,
@@ -375,54 +375,3 @@ class _Run:
 
     def _plans(self, max_context: int) -> Mapping[str, EpisodePlan]:
         return {family.config.name: family.plan(max_context) for family in self.families}
-
-    # Evaluation.
-
-    @asynccontextmanager
-    async def _policy(self, trainee: Trainee) -> AsyncIterator[tuple[TokenPolicy, int]]:
-        """What samples under the trained weights, in an engine of its own, and the tokens of its context."""
-        async with self.engines.open(trainee) as generator:
-            yield TokenPolicy(generator, trainee.renderer, trainee.parser), generator.max_context
-
-    async def _evaluate_best(self, trainee: Trainee) -> None:
-        """The best checkpoint, on the held-out tasks that did not choose it. The trainee is left with its weights."""
-        settings = self.recipe.rl.evaluation if self.recipe.rl else None
-        if settings is not None and best_of(self.out / "rl") is not None:
-            trainee.load(self.out / "rl" / BEST)
-            await self._evaluate(BEST, trainee, skip=settings.num_tasks)
-
-    async def _evaluate(self, stage: str, trainee: Trainee, *, skip: int = 0) -> None:
-        settings, concurrency = self.recipe.eval, self.engines.concurrency
-        async with self._policy(trainee) as (policy, max_context):
-            for family in self.families:
-                tasks = family.held_out[skip:]
-                episodes = len(tasks) * (settings.samples + settings.greedy)
-                with self.progress.bar(f"evaluation of {stage}: {family.config.name}", total=episodes) as bar:
-                    found = await evaluate_engine(
-                        family,
-                        policy,
-                        max_context,
-                        tasks=tasks,
-                        settings=settings,
-                        seed=self.recipe.seed,
-                        concurrency=concurrency,
-                        out=self.out / "evals" / stage / family.config.name,
-                        tell=bar.advance,
-                    )
-                self.evaluations.setdefault(stage, {})[family.config.name] = found
-                self._check_interrupt()
-
-    async def _scripted_controls(self) -> None:
-        for family in self.families:
-            for name in self.recipe.eval.controls:
-                if name == "trivial" and family.trivial is None:
-                    continue
-                with self.progress.bar(f"control {name}: {family.config.name}", total=len(family.held_out)) as bar:
-                    self.evaluations.setdefault(name, {})[family.config.name] = await evaluate_script(
-                        family,
-                        name,
-                        concurrency=4 * self.recipe.num_workers,
-                        out=self.out / "evals" / name / family.config.name,
-                        tell=bar.advance,
-                    )
-                self._check_interrupt()

@@ -18,8 +18,8 @@ from verigym.model.decoder import Decoder
 from verigym.model.engine.generator import Generator
 from verigym.model.tokenizer import train_tokenizer
 from verigym.trainer.config import EnginesConfig
-from verigym.trainer.fleet import Fleet
-from verigym.trainer.fleet_server import Sizes
+from verigym.trainer.engines.fleet import Fleet
+from verigym.trainer.engines.server import Sizes
 
 PROMPTS = [[7, 30, 20 + number] for number in range(8)]
 SIZES = Sizes(concurrency=8, max_context=256, request_seconds=60.0)

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import torch
 
-from ..errors import ConfigError
-from ..model.engine.generator import Generator
-from ..model.engine.huggingface import HuggingFaceEngine
-from ..model.huggingface import HuggingFaceDecoder
-from ..model.lora import copy_trained
-from .config import EnginesConfig
+from ...agent.policy import TokenPolicy
+from ...errors import ConfigError
+from ...model.engine.generator import Generator
+from ...model.engine.huggingface import HuggingFaceEngine
+from ...model.huggingface import HuggingFaceDecoder
+from ...model.lora import copy_trained
+from ..config import EnginesConfig
+from ..recipe import Recipe
+from ..trainee import Trainee
 from .fleet import Fleet
-from .fleet_server import Sizes
-from .recipe import Recipe
-from .trainee import Trainee
+from .server import Sizes
 
 RolloutEngine = Generator | HuggingFaceEngine | Fleet
 
@@ -55,6 +56,12 @@ class Engines:
         sampled = copy_trained(trainee.decoder) if ahead else None
         async with trainee.engine(self.concurrency, sampled) as engine:
             yield engine
+
+    @asynccontextmanager
+    async def policy(self, trainee: Trainee) -> AsyncIterator[tuple[TokenPolicy, int]]:
+        """What answers conversations through ``open``, and the tokens of its context."""
+        async with self.open(trainee) as engine:
+            yield TokenPolicy(engine, trainee.renderer, trainee.parser), engine.max_context
 
     async def aclose(self) -> None:
         """End the processes. May be called twice."""

@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from ..agent.remote_engine import PauseMode, RemoteEngine
-from ..agent.routing import PrefixRouter
-from ..errors import ConfigError, PolicyError, RequestRefused, TrainingError
-from ..model.chat.sampling import Completion, Sampling
-from .config import EnginesConfig
-from .fleet_server import FleetServer, Sizes
+from ...agent.remote_engine import PauseMode, RemoteEngine
+from ...agent.routing import PrefixRouter
+from ...errors import ConfigError, PolicyError, RequestRefused, TrainingError
+from ...model.chat.sampling import Completion, Sampling
+from ..config import EnginesConfig
+from .server import FleetServer, Sizes
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Engines that sample for a run: in its process, or in processes of their own."""
