@@ -51,7 +51,8 @@ def engines_of(recipe: Recipe) -> str:
     if engines.urls:
         return ", ".join(engines.urls)
     where = f" on GPUs {', '.join(map(str, engines.gpus))}" if engines.gpus else ""
-    return f"{engines.count} of {engines.tensor_parallel} processes each, started here{where}"
+    split = f", each over {engines.tensor_parallel} processes" if engines.tensor_parallel > 1 else ""
+    return f"{engines.count}, started here{where}{split}"
 
 
 def launch_command(path: Path, num_ranks: int, *, gpus: int = 8) -> str:

@@ -38,7 +38,8 @@ class Trainer:
         self.step(0)
 
     def step(self, seed):
-        config = preset("cwm-tiny", vocab_size=self.tokenizer.vocab_size, max_position_embeddings=256)
+        vocab_size = self.tokenizer.vocab_size + self.tokenizer.vocab_size % 2  # so that two ranks can share it
+        config = preset("cwm-tiny", vocab_size=vocab_size, max_position_embeddings=256)
         self.decoder = Decoder(config, seed=seed)
 
     def save(self, folder):
@@ -97,6 +98,21 @@ def test_two_servers_say_what_one_engine_says(trainer, tmp_path):
             await fleet.aclose()
         assert not trainer.saved[-1].exists()
         assert not any(process.is_alive for process in processes)
+
+    asyncio.run(main())
+
+
+def test_a_server_over_two_processes(trainer, tmp_path):
+    async def main():
+        fleet = fleet_of(trainer, tmp_path, count=1, tensor_parallel=2)
+        try:
+            async with fleet.open() as engine:
+                compare(await asked(engine), await in_process(trainer.decoder), 0)
+                trainer.step(1)
+                engine.update_weights(1)
+                compare(await asked(engine), await in_process(trainer.decoder), 1)
+        finally:
+            await fleet.aclose()
 
     asyncio.run(main())
 
