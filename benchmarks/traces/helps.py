@@ -79,7 +79,7 @@ def run(arm: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         if train(recipe, out, resume=(out / "recipe.json").exists()):
             sys.exit(130)
         seconds = {"processor": time.process_time() - began, "wall": time.monotonic() - clock}
-        kept.write_text(json.dumps({"seconds": seconds, **json.loads((out / "report.json").read_text())}))
+        kept.write_text(json.dumps({**json.loads((out / "report.json").read_text()), "seconds": seconds}))
     return json.loads(kept.read_text())
 
 
