@@ -210,3 +210,14 @@ def test_a_swe_suite_in_containers_through_the_server(published_rows, tmp_path):
     assert all(one["num_turns"] >= 1 for one in verdicts)
     patches = [json.loads(line)["model_patch"] for line in (out / "preds.jsonl").read_text().splitlines()]
     assert patches == ["", ""]
+
+
+def test_it_ends_with_a_process_that_was_not_even_waited_for(checkpoint):
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with serving(checkpoint, "--end-with", str(other.pid)) as (_, process):
+        time.sleep(2)
+        assert process.poll() is None
+        other.kill()
+        assert process.wait(60) == 0
+    other.wait()
+    other.stdin.close()
