@@ -142,3 +142,16 @@ def test_a_whole_model_imitates_and_is_reinforced(train):
     assert [row["step"] for row in rows] == [1, 2]
     assert sum(row["trainer/updates/count"] for row in rows) >= 1
     assert not (out / "rl" / "checkpoint" / "adapter").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [(), ("rl.asynchronous.max_lag=1",)], ids=["in turn", "ahead"])
+def test_adapters_are_sampled_in_a_process_of_its_own(train, changes):
+    """It gets the model with what they learned added to its weights, and says what the trainer says of them."""
+    out, report = train("engines.count=1", "engines.start_seconds=300", *changes)
+    assert list(report["stages"]) == ["rl"]
+    rows = [json.loads(line) for line in (out / "rl" / "metrics.jsonl").read_text().splitlines()]
+    assert sum(row["trainer/updates/count"] for row in rows) >= 1
+    if not changes:
+        assert max(row["trainer/mismatch/max"] for row in rows if row["trainer/updates/count"]) < 1e-4
+    assert (out / "rl" / "checkpoint" / "adapter").exists()
