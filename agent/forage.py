@@ -93,8 +93,12 @@ class Forager:
             TaskError: ``out`` holds something else.
         """
         ledger = out.with_name(f"{out.name}.done")
+        graded = set()
+        if ledger.exists():  # so both are ours, and may have been killed in the middle of a row
+            _mend(ledger)
+            _mend(out)
+            graded = {(row["task_id"], row["sample"]) for row in read_jsonl(ledger)}
         known = {row["id"] for row in _rows(out)} if out.exists() else set()
-        graded = {(row["task_id"], row["sample"]) for row in read_jsonl(ledger)} if _is_whole(ledger) else set()
         slots = asyncio.Semaphore(self.workers)
         wanted = [(task, number) for number in range(samples) for task in tasks]
         left = [(task, number) for task, number in wanted if (task.id, number) not in graded]
@@ -137,22 +141,25 @@ class Forager:
 
 
 def _rows(out: Path) -> Iterator[dict[str, Any]]:
-    if not _is_whole(out):
-        return
     for row in read_jsonl(out):
         if not {"id", "env", "trajectory"} <= row.keys():
             raise TaskError(f"{out} holds rows that are no trajectories; give another --out")
         yield row
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether there are rows to read, once the beginning of one that a killed run left is cut off."""
+def _mend(path: Path) -> None:
+    """Cut off the beginning of a row at the end of a file, where it is there; whole rows stay."""
     if not path.exists():
-        return False
+        return
     with path.open("rb+") as file:
         content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
-    return b"\n" in content
+        last = content[content.rfind(b"\n") + 1 :]
+        try:
+            json.loads(last or b"{}")
+        except ValueError:
+            file.truncate(len(content) - len(last))
+        else:
+            file.write(b"\n" if last else b"")
 
 
 def _write(file: TextIO, row: Mapping[str, Any]) -> None:

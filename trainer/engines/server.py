@@ -42,6 +42,8 @@ class FleetServer:
 
     Attributes:
         place: its number.
+        url: its root; "" before it is started.
+        process: that was started for it; None where it runs elsewhere.
         engine: what it is asked through; None while it is lost.
         num_inside: requests that it has in work.
         reads: the weights that it is being brought to, which must stay until it has them.
@@ -51,7 +53,7 @@ class FleetServer:
     def __init__(self, place: int, config: EnginesConfig, sizes: Sizes, logs: Path) -> None:
         self.place, self._config, self._sizes = place, config, sizes
         self._log = logs / f"engine-{place}.log"
-        self._url = config.urls[place].rstrip("/") if config.urls else ""
+        self.url = config.urls[place].rstrip("/") if config.urls else ""
         self.process: ServerProcess | None = None
         self.engine: RemoteEngine | None = None
         self.num_inside = 0
@@ -67,7 +69,7 @@ class FleetServer:
         """Start a process with these weights as version 0, in the place of the one before. Raises PolicyError."""
         await self.stop()
         self.process = ServerProcess(weights, log=self._log, options=self._options(), environment=self._environment())
-        self._url = await self.process.url(self._config.start_seconds)
+        self.url = await self.process.url(self._config.start_seconds)
 
     async def stop(self) -> None:
         """End the process, where there is one."""
@@ -78,7 +80,7 @@ class FleetServer:
         """What asks it. Raises PolicyError where it does not answer, ConfigError where its answers cannot be used."""
         seconds = self._sizes.request_seconds
         engine = await RemoteEngine.connect(
-            self._url,
+            self.url,
             None,
             api_key_env=KEY_ENV,
             concurrency=self._sizes.concurrency,
@@ -90,7 +92,7 @@ class FleetServer:
         if engine.max_context < wanted:
             await engine.aclose()
             raise ConfigError(
-                f"{self._url} takes {engine.max_context} tokens and the recipe's model.max_context is {wanted}; start "
+                f"{self.url} takes {engine.max_context} tokens and the recipe's model.max_context is {wanted}; start "
                 f"it with --max-context {wanted}"
             )
         return engine
@@ -98,7 +100,7 @@ class FleetServer:
     async def push(self, version: int, weights: Path, *, mode: PauseMode = "abort", clear_cache: bool = False) -> None:
         """Have it read weights; on any loop. Raises RequestRefused where it will not, PolicyError where it is gone."""
         seconds = self._config.start_seconds
-        endpoint = Endpoint(self._url, api_key_env=KEY_ENV, timeout_s=seconds, give_up_s=seconds, attempts=2)
+        endpoint = Endpoint(self.url, api_key_env=KEY_ENV, timeout_s=seconds, give_up_s=seconds, attempts=2)
         told = {"path": str(weights), "version": version}
         try:
             await RemoteEngine(endpoint, "", 0, 0).update_weights(version, told, mode=mode, clear_cache=clear_cache)
@@ -116,13 +118,13 @@ class FleetServer:
             await self.push(version, weights)
         except RequestRefused as error:
             raise ConfigError(
-                f"{self._url} does not take new weights ({error}); start it with --allow-weight-updates, on a machine "
+                f"{self.url} does not take new weights ({error}); start it with --allow-weight-updates, on a machine "
                 f"that sees {weights.parent}"
             ) from error
 
     async def answers(self) -> bool:
         """Whether it is there."""
-        endpoint = Endpoint(self._url, api_key_env=KEY_ENV, attempts=1, timeout_s=HEALTH_SECONDS)
+        endpoint = Endpoint(self.url, api_key_env=KEY_ENV, attempts=1, timeout_s=HEALTH_SECONDS)
         try:
             with suppress(PolicyError):
                 await endpoint.get("/health")

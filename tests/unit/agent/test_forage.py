@@ -105,6 +105,16 @@ def test_what_was_no_news_is_not_played_again(tmp_path):
     assert {json.loads(line)["id"] for line in out.read_text().splitlines()} == {json.loads(row)["id"] for row in rows}
 
 
+def test_a_file_that_is_not_ours_stays_as_it_is(tmp_path):
+    out = tmp_path / "notes.txt"
+    for content in ("no line's end", '{"a": 1}\nno line\'s end', '{"a": 1}'):
+        out.write_text(content)
+        with pytest.raises(TaskError):
+            asyncio.run(forager([]).run(words("a"), out))
+        assert out.read_text() == content
+    assert not (tmp_path / "notes.txt.done").exists()
+
+
 def test_kinds():
     swe = {"family": "swe", "prompt": ""}
     assert kind_of(Task(id="a", metadata={"operator": "negate"}, **swe)) == "mutate-fix"
