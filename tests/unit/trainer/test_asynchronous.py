@@ -212,9 +212,10 @@ def test_a_run_all_of_whose_groups_are_dropped_ends_with_the_reason(make, words)
             found = await super().generate(prompt_ids, sampling, stop_token_ids)
             return replace(found, token_ids=(4, 0))
 
+    # Groups that end together are dropped together, so that there can be a few more than 12.
     trainer = make(Same(3, slow=0.001), config=DAPOConfig, max_useless_steps=2, sampling_rounds=3)
     with pytest.raises(
-        TrainingError, match=r"no step after 12 dropped groups.*max_useless_steps = 2 .*12 dropped_unif"
+        TrainingError, match=r"no step after (1[2-9]) dropped groups.*max_useless_steps = 2 .*\1 dropped_unif"
     ):
         asyncio.run(asyncio.wait_for(trainer.run(9), timeout=120))
     assert words.env.open_count == 0
