@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ChatFormatError
+from ..errors import ChatFormatError, CheckpointError
 from .chat.incremental import Decode
 from .chat.protocols import Parser, Renderer, TextTokenizer
 from .chat.settings import checkpoint_settings
@@ -71,16 +71,26 @@ def _cwm(checkpoint: Path) -> TextFormat:
     )
 
 
-def _huggingface(checkpoint: Path) -> TextFormat:
+def load_tokenizer(checkpoint: Path) -> Any:
+    """transformers' tokenizer of a folder; code that lies beside it is never run. Raises CheckpointError."""
     from transformers import AutoTokenizer
 
+    try:
+        return AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises plain Exception on what it cannot read
+        raise CheckpointError(
+            f"transformers cannot read the tokenizer of {checkpoint} ({error}); copy the files that came with the model"
+        ) from error
+
+
+def _huggingface(checkpoint: Path) -> TextFormat:
     from .chat.huggingface import HuggingFaceRenderer
     from .chat.openai import JsonParser
     from .tokenizer import valid_text
 
     if not any(checkpoint.glob("tokenizer*")):
         return TextFormat(chat_problem="the checkpoint has no tokenizer")
-    tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    tokenizer = load_tokenizer(checkpoint)
     renderer, problem = None, ""
     try:
         renderer = HuggingFaceRenderer(tokenizer)

@@ -1,6 +1,7 @@
 """Any causal language model of transformers in the decoder's place, for training."""
 
 import copy
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -107,12 +108,19 @@ class HuggingFaceDecoder(TokenScorer):
 
 
 def load_model(path: Path | str, **options: Any) -> Any:
-    """A causal language model of transformers; ``options`` are those of ``from_pretrained``. Raises CheckpointError."""
+    """A causal language model of transformers.
+
+    Args:
+        options: of ``from_pretrained``. Code that comes with the model is not run, and nobody is asked about it, unless
+            ``trust_remote_code`` is among them.
+    Raises:
+        CheckpointError: it cannot be loaded.
+    """
     from transformers import AutoModelForCausalLM
 
     try:
-        return AutoModelForCausalLM.from_pretrained(path, **options)
-    except (OSError, ValueError, RuntimeError) as error:
+        return AutoModelForCausalLM.from_pretrained(path, **{"trust_remote_code": False, **options})
+    except (OSError, ValueError, RuntimeError, ImportError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"transformers cannot load {path} ({error}); check the path") from error
 
 

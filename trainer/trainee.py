@@ -137,10 +137,9 @@ def _open_cwm(
 
 
 def _open_huggingface(config: ModelConfig, checkpoint: Path, seed: int, device: torch.device) -> Trainee:
-    from transformers import AutoTokenizer
-
     from ..model.chat.huggingface import HuggingFaceRenderer
     from ..model.chat.openai import JsonParser
+    from ..model.format import load_tokenizer
 
     if config.attention != "auto":
         raise ConfigError(
@@ -152,7 +151,7 @@ def _open_huggingface(config: ModelConfig, checkpoint: Path, seed: int, device: 
         )
     if not any(checkpoint.glob("tokenizer*")):
         raise ConfigError(f"{checkpoint} has no tokenizer; copy the files that came with the model")
-    tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    tokenizer = load_tokenizer(checkpoint)
     try:
         renderer = HuggingFaceRenderer(tokenizer)
     except ChatFormatError as error:

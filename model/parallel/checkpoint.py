@@ -22,6 +22,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from ...errors import CheckpointError
 from ..checkpoint import check_shape
 from ..decoder import Decoder
+from ..weights.dcp_index import IndexReader, TensorPlanner
 from ..weights.folders import existing
 from ..weights.names import parts
 from ..weights.sources import Block, open_source, read_part
@@ -83,7 +84,7 @@ def load_state(path: Path | str, decoder: Decoder, optimizer: torch.optim.Optimi
     open_source(folder)  # names a missing or cut file
     state = _state(decoder, optimizer)
     try:
-        dcp.load(state, checkpoint_id=folder)
+        dcp.load(state, storage_reader=IndexReader(folder), planner=TensorPlanner())
     except (OSError, RuntimeError, CheckpointException) as error:
         raise CheckpointError(f"the training state {folder} cannot be read ({error}); take an earlier one") from error
     step = state["optimizer"]["step"]

@@ -1,7 +1,6 @@
 """Checkpoints on disk, one weight at a time: Hugging Face's safetensors and torch's distributed format (DCP)."""
 
 import json
-import pickle
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from ...errors import CheckpointError, ConfigError
 from ..config import DecoderConfig
+from .dcp_index import METADATA, IndexReader, TensorPlanner, read_index
 from .meta_config import config_from_meta
 from .names import Naming, Part, deinterleave, parts
 
@@ -54,7 +54,7 @@ def open_source(path: Path | str) -> tuple[DecoderConfig, Source]:
     """
     folder = Path(path)
     config = load_config(folder)
-    source: Source = DCPSource(folder) if (folder / ".metadata").is_file() else HFSource(folder)
+    source: Source = DCPSource(folder) if (folder / METADATA).is_file() else HFSource(folder)
     _compare(source, config)
     return config, source
 
@@ -117,12 +117,7 @@ class DCPSource:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        try:
-            metadata = dcp.FileSystemReader(folder).read_metadata()
-        except (OSError, pickle.UnpicklingError, EOFError, ValueError, AttributeError) as error:
-            raise CheckpointError(
-                f"{folder / '.metadata'} cannot be read ({error}); copy the checkpoint anew"
-            ) from error
+        self._index = metadata = read_index(folder)
         kept = {
             name.removeprefix(DCP_PREFIX): value
             for name, value in metadata.state_dict_metadata.items()
@@ -137,7 +132,8 @@ class DCPSource:
         state: dict[str, Any] = {DCP_PREFIX + name: torch.empty(self.shapes[name], dtype=self.dtypes[name])}
         try:
             with one_process():
-                dcp.load(state, storage_reader=dcp.FileSystemReader(self.folder), no_dist=True)
+                reader = IndexReader(self.folder, self._index)
+                dcp.load(state, storage_reader=reader, planner=TensorPlanner(), no_dist=True)
         except (OSError, RuntimeError, CheckpointException) as error:
             raise CheckpointError(
                 f"{self.folder}: {name} cannot be read ({error}); copy the checkpoint anew"
@@ -178,12 +174,19 @@ def _weight_files(folder: Path) -> list[Path]:
     if (folder / INDEX).is_file():
         try:
             names = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
-        except (ValueError, KeyError, AttributeError) as error:
+            return sorted({folder / _inside(folder / INDEX, name) for name in names})
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise CheckpointError(f"{folder / INDEX} is no index of weights ({error}); copy it anew") from error
-        return sorted({folder / name for name in names})
     if not (folder / WEIGHTS).is_file():
         raise CheckpointError(f"there is no {WEIGHTS} in {folder}; copy the checkpoint anew")
     return [folder / WEIGHTS]
+
+
+def _inside(index: Path, name: str) -> str:
+    """A file's name that leads nowhere else. Raises CheckpointError."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise CheckpointError(f"{index} names a file outside its folder, {name!r}; check where it comes from")
+    return name
 
 
 @contextmanager
