@@ -187,12 +187,11 @@ def _select(args: argparse.Namespace, suite: "LoadedSuite", verdicts: "list[Verd
 
 def _settings(args: argparse.Namespace, suite: "LoadedSuite", source: "PolicySource") -> dict[str, Any]:
     """What makes two runs the same run; the number of samples and tasks may grow, so they are not part of it."""
-    import hashlib
+    from ..envs.datasets.folders import digest_of
 
-    data = None if args.data is None else hashlib.sha256(args.data.read_bytes()).hexdigest()
     return {
         "suite": suite.name,
-        "data_sha256": data,
+        "data_sha256": digest_of(args.data),
         "release": args.release,
         "since": args.since,
         "until": args.until,

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """--data and what narrows it."""
     parser.add_argument(
-        "--data", type=Path, metavar="FILE", help="the benchmark's file, JSON Lines, JSON or Parquet (default: the hub)"
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="the benchmark's file (JSON Lines, JSON, Parquet, Arrow), or a folder of such files (default: the hub)",
     )
     parser.add_argument("--release", metavar="NAME", help="of a suite that has several (livecodebench)")
     parser.add_argument("--since", metavar="DATE", help="first day of the problems (livecodebench)")

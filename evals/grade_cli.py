@@ -29,7 +29,8 @@ def register(commands: Any) -> None:
         "--predictions",
         type=Path,
         metavar="FILE",
-        help='rows {"task_id", "prediction"} or {"instance_id", "model_patch"}, as JSON Lines, JSON or Parquet',
+        help='rows {"task_id", "prediction"} or {"instance_id", "model_patch"}, as JSON Lines, JSON or Parquet; '
+        "an agent's preds.json, or a folder of its .pred files",
     )
     given.add_argument("--logs", type=Path, metavar="INDEX", help="stored logs of SWE-bench, by their index")
     add_sandbox_option(parser)
@@ -124,15 +125,12 @@ def _grade(args: argparse.Namespace, suite: "Suite", jobs: "list[Job]", settings
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """What makes two runs the same run."""
-    import hashlib
-
-    def digest(path: Path | None) -> str | None:
-        return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+    from ..envs.datasets.folders import digest_of
 
     return {
         "suite": args.suite,
-        "data_sha256": digest(args.data),
-        "predictions_sha256": digest(args.predictions or args.logs),
+        "data_sha256": digest_of(args.data),
+        "predictions_sha256": digest_of(args.predictions or args.logs),
         "release": args.release,
         "since": args.since,
         "until": args.until,

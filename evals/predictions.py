@@ -1,12 +1,17 @@
-"""Files of predictions: ``{"task_id", "prediction"}`` or SWE-bench's ``{"instance_id", "model_patch"}``."""
+"""Files of predictions: ``{"task_id", "prediction"}`` or SWE-bench's ``{"instance_id", "model_patch"}``.
+
+Agents write one file for all (``preds.json``: id -> prediction) or one for each (``ID.pred``); both are read too.
+"""
 
 import difflib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..envs.datasets.files import SourceRow, read_rows
+from ..envs.datasets.folders import read_source
 from ..envs.task import Task
 from ..errors import TaskError
 from .suites.spec import Prediction, Suite
@@ -39,19 +44,52 @@ class Job:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """Predictions of a JSON Lines, JSON or Parquet file, in its order.
+    """Predictions of a JSON Lines, JSON, Parquet or Arrow file, in its order; of a ``preds.json``, whose ids name their
+    predictions; of a folder, its ``.pred`` files or else its other files.
 
     Raises:
         TaskError: the file is missing, broken or empty; a row has neither form, or another than those before it.
     """
-    rows = list(read_rows(path))
-    if not rows:
+    rows = [one for row in _source_rows(path) for one in _by_id(row)]
+    if not any(row.value for row in rows):
         raise TaskError(f"{path} holds no prediction; a row is {_told(FORMS[0])} or {_told(FORMS[1])}")
     form = _form_of(rows[0])
     for row in rows:
         if _form_of(row) != form:
             raise TaskError(f"{row.where}: has {_told(_form_of(row))}, the rows before it {_told(form)}; use one form")
     return [prediction for row in rows for prediction in _predictions(row, form)]
+
+
+def _source_rows(path: Path) -> Iterator[SourceRow]:
+    files = sorted(path.rglob("*.pred")) if path.is_dir() else []
+    if not files:
+        yield from read_source(path)
+    for file in files:
+        yield from read_rows(file)
+
+
+def _by_id(row: SourceRow) -> list[SourceRow]:
+    """The predictions of a row; of one that maps ids to predictions, as SWE-agent and mini-swe-agent write it, each.
+
+    A value without an id has its key as such; one that is text alone is the patch.
+    """
+    if any(all(key in row.value for key in form) for form in FORMS) or not row.value:
+        return [row]
+    values = list(row.value.values())
+    mapped = all(isinstance(value, dict) and "model_patch" in value for value in values)
+    if not mapped and not all(isinstance(value, str) and _is_patch(value) for value in values):
+        return [row]
+    return [
+        SourceRow(
+            where=f"{row.where}, {name!r}",
+            value={"instance_id": name, **(value if isinstance(value, dict) else {"model_patch": value})},
+        )
+        for name, value in row.value.items()
+    ]
+
+
+def _is_patch(text: str) -> bool:
+    return not text.strip() or re.search(r"^(diff --git |--- )", text, re.M) is not None
 
 
 def match(suite: Suite, tasks: Sequence[Task], predictions: Sequence[Prediction]) -> list[Job]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ...errors import ConfigError, TaskError
 from ..task import Task
-from .files import SourceRow, read_rows
+from .files import SourceRow
+from .folders import read_source
 from .hub import HUB, rows_named
 from .math_rows import MATH_FORMATS
 from .program_rows import PROGRAM_FORMATS
@@ -19,7 +20,6 @@ logger = logging.getLogger(__name__)
 TASKS, SWE = "tasks", "swe"
 FORMATS: dict[str, RowFormat] = {one.name: one for one in (*PROGRAM_FORMATS, *MATH_FORMATS)}
 FORMAT_NAMES = (TASKS, SWE, *FORMATS)
-SUFFIXES = frozenset({".jsonl", ".json", ".parquet", ".gz"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,8 @@ def load_training_set(source: str | Path, *, row_format: str = "auto") -> Traini
     """Read a training set.
 
     Args:
-        source: a file (JSON Lines, JSON, Parquet), a folder of such files, or "hub:OWNER/NAME[/CONFIG[/SPLIT]]".
+        source: a file (JSON Lines, JSON, Parquet, Arrow), a folder of such files (of several splits "train" is taken),
+            or "hub:OWNER/NAME[/CONFIG[/SPLIT]]".
         row_format: a word of ``FORMAT_NAMES``; "auto" tells it by the keys of the first row.
     Returns:
         tasks in the rows' order, each problem once.
@@ -99,13 +100,7 @@ def read_tasks_of(source: str | Path, *, row_format: str = "auto") -> Sequence[T
 def _rows_of(source: str | Path) -> list[SourceRow]:
     if isinstance(source, str) and source.startswith(HUB):
         return rows_named(source)
-    path = Path(source)
-    if not path.is_dir():
-        return list(read_rows(path))
-    files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
-    if not files:
-        raise TaskError(f"{path}: no file that ends in {', '.join(sorted(SUFFIXES))}; give a folder with such files")
-    return [row for file in files for row in read_rows(file)]
+    return list(read_source(source, split="train"))
 
 
 def _told_by(row: Row, source: str) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ...envs.core import ToolEnv
-from ...envs.datasets.files import SourceRow, read_rows
+from ...envs.datasets.files import SourceRow
+from ...envs.datasets.folders import read_source
 from ...envs.datasets.hub import hub_rows
 from ...envs.opening import open_env, own_tasks, read_any_tasks
 from ...envs.task import Task
@@ -60,7 +61,8 @@ def load_suite(
 
     Args:
         name: "math500", "swe", "verigym/Math-v0", "package.module:My/Env-v0".
-        data: the benchmark's file; without it a suite loads from the hub, an environment gives its own tasks.
+        data: the benchmark's file, or a folder of files; without it a suite loads from the hub, an environment gives
+            its own tasks.
         limit: at most so many tasks, the first ones.
         env_kwargs: offered to the environments, such as ``sandbox``.
         options: what narrows the rows.
@@ -98,8 +100,8 @@ def load_tasks(suite: Suite, *, data: Path | None, options: LoadOptions) -> list
     """
     refuse_options(suite.name, suite.takes, options)
     if data is not None:
-        rows = list(read_rows(data))
-        options = replace(options, folder=data.parent)
+        rows = list(read_source(data, split=suite.hub.split if suite.hub is not None else "test"))
+        options = replace(options, folder=data if data.is_dir() else data.parent)
     elif suite.hub is not None:
         rows = _hub_rows(suite.name, suite.hub, options)
     else:
