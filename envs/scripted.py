@@ -13,12 +13,12 @@ import shlex
 from collections.abc import Awaitable, Callable, Sequence
 
 from ..errors import GradingError
-from ..rewards.logs import judge_log
 from ..rewards.score import Score
 from ..rewards.swe import PASSING, TestReport
 from .checkout import checkout, checkout_ahead
 from .datasets.swe import SWERow
 from .datasets.swe_sources import CODE, END, START
+from .judging import default_judge
 from .patching import Applied, run_script
 from .sandbox.types import Limits, Sandbox, SandboxBackend
 from .testing_guest import make_twin
@@ -86,7 +86,7 @@ async def _run(sandbox: Sandbox, row: SWERow, script: str, timeout_s: float) -> 
         )
     if CODE not in text:
         text += "\n>>>>> Tests Errored"
-    verdict = judge_log(
+    verdict = await default_judge().judge(
         text,
         parser=row.parser,
         fail_to_pass=row.FAIL_TO_PASS,

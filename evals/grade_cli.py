@@ -33,6 +33,12 @@ def register(commands: Any) -> None:
         "an agent's preds.json, or a folder of its .pred files",
     )
     given.add_argument("--logs", type=Path, metavar="INDEX", help="stored logs of SWE-bench, by their index")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="of a stored log only what stands between its markers counts, as in gradings of our own; without it, "
+        "where they hold no status, the whole log, as in swebench",
+    )
     add_sandbox_option(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="gradings at once (default: the cores)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write verdicts.jsonl and report.json there")
@@ -59,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
     from .suites.registry import suite_named
 
     check_against(args)
+    if args.strict and args.logs is None:
+        raise ConfigError("--strict is of stored logs; give --logs INDEX, or leave it out")
     if args.workers is not None and args.workers < 1:
         raise ConfigError(f"--workers is {args.workers}; at least 1 is needed")
     suite = suite_named(args.suite)
@@ -116,7 +124,13 @@ def _grade(args: argparse.Namespace, suite: "Suite", jobs: "list[Job]", settings
 
     assert suite.make_grader is not None
     workers = args.workers or os.cpu_count() or 1
-    options = GradeOptions(sandbox=args.sandbox, workers=workers, lenient=args.extraction == "lenient", out=args.out)
+    options = GradeOptions(
+        sandbox=args.sandbox,
+        workers=workers,
+        lenient=args.extraction == "lenient",
+        strict_logs=args.strict,
+        out=args.out,
+    )
     grader = suite.make_grader(options)
     with LiveProgress("grading", len(jobs)) as progress:
         work = grade(jobs, grader, workers=workers, out=args.out, settings=settings, told=progress.told)
@@ -127,7 +141,9 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """What makes two runs the same run."""
     from ..envs.datasets.folders import digest_of
 
+    strict = {"strict_logs": True} if args.strict else {}
     return {
+        **strict,
         "suite": args.suite,
         "data_sha256": digest_of(args.data),
         "predictions_sha256": digest_of(args.predictions or args.logs),

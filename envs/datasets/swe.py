@@ -102,10 +102,12 @@ class SWERow(BaseModel):
     @property
     def parser(self) -> str:
         """The log parser stated, else the repository's own in swebench, else pytest's."""
+        if self.log_parser:
+            return self.log_parser
         from swebench.harness.log_parsers.python import MAP_REPO_TO_PARSER_PY
 
         named = MAP_REPO_TO_PARSER_PY.get(self.repo)
-        return self.log_parser or (named.__name__ if named is not None else "parse_log_pytest")
+        return named.__name__ if named is not None else "parse_log_pytest"
 
     @property
     def tests(self) -> tuple[str, ...]:

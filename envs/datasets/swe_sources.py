@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import TaskError
-from ...rewards.logs import R2E_PARSER
+from ...rewards.log_parsers import R2E_PARSER
 from ...rewards.patches import patch_of_texts, reverse_patch
 
 DEFAULT_NAMESPACE = "swebench"

@@ -8,7 +8,7 @@ from verigym.envs.datasets.decontaminate import decontaminate
 from verigym.envs.datasets.swe import row_of, task_of
 from verigym.envs.datasets.swe_sources import END, START, image_name
 from verigym.errors import TaskError
-from verigym.rewards.logs import R2E_PARSER
+from verigym.rewards.log_parsers import R2E_PARSER
 from verigym.rewards.patches import patch_of_texts
 
 BUG = patch_of_texts({"pkg/a.py": ("x = 1\n", "x = 2\n")})
