@@ -1,4 +1,4 @@
-"""``verigym grade swe --logs``: the verdict of the harness that wrote a log, or with --strict of what is marked alone."""
+"""``verigym grade swe --logs``: the verdict of the harness that wrote a log; with --strict of what is marked alone."""
 
 import json
 
