@@ -16,8 +16,8 @@ from ..errors import GradingError
 from ..rewards.score import Score
 from ..rewards.swe import PASSING, TestReport
 from .checkout import checkout, checkout_ahead
+from .datasets.eval_scripts import CODE, END, START
 from .datasets.swe import SWERow
-from .datasets.swe_sources import CODE, END, START
 from .judging import default_judge
 from .patching import Applied, run_script
 from .sandbox.types import Limits, Sandbox, SandboxBackend

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import SandboxError, TaskError
 from ..checkout import DEFAULT_REQUIREMENTS
+from ..datasets.eval_scripts import eval_script_of, shell_words
 from ..datasets.repository import archive_of_commit, find_clone
 from ..datasets.swe import SWERow, parse_row
-from ..datasets.swe_sources import eval_script_of
 from ..sandbox.launch import HOME, INSIDE_ID
 from ..sandbox.python import PINNED, cache_folder
 from .rows import archives_of
@@ -108,7 +108,9 @@ def completed_fields(row: SWERow, image: str) -> dict[str, str]:
     """SWE-bench 5's fields, and verigym's own, of a row with an image built here."""
     exports = {"PATH": f"{VENV}/bin:$PATH", **{name: shlex.quote(value) for name, value in row.env.items()}}
     files = dict.fromkeys(test.partition("::")[0] for test in row.tests)
-    command = row.test_cmd or f"python -m pytest -rA -p no:cacheprovider -o addopts= --tb=short {' '.join(files)}"
+    command = (
+        row.test_cmd or f"python -m pytest -rA -p no:cacheprovider -o addopts= --tb=short {shell_words(tuple(files))}"
+    )
     script = eval_script_of(
         root=ROOT,
         test_cmd=command,
