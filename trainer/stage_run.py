@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..envs.task import write_jsonl
 from ..errors import CheckpointError
-from .checkpoint import latest, load_training
+from .checkpoint import load_latest
 from .loop import StepResult, Supervised
 from .metrics import MetricsWriter, open_tracker
 from .recipe import Recipe
@@ -37,9 +37,8 @@ class StageRun:
         self._recipe, self._folder, self._loop, self._must_save = recipe, folder, loop, must_save
         self._trainee, self._writer = trainee, CheckpointWriter(folder / "steps", trainee.tokenizer)
         self._before = 0.0
-        found = latest(self._folder / "steps")
-        if found is not None:
-            state = load_training(found, trainee.decoder)
+        state = load_latest(self._folder / "steps", trainee.decoder)
+        if state is not None:
             loop.load_state_dict(state.trainer)
             self._before = float(state.info["seconds"])
         self._started = self._saved = time.monotonic()
