@@ -10,7 +10,7 @@ from ..envs.run_files import read_object, write_json
 from ..envs.run_lock import RunLock
 from ..errors import CheckpointError, ConfigError
 from ..model.weights.checksums import add_sum, check_sum
-from .recipe import Recipe
+from .recipe.recipe import Recipe
 
 RECIPE = "recipe.json"
 STAGE = "stage.json"
