@@ -32,11 +32,11 @@ from ..loops.throughput import Throughput
 from ..ranks.team import Team
 from ..recipe.config import EvaluationConfig, LayoutConfig
 from ..recipe.recipe import FamilyConfig, MidtrainStage, Recipe, RLStage, SFTStage
-from ..run_folder import check_kept, keep, opened_run, read_stage, write_stage
 from ..sampling.families import Family, prepare_family
 from ..sampling.mixture import TaskMixture
 from ..sampling.rl_tasks import config_of_families, measure_tasks, mixture_of
 from ..sampling.rollouts import EpisodePlan
+from .folder import check_kept, keep, opened_run, read_stage, write_stage
 from .imitation import further, play_experts, split_by_task
 from .progress import Bar, Progress
 from .report import write_report
