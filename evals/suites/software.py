@@ -3,13 +3,14 @@
 import asyncio
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...agent.loop import Budget
 from ...envs.datasets.files import read_rows
+from ...envs.run_files import write_json
 from ...envs.task import Task
 from ...errors import SandboxError, TaskError
 from ...model.chat.sampling import Sampling
@@ -124,6 +125,8 @@ class SweGrader:
         }
         with (self.options.out / "reports.jsonl").open("a", encoding="utf-8") as out:
             out.write(json.dumps(line) + "\n")
+            out.flush()
+            os.fsync(out.fileno())
 
 
 def _read_log(path: Path) -> str:
@@ -165,14 +168,23 @@ def swebench_report(
     return {"total_instances": len(tasks), **counts, **ids, "schema_version": 2}
 
 
+def _whole(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Rows of lines of which one may have been cut off; its prediction was graded again, and has another line."""
+    for line in lines:
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue
+
+
 def write_swebench_report(out: Path, tasks: Sequence[str], errors: Sequence[str]) -> Path:
     """Write ``swebench_report.json`` of a folder's ``reports.jsonl``."""
     path = out / "reports.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    rows = {row["where"]: row for row in map(json.loads, lines)}  # a prediction that was tried again counts once
+    rows = {row["where"]: row for row in _whole(lines)}  # a prediction that was tried again counts once
     report = swebench_report(list(rows.values()), tasks, errors)
     target = out / "swebench_report.json"
-    target.write_text(json.dumps(report, indent=4) + "\n", encoding="utf-8")
+    write_json(target, report, indent=4)
     return target
 
 
