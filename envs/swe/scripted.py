@@ -18,9 +18,9 @@ from ...rewards.score import Score
 from ...rewards.swe import PASSING, TestReport
 from ..datasets.eval_scripts import CODE, END, START
 from ..datasets.swe import SWERow
-from ..judging import default_judge
 from ..sandbox.types import Limits, Sandbox, SandboxBackend
 from .checkout import checkout, checkout_ahead
+from .judging import default_judge
 from .patching import Applied, run_script
 from .testing_guest import make_twin
 

@@ -20,7 +20,7 @@ from .spec import GradeOptions, Grader, HubSource, Prediction, Preset, Suite
 from .task_rows import tasks_of_rows
 
 if TYPE_CHECKING:
-    from ...envs.judging import LogJudge
+    from ...envs.swe.judging import LogJudge
 
 LOG_NAME = "test_output.txt"
 SWE_ENV = "verigym/SWE-v0"
@@ -71,7 +71,7 @@ class SweGrader:
 
     async def _grade_log(self, task: Task, path: Path) -> tuple[Score, Mapping[str, Any], bool]:
         from ...envs.datasets.swe import row_of
-        from ...envs.judging import LogJudge
+        from ...envs.swe.judging import LogJudge
 
         row = row_of(task)
         text = await asyncio.to_thread(_read_log, path)

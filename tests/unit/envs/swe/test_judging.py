@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from verigym.envs.judging import LogJudge
+from verigym.envs.swe.judging import LogJudge
 from verigym.rewards.logs import UngradableLog, judge_log
 
 START, END = "+ : '>>>>> Start Test Output'", "+ : '>>>>> End Test Output'"

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from ..errors import GradingError
-from ..rewards.logs import LogVerdict, UngradableLog
-from ..rewards.score import Score
-from ..rewards.swe import TestReport
+from ...errors import GradingError
+from ...rewards.logs import LogVerdict, UngradableLog
+from ...rewards.score import Score
+from ...rewards.swe import TestReport
 
 CPU_SECONDS = 60.0
 """Processor time for one log. 20,000 tests take about one; what takes longer was made to."""
