@@ -14,7 +14,7 @@ from ..model.chat.messages import Message
 from ..model.chat.sampling import Sampling
 from ..rewards.score import Score
 from .policy import ContextFull, Entry, Policy, Turn
-from .trajectory import Ending, Segment, Trajectory, segments_of
+from .trajectory import TERMINATED, Ending, Segment, Trajectory, segments_of
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +121,8 @@ class _Episode:
             ending, acted = "wall_clock", None
         with self._timed("grading"):
             score = await (self.env.ascore(acted.submission) if acted is not None else self.env.afinish())
+        if ending in TERMINATED and score.ending:
+            ending = score.ending
         return ending, score, score.detail
 
     async def _turns(self) -> tuple[Ending, Acted | None]:
