@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ..envs.run_lock import RunLock
     from ..errors import ConfigError, GradingError
-    from .report import build_report, compare_with, report_table, told_comparison
+    from .report import build_report, compare_with, report_table, told_comparison, told_failures
     from .report_files import write_report
     from .scaling.report import told_scaling
     from .suites.loading import load_suite
@@ -117,6 +117,9 @@ def run(args: argparse.Namespace) -> int:
         Console().print(told_scaling(report["scaling"]), highlight=False, soft_wrap=True)
     if args.against is not None:
         Console().print(told_comparison(report["against"]), highlight=False, soft_wrap=True)
+    told = told_failures(verdicts)
+    if told:
+        print(f"verigym: {told}", file=sys.stderr)
     if not report["n"]:
         raise GradingError(f"none of {len(verdicts)} samples could be graded; the first: {verdicts[0].detail}")
     return 0

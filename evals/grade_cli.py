@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ..envs.run_lock import RunLock
     from ..errors import ConfigError, GradingError
-    from .report import build_report, compare_with, report_table, told_comparison
+    from .report import build_report, compare_with, report_table, told_comparison, told_failures
     from .report_files import write_report
     from .suites.registry import suite_named
 
@@ -100,6 +100,9 @@ def run(args: argparse.Namespace) -> int:
     Console().print(report_table(report))
     if args.against is not None:
         Console().print(told_comparison(report["against"]), highlight=False, soft_wrap=True)
+    told = told_failures(verdicts)
+    if told:
+        print(f"verigym: {told}", file=sys.stderr)
     if not report["n"]:
         raise GradingError(f"none of {len(verdicts)} predictions could be graded; the first: {verdicts[0].detail}")
     return 0
