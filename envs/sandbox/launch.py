@@ -15,7 +15,7 @@ from ...errors import SandboxError
 from .boot import boot_line, modules, sized
 from .types import Bind, Limits, SandboxSpec
 
-GUEST_FILES = ("guest_system", "guest_process", "guest_shell", "guest_run", "guest_reset", "guest")
+GUEST_FILES = ("guest_system", "guest_process", "guest_words", "guest_shell", "guest_run", "guest_reset", "guest")
 
 BOOT = boot_line("verigym_guest")
 
