@@ -279,9 +279,10 @@ class Shell:
         before = ""
         if self._armed:
             user_trap = self._users_trap if user_trap == self._armed else user_trap
-            before = f"{{ \\builtin trap -- {quoted(user_trap) if user_trap else '-'} EXIT; }} >/dev/null 2>&1\n"
+            disarm = f"\\builtin trap -- {quoted(user_trap) if user_trap else '-'} EXIT"
+            before = f"{disarm}\n" if self._bare else f"{{ {disarm}; }} >/dev/null 2>&1\n"
             self._armed = ""
-        if self._may_exit(text):
+        if self._may_exit(text) and not self._bare:
             self._users_trap, self._armed = user_trap, on_exit(self._folder, word, user_trap)
             before = f"{{ \\builtin trap -- {quoted(self._armed)} EXIT; }} >/dev/null 2>&1\n"
         before += again(
