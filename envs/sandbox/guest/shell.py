@@ -1,6 +1,6 @@
 """Inside the sandbox: the persistent bash, its commands, and what is kept of their output.
 
-Part of the guest (see guest.py): standard library only.
+Part of the guest (see server.py): standard library only.
 
 bash reads its script from a FIFO, a protected descriptor that it closes for its children. A command's text is followed
 by a line that reports its outcome over a FIFO of this command alone, whose name holds the shell's process id and a

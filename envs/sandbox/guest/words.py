@@ -1,6 +1,6 @@
 """Inside the sandbox: the words that the session's bash is told besides the user's own, and what it reports.
 
-Part of the guest (see guest.py): standard library only.
+Part of the guest (see server.py): standard library only.
 
 Where it can be helped none of these lines runs a simple command in the session's shell itself: an empty ``for``, a
 group, a subshell and expansions in redirections fire no DEBUG or ERR trap, print no trace and leave ``$_`` alone, and
