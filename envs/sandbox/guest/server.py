@@ -1,8 +1,9 @@
 """The server inside a sandbox: process 1 of its own process namespace, or, unsafe, an ordinary process.
 
-The guest is this folder: system, process, words, shell, run, reset and this file. They use the standard library only (and of it what starts fast), because they run in a bare ``python -I -S -E`` and reach it as
-compiled code over its standard input (launch.py). Requests come and answers go in frames over standard input and
-output, which no command inherits. At the end of its input the server ends, and everything in the sandbox with it.
+The guest is this folder: system, process, words, shell, run, reset and this file. They use the standard library only
+(and of it what starts fast), because they run in a bare ``python -I -S -E`` and reach it as compiled code over its
+standard input (launch.py). Requests come and answers go in frames over standard input and output, which no command
+inherits. At the end of its input the server ends, and everything in the sandbox with it.
 
 Everything inside is killed (``kill(-1)``), and a new shell starts, at the deadline of a command, when one is
 cancelled, and when all processes together exceed the memory or their number.
