@@ -1,7 +1,7 @@
 """Which number formats this machine multiplies fast.
 
-A processor without instructions for bfloat16 or float16 multiplies matrices of them 10 to 300 times slower than those of
-float32, and no error says so.
+A processor without instructions for bfloat16 or float16 multiplies matrices of them 10 to 300 times slower than float32
+ones, and no error says so.
 """
 
 import logging
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 PROBE_SIZE, PROBE_ROUNDS = 128, 3
 SLOW = 3.0
-"""A format is slow where a product takes so many times what it takes in float32. Where there are instructions for it the
+"""A format is slow where a product takes so many times what it takes in float32. Where the processor knows it, the
 ratio is about 1 or below, elsewhere 10 and more: a busy machine does not change the answer."""
 
 
