@@ -13,7 +13,7 @@ from ..errors import GradingError, PolicyError, SandboxError
 from ..model.chat.messages import Message
 from ..model.chat.sampling import Sampling
 from ..rewards.score import Score
-from .policy import ContextFull, Entry, Policy, Turn
+from .policy import ContextFull, Entry, ObservingPolicy, Policy, Turn
 from .trajectory import Ending, Trajectory, segments_of
 
 logger = logging.getLogger(__name__)
@@ -133,12 +133,15 @@ class _Episode:
     def trajectory(self, ending: Ending, score: Score | None, detail: str, group_id: str) -> Trajectory:
         turns = [entry for entry in self.conversation if isinstance(entry, Turn)]
         messages: Sequence[Message] = [e.message if isinstance(e, Turn) else e for e in self.conversation]
+        observed = None
+        if isinstance(self.policy, ObservingPolicy):
+            observed = self.policy.observed(self.conversation, self.budget.tokens)
         return Trajectory(
             task_id=self.task.id,
             family=self.task.family,
             group_id=group_id or self.task.id,
             ending=ending,
-            segments=segments_of([turn.tokens for turn in turns if turn.tokens is not None]),
+            segments=segments_of([turn.tokens for turn in turns if turn.tokens is not None], observed),
             messages=tuple(messages),
             reward=None if score is None else score.value,
             passed=None if score is None else score.passed,
