@@ -17,8 +17,8 @@ from ..envs.trace.examples import Example
 from ..envs.trace.twins import function_keys, programs_in, twin_key
 from ..errors import TaskError
 from ..model.chat.messages import Message
-from .families import Family
-from .recipe import SMALL_SOURCES
+from .recipe.recipe import SMALL_SOURCES
+from .sampling.families import Family
 
 MIN_LINE = 15
 """Characters of a line of a fix, blanks left out, below which other code has it by chance."""

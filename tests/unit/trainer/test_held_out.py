@@ -15,9 +15,9 @@ from verigym.envs.trace.shards import write_shards
 from verigym.errors import TaskError
 from verigym.model.chat.messages import Message, ToolCall
 from verigym.model.chat.trace import Frame, Trace
-from verigym.trainer import stages
 from verigym.trainer.held_out import Account, HeldOut, keep_apart
-from verigym.trainer.recipe import Recipe
+from verigym.trainer.recipe.recipe import Recipe
+from verigym.trainer.run import stages
 
 MATH = "A canary sings zephyr nine times at dawn and quince four times at dusk; how many songs are sung in five days?"
 FIX = "    return [zephyr for zephyr in sorted(quince) if zephyr is not None]"
@@ -236,7 +236,7 @@ def test_a_training_set_that_holds_what_another_family_holds_out():
 
 
 def made_family(config, train, held_out):
-    from verigym.trainer.families import Family
+    from verigym.trainer.sampling.families import Family
 
     return Family(
         config=config,
