@@ -22,7 +22,6 @@ from ...envs.task import Task, read_jsonl, write_jsonl
 from ...errors import ConfigError
 from ...model.chat.protocols import Parser
 from ..engines.open import Engines, RolloutEngine
-from ..held_out import Account, HeldOut, held_out_of_run, keep_apart, without_held_out
 from ..learning.learner import Learning, Lesson
 from ..learning.trainee import Trainee, check_context, open_trainee
 from ..loops.asynchronous import AsyncRL
@@ -35,6 +34,7 @@ from ..ranks.team import Team
 from ..recipe.config import EvaluationConfig, LayoutConfig
 from ..recipe.recipe import MidtrainStage, Recipe, RLStage, SFTStage
 from ..sampling.families import Family, prepare_family
+from ..sampling.held_out import Account, HeldOut, held_out_of_run, keep_apart, without_held_out
 from ..sampling.mixture import TaskMixture
 from ..sampling.rl_tasks import config_of_families, measure_tasks, mixture_of
 from ..sampling.rollouts import EpisodePlan

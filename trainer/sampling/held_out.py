@@ -7,18 +7,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..agent.identity import Identity, identity_of, programs_of_row
-from ..agent.trajectory import Trajectory
-from ..envs.datasets.decontaminate import held_out_of, problem_of_row, problem_of_task
-from ..envs.datasets.files import read_rows
-from ..envs.datasets.statements import Statements
-from ..envs.task import Task, write_jsonl
-from ..envs.trace.examples import Example
-from ..envs.trace.twins import function_keys, programs_in, twin_key
-from ..errors import TaskError
-from ..model.chat.messages import Message
-from .recipe.recipe import SMALL_SOURCES
-from .sampling.families import Family
+from ...agent.identity import Identity, identity_of, programs_of_row
+from ...agent.trajectory import Trajectory
+from ...envs.datasets.decontaminate import held_out_of, problem_of_row, problem_of_task
+from ...envs.datasets.files import read_rows
+from ...envs.datasets.statements import Statements
+from ...envs.task import Task, write_jsonl
+from ...envs.trace.examples import Example
+from ...envs.trace.twins import function_keys, programs_in, twin_key
+from ...errors import TaskError
+from ...model.chat.messages import Message
+from ..recipe.recipe import SMALL_SOURCES
+from .families import Family
 
 MIN_LINE = 15
 """Characters of a line of a fix, blanks left out, below which other code has it by chance."""

@@ -15,9 +15,9 @@ from verigym.envs.trace.shards import write_shards
 from verigym.errors import TaskError
 from verigym.model.chat.messages import Message, ToolCall
 from verigym.model.chat.trace import Frame, Trace
-from verigym.trainer.held_out import Account, HeldOut, keep_apart
 from verigym.trainer.recipe.recipe import Recipe
 from verigym.trainer.run import stages
+from verigym.trainer.sampling.held_out import Account, HeldOut, keep_apart
 
 MATH = "A canary sings zephyr nine times at dawn and quince four times at dusk; how many songs are sung in five days?"
 FIX = "    return [zephyr for zephyr in sorted(quince) if zephyr is not None]"
