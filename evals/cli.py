@@ -11,6 +11,7 @@ from .preset import fill, leave_open
 
 if TYPE_CHECKING:
     from ..agent.sources import PolicySource
+    from ..envs.run_lock import RunLock
     from .suites.loading import LoadedSuite
     from .verdict import Verdict
 
@@ -50,10 +51,12 @@ def run(args: argparse.Namespace) -> int:
     import os
     import sys
     import time
+    from contextlib import nullcontext
     from dataclasses import replace
 
     from rich.console import Console
 
+    from ..envs.run_lock import RunLock
     from ..errors import ConfigError, GradingError
     from .report import build_report, compare_with, report_table, told_comparison
     from .report_files import write_report
@@ -84,22 +87,24 @@ def run(args: argparse.Namespace) -> int:
     suite = replace(suite, needed_kwargs=source.env_kwargs)
     settings = _settings(args, suite, source)
     started = time.monotonic()
-    try:
-        verdicts = _evaluate(args, suite, source, settings, workers)
-    except KeyboardInterrupt:
+    with RunLock(args.out) if args.out is not None else nullcontext() as lock:
+        try:
+            verdicts = _evaluate(args, suite, source, settings, workers, lock)
+        except KeyboardInterrupt:
+            if args.out is not None:
+                print(
+                    f"verigym: the verdicts so far are in {args.out}; the same command goes on from them",
+                    file=sys.stderr,
+                )
+            raise
+        report = build_report(args.suite, args.policy, verdicts, seconds=time.monotonic() - started, settings=settings)
+        report["sources"] = sources
+        if args.select:
+            report["scaling"] = _select(args, suite, verdicts, workers)
+        if args.against is not None:
+            report["against"] = compare_with(verdicts, args.against)
         if args.out is not None:
-            print(
-                f"verigym: the verdicts so far are in {args.out}; the same command goes on from them", file=sys.stderr
-            )
-        raise
-    report = build_report(args.suite, args.policy, verdicts, seconds=time.monotonic() - started, settings=settings)
-    report["sources"] = sources
-    if args.select:
-        report["scaling"] = _select(args, suite, verdicts, workers)
-    if args.against is not None:
-        report["against"] = compare_with(verdicts, args.against)
-    if args.out is not None:
-        write_report(args.out, report)
+            write_report(args.out, report)
     Console().print(report_table(report))
     if args.select:
         Console().print(told_scaling(report["scaling"]), highlight=False, soft_wrap=True)
@@ -111,7 +116,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate(
-    args: argparse.Namespace, suite: "LoadedSuite", source: "PolicySource", settings: dict[str, Any], workers: int
+    args: argparse.Namespace,
+    suite: "LoadedSuite",
+    source: "PolicySource",
+    settings: dict[str, Any],
+    workers: int,
+    lock: "RunLock | None",
 ) -> "list[Verdict]":
     import asyncio
 
@@ -135,6 +145,7 @@ def _evaluate(
                 settings=settings,
                 save_trajectories=args.save_trajectories,
                 progress=lambda verdict, _: told(verdict),
+                lock=lock,
             )
         finally:
             await source.aclose()

@@ -55,12 +55,14 @@ class GradeOptions:
         sandbox: where programs run: "auto", "docker", "local", "unsafe".
         workers: most predictions at once.
         lenient: accept an answer that is not stated in the form asked for, where a reader would take it.
+        strict_logs: of a stored log only what stands between its markers counts.
         out: folder of the run, which exists; None: nothing is written.
     """
 
     sandbox: str = "auto"
     workers: int = 2
     lenient: bool = True
+    strict_logs: bool = False
     out: Path | None = None
 
 
