@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ...errors import TaskError
-from ...model.chat.trace import Frame, Trace
+from ...model.chat.trace import START_MARKER, Frame, Trace
 
 _Item = TypeVar("_Item")
 SPOILT = frozenset({"events", "timeout", "died", "output", "tracer", "settrace", "threads", "fork", "subprocess"})
@@ -102,14 +102,20 @@ class Wanted:
     max_characters: int = 24_000
 
     def objection(self, example: Example) -> str:
-        """Why a trace is not kept: "trivial", "too_long", "not_ended"; "" where it is."""
+        """Why a trace is not kept: "trivial", "too_long", "not_ended", "outside_context"; "" where it is."""
         if not example.trace.ended:
             return "not_ended"
         if len(example.trace.frames) < self.min_frames:
             return "trivial"
         if len(example.trace.frames) > self.max_frames or example.num_characters > self.max_characters:
             return "too_long"
-        return ""
+        return "" if _shows_its_context(example.trace) else "outside_context"
+
+
+def _shows_its_context(trace: Trace) -> bool:
+    """Whether each line that a frame shows stands in the context: a model could not know it otherwise."""
+    known = {line.replace(START_MARKER, "") for line in trace.context.split("\n")}
+    return all(frame.source.rstrip("\n") in known for frame in trace.frames)
 
 
 @dataclass(slots=True)
