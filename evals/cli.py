@@ -5,8 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..agent.options import add_episode_options, add_policy_option, add_sandbox_option
-from .data_options import add_against_option, add_data_options, check_against, load_options_of
+from ..agent.options import add_episode_options, add_policy_option, add_sandbox_option, add_test_timeout_option
+from .data_options import (
+    add_against_option,
+    add_data_options,
+    check_against,
+    checked_test_timeout,
+    load_options_of,
+)
 from .preset import fill, leave_open
 
 if TYPE_CHECKING:
@@ -33,6 +39,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N tasks")
     add_episode_options(parser)
     add_sandbox_option(parser)
+    add_test_timeout_option(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="episodes at once (default: by cores and policy)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write verdicts.jsonl and report.json there")
     parser.add_argument("--save-trajectories", action="store_true", help="write trajectories.jsonl to DIR too")
@@ -58,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ..envs.run_lock import RunLock
     from ..errors import ConfigError, GradingError
-    from .report import build_report, compare_with, report_table, told_comparison
+    from .report import build_report, compare_with, report_table, told_comparison, told_failures
     from .report_files import write_report
     from .scaling.report import told_scaling
     from .suites.loading import load_suite
@@ -79,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         args.suite,
         data=args.data,
         limit=args.limit,
-        env_kwargs={"sandbox": args.sandbox},
+        env_kwargs={"sandbox": args.sandbox, **checked_test_timeout(args)},
         options=load_options_of(args),
     )
     sources = fill(args, suite.preset)
@@ -110,6 +117,9 @@ def run(args: argparse.Namespace) -> int:
         Console().print(told_scaling(report["scaling"]), highlight=False, soft_wrap=True)
     if args.against is not None:
         Console().print(told_comparison(report["against"]), highlight=False, soft_wrap=True)
+    told = told_failures(verdicts)
+    if told:
+        print(f"verigym: {told}", file=sys.stderr)
     if not report["n"]:
         raise GradingError(f"none of {len(verdicts)} samples could be graded; the first: {verdicts[0].detail}")
     return 0
@@ -216,4 +226,5 @@ def _settings(args: argparse.Namespace, suite: "LoadedSuite", source: "PolicySou
         "timeout_s": args.timeout,
         "sandbox": args.sandbox,
         "trajectories": args.save_trajectories,
+        **checked_test_timeout(args),
     }

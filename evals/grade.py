@@ -99,7 +99,7 @@ async def _grade_one(job: Job, grader: Grader) -> Verdict:
     except Exception as error:
         logger.exception("%s, prediction %d: the grader failed", job.task.id, job.index)
         return _verdict(job, "grader_failure", None, " ".join(f"{type(error).__name__}: {error}".split())[:500])
-    return _verdict(job, "answered", score, score.detail)
+    return _verdict(job, score.ending or "answered", score, score.detail)
 
 
 def _verdict(job: Job, ending: Ending | str, score: Score | None, detail: str) -> Verdict:

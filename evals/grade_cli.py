@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..agent.options import add_sandbox_option
-from .data_options import add_against_option, add_data_options, check_against, load_options_of
+from ..agent.options import add_sandbox_option, add_test_timeout_option
+from .data_options import add_against_option, add_data_options, check_against, load_options_of, test_timeout_of
 
 if TYPE_CHECKING:
     from ..envs.run_lock import RunLock
@@ -41,6 +41,7 @@ def register(commands: Any) -> None:
         "where they hold no status, the whole log, as in swebench",
     )
     add_sandbox_option(parser)
+    add_test_timeout_option(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="gradings at once (default: the cores)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write verdicts.jsonl and report.json there")
     parser.add_argument(
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ..envs.run_lock import RunLock
     from ..errors import ConfigError, GradingError
-    from .report import build_report, compare_with, report_table, told_comparison
+    from .report import build_report, compare_with, report_table, told_comparison, told_failures
     from .report_files import write_report
     from .suites.registry import suite_named
 
@@ -73,12 +74,13 @@ def run(args: argparse.Namespace) -> int:
     if args.workers is not None and args.workers < 1:
         raise ConfigError(f"--workers is {args.workers}; at least 1 is needed")
     suite = suite_named(args.suite)
+    test_timeout_s = test_timeout_of(args, suite)
     tasks, jobs = _jobs(args, suite)
     settings = _settings(args)
     started = time.monotonic()
     with RunLock(args.out) if args.out is not None else nullcontext() as lock:
         try:
-            verdicts = _grade(args, suite, jobs, settings, lock)
+            verdicts = _grade(args, suite, jobs, settings, lock, test_timeout_s)
         except KeyboardInterrupt:
             if args.out is not None:
                 print(
@@ -98,6 +100,9 @@ def run(args: argparse.Namespace) -> int:
     Console().print(report_table(report))
     if args.against is not None:
         Console().print(told_comparison(report["against"]), highlight=False, soft_wrap=True)
+    told = told_failures(verdicts)
+    if told:
+        print(f"verigym: {told}", file=sys.stderr)
     if not report["n"]:
         raise GradingError(f"none of {len(verdicts)} predictions could be graded; the first: {verdicts[0].detail}")
     return 0
@@ -121,7 +126,12 @@ def _jobs(args: argparse.Namespace, suite: "Suite") -> "tuple[list[Task], list[J
 
 
 def _grade(
-    args: argparse.Namespace, suite: "Suite", jobs: "list[Job]", settings: dict[str, Any], lock: "RunLock | None"
+    args: argparse.Namespace,
+    suite: "Suite",
+    jobs: "list[Job]",
+    settings: dict[str, Any],
+    lock: "RunLock | None",
+    test_timeout_s: float | None,
 ) -> "list[Verdict]":
     import asyncio
     import os
@@ -137,6 +147,7 @@ def _grade(
         workers=workers,
         lenient=args.extraction == "lenient",
         strict_logs=args.strict,
+        test_timeout_s=test_timeout_s,
         out=args.out,
     )
     grader = suite.make_grader(options)
@@ -149,9 +160,9 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """What makes two runs the same run."""
     from ..envs.datasets.folders import digest_of
 
-    strict = {"strict_logs": True} if args.strict else {}
+    asked = {"strict_logs": args.strict or None, "test_timeout_s": args.test_timeout}
     return {
-        **strict,
+        **{name: value for name, value in asked.items() if value is not None},
         "suite": args.suite,
         "data_sha256": digest_of(args.data),
         "predictions_sha256": digest_of(args.predictions or args.logs),

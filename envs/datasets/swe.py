@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ...errors import TaskError
 from ...model.chat.encoding import from_bytes
 from ..task import Task
-from .swe_sources import canonical_row
+from .swe_sources import canonical_row, is_swe_row
 
 _EPOCH = "2000-01-01T00:00:00+00:00"
 
@@ -134,6 +134,15 @@ def task_of(raw: dict[str, Any], *, folder: Path) -> Task:
         hidden={**row.model_dump(mode="json"), "archive": archive},
         metadata=metadata,
     )
+
+
+def any_task_of(raw: dict[str, Any], *, folder: Path) -> Task:
+    """``task_of`` for a row of SWE-bench or of a training set; else the task that ``Task.to_json`` wrote.
+
+    Raises:
+        TaskError: it is neither.
+    """
+    return task_of(raw, folder=folder) if is_swe_row(raw) else Task.from_json(raw)
 
 
 def require_tests(row: SWERow) -> None:

@@ -21,6 +21,7 @@ from .swe_smith import smith_row
 
 DEFAULT_NAMESPACE = "swebench"
 GYM_NAMESPACE = "xingyaoww"
+R2E_KEYS = ("expected_output_json", "parsed_commit_content")
 CONDA_PYTHON = "/opt/miniconda3/envs/testbed/bin/python"
 NO_TESTS = (".json", ".png", "csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml")
 """Ends of names that SWE-bench's harness does not hand to a test command."""
@@ -39,13 +40,18 @@ def image_name(instance_id: str, *, namespace: str | None = DEFAULT_NAMESPACE, a
     return f"{namespace}/{key}".replace("__", "_s_" if namespace == GYM_NAMESPACE else "_1776_")
 
 
+def is_swe_row(raw: Mapping[str, Any]) -> bool:
+    """Whether a row is of one of the known sets, or of SWE-bench's own schema."""
+    return any(key in raw for key in ("instance_id", "install_config", *R2E_KEYS))
+
+
 def canonical_row(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A row of any of the known sets in SWE-bench's schema; what is in it already is not touched.
 
     Raises:
         TaskError: a set's own key is broken.
     """
-    if "expected_output_json" in raw or "parsed_commit_content" in raw:
+    if any(key in raw for key in R2E_KEYS):
         return _r2e(raw)
     if "install_config" in raw:
         return _rebench(raw)

@@ -21,8 +21,9 @@ from ..datasets.swe import SWERow
 from ..sandbox.types import Limits, Sandbox, SandboxBackend
 from .checkout import checkout, checkout_ahead
 from .judging import default_judge
-from .patching import Applied, run_script
+from .patching import Applied
 from .testing_guest import make_twin
+from .worktree import run_script
 
 Prepare = Callable[[Sandbox, SWERow, str], Awaitable[tuple[str | None, Applied]]]
 

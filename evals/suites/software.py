@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 LOG_NAME = "test_output.txt"
 SWE_ENV = "verigym/SWE-v0"
+TEST_TIMEOUT_S = 1_800.0
+"""Source: SWE-bench, ``harness/run_evaluation.py``, --timeout."""
 
 
 def read_logs(index: Path) -> list[Prediction]:
@@ -101,7 +103,8 @@ class SweGrader:
         key = "image" if row.image else "archive"
         if key not in self._backends:
             self._backends[key] = backend_for(row, self.options.sandbox)
-        score, report = await grade_patch(self._backends[key], task, patch)
+        timeout_s = self.options.test_timeout_s or TEST_TIMEOUT_S
+        score, report = await grade_patch(self._backends[key], task, patch, timeout_s=timeout_s)
         tests = tests_status(report, row.FAIL_TO_PASS, row.PASS_TO_PASS)
         return score, tests, not score.detail.startswith("the patch does not apply")
 
@@ -213,6 +216,7 @@ def _suite(name: str, about: str, hub: HubSource | None = None) -> Suite:
         write_report=write_swebench_report,
         hub=hub,
         preset=CWM_PRESET,
+        test_timeout_s=TEST_TIMEOUT_S,
     )
 
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 
 from . import system
-from .process import Alive, alive, descendants, kill_descendants, oom_kills, shared_fairly, write_all
+from .process import Alive, alive, descendants, kill_descendants, oom_kills, open_expendable, shared_fairly, write_all
 from .reset import Snapshot, empty_folder
 from .run import Run
 from .shell import Shell, widen
@@ -296,6 +296,7 @@ def prepare(config: Config) -> None:
         system.adopt_orphans()
     if config["furnish"]:
         system.die_with_parent()
+    open_expendable()
     system.protect_server()
     os.chdir(config["workdir"])
 
