@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 
 from ..errors import GradingError, TaskError
 from ..rewards.score import Score
-from ..rewards.swe import TestReport, grade_tests
+from ..rewards.swe import TestReport, found_ids, grade_tests
 from .background import all_or_first_error
 from .checkout import checkout, checkout_ahead, environment_of, placed
 from .datasets.swe import SWERow, require_tests, row_of
@@ -13,7 +13,8 @@ from .patching import Applied, apply_patch, run_script, take_back
 from .sandbox.types import Limits, Sandbox, SandboxBackend
 from .scripted import grade_by_script
 from .task import Task
-from .testing import TestRun, choose_twins, execute, find_forgery
+from .testing import Finding, TestRun, choose_twins, execute, find_forgery
+from .trust import Untrusted, believed
 
 TEST_FOLDERS = frozenset({"test", "tests", "testing", "e2e"})
 STEERING_NAMES = frozenset(
@@ -61,6 +62,7 @@ async def grade_patch(
     *,
     timeout_s: float = 600.0,
     limits: Limits | None = None,
+    untrusted: Untrusted = "fail",
 ) -> tuple[Score, TestReport]:
     """Grade a patch of a "swe" task: by verigym's runner, or, for an image without a stated interpreter, by the row's
     ``eval_script`` (``scripted.py``).
@@ -71,6 +73,7 @@ async def grade_patch(
     Args:
         patch: as ``git diff`` writes it; "" is the base itself.
         timeout_s: wall-clock seconds of one run of the tests.
+        untrusted: what it is worth that all tests pass and some that decide have no twin (``trust.believed``).
     Returns:
         (score, evidence). A patch that does not apply scores 0.
     Raises:
@@ -81,26 +84,32 @@ async def grade_patch(
     row, limits = placed(row_of(task), backend), limits or Limits()
     require_tests(row)
     if row.image and row.eval_script and not row.interpreter:
-        return await grade_by_script(backend, row, patch, prepare=_patch_sources, timeout_s=timeout_s, limits=limits)
+        return await grade_by_script(
+            backend, row, patch, prepare=_patch_sources, timeout_s=timeout_s, limits=limits, untrusted=untrusted
+        )
     async with checkout_ahead(backend, row, limits=limits) as second, checkout(backend, row, limits=limits) as first:
         problem, run = await _prepare(first, row, patch)
         if problem is not None:
             return _rejected(f"the patch does not apply: {problem}")
         report = await execute(first, run, timeout_s=timeout_s)
-        score = grade_tests(report, row.FAIL_TO_PASS, row.PASS_TO_PASS)
+        f2p, p2p = found_ids(report.statuses, row.FAIL_TO_PASS), found_ids(report.statuses, row.PASS_TO_PASS)
+        score = grade_tests(report, f2p, p2p)
         if not score.passed:
             return score, report
 
-        async def look_again() -> str | None:
+        finding = Finding()
+
+        async def look_again() -> None:
+            nonlocal finding
             sandbox = await second()
             _, run = await _prepare(sandbox, row, patch)
-            twins = choose_twins(report, row.FAIL_TO_PASS, row.PASS_TO_PASS)
-            return await find_forgery(sandbox, run, twins, timeout_s=timeout_s)
+            limit_s = 10.0 + 5.0 * report.duration_s
+            finding = await find_forgery(
+                sandbox, run, *choose_twins(report, f2p, p2p), limit_s=limit_s, timeout_s=timeout_s
+            )
 
-        forgery, _ = await all_or_first_error([look_again(), first.aclose()])
-    if forgery is None:
-        return score, report
-    return zero(f"the outcome is forged: {forgery}"), report
+        await all_or_first_error([look_again(), first.aclose()])
+    return believed(score, finding, untrusted), report
 
 
 async def run_hidden_tests(
