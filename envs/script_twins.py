@@ -15,9 +15,9 @@ from ..rewards.swe import FAILING, PASSING, TestReport, found_ids
 from .datasets.swe import SWERow
 from .datasets.swe_sources import START
 from .locating import NODE, Index, Place, words_of
-from .patching import run_script
 from .sandbox.types import Sandbox
-from .testing import Finding
+from .swe.patching import run_script
+from .swe.testing import Finding
 from .twins import twin_text
 
 RUNS = 6
