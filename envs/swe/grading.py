@@ -10,11 +10,11 @@ from ..background import all_or_first_error
 from ..datasets.swe import SWERow, require_tests, row_of
 from ..sandbox.types import Limits, Sandbox, SandboxBackend
 from ..task import Task
-from ..trust import Untrusted, believed
 from .checkout import checkout, checkout_ahead, environment_of, placed
 from .patching import Applied, apply_patch, run_script, take_back
 from .scripted import grade_by_script
 from .testing import Finding, TestRun, choose_twins, execute, find_forgery
+from .trust import Untrusted, believed
 
 TEST_FOLDERS = frozenset({"test", "tests", "testing", "e2e"})
 STEERING_NAMES = frozenset(

@@ -16,10 +16,10 @@ from ...rewards.swe import TestReport
 from ..datasets.swe import SWERow
 from ..datasets.swe_sources import CODE, END, START
 from ..sandbox.types import Limits, Sandbox, SandboxBackend
-from ..script_twins import ScriptTwins, test_files
-from ..trust import Untrusted, believed
 from .checkout import checkout, checkout_ahead
 from .patching import Applied
+from .script_twins import ScriptTwins, test_files
+from .trust import Untrusted, believed
 
 Prepare = Callable[[Sandbox, SWERow, str], Awaitable[tuple[str | None, Applied]]]
 

@@ -18,10 +18,10 @@ import sys
 import tempfile
 from types import ModuleType
 
-from ..testing_options import base_addopts, keep, plugin_options
-from ..testing_pristine import Finder, Pristine
-from ..testing_recorder import Recorder, plugin_of, snapshot
-from ..testing_rounds import Rounds
+from .testing_options import base_addopts, keep, plugin_options
+from .testing_pristine import Finder, Pristine
+from .testing_recorder import Recorder, plugin_of, snapshot
+from .testing_rounds import Rounds
 
 
 def owned_names(workdir, roots, distrusted):

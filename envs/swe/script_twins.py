@@ -11,13 +11,13 @@ import secrets
 import shlex
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from ..rewards.swe import FAILING, PASSING, TestReport, found_ids
-from .datasets.swe import SWERow
-from .datasets.swe_sources import START
+from ...rewards.swe import FAILING, PASSING, TestReport, found_ids
+from ..datasets.swe import SWERow
+from ..datasets.swe_sources import START
+from ..sandbox.types import Sandbox
 from .locating import NODE, Index, Place, words_of
-from .sandbox.types import Sandbox
-from .swe.patching import run_script
-from .swe.testing import Finding
+from .patching import run_script
+from .testing import Finding
 from .twins import twin_text
 
 RUNS = 6
