@@ -1,6 +1,7 @@
 """A model server's HTTP interface: one place for retries, back-off, limits and errors."""
 
 import asyncio
+import json
 import os
 import random
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import httpx
 
 from ..errors import PolicyError, RequestRefused
+from ..model.chat.encoding import valid_text
 from .policy import ContextFull
 
 ATTEMPTS = 6
@@ -85,14 +87,15 @@ class Endpoint:
     async def _attempt(self, method: str, url: str, body: Any) -> Any:
         if self._client is None:
             key = os.environ.get(self._api_key_env)
-            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
             limits = httpx.Limits(max_connections=self._concurrency)  # its own limit of 100 would time out the others
             self._client = httpx.AsyncClient(headers=headers, timeout=self._timeout_s, limits=limits)
+        content = None if body is None else valid_text(json.dumps(body, ensure_ascii=False)).encode("utf-8")
         problem = ""
         for attempt in range(1, self._attempts + 1):
             wait_s = min(60.0, self._backoff_s * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
             try:
-                response = await self._client.request(method, url, json=body)
+                response = await self._client.request(method, url, content=content)
             except httpx.TransportError as error:
                 problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             else:

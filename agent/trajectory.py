@@ -15,10 +15,13 @@ Ending = Literal[
     "sandbox_failure",
     "grader_failure",
     "policy_failure",
+    "environment_failure",  # an environment's own code raised what it should not
 ]
 TERMINATED: frozenset[str] = frozenset({"submitted", "answered"})
 TRUNCATED: frozenset[str] = frozenset({"turn_limit", "token_limit", "wall_clock"})
-INFRASTRUCTURE: frozenset[str] = frozenset({"sandbox_failure", "grader_failure", "policy_failure"})
+INFRASTRUCTURE: frozenset[str] = frozenset(
+    {"sandbox_failure", "grader_failure", "policy_failure", "environment_failure"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

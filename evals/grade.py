@@ -8,7 +8,7 @@ from typing import Any
 
 from ..agent.trajectory import Ending
 from ..envs.background import all_or_first_error
-from ..errors import GradingError, SandboxError, TaskError
+from ..errors import GradingError, SandboxError, TaskError, VerigymError
 from ..rewards.score import Score
 from .predictions import Job
 from .store import VerdictStore
@@ -91,6 +91,11 @@ async def _grade_one(job: Job, grader: Grader) -> Verdict:
         return _verdict(job, "sandbox_failure", None, str(error))
     except GradingError as error:
         return _verdict(job, "grader_failure", None, str(error))
+    except VerigymError:
+        raise
+    except Exception as error:
+        logger.exception("%s, prediction %d: the grader failed", job.task.id, job.index)
+        return _verdict(job, "grader_failure", None, " ".join(f"{type(error).__name__}: {error}".split())[:500])
     return _verdict(job, "answered", score, score.detail)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ...errors import TaskError
+from ...model.chat.encoding import from_bytes
 from ..task import Task
 from .swe_sources import canonical_row
 
@@ -229,7 +230,7 @@ def _git(git_dir: Path, work_tree: Path, *arguments: str) -> str:
         raise TaskError("git is not installed; packing a repository needs it (apt-get install git)") from None
     if done.returncode:
         raise TaskError(f"git {arguments[0]} failed in {work_tree}: {done.stderr.decode(errors='replace').strip()}")
-    return done.stdout.decode("utf-8", errors="surrogateescape")
+    return from_bytes(done.stdout)
 
 
 def _write_archive(archive: Path, folder: Path, tracked: Sequence[str], git_dir: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...errors import SandboxError
+from ...model.chat.encoding import path_text, to_bytes
 from .frames import Frames
 from .types import CommandResult, ProcessResult, SandboxSpec
 
@@ -53,9 +54,7 @@ class GuestSandbox:
         timeout_s = limits.command_timeout_s if timeout_s is None else timeout_s
         request = {"do": "exec", "timeout": float(timeout_s), "keep": limits.output_bytes}
         async with self._shell:
-            header, body = await self._channel.ask(
-                request, command.encode(errors="replace"), timeout_s=timeout_s + GRACE_S
-            )
+            header, body = await self._channel.ask(request, to_bytes(command), timeout_s=timeout_s + GRACE_S)
         return CommandResult(
             output=_text(body, header["sizes"][0], header["dropped"]),
             exit_code=header["exit_code"],
@@ -79,9 +78,9 @@ class GuestSandbox:
         timeout_s = self._spec.limits.command_timeout_s if timeout_s is None else timeout_s
         request = {
             "do": "run",
-            "argv": [str(word) for word in argv],
+            "argv": [path_text(str(word)) for word in argv],
             "cwd": self._path(cwd or self._spec.workdir),
-            "env": dict(env or {}),
+            "env": _texts(env),
             "timeout": float(timeout_s),
             "output_bytes": output_bytes,
         }
@@ -103,9 +102,9 @@ class GuestSandbox:
         request = {
             "do": "run",
             "stream": True,
-            "argv": [str(word) for word in argv],
+            "argv": [path_text(str(word)) for word in argv],
             "cwd": self._path(cwd or self._spec.workdir),
-            "env": dict(env or {}),
+            "env": _texts(env),
             "timeout": LONGEST_S,
             "output_bytes": STDERR_BYTES,
         }
@@ -126,7 +125,7 @@ class GuestSandbox:
         await self._channel.aclose()
 
     def _path(self, path: str) -> str:
-        return self._locate(posixpath.join(self._spec.workdir, path))
+        return self._locate(posixpath.join(self._spec.workdir, path_text(path)))
 
     async def _file(self, call: tuple[Any, ...], path: str, stdin: bytes) -> bytes:
         if "\0" in path:
@@ -182,6 +181,10 @@ class GuestProcess:
 
     def kill(self) -> None:
         self._stream.send("cancel")
+
+
+def _texts(env: Mapping[str, str] | None) -> dict[str, str]:
+    return {path_text(name): path_text(value) for name, value in (env or {}).items()}
 
 
 def _text(body: bytes, num_head: int, num_dropped: int) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from ...errors import SandboxError
+from ...model.chat.encoding import to_bytes
 from ...model.chat.messages import Message, ToolCall
 from ...rewards.rubric import swe_rubric
 from ...rewards.score import Score
@@ -107,7 +108,7 @@ class SWEEnv(ToolEnv):
         gold = row_of(task).patch
         if not self._rubric.needs_tests:
             return self._rubric.judge(None, patch, gold)
-        key = (task.id, str(task.hidden.get("archive")), hashlib.sha256(patch.encode()).hexdigest())
+        key = (task.id, str(task.hidden.get("archive")), hashlib.sha256(to_bytes(patch)).hexdigest())
         tests = _VERDICTS.get(key) if self._reuse_verdicts else None
         if tests is None:
             backend = self._used or await asyncio.to_thread(backend_for, row_of(task), self._choice)
@@ -213,7 +214,7 @@ class SWEEnv(ToolEnv):
 
     async def _write(self, path: str, text: str) -> None:
         try:
-            await self._box.write_file(self._inside(path), text.encode("utf-8"))
+            await self._box.write_file(self._inside(path), to_bytes(text))
         except OSError as error:
             raise ToolError(f"{path}: {error.strerror or error}") from None
 

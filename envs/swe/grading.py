@@ -4,6 +4,7 @@ import re
 from pathlib import PurePosixPath
 
 from ...errors import GradingError, TaskError
+from ...model.chat.encoding import to_bytes
 from ...rewards.score import Score
 from ...rewards.swe import TestReport, found_ids, grade_tests
 from ..background import all_or_first_error
@@ -157,7 +158,7 @@ async def _prepare(sandbox: Sandbox, row: SWERow, patch: str) -> tuple[str | Non
     )
     if problem is None and row.test_patch.strip():
         script = "git apply --whitespace=nowarn -"
-        stdin = row.test_patch.encode("utf-8", errors="surrogateescape")
+        stdin = to_bytes(row.test_patch)
         result = await run_script(sandbox, script, root=row.root, stdin=stdin)
         if result.exit_code != 0:
             said = result.stderr.decode("utf-8", errors="replace").strip()

@@ -11,6 +11,7 @@ import secrets
 import shlex
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from ...model.chat.encoding import from_bytes, to_bytes
 from ...rewards.swe import FAILING, PASSING, TestReport, found_ids
 from ..datasets.swe import SWERow
 from ..datasets.swe_sources import START
@@ -78,7 +79,7 @@ class ScriptTwins:
         brings = bool(row.test_patch.strip()) and any(
             line.startswith(("git checkout ", "git apply ")) for line in _prelude(row)
         )
-        stdin = row.test_patch.encode("utf-8", errors="surrogateescape")
+        stdin = to_bytes(row.test_patch)
         if brings:
             await run_script(sandbox, "git apply --whitespace=nowarn -", root=row.root, stdin=stdin)
         texts = {path: await _read(sandbox, posixpath.join(row.root, path)) for path in test_files(row)}
@@ -175,13 +176,13 @@ async def _others(sandbox: Sandbox, row: SWERow, missing: Sequence[str]) -> list
         folders=" ".join(map(shlex.quote, folders)) or "''", word=secrets.token_hex(8), most=MOST_FILES
     )
     words = "\n".join(dict.fromkeys(words_of(test) for test in missing))
-    result = await run_script(sandbox, script, root=row.root, stdin=words.encode("utf-8", errors="surrogateescape"))
-    found = result.stdout.decode("utf-8", errors="surrogateescape").splitlines()
+    result = await run_script(sandbox, script, root=row.root, stdin=to_bytes(words))
+    found = from_bytes(result.stdout).splitlines()
     return [path for path in dict.fromkeys(found) if path]
 
 
 async def _read(sandbox: Sandbox, path: str) -> str:
     try:
-        return (await sandbox.read_file(path)).decode("utf-8", errors="surrogateescape")
+        return from_bytes(await sandbox.read_file(path))
     except OSError:
         return ""

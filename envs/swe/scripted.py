@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Awaitable, Callable, Sequence
 
 from ...errors import GradingError
+from ...model.chat.encoding import to_bytes
 from ...rewards.logs import judge_log
 from ...rewards.score import Score
 from ...rewards.swe import TestReport
@@ -68,8 +69,7 @@ async def run_script_once(sandbox: Sandbox, row: SWERow, script: str, timeout_s:
     """One run of a script of the form of ``eval_script``: what its log says."""
     word = secrets.token_hex(8)
     path = f"/tmp/{word}.sh"
-    marked = _marked(script, word, test_files(row), row.root)
-    await sandbox.write_file(path, marked.encode("utf-8", errors="surrogateescape"))
+    await sandbox.write_file(path, to_bytes(_marked(script, word, test_files(row), row.root)))
     result = await sandbox.arun(
         ["bash", "-c", f"exec bash {path} 2>&1"], cwd=row.root, env=row.env, timeout_s=timeout_s
     )
