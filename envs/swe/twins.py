@@ -198,18 +198,77 @@ def has_docstring(function):
     return isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str)
 
 
+def literals_of(function):
+    """Literals that a value is compared with by a statement that runs whenever the test passes.
+
+    In the place of one of them stands, in some twins, a value that nobody has seen: what equals everything, or reads
+    in the running test what it expects, passes then too.
+    """
+    if leaves_early(function):
+        return []
+    found = []
+    for statement in function.body:
+        plain = [side for side in _sides(statement) if _is_literal(side)]
+        if len(plain) == 1:
+            found.append(plain[0])
+    return found
+
+
+def _sides(statement):
+    """The two expressions that a statement wants to be equal, or ()."""
+    if isinstance(statement, ast.Assert) and isinstance(statement.test, ast.Compare):
+        compare = statement.test
+        is_one = len(compare.ops) == 1 and isinstance(compare.ops[0], ast.Eq)
+        return (compare.left, compare.comparators[0]) if is_one else ()
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        call = statement.value
+        return call.args[:2] if _dotted(call.func) == "self.assertEqual" and len(call.args) >= 2 else ()
+    return ()
+
+
+def _is_literal(node):
+    if isinstance(node, (ast.List, ast.Tuple, ast.Dict, ast.Set)):
+        children = list(ast.iter_child_nodes(node))
+        return all(isinstance(child, ast.expr_context) or _is_literal(child) for child in children)
+    return isinstance(node, ast.Constant) and isinstance(node.value, (int, float, str, bytes))
+
+
+def unseen(node, number):
+    """A literal of another type than a literal's, as text."""
+    is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+    return str(10**9 + 7919 * number) if is_text else f"'{(7919 * number + 10**9) % 2**40:x}'"
+
+
 def choose(function, number):
-    """(failing statement, "start" or "end") of the twin of a number; consecutive ones take the means in turn."""
-    means = means_of(function)
+    """What the twin of a number does; consecutive ones take the ways there are in turn.
+
+    Returns:
+        (failing statement, "start" or "end", None), or ("", "", the literal to be replaced by ``unseen``).
+    """
+    means, literals = means_of(function), literals_of(function)
+    turn, place = divmod(number, len(means) + bool(literals))
+    if place == len(means):
+        return "", "", literals[turn % len(literals)]
     # Where names are imported inside the function, they are not there yet at its start.
     local = any(isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.walk(function))
-    return means[number % len(means)], "end" if local or (number // len(means)) % 4 else "start"
+    return means[place], "end" if local or turn % 4 else "start", None
+
+
+class _Replace(ast.NodeTransformer):
+    def __init__(self, old, new):
+        self._old, self._new = old, new
+
+    def visit(self, node):
+        return self._new if node is self._old else self.generic_visit(node)
 
 
 def failing(function, number):
     """A copy of a function's node that fails whatever the code under test does."""
     function = copy.deepcopy(function)
-    text, place = choose(function, number)
+    text, place, literal = choose(function, number)
+    if literal is not None:
+        new = ast.parse(unseen(literal, number), mode="eval").body
+        return _Replace(literal, ast.copy_location(new, literal)).visit(function)
     statements = ast.parse(text).body
     nodes: Any = [inner for statement in statements for inner in ast.walk(statement)]
     for node in nodes:
@@ -218,8 +277,7 @@ def failing(function, number):
     if place == "start":
         function.body[has_docstring(function) : has_docstring(function)] = statements
     elif leaves_early(function):
-        rest = ast.Try(body=function.body, handlers=[], orelse=[], finalbody=statements)
-        function.body = [rest]
+        function.body = [ast.Try(body=function.body, handlers=[], orelse=[], finalbody=statements)]
     else:
         function.body += statements
     return function
@@ -273,7 +331,11 @@ def twin_text(text, numbers):
             found.add(names)
             changes.append((chain[-1], numbers[names]))
     for function, number in sorted(changes, key=lambda change: -change[0].lineno):
-        _insert(lines, function, *choose(function, number))
+        statement, place, literal = choose(function, number)
+        if literal is None:
+            _insert(lines, function, statement, place)
+        else:
+            _overwrite(lines, literal, unseen(literal, number))
     return "\n".join(lines), found
 
 
@@ -286,7 +348,7 @@ def _insert(lines, function, statement, place):
     margin = line[: len(line) - len(line.lstrip())]
     if first.lineno == function.body[0].lineno and _stands_after_colon(line, first):
         # def f(): x  ->  the body gets lines of its own
-        head = line.encode("utf-8", errors="surrogateescape")
+        head = _bytes(line)
         margin += "    "
         cut = [head[: first.col_offset], head[first.col_offset :]]
         front, rest = (part.decode("utf-8", errors="surrogateescape") for part in cut)
@@ -300,8 +362,21 @@ def _insert(lines, function, statement, place):
         lines[last.end_lineno : last.end_lineno] = _indented(statement, margin)
 
 
+def _overwrite(lines, node, text):
+    """Put text in the place of an expression; the lines keep their number."""
+    first, last = (_bytes(lines[n - 1]) for n in (node.lineno, node.end_lineno))
+    before, after = first[: node.col_offset], last[node.end_col_offset :]
+    empty = [""] * (node.end_lineno - node.lineno)
+    joined = (before + text.encode() + after).decode("utf-8", errors="surrogateescape")
+    lines[node.lineno - 1 : node.end_lineno] = [joined, *empty]
+
+
+def _bytes(line):
+    return line.encode("utf-8", errors="surrogateescape")
+
+
 def _stands_after_colon(line, first):
-    return line.encode("utf-8", errors="surrogateescape")[: first.col_offset].strip() != b""
+    return _bytes(line)[: first.col_offset].strip() != b""
 
 
 def _indented(statement, margin):

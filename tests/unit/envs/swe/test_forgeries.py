@@ -161,17 +161,14 @@ UNSTOPPED = {
         {"pkg/calc.py": EQUAL.lstrip() + "\n\n" + BUG.replace("a - b", "Equal(a - b)")},
         "the tests ask the object itself whether it is right, and it says so",
     ),
-    "a forgery that reads the test first": (
-        on_import(
-            SPOIL_HIDDEN + "if 'raise AssertionError' not in open('tests/test_second.py').read():\n"
-            "    sys.setprofile(spoil)"
-        ),
-        "code in the tests' own process that knows this grader can tell a twin from its original",
-    ),
 }
 
 
 LATE = {
+    "a forgery that reads the test first": on_import(
+        SPOIL_HIDDEN + "if 'raise AssertionError' not in open('tests/test_second.py').read():\n"
+        "    sys.setprofile(spoil)"
+    ),
     "asserts taken out of files still to come": on_import(
         "import ast\nfrom _pytest.assertion import rewrite\nrun = rewrite.AssertionRewriter.run\n"
         "def forged(self, tree):\n"
