@@ -86,7 +86,7 @@ async def grade_patch(
     require_tests(row)
     if row.image and row.eval_script and not row.interpreter:
         return await grade_by_script(
-            backend, row, patch, prepare=_patch_sources, timeout_s=timeout_s, limits=limits, untrusted=untrusted
+            backend, row, patch, prepare=patch_sources, timeout_s=timeout_s, limits=limits, untrusted=untrusted
         )
     async with checkout_ahead(backend, row, limits=limits) as second, checkout(backend, row, limits=limits) as first:
         problem, run = await _prepare(first, row, patch)
@@ -129,7 +129,7 @@ async def run_hidden_tests(
         return None, await execute(sandbox, run, timeout_s=timeout_s)
 
 
-async def _patch_sources(sandbox: Sandbox, row: SWERow, patch: str) -> tuple[str | None, Applied]:
+async def patch_sources(sandbox: Sandbox, row: SWERow, patch: str) -> tuple[str | None, Applied]:
     """Patch a fresh checkout and take back what steers the tests: (why the patch does not apply, what it changed)."""
     problem, applied = await apply_patch(sandbox, patch, root=row.root)
     if problem is None:
@@ -147,7 +147,7 @@ async def _prepare(sandbox: Sandbox, row: SWERow, patch: str) -> tuple[str | Non
             f"{row.instance_id}: {odd[0]!r} is no pytest id, and the row has no eval_script to run its tests with; "
             "take the row from SWE-bench 5's file"
         )
-    problem, applied = await _patch_sources(sandbox, row, patch)
+    problem, applied = await patch_sources(sandbox, row, patch)
     run = TestRun(
         workdir=row.root,
         python=(await environment_of(row)).python,
