@@ -13,8 +13,9 @@ from ..errors import ChatFormatError, ConfigError, GradingError, PolicyError, Sa
 from ..model.chat.messages import Message
 from ..model.chat.sampling import Sampling
 from ..rewards.score import Score
+from .asking import Clock, clocked
 from .policy import ContextFull, Entry, Policy, Turn
-from .trajectory import Ending, Segment, Trajectory, segments_of
+from .trajectory import TERMINATED, Ending, Segment, Trajectory, segments_of
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,8 @@ class Budget:
     Attributes:
         turns: assistant turns.
         tokens: tokens of one context, prompt and observations included; counted only for policies with ids.
-        seconds: wall clock, sandbox and policy together; grading is not counted.
+        seconds: wall clock, sandbox and policy together; grading is not counted. Where it runs out while a policy's
+            server is asked, the infrastructure has failed: neither a slow nor a hung server is the agent's doing.
     """
 
     turns: int = 32
@@ -112,18 +114,23 @@ class _Episode:
     async def run(self) -> tuple[Ending, Score, str]:
         ending: Ending
         deadline = asyncio.timeout(self.budget.seconds)
-        try:
-            async with deadline:
-                ending, acted = await self._turns()
-        except TimeoutError:
-            if not deadline.expired():
-                raise
-            ending, acted = "wall_clock", None
+        with clocked() as clock:
+            try:
+                async with deadline:
+                    ending, acted = await self._turns(clock)
+            except TimeoutError:
+                if not deadline.expired():
+                    raise
+                if clock.asked is not None:
+                    raise PolicyError(f"the episode's {self.budget.seconds:g} s ran out while {clock.asked}") from None
+                ending, acted = "wall_clock", None
         with self._timed("grading"):
             score = await (self.env.ascore(acted.submission) if acted is not None else self.env.afinish())
+        if ending in TERMINATED and score.ending:
+            ending = score.ending
         return ending, score, score.detail
 
-    async def _turns(self) -> tuple[Ending, Acted | None]:
+    async def _turns(self, clock: Clock) -> tuple[Ending, Acted | None]:
         """(ending, the action that handed something in; None where a limit ended the episode)."""
         with self._timed("environment"):
             _, info = await self.env.areset(options={"task": self.task})
@@ -135,6 +142,7 @@ class _Episode:
                     turn = await self.policy.respond(self.conversation, info["tools"], sampling)
             except ContextFull:
                 return "token_limit", None
+            clock.asked = None  # a question that the policy itself gave up is no longer waited for
             self.conversation.append(turn)
             if turn.tokens is not None:
                 self.env.context_tokens = len(turn.tokens.prompt_ids) + len(turn.tokens.token_ids)

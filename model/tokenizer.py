@@ -144,7 +144,11 @@ class Tokenizer:
             raise CheckpointError(f"the tokenizer at {path} is not JSON ({error}); copy it anew") from error
         if not isinstance(description, dict) or not {"model", "added_tokens"} <= description.keys():
             raise CheckpointError(f"{file} is not a tokenizer of the tokenizers library; copy it anew")
-        return cls(tokenizers.Tokenizer.from_str(json.dumps(description)), config)
+        try:
+            core = tokenizers.Tokenizer.from_str(json.dumps(description))
+        except Exception as error:
+            raise CheckpointError(f"{file} is no tokenizer ({error}); copy it anew") from error
+        return cls(core, config)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

@@ -54,7 +54,7 @@ class GuestSandbox:
         timeout_s = limits.command_timeout_s if timeout_s is None else timeout_s
         request = {"do": "exec", "timeout": float(timeout_s), "keep": limits.output_bytes}
         async with self._shell:
-            header, body = await self._channel.ask(request, to_bytes(command), timeout_s=timeout_s + GRACE_S)
+            header, body = await self._ask(request, to_bytes(command), timeout_s=timeout_s + GRACE_S)
         return CommandResult(
             output=_text(body, header["sizes"][0], header["dropped"]),
             exit_code=header["exit_code"],
@@ -84,7 +84,7 @@ class GuestSandbox:
             "timeout": float(timeout_s),
             "output_bytes": output_bytes,
         }
-        header, body = await self._channel.ask(request, stdin, timeout_s=timeout_s + GRACE_S)
+        header, body = await self._ask(request, stdin, timeout_s=timeout_s + GRACE_S)
         size = header["sizes"][0]
         return ProcessResult(
             stdout=body[:size],
@@ -108,7 +108,7 @@ class GuestSandbox:
             "timeout": LONGEST_S,
             "output_bytes": STDERR_BYTES,
         }
-        return GuestProcess(self._channel, request)
+        return await self._open(request)
 
     async def read_file(self, path: str) -> bytes:
         return await self._file(("read", self._path(path)), path, b"")
@@ -124,6 +124,14 @@ class GuestSandbox:
             await self._end()
         await self._channel.aclose()
 
+    async def _ask(self, request: dict[str, Any], stdin: bytes, *, timeout_s: float) -> tuple[dict[str, Any], bytes]:
+        """Whatever waits for one answer passes here, and ``_open`` what is talked to: what a carrier adds to every call
+        it adds in these two."""
+        return await self._channel.ask(request, stdin, timeout_s=timeout_s)
+
+    async def _open(self, request: dict[str, Any]) -> "GuestProcess":
+        return GuestProcess(self._channel, request)
+
     def _path(self, path: str) -> str:
         return self._locate(posixpath.join(self._spec.workdir, path_text(path)))
 
@@ -131,7 +139,7 @@ class GuestSandbox:
         if "\0" in path:
             raise OSError(errno.EINVAL, "a path cannot hold NUL", path)
         request = {"do": "run", "call": call, "timeout": FILE_TIMEOUT_S, "output_bytes": FILE_BYTES + 1}
-        header, body = await self._channel.ask(request, stdin, timeout_s=FILE_TIMEOUT_S + GRACE_S)
+        header, body = await self._ask(request, stdin, timeout_s=FILE_TIMEOUT_S + GRACE_S)
         size, code = header["sizes"][0], header["exit_code"]
         said = body[size:].decode(errors="replace")
         if code is None or code < 0 or code == 255:

@@ -1,10 +1,12 @@
 """Grading a patch: hidden tests in a fresh sandbox, from the repository's base and the patch alone."""
 
 import re
+from dataclasses import replace
 from pathlib import PurePosixPath
 
-from ...errors import GradingError, TaskError
+from ...errors import GradingError, SandboxError, TaskError
 from ...model.chat.encoding import to_bytes
+from ...rewards.patches import paths_of
 from ...rewards.score import Score
 from ...rewards.swe import TestReport, found_ids, grade_tests
 from ..background import all_or_first_error
@@ -12,15 +14,21 @@ from ..datasets.swe import SWERow, require_tests, row_of
 from ..sandbox.types import Limits, Sandbox, SandboxBackend
 from ..task import Task
 from .checkout import checkout, checkout_ahead, environment_of, placed
-from .patching import Applied, apply_patch, run_script, take_back
+from .patching import Applied, apply_patch, take_back
 from .scripted import grade_by_script
 from .testing import Finding, TestRun, choose_twins, execute, find_forgery
 from .trust import Untrusted, believed
+from .worktree import run_script, said_by
+
+TEST_TIMEOUT_S = 1_800.0
+"""Wall-clock seconds of one run of a task's tests, as in SWE-bench's harness."""
+STOPPED = "stopped: timeout"
+"""What a report says of tests that met their time limit."""
 
 TEST_FOLDERS = frozenset({"test", "tests", "testing", "e2e"})
 STEERING_NAMES = frozenset(
     {"conftest.py", "pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "tox.ini", "setup.cfg"}
-    | {"pyproject.toml", "sitecustomize.py", "usercustomize.py", "tests.py"}
+    | {".gitattributes", "pyproject.toml", "sitecustomize.py", "usercustomize.py", "tests.py"}
 )
 TEST_NAME = re.compile(r"test_.*\.py|.*_test\.py")
 COMPILED = re.compile(r".*\.(pyc|pyo|pth)")
@@ -50,10 +58,8 @@ def steers_tests(path: str, row: SWERow | None = None) -> bool:
 
 
 def _paths_of(patch: str) -> set[str]:
-    """Paths a git patch names."""
-    found = re.findall(r"^(?:---|\+\+\+) [ab]/([^\t\n]+)|^(?:rename|copy) (?:from|to) ([^\n]+)", patch, re.M)
-    headers = re.findall(r"^diff --git a/(.+) b/(.+)$", patch, re.M)
-    return {one or other for one, other in found} | {path for pair in headers for path in pair}
+    """Paths a patch names."""
+    return {path for pair in paths_of(patch) for path in pair if path}
 
 
 async def grade_patch(
@@ -61,7 +67,7 @@ async def grade_patch(
     task: Task,
     patch: str,
     *,
-    timeout_s: float = 600.0,
+    timeout_s: float = TEST_TIMEOUT_S,
     limits: Limits | None = None,
     untrusted: Untrusted = "fail",
 ) -> tuple[Score, TestReport]:
@@ -76,14 +82,27 @@ async def grade_patch(
         timeout_s: wall-clock seconds of one run of the tests.
         untrusted: what it is worth that all tests pass and some that decide have no twin (``trust.believed``).
     Returns:
-        (score, evidence). A patch that does not apply scores 0.
+        (score, evidence). A patch that does not apply scores 0, and so do tests that meet their time limit, with an
+        ending of their own.
     Raises:
         TaskError: the row cannot be graded: no tests, no repository for this backend, or tests that are no pytest
             ids and no script to run them.
         GradingError: the evidence could not be gathered. SandboxError: the sandbox failed.
     """
-    row, limits = placed(row_of(task), backend), limits or Limits()
+    row = placed(row_of(task), backend)
     require_tests(row)
+    score, report = await _graded(
+        backend, row, patch, timeout_s=timeout_s, limits=limits or Limits(), untrusted=untrusted
+    )
+    if report.detail == STOPPED:
+        told = f"the tests took longer than {timeout_s:g} s"
+        score = replace(score, detail=told, ending="test_timeout")
+    return score, report
+
+
+async def _graded(
+    backend: SandboxBackend, row: SWERow, patch: str, *, timeout_s: float, limits: Limits, untrusted: Untrusted
+) -> tuple[Score, TestReport]:
     if row.image and row.eval_script and not row.interpreter:
         return await grade_by_script(
             backend, row, patch, prepare=patch_sources, timeout_s=timeout_s, limits=limits, untrusted=untrusted
@@ -162,8 +181,30 @@ async def _prepare(sandbox: Sandbox, row: SWERow, patch: str) -> tuple[str | Non
         result = await run_script(sandbox, script, root=row.root, stdin=stdin)
         if result.exit_code != 0:
             said = result.stderr.decode("utf-8", errors="replace").strip()
-            raise GradingError(f"{row.instance_id}: test_patch does not apply to the base commit: {said[:500]}")
+            if not await _applies_without(sandbox, row, applied):
+                raise GradingError(f"{row.instance_id}: test_patch does not apply to the base commit: {said[:500]}")
+            return f"it leaves no room for the hidden tests: {said[:300]}", run
     return problem, run
+
+
+async def _applies_without(sandbox: Sandbox, row: SWERow, applied: Applied) -> bool:
+    """Whether the hidden tests' patch, which did not apply, does so where a patch under test has left nothing; if not
+    the row is broken, and nobody's patch is to blame."""
+    if not applied.base:
+        return False
+    await take_back(sandbox, applied, frozenset((*applied.changed, *applied.added)), root=row.root)
+    # git may have written some of it.
+    made = b"".join(to_bytes(f"./{new}") + b"\0" for old, new in paths_of(row.test_patch) if new and not old)
+    script = f"""
+        xargs -0 -r rm -rf -- && aside=$(mktemp -d) && trap 'rm -rf "$aside"' EXIT || exit
+        export GIT_INDEX_FILE="$aside/index"
+        git read-tree {applied.base} && git checkout-index --force --all --quiet
+    """
+    restored = await run_script(sandbox, script, root=row.root, stdin=made)
+    if restored.exit_code != 0:
+        raise SandboxError(f"the base commit could not be restored: {said_by(restored)}")
+    script = "git apply --whitespace=nowarn -"
+    return (await run_script(sandbox, script, root=row.root, stdin=to_bytes(row.test_patch))).exit_code == 0
 
 
 def _rejected(detail: str) -> tuple[Score, TestReport]:

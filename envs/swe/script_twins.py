@@ -11,15 +11,16 @@ import secrets
 import shlex
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from ...errors import GradingError
 from ...model.chat.encoding import from_bytes, to_bytes
 from ...rewards.swe import FAILING, PASSING, TestReport, found_ids
+from ..datasets.eval_scripts import START
 from ..datasets.swe import SWERow
-from ..datasets.swe_sources import START
 from ..sandbox.types import Sandbox
 from .locating import NODE, Index, Place, words_of
-from .patching import run_script
 from .testing import Finding
 from .twins import twin_text
+from .worktree import run_script
 
 RUNS = 6
 """Runs of the script, in half of which a test that decides is a twin: a forgery that does not know the twins is caught
@@ -103,6 +104,8 @@ class ScriptTwins:
             trouble, planted = "", set[str]()
             for twins in self._plans(others_too):
                 report = await run(self.script(twins))
+                if report.detail.startswith("stopped: timeout"):
+                    raise GradingError("the tests' twins met the time limit, which the tests did not")
                 for group in self.groups:
                     statuses = {test: report.statuses.get(test) for test in group.tests}
                     alive = [test for test, status in statuses.items() if status in PASSING]

@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from ...errors import GradingError
 from ...model.chat.encoding import to_bytes
-from ...rewards.logs import judge_log
 from ...rewards.score import Score
 from ...rewards.swe import TestReport
+from ..datasets.eval_scripts import CODE, END, START
 from ..datasets.swe import SWERow
-from ..datasets.swe_sources import CODE, END, START
 from ..sandbox.types import Limits, Sandbox, SandboxBackend
 from .checkout import checkout, checkout_ahead
+from .judging import default_judge
 from .patching import Applied
 from .script_twins import ScriptTwins, test_files
 from .trust import Untrusted, believed
@@ -91,7 +91,7 @@ async def run_script_once(sandbox: Sandbox, row: SWERow, script: str, timeout_s:
         )
     if CODE not in text:
         text += "\n>>>>> Tests Errored"
-    verdict = judge_log(
+    verdict = await default_judge().judge(
         text,
         parser=row.parser,
         fail_to_pass=row.FAIL_TO_PASS,

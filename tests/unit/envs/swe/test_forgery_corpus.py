@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from verigym.envs.datasets.eval_scripts import eval_script_of
 from verigym.envs.datasets.swe import parse_row
-from verigym.envs.datasets.swe_sources import eval_script_of
 from verigym.envs.sandbox.types import Limits
 from verigym.envs.swe.checkout import environment_of, placed
 from verigym.envs.swe.grading import grade_patch, patch_sources
