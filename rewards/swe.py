@@ -34,7 +34,7 @@ class TestReport:
     canaries_ok: bool = True
     detail: str = ""
     duration_s: float = 0.0
-    strange: frozenset[str] = frozenset()
+    strange: tuple[str, ...] = ()
 
 
 def grade_tests(report: TestReport, fail_to_pass: Sequence[str], pass_to_pass: Sequence[str]) -> Score:

@@ -278,7 +278,7 @@ def _read(result: ProcessResult, key: bytes, exit_code: int) -> tuple[TestReport
         canaries_ok=done["canaries_ok"],
         detail=_detail(done),
         duration_s=result.duration_s,
-        strange=frozenset(done["strange"]),
+        strange=tuple(done["strange"]),
     )
     return report, done
 
