@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from ..envs.core import Acted, ToolEnv
+from ..envs.core import Acted, CutOff, ToolEnv
 from ..envs.task import Task
 from ..errors import ChatFormatError, ConfigError, GradingError, PolicyError, SandboxError, TaskError, VerigymError
 from ..model.chat.messages import Message
@@ -149,6 +149,8 @@ class _Episode:
             if turn.finish_reason == "abort":
                 raise PolicyError("the engine aborted the turn")
             if turn.finish_reason == "length":
+                if not turn.message.calls:
+                    self.env.cut_off = CutOff(turn.message.content)
                 return "token_limit", None
             with self._timed("environment"):
                 acted = await self.env.aact(turn.action)

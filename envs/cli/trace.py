@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...terminal import console as make_console
 from ..sandbox.choose import NAMES
 
 if TYPE_CHECKING:
@@ -101,7 +102,6 @@ def plain(found: "TraceRun") -> str:
 
 
 def _print_table(found: "TraceRun") -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -119,7 +119,7 @@ def _print_table(found: "TraceRun") -> None:
         indent = "  " * (depth - 1)
         cells = (str(line), frame.event, indent + frame.source.strip(), told)
         table.add_row(*(Text(cell, style=styles[frame.event]) for cell in cells))
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = make_console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     if found.stdout:
         console.print("\nprinted:", style="bold")

@@ -10,7 +10,7 @@ from ...rewards.math_rules import Verify
 from ...rewards.score import Score
 from ..code.box import ProgramBox, RunLimits
 from ..code.env import describe_run
-from ..core import ToolEnv
+from ..core import CutOff, ToolEnv
 from ..sandbox.choose import make_backend
 from ..sandbox.types import SandboxBackend
 from ..task import Task
@@ -78,7 +78,12 @@ class MathEnv(ToolEnv):
 
     def score(self, task: Task, submission: Any) -> Score:
         verify = self._verify or default_checker()
-        return grade_math(str(submission), task.hidden["answer"], verify=verify, lenient=self._lenient)
+        # A text that was cut off states an answer only in the form asked for: whatever else stands last may go on.
+        lenient = self._lenient and not isinstance(submission, CutOff)
+        return grade_math(str(submission), task.hidden["answer"], verify=verify, lenient=lenient)
+
+    def unfinished(self, task: Task) -> str | None:
+        return self.cut_off
 
     async def stop(self) -> None:
         box, self._box = self._box, None

@@ -6,13 +6,13 @@ The host finds the tests in the hidden files, decides in which runs each is a tw
 
 import posixpath
 import random
-import re
 import secrets
 import shlex
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from ...errors import GradingError
 from ...model.chat.encoding import from_bytes, to_bytes
+from ...rewards.patches import paths_of
 from ...rewards.swe import FAILING, PASSING, TestReport, found_ids
 from ..datasets.eval_scripts import START
 from ..datasets.swe import SWERow
@@ -151,7 +151,7 @@ class ScriptTwins:
             text = text if text.endswith("\n") else text + "\n"
             writes.append(f"cat > {shlex.quote(path)} <<'{end}'\n{text}{end}")
         writes.append("set -x" if any("set -" in line and "x" in line for line in lines[:start]) else ":")
-        new = re.findall(r"^--- /dev/null\n\+\+\+ b/([^\t\n]+)", self._row.test_patch, re.M)
+        new = [new for old, new in paths_of(self._row.test_patch) if new and not old]
         gone = (
             [f"rm -f -- {' '.join(shlex.quote(posixpath.join(self._row.root, path)) for path in new)}"] if new else []
         )
@@ -166,7 +166,7 @@ def _prelude(row: SWERow) -> Sequence[str]:
 
 def test_files(row: SWERow) -> tuple[str, ...]:
     """Python files that the test patch brings, the tests' ids name, or the row says are hidden."""
-    named = re.findall(r"^\+\+\+ b/(\S+\.py)", row.test_patch, re.M)
+    named = [new for _, new in paths_of(row.test_patch) if new and new.endswith(".py")]
     named += [match["path"] for test in row.tests if (match := NODE.match(test))]
     named += [path for path in row.hidden_files if path.endswith(".py")]
     return tuple(dict.fromkeys(named))

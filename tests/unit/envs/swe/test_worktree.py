@@ -171,6 +171,38 @@ def test_a_workspace_of_an_archive_with_a_filled_submodule_is_compared_with_its_
     assert "-one\n+two\n" in (changed or "")
 
 
+def test_a_workspace_begins_where_the_repository_holds_another_one(local_backend, tmp_path):
+    """With and without hidden files, of which git begins anew; the agent's change of it is handed in."""
+    tree = tmp_path / "tree"
+    (tree / "scratch").mkdir(parents=True)
+    (tree / "a.py").write_text("x = 1\n")
+    script = f"git init -q && git add a.py && {COMMIT} && cd scratch && git init -q && echo one > f"
+    subprocess.run(["bash", "-c", script], cwd=tree, check=True, capture_output=True)
+    with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as tar:
+        tar.add(tree, arcname=".")
+    raw = {
+        "instance_id": "i",
+        "problem_statement": "x",
+        "archive": str(tmp_path / "x.tar.gz"),
+        "FAIL_TO_PASS": ["t.py::t"],
+    }
+
+    async def patch_of(hidden):
+        row = placed(row_of(task_of({**raw, "hidden_files": hidden}, folder=tmp_path)), local_backend)
+        box = await open_workspace(local_backend, row, limits=Limits())
+        try:
+            assert (await box.aexec("git log --oneline | wc -l")).output == "1\n"
+            await box.aexec("echo two > scratch/f; echo y > a.py")
+            return await diff_of(box, base_of(row), root=row.root)
+        finally:
+            await box.aclose()
+
+    for hidden in ([], ["none.py"]):
+        patch = asyncio.run(patch_of(hidden)) or ""
+        assert "+two" in patch
+        assert "+y" in patch
+
+
 def test_a_full_disk_is_the_agents_own_and_worth_nothing(local_backend, tmp_path):
     env = SWEEnv(sandbox=local_backend, limits=Limits(disk_mib=64, file_mib=64))
     fill = "for n in 1 2 3 4 5 6 7 8; do head -c 16M /dev/zero > /tmp/fill$n; done; i=0; while echo x > /tmp/s$i; do i=$((i+1)); done"
