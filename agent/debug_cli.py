@@ -59,13 +59,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _run(args: argparse.Namespace) -> int:
-    from ..envs.cli.trace import read_program
+    from ..envs.source_text import read_source
     from ..envs.trace.run import TraceJob, context_of
     from ..model.chat.trace import Trace
     from .debugger import Session
     from .prediction import TruePredictor
 
-    job = TraceJob(source=read_program(args.file), call=args.call)
+    job = TraceJob(source=read_source(args.file), call=args.call)
     trace = Trace(context=context_of(job), frames=(), ended=False)
     true = await _truth(job, args.sandbox) if args.check or args.policy == "gold" else None
     source = args.build_policy(args.policy, max_batch=1)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 MISFORTUNES = {
     "events": "more happened than --max-events; the rest ran unrecorded",
     "cut": "values longer than shown end in ...",
+    "hidden": "values whose state C holds are written with ..., and never as unchanged",
     "threads": "only the first thread is recorded",
     "fork": "processes that it forked are not recorded",
     "subprocess": "programs that it started are not recorded",
@@ -55,12 +56,13 @@ def run(args: argparse.Namespace) -> int:
     from ...errors import ConfigError
     from ...model.chat.trace import to_text
     from ..sandbox.choose import make_backend
+    from ..source_text import read_source
     from ..trace.run import TraceBounds, TraceBox, TraceJob
 
     if args.max_events < 1 or not args.seconds > 0:
         raise ConfigError(f"--max-events {args.max_events} and --seconds {args.seconds:g} must be above 0")
-    stdin = read_program(args.stdin) if args.stdin is not None else ""
-    job = TraceJob(source=read_program(args.file), call=args.call, stdin=stdin)
+    stdin = read_stdin(args.stdin) if args.stdin is not None else ""
+    job = TraceJob(source=read_source(args.file), call=args.call, stdin=stdin)
     box = TraceBox(make_backend(args.sandbox), bounds=TraceBounds(events=args.max_events, cpu_s=args.seconds))
     (found,) = asyncio.run(box.trace([job]))
     if args.table:
@@ -78,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_program(path: Path) -> str:
-    """The text of a file.
+def read_stdin(path: Path) -> str:
+    """The text of a file in UTF-8.
 
     Raises:
         TaskError: it is missing, or no UTF-8.
@@ -89,7 +91,7 @@ def read_program(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise TaskError(f"{path}: cannot be read as a Python file in UTF-8 ({error}); give another") from None
+        raise TaskError(f"{path}: cannot be read as UTF-8 ({error}); give another file") from None
 
 
 def plain(found: "TraceRun") -> str:
