@@ -95,7 +95,7 @@ def main():
     def watch(event, arguments):
         # A thread that starts is given meet_thread, which is no doing of the program's.
         if watching[0] and event in WATCHED and not tracer.switching and _thread.get_ident() == first:
-            # Where no room is left to call a tracer in, the interpreter puts it off: no doing of the program's. Counting
+            # Where no room is left to call a tracer in, the interpreter puts it off: not the program. Counting
             # frames there raises in its turn, and that keeps the tracer on.
             flags.add("recursion" if event == "sys.settrace" and stands_at_the_limit() else WATCHED[event])
 
