@@ -5,8 +5,9 @@ import re
 from dataclasses import dataclass
 
 _PYTHON = frozenset({"python", "python3", "py", "py3", "sage"})
-_FENCE = re.compile(r"(`{3,}|~{3,})[ \t]*[{.]*([\w+#-]*)[^\n`~]*")
-_INLINE = re.compile(r"(`{3,})[ \t]*([\w+#-]+)[ \t]+([^\n]*?)[ \t]*\1")
+# Possessive, and only where a run of marks begins: a response of nothing but backticks is read in linear time.
+_FENCE = re.compile(r"((?<!`)`{3,}+|(?<!~)~{3,}+)[ \t]*+[{.]*+([\w+#-]*+)[^\n`~]*+")
+_INLINE = re.compile(r"((?<!`)`{3,}+)[ \t]*+([\w+#-]++)[ \t]++((?:[^\n`]++|`{1,2}+(?!`))*+)\1")
 _TAGGED = re.compile(r"\[PYTHON\]\n?(.*?)(?:\[/PYTHON\]|\Z)", re.S)
 
 
@@ -49,7 +50,7 @@ def _blocks(text: str) -> list[_Block]:
     while at < len(lines):
         inline = _INLINE.search(lines[at])
         if inline and inline.group(2).casefold() in _PYTHON:
-            blocks.append(_Block(language="python", body=inline.group(3)))
+            blocks.append(_Block(language="python", body=inline.group(3).rstrip()))
             at += 1
             continue
         opened = _FENCE.search(lines[at])

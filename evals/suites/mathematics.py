@@ -35,7 +35,12 @@ class AnswerGrader:
         if "answer" not in task.hidden:
             raise TaskError(f"task {task.id!r} {task.metadata['no_answer']}")
         return await call(
-            grade_math, prediction.text, task.hidden["answer"], verify=self._checker, lenient=self._lenient
+            grade_math,
+            prediction.text,
+            task.hidden["answer"],
+            verify=self._checker,
+            lenient=self._lenient,
+            problem=task.prompt,
         )
 
     async def aclose(self) -> None:
