@@ -27,19 +27,21 @@ class Command:
 
 
 COMMANDS = {
-    "train": Command(module=".trainer.cli", help="train a model as a recipe says, and report pass@1 before and after"),
-    "plan": Command(module=".trainer.plan_cli", help="say what a recipe's training step needs on a cluster"),
+    "train": Command(
+        module=".trainer.run.cli", help="train a model as a recipe says, and report pass@1 before and after"
+    ),
+    "plan": Command(module=".trainer.run.plan_cli", help="say what a recipe's training step needs on a cluster"),
     "eval": Command(module=".evals.cli", help="measure a policy on a suite: pass@1 with its interval"),
     "grade": Command(module=".evals.grade_cli", help="grade predictions with a suite's grader; no model is asked"),
     "view": Command(module=".evals.viewer.cli", help="write a run's episodes as an HTML file"),
     "rollout": Command(module=".agent.cli", help="run one episode and print it"),
-    "trace": Command(module=".envs.trace.cli", help="run a call in a sandbox and print its execution trace"),
+    "trace": Command(module=".envs.cli.trace", help="run a call in a sandbox and print its execution trace"),
     "debug": Command(module=".agent.debug_cli", help="step a program by a model's prediction alone"),
     "forage": Command(module=".agent.forage_cli", help="let a policy act on tasks and keep its trajectories as data"),
     "serve": Command(module=".model.server.cli", help="serve a checkpoint behind OpenAI's HTTP interface"),
-    "tasks": Command(module=".envs.synthesis.cli", help="make tasks from real code, check them, look at them"),
+    "tasks": Command(module=".envs.cli.tasks", help="make tasks from real code, check them, look at them"),
     "convert": Command(module=".model.weights.cli", help="turn a checkpoint into Hugging Face's format or torch's DCP"),
-    "doctor": Command(module=".envs.doctor", help="say what this machine can and cannot do"),
+    "doctor": Command(module=".envs.cli.doctor", help="say what this machine can and cannot do"),
 }
 
 

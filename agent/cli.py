@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     import asyncio
     import json
 
-    from ..envs.opening import open_env, own_tasks, read_any_tasks
+    from ..envs.registry.opening import open_env, own_tasks, read_any_tasks
 
     env = open_env(args.env_id, {"sandbox": args.sandbox})
     tasks = read_any_tasks(args.data) if args.data is not None else own_tasks(env)

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 async def _run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from ..envs.trace.cli import read_program
+    from ..envs.cli.trace import read_program
     from ..envs.trace.run import TraceJob, context_of
     from ..model.chat.trace import Trace
     from .debugger import Session

@@ -31,8 +31,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the episodes; 1 where not one could be graded."""
     import asyncio
 
-    from ..envs.opening import open_env, own_tasks, read_any_tasks
-    from ..envs.synthesis.terminal import progress_bar, table
+    from ..envs.cli.terminal import progress_bar, table
+    from ..envs.registry.opening import open_env, own_tasks, read_any_tasks
     from ..errors import ConfigError
     from .forage import Forager
 

@@ -1,5 +1,5 @@
 """Environments: tasks, tools, sandboxes and the evidence for a score. Importing it registers them with Gymnasium."""
 
-from .registry import register_environments
+from .registry.ids import register_environments
 
 register_environments()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..agent.policy import action_of
 from ..envs.background import run_sync
 from ..envs.core import ToolEnv
-from ..envs.opening import open_env, own_tasks
+from ..envs.registry.opening import open_env, own_tasks
 from ..envs.task import Task
 from ..errors import ConfigError, GradingError, SandboxError
 from ..model.chat.actions import encode_calls

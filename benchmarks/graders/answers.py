@@ -18,7 +18,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
-from verigym.envs.equivalence import EquivalenceChecker
+from verigym.envs.math.equivalence import EquivalenceChecker
 from verigym.rewards.math import grade_math
 
 Row = dict[str, str]

@@ -17,12 +17,12 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from verigym.envs.checkout import checkout, placed
 from verigym.envs.datasets.swe import row_of
-from verigym.envs.grading import grade_patch
-from verigym.envs.opening import read_any_tasks
+from verigym.envs.registry.opening import read_any_tasks
 from verigym.envs.sandbox.choose import make_backend
 from verigym.envs.sandbox.types import Limits
+from verigym.envs.swe.checkout import checkout, placed
+from verigym.envs.swe.grading import grade_patch
 from verigym.envs.synthesis.parity import run_instance
 
 

@@ -28,13 +28,13 @@ from pathlib import Path
 
 import docker
 
-from verigym.envs.checkout import environment_of, open_workspace, placed, shell_env
 from verigym.envs.datasets.swe import row_of
-from verigym.envs.opening import read_any_tasks
+from verigym.envs.registry.opening import read_any_tasks
 from verigym.envs.sandbox.docker import DockerBackend
 from verigym.envs.sandbox.images import ensure_base_image
 from verigym.envs.sandbox.pool import DockerPool
 from verigym.envs.sandbox.types import Limits, SandboxSpec
+from verigym.envs.swe.checkout import environment_of, open_workspace, placed, shell_env
 from verigym.envs.synthesis.build_images import environment_image, python_of
 
 COMMANDS, EPISODES, AT_ONCE = 50, 32, 16

@@ -164,9 +164,9 @@ def _train(
     Args:
         seconds: of the processor, in place of ``args.updates``.
     """
-    from verigym.trainer.checkpoint import latest, load_training, save_training
-    from verigym.trainer.config import MidtrainConfig, OptimConfig
-    from verigym.trainer.midtrain import Midtrain, trace_document
+    from verigym.trainer.loops.midtrain import Midtrain, trace_document
+    from verigym.trainer.recipe.config import MidtrainConfig, OptimConfig
+    from verigym.trainer.run.checkpoint import latest, load_training, save_training
 
     steps = args.updates if seconds is None else 10**6
     config = MidtrainConfig(

@@ -64,8 +64,8 @@ def arms_of(rl: Sequence[str]) -> list[str]:
 
 def run(arm: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """The report of one run, with its wall clock and processor seconds."""
-    from verigym.trainer.recipe import Recipe
-    from verigym.trainer.stages import train
+    from verigym.trainer.recipe.recipe import Recipe
+    from verigym.trainer.run.stages import train
 
     out = args.out / f"{arm.replace(', ', '-')}-{seed}"
     kept = out / "measured.json"

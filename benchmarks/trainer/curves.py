@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from verigym.trainer.metrics import read_metrics
+from verigym.trainer.loops.metrics import read_metrics
 
 
 def main() -> int:

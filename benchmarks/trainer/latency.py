@@ -36,12 +36,12 @@ from verigym.model.decoder import Decoder
 from verigym.model.engine.generator import Generator
 from verigym.model.tokenizer import Tokenizer, train_tokenizer
 from verigym.rewards.score import verdict
-from verigym.trainer.algorithms import AsyncConfig, GRPOConfig
-from verigym.trainer.asynchronous import AsyncRL
-from verigym.trainer.config import OptimConfig, SFTConfig
-from verigym.trainer.loop import SFT, StepResult
-from verigym.trainer.reinforce import RL
-from verigym.trainer.rollouts import EpisodePlan, TaskStream
+from verigym.trainer.loops.asynchronous import AsyncRL
+from verigym.trainer.loops.loop import SFT, StepResult
+from verigym.trainer.loops.reinforce import RL
+from verigym.trainer.recipe.algorithms import AsyncConfig, GRPOConfig
+from verigym.trainer.recipe.config import OptimConfig, SFTConfig
+from verigym.trainer.sampling.rollouts import EpisodePlan, TaskStream
 
 ASK = Message(role="assistant", content="", calls=(ToolCall(name="ask", arguments={}),))
 

@@ -33,12 +33,12 @@ from verigym.model.checkpoint import load_checkpoint, save_checkpoint
 from verigym.model.config import preset
 from verigym.model.decoder import Decoder
 from verigym.model.tokenizer import train_tokenizer
-from verigym.trainer.algorithms import DAPOConfig
-from verigym.trainer.batching import Document, join, pack
-from verigym.trainer.config import OptimConfig
-from verigym.trainer.objective import loss_of
-from verigym.trainer.optim import Optimizer
-from verigym.trainer.step import TrainStep
+from verigym.trainer.batching.packs import Document, join, pack
+from verigym.trainer.learning.optim import Optimizer
+from verigym.trainer.learning.step import TrainStep
+from verigym.trainer.objective.objective import loss_of
+from verigym.trainer.recipe.algorithms import DAPOConfig
+from verigym.trainer.recipe.config import OptimConfig
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {},

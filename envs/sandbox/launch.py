@@ -15,7 +15,7 @@ from ...errors import SandboxError
 from .boot import boot_line, modules, sized
 from .types import Bind, Limits, SandboxSpec
 
-GUEST_FILES = ("guest_system", "guest_process", "guest_shell", "guest_run", "guest_reset", "guest")
+GUEST_FILES = ("system", "process", "shell", "run", "reset", "server")
 
 BOOT = boot_line("verigym_guest")
 
@@ -43,7 +43,7 @@ FIRST_UID, NUM_UIDS = 0x60000000, 1 << 28
 @lru_cache(maxsize=1)
 def guest_image() -> bytes:
     """The guest's compiled code, as the boot line reads it."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parent / "guest"
     code = [(name, compile((folder / f"{name}.py").read_bytes(), f"{name}.py", "exec")) for name in GUEST_FILES]
     return modules(code)
 

@@ -15,12 +15,12 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ...errors import SandboxError, TaskError
-from ..checkout import DEFAULT_REQUIREMENTS
 from ..datasets.repository import archive_of_commit, find_clone
 from ..datasets.swe import SWERow, parse_row
 from ..datasets.swe_sources import eval_script_of
 from ..sandbox.launch import HOME, INSIDE_ID
 from ..sandbox.python import PINNED, cache_folder
+from ..swe.checkout import DEFAULT_REQUIREMENTS
 from .rows import archives_of
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import Any
 
 from ..background import all_or_first_error
 from ..datasets.swe import row_of, task_of
-from ..grading import grade_patch
 from ..sandbox.types import SandboxBackend
+from ..swe.grading import grade_patch
 from ..task import Task, write_jsonl
 from .mutate import Bug, Candidate, candidates, examine
 from .operators import OPERATORS, Operator

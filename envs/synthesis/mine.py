@@ -12,11 +12,11 @@ from typing import Any
 
 from ...errors import GradingError, TaskError
 from ...rewards.swe import PASSING, TestReport
-from ..checkout import placed
 from ..datasets.repository import archive_of_commit, run_git
 from ..datasets.swe import parse_row
-from ..grading import grade_patch, is_configuration, is_test_path, run_hidden_tests
 from ..sandbox.types import Limits, SandboxBackend
+from ..swe.checkout import placed
+from ..swe.grading import grade_patch, is_configuration, is_test_path, run_hidden_tests
 from ..task import Task, write_jsonl
 from .requirements import declared_requirements, pinned_requirements
 from .rows import archives_of

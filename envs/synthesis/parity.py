@@ -14,10 +14,10 @@ from typing import Any
 from ...errors import GradingError, SandboxError, TaskError
 from ...rewards.swe import tests_status
 from ..background import all_or_first_error
-from ..checkout import backend_for
 from ..datasets.files import read_rows
 from ..datasets.swe import row_of, task_of
-from ..grading import grade_patch
+from ..swe.checkout import backend_for
+from ..swe.grading import grade_patch
 from ..task import Task
 
 Progress = Callable[[str, int, int], None]

@@ -4,7 +4,7 @@ This file runs inside the sandbox as a script, with the standard library and pyt
 
     python probe.py JOBS.json RESULTS.jsonl          (working directory: the tree)
 
-It serves the making of tasks, where nobody forges outcomes. Rewards come from ``verigym.envs.testing`` instead.
+It serves the making of tasks, where nobody forges outcomes. Rewards come from ``verigym.envs.swe.testing`` instead.
 A job: {"key", "files": {path: text}, "collect": [test files], "keep": [test ids] or null for all, "deadline_s",
 "max_failing", "mode": "test" | "trace" | "warm"}. A result: see ``_result``.
 """
@@ -20,7 +20,7 @@ import time
 
 import pytest
 
-# As the tests are run for a reward (envs/testing_guest.py).
+# As the tests are run for a reward (envs/swe/testing_guest.py).
 OPTIONS = ["-q", "--tb=short", "--no-header", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
 OPTIONS += ["-o", "addopts="]
 MEMORY_BYTES = 1536 << 20

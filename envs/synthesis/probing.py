@@ -27,7 +27,7 @@ PROBE_FOLDER = ".verigym-probe"
 """In the tree, hidden from pytest; relative, so that the sandbox without isolation has one for each tree."""
 
 PROBE_ENV = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONHASHSEED": "0"}
-"""As the tests are run for a reward (envs/testing.py)."""
+"""As the tests are run for a reward (envs/swe/testing.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

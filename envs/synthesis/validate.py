@@ -11,10 +11,10 @@ from typing import Any
 from ...errors import GradingError, TaskError
 from ...rewards.swe import PASSING
 from ..background import all_or_first_error
-from ..checkout import placed
 from ..datasets.swe import row_of, task_of
-from ..grading import grade_patch, run_hidden_tests
 from ..sandbox.types import Limits, SandboxBackend
+from ..swe.checkout import placed
+from ..swe.grading import grade_patch, run_hidden_tests
 from ..task import Task, read_jsonl, write_jsonl
 from .rows import archives_of
 

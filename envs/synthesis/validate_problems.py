@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from ...errors import ConfigError, GradingError, TaskError
 from ..background import all_or_first_error, call
 from ..core import ToolEnv
-from ..opening import open_env
-from ..registry import FAMILY_ENVS
+from ..registry.ids import FAMILY_ENVS
+from ..registry.opening import open_env
 from ..sandbox.types import SandboxBackend
 from ..task import Task
 from .validate import Check, Progress, problem_of_scores

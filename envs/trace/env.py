@@ -11,8 +11,8 @@ from ...rewards.code import plain_equal
 from ...rewards.extraction import answered_expression, side_of_assertion
 from ...rewards.score import Score
 from ...rewards.trace import Same, score_frame, score_trace, score_value
+from ..code.box import ProgramBox, RunLimits
 from ..core import ToolEnv
-from ..programs.box import ProgramBox, RunLimits
 from ..sandbox.choose import make_backend
 from ..sandbox.types import SandboxBackend
 from ..task import Task

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from ...errors import TaskError
 from ...model.chat.trace import EVENTS, START_MARKER, Frame, Trace
-from ..programs.box import ProgramBox, ProgramRun, RunLimits
+from ..code.box import ProgramBox, ProgramRun, RunLimits
 from ..sandbox.types import SandboxBackend
 from .guest import PROGRAM, prelude
 

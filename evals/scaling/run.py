@@ -12,7 +12,7 @@ from ...agent.loop import Budget, rollout
 from ...agent.sources import PolicyFor
 from ...envs.background import all_or_first_error
 from ...envs.datasets.files import read_rows
-from ...envs.equivalence import EquivalenceChecker
+from ...envs.math.equivalence import EquivalenceChecker
 from ...envs.sandbox.types import SandboxBackend
 from ...envs.task import Task
 from ...errors import ConfigError

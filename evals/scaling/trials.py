@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ...envs.checkout import checkout, environment_of, placed
 from ...envs.datasets.swe import SWERow, row_of
-from ...envs.grading import TEST_NAME, is_test_path, steers_tests
-from ...envs.patching import apply_patch, run_script, take_back
 from ...envs.sandbox.types import Limits, Sandbox, SandboxBackend
+from ...envs.swe.checkout import checkout, environment_of, placed
+from ...envs.swe.grading import TEST_NAME, is_test_path, steers_tests
+from ...envs.swe.patching import apply_patch, run_script, take_back
+from ...envs.swe.testing import TestRun, execute
 from ...envs.task import Task
-from ...envs.testing import TestRun, execute
 from ...rewards.swe import PASSING
 from .select import Candidate, majority_tests, normal_test
 

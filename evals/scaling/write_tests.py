@@ -3,7 +3,7 @@
 from typing import Any
 
 from ...envs.core import Submission
-from ...envs.swe import SWEEnv
+from ...envs.swe.env import SWEEnv
 from ...envs.task import Task
 from ...envs.tools.spec import ToolError, tool
 from ...rewards.score import Score, verdict

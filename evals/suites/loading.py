@@ -10,7 +10,7 @@ from ...envs.core import ToolEnv
 from ...envs.datasets.files import SourceRow
 from ...envs.datasets.folders import read_source
 from ...envs.datasets.hub import hub_rows
-from ...envs.opening import open_env, own_tasks, read_any_tasks
+from ...envs.registry.opening import open_env, own_tasks, read_any_tasks
 from ...envs.task import Task
 from ...errors import ConfigError, TaskError
 from .registry import suite_named

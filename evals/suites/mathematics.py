@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from ...envs.background import call
 from ...envs.datasets.files import SourceRow
-from ...envs.equivalence import EquivalenceChecker
+from ...envs.math.equivalence import EquivalenceChecker
 from ...envs.task import Task
 from ...errors import TaskError
 from ...rewards.math import grade_math

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ...envs.code.grade import ProgramGrader, check_task
 from ...envs.datasets.files import SourceRow
-from ...envs.programs.grade import ProgramGrader, check_task
 from ...envs.sandbox.choose import make_backend
 from ...envs.task import Task
 from ...errors import TaskError

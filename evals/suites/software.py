@@ -62,9 +62,9 @@ class SweGrader:
         """Sandboxes end with each grading."""
 
     async def _grade_patch(self, task: Task, patch: str) -> tuple[Score, Mapping[str, Any], bool]:
-        from ...envs.checkout import backend_for
         from ...envs.datasets.swe import row_of
-        from ...envs.grading import grade_patch
+        from ...envs.swe.checkout import backend_for
+        from ...envs.swe.grading import grade_patch
         from ...rewards.swe import tests_status
 
         row = row_of(task)

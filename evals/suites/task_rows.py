@@ -7,8 +7,8 @@ from typing import Any
 from ...envs.background import call
 from ...envs.core import ToolEnv
 from ...envs.datasets.files import SourceRow
-from ...envs.opening import open_env
-from ...envs.registry import FAMILY_ENVS
+from ...envs.registry.ids import FAMILY_ENVS
+from ...envs.registry.opening import open_env
 from ...envs.task import Task
 from ...errors import TaskError
 from ...rewards.score import Score
@@ -43,8 +43,8 @@ class RowGrader:
 
     async def grade(self, task: Task, prediction: Prediction) -> Score:
         if task.family == "swe":
-            from ...envs.grading import grade_patch
             from ...envs.sandbox.choose import make_backend
+            from ...envs.swe.grading import grade_patch
 
             score, _ = await grade_patch(make_backend(self._options.sandbox), task, prediction.text)
             return score

@@ -14,8 +14,8 @@ from verigym.model.checkpoint import save_checkpoint
 from verigym.model.config import preset
 from verigym.model.decoder import Decoder
 from verigym.model.tokenizer import train_tokenizer
-from verigym.trainer.config import MidtrainConfig, OptimConfig
-from verigym.trainer.midtrain import Midtrain, trace_document
+from verigym.trainer.loops.midtrain import Midtrain, trace_document
+from verigym.trainer.recipe.config import MidtrainConfig, OptimConfig
 
 SOURCE = "def f(x):\n    y = x + 2\n    return y\n"
 

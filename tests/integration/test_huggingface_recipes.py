@@ -17,10 +17,10 @@ from verigym.agent.demonstrations import tokenize_messages
 from verigym.agent.trajectory import Trajectory
 from verigym.model.chat.messages import Message
 from verigym.model.engine.open import open_checkpoint
-from verigym.trainer.config import OptimConfig, SFTConfig
-from verigym.trainer.loop import SFT
-from verigym.trainer.recipe import ModelConfig
-from verigym.trainer.trainee import open_trainee
+from verigym.trainer.learning.trainee import open_trainee
+from verigym.trainer.loops.loop import SFT
+from verigym.trainer.recipe.config import OptimConfig, SFTConfig
+from verigym.trainer.recipe.recipe import ModelConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = '''

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from verigym.envs.opening import read_any_tasks
+from verigym.envs.registry.opening import read_any_tasks
 from verigym.envs.trace.shards import read_shards
 from verigym.envs.trace.tasks import job_of
 from verigym.envs.trace.twins import twin_key

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from verigym.envs.opening import read_any_tasks
+from verigym.envs.cli import tasks as cli
+from verigym.envs.registry.opening import read_any_tasks
 from verigym.envs.sandbox.choose import make_backend
 from verigym.envs.sandbox.types import SandboxBackend
-from verigym.envs.synthesis import cli
 from verigym.envs.synthesis.make import synthesize_tree
 from verigym.envs.synthesis.small_repositories import write_small_repository
 from verigym.envs.synthesis.sources import Source, tree_source

@@ -12,9 +12,9 @@ from transformers.utils import get_json_schema
 
 from verigym.agent.loop import Budget, rollout
 from verigym.agent.policy import ScriptedPolicy, play
-from verigym.envs.code import CodeEnv
+from verigym.envs.code.env import CodeEnv
 from verigym.envs.core import Submission, ToolEnv
-from verigym.envs.opening import open_env
+from verigym.envs.registry.opening import open_env
 from verigym.envs.synthesis.small_sums import small_sums
 from verigym.envs.task import Task
 from verigym.envs.tools.spec import tool

@@ -15,7 +15,7 @@ from ...agent.remote_engine import PauseMode, RemoteEngine
 from ...agent.routing import PrefixRouter
 from ...errors import ConfigError, PolicyError, RequestRefused, TrainingError
 from ...model.chat.sampling import Completion, Sampling
-from ..config import EnginesConfig
+from ..recipe.config import EnginesConfig
 from .server import FleetServer, Sizes
 
 logger = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from ...model.engine.generator import Generator
 from ...model.engine.huggingface import HuggingFaceEngine
 from ...model.huggingface import HuggingFaceDecoder
 from ...model.lora import copy_trained
-from ..config import EnginesConfig
-from ..recipe import Recipe
-from ..trainee import Trainee
+from ..learning.trainee import Trainee
+from ..recipe.config import EnginesConfig
+from ..recipe.recipe import Recipe
 from .fleet import Fleet
 from .server import Sizes
 

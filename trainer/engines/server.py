@@ -9,7 +9,7 @@ from ...agent.endpoint import Endpoint
 from ...agent.remote_engine import PauseMode, RemoteEngine
 from ...errors import ConfigError, PolicyError, RequestRefused
 from ...model.server.process import ServerProcess
-from ..config import EnginesConfig
+from ..recipe.config import EnginesConfig
 
 KEY_ENV = "VERIGYM_ENGINES_KEY"
 """Environment variable of a key to send to the servers, where something before them asks for one."""

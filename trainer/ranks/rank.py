@@ -13,8 +13,8 @@ from ...model.config import DecoderConfig
 from ...model.decoder import Decoder
 from ...model.parallel.place import Place
 from ...model.parallel.whole import gather, gather_module, reshard, spread_module, stacks_of
-from ..batching import PackedBatch
-from ..learner import Learner, Lesson
+from ..batching.packs import PackedBatch
+from ..learning.learner import Learner, Lesson
 from .launch import Membership
 
 logger = logging.getLogger(__name__)

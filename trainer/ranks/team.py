@@ -13,8 +13,8 @@ from torch import Tensor
 from ...errors import ConfigError, TrainingError
 from ...model.decoder import Decoder
 from ...model.lora import has_adapters
-from ..batching import PackedBatch, deal
-from ..learner import Lesson
+from ..batching.packs import PackedBatch, deal
+from ..learning.learner import Lesson
 from .launch import Membership
 from .rank import PING, STOP, Rank, skeleton
 

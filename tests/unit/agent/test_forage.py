@@ -12,7 +12,7 @@ from verigym.agent.loop import Budget
 from verigym.agent.policy import ScriptedPolicy, play
 from verigym.agent.trajectory import Trajectory
 from verigym.envs.core import ToolEnv
-from verigym.envs.math import BUILT_IN
+from verigym.envs.math.env import BUILT_IN
 from verigym.envs.task import Task
 from verigym.errors import SandboxError, TaskError
 from verigym.model.chat.messages import Message
@@ -125,7 +125,7 @@ def test_the_command(tmp_path, capsys):
     out = str(tmp_path / "episodes.jsonl")
     assert main(["forage", "verigym/Math-v0", "--policy", "gold", "--out", out]) == 0
     assert "passed" in capsys.readouterr().out
-    from verigym.trainer.midtrain_data import read_episodes
+    from verigym.trainer.loops.midtrain_data import read_episodes
 
     episodes = read_episodes(tmp_path / "episodes.jsonl")
     assert {one.task_id for one, _ in episodes} == {task.id for task in BUILT_IN}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verigym.envs.opening import read_any_tasks
+from verigym.envs.registry.opening import read_any_tasks
 from verigym.envs.task import Task, read_jsonl, write_jsonl
 from verigym.errors import TaskError
 

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from verigym.trainer import algorithms
-from verigym.trainer.losses import TrainedTokens
-from verigym.trainer.objective import loss_of, weighting
+from verigym.trainer.objective.losses import TrainedTokens
+from verigym.trainer.objective.objective import loss_of, weighting
+from verigym.trainer.recipe import algorithms
 
 grpo_trainer = pytest.importorskip("trl.trainer.grpo_trainer", reason="trl is the peer")
 rloo_trainer = pytest.importorskip("trl.trainer.rloo_trainer", reason="trl is the peer")

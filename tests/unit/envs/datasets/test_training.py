@@ -9,7 +9,7 @@ import pytest
 
 from verigym.envs.datasets.math_rows import DAPO_AFTER, DAPO_BEFORE
 from verigym.envs.datasets.training import FORMATS, load_training_set
-from verigym.envs.opening import open_env
+from verigym.envs.registry.opening import open_env
 from verigym.envs.task import write_jsonl
 from verigym.errors import ConfigError, TaskError
 

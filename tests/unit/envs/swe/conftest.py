@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from verigym.envs.checkout import DEFAULT_REQUIREMENTS
 from verigym.envs.datasets.swe import pack_repository, task_of
 from verigym.envs.datasets.swe_examples import unified
-from verigym.envs.grading import grade_patch
 from verigym.envs.sandbox.choose import make_backend
 from verigym.envs.sandbox.types import SandboxBackend
+from verigym.envs.swe.checkout import DEFAULT_REQUIREMENTS
+from verigym.envs.swe.grading import grade_patch
 from verigym.envs.task import Task
 from verigym.errors import SandboxError
 from verigym.rewards.score import Score

@@ -6,8 +6,8 @@ import pytest
 
 from verigym.agent.loop import Budget, rollout
 from verigym.agent.policy import ScriptedPolicy, play
-from verigym.envs.registry import make_env
-from verigym.envs.swe_cwm import COMMAND_S, SANDBOX_S, TOKENS, TURNS, CwmSWEEnv
+from verigym.envs.registry.ids import make_env
+from verigym.envs.swe.cwm import COMMAND_S, SANDBOX_S, TOKENS, TURNS, CwmSWEEnv
 from verigym.model.chat.actions import encode_calls
 from verigym.model.chat.cwm import CwmParser
 from verigym.model.chat.messages import ToolCall

@@ -12,7 +12,7 @@ from verigym.agent.policy import ScriptedPolicy, play
 from verigym.envs.datasets.swe import row_of
 from verigym.envs.datasets.swe_examples import example_tasks
 from verigym.envs.sandbox.types import SandboxSpec
-from verigym.envs.swe import SWEEnv
+from verigym.envs.swe.env import SWEEnv
 from verigym.errors import GradingError, SandboxError
 from verigym.model.chat.actions import encode_calls
 from verigym.model.chat.messages import ToolCall

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from verigym.envs.checkout import DEFAULT_REQUIREMENTS, checkout, placed
 from verigym.envs.datasets.swe import row_of
-from verigym.envs.grading import grade_patch, steers_tests
-from verigym.envs.patching import apply_patch
 from verigym.envs.sandbox.python import python_environment
 from verigym.envs.sandbox.types import Limits, SandboxSpec
-from verigym.envs.testing import run_tests
+from verigym.envs.swe.checkout import DEFAULT_REQUIREMENTS, checkout, placed
+from verigym.envs.swe.grading import grade_patch, steers_tests
+from verigym.envs.swe.patching import apply_patch
+from verigym.envs.swe.testing import run_tests
 from verigym.errors import GradingError, TaskError
 from verigym.rewards.swe import grade_tests
 

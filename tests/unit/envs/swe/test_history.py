@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from verigym.envs.checkout import open_workspace, placed
 from verigym.envs.datasets.repository import write_archive
 from verigym.envs.datasets.swe import parse_row
 from verigym.envs.sandbox.types import Limits
+from verigym.envs.swe.checkout import open_workspace, placed
 
 SECRET = "answer = 42  # the fix"
 

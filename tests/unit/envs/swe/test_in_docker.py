@@ -8,10 +8,10 @@ import pytest
 from verigym.agent.loop import Budget, rollout
 from verigym.agent.policy import ScriptedPolicy, play
 from verigym.envs.datasets.swe import row_of, task_of
-from verigym.envs.grading import grade_patch
 from verigym.envs.sandbox.docker import DockerBackend
 from verigym.envs.sandbox.pool import DockerPool
-from verigym.envs.swe import SWEEnv
+from verigym.envs.swe.env import SWEEnv
+from verigym.envs.swe.grading import grade_patch
 from verigym.envs.synthesis import validate
 from verigym.errors import GradingError, SandboxError
 from verigym.model.chat.actions import encode_calls

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from verigym.envs.datasets.swe import pack_repository, require_repository, require_tests, row_of
-from verigym.envs.opening import read_any_tasks
+from verigym.envs.registry.opening import read_any_tasks
 from verigym.envs.task import Task
 from verigym.errors import TaskError
 

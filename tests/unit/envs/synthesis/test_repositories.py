@@ -11,9 +11,9 @@ import pytest
 from verigym.__main__ import main
 from verigym.envs.datasets.repository import archive_of_commit, find_clone
 from verigym.envs.datasets.swe import row_of
-from verigym.envs.grading import grade_patch
-from verigym.envs.opening import read_any_tasks
+from verigym.envs.registry.opening import read_any_tasks
 from verigym.envs.sandbox.choose import make_backend
+from verigym.envs.swe.grading import grade_patch
 from verigym.envs.synthesis.build_images import completed_fields
 from verigym.envs.synthesis.mine import find_fixes
 from verigym.errors import SandboxError, TaskError

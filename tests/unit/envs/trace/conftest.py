@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from verigym.envs.programs.box import ProgramRun
+from verigym.envs.code.box import ProgramRun
 from verigym.envs.sandbox.choose import make_backend
 from verigym.envs.trace.guest import PROGRAM, prelude
 from verigym.envs.trace.run import TraceBounds, TraceBox, TraceJob, context_of, guest_job, read_run

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verigym.envs.programs.box import ProgramBox
+from verigym.envs.code.box import ProgramBox
 from verigym.envs.trace.programs import any_program, small_program
 from verigym.envs.trace.run import TraceBox, TraceJob, context_of
 from verigym.errors import TaskError

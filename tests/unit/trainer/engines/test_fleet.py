@@ -19,9 +19,9 @@ from verigym.model.config import preset
 from verigym.model.decoder import Decoder
 from verigym.model.engine.generator import Generator
 from verigym.model.tokenizer import train_tokenizer
-from verigym.trainer.config import EnginesConfig
 from verigym.trainer.engines.fleet import Fleet
 from verigym.trainer.engines.server import Sizes
+from verigym.trainer.recipe.config import EnginesConfig
 
 PROBE = 8  # a few more than those that connecting costs
 PROMPTS = [[7, 30, 20 + number] for number in range(8)]
@@ -240,8 +240,8 @@ def test_weights_in_less(trainer, tokenizer, tmp_path):
     import torch
 
     from verigym.model.chat.cwm import CwmParser, CwmRenderer
-    from verigym.trainer.recipe import ModelConfig
-    from verigym.trainer.trainee import Trainee
+    from verigym.trainer.learning.trainee import Trainee
+    from verigym.trainer.recipe.recipe import ModelConfig
 
     trainee = Trainee(
         config=ModelConfig(),

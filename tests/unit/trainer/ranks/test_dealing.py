@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verigym.trainer.batching import Document, deal, join, plan_packs
+from verigym.trainer.batching.packs import Document, deal, join, plan_packs
 
 lengths_of = st.lists(st.integers(1, 20), min_size=1, max_size=40)
 

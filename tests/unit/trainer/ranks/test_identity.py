@@ -11,11 +11,11 @@ import torch
 from verigym.model.config import DecoderConfig
 from verigym.model.decoder import Decoder
 from verigym.model.parallel.layout import Layout
-from verigym.trainer.algorithms import DrGRPOConfig, GRPOConfig, GSPOConfig, KLConfig, PPOConfig, RLConfig
-from verigym.trainer.batching import Document, join, pack
-from verigym.trainer.config import OptimConfig
-from verigym.trainer.experience import annotate
-from verigym.trainer.learner import Learner, Learning, Lesson
+from verigym.trainer.batching.packs import Document, join, pack
+from verigym.trainer.learning.experience import annotate
+from verigym.trainer.learning.learner import Learner, Learning, Lesson
+from verigym.trainer.recipe.algorithms import DrGRPOConfig, GRPOConfig, GSPOConfig, KLConfig, PPOConfig, RLConfig
+from verigym.trainer.recipe.config import OptimConfig
 
 from .ranks import run_team
 

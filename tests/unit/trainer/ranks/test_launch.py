@@ -6,10 +6,10 @@ import pytest
 
 from verigym.__main__ import main
 from verigym.errors import ConfigError
-from verigym.trainer.config import LayoutConfig
-from verigym.trainer.dry_run import launch_command
-from verigym.trainer.layouts import layout_of
 from verigym.trainer.ranks.launch import Launch
+from verigym.trainer.recipe.config import LayoutConfig
+from verigym.trainer.recipe.dry_run import launch_command
+from verigym.trainer.recipe.layouts import layout_of
 
 RECIPES = Path(__file__).resolve().parents[4] / "recipes"
 LORA = "model={checkpoint='nowhere', preset='cwm-tiny', lora={rank=4}}"

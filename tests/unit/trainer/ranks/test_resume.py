@@ -10,11 +10,11 @@ import torch
 from verigym.model.checkpoint import load_checkpoint
 from verigym.model.parallel.layout import Layout
 from verigym.model.tokenizer import Tokenizer, train_tokenizer
-from verigym.trainer.batching import Document, DocumentStream
-from verigym.trainer.checkpoint import latest, load_training, save_training
-from verigym.trainer.config import OptimConfig, SupervisedConfig
-from verigym.trainer.learner import Lesson
-from verigym.trainer.loop import Supervised
+from verigym.trainer.batching.packs import Document, DocumentStream
+from verigym.trainer.learning.learner import Lesson
+from verigym.trainer.loops.loop import Supervised
+from verigym.trainer.recipe.config import OptimConfig, SupervisedConfig
+from verigym.trainer.run.checkpoint import latest, load_training, save_training
 
 from .ranks import run_team
 from .test_identity import make_decoder

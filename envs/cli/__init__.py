@@ -1,0 +1,1 @@
+"""The commands `tasks`, `trace` and `doctor`."""

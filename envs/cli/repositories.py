@@ -1,0 +1,201 @@
+"""``verigym tasks mine | build-images | decontaminate | parity``: real repositories, their images, their rows."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def register(kinds: Any, *, sandbox_options: Any, positive: Any) -> None:
+    """Add the commands to the subparsers of ``verigym tasks``."""
+    mine = kinds.add_parser(
+        "mine",
+        help="turn the bug fixes of a git history into tasks",
+        description="Turn commits that mend a bug and bring its tests into SWE-bench rows. Tests run before and "
+        "after; a row is kept where some turn from fail to pass, gold is graded 1 and nothing 0.",
+    )
+    mine.add_argument("repository", type=Path, metavar="REPO", help="a clone with its history, bare or not")
+    mine.add_argument("--out", type=Path, required=True, metavar="FILE", help="the rows (JSON Lines) to write")
+    mine.add_argument("--name", default="", metavar="OWNER/NAME", help="the repository's name in the rows")
+    mine.add_argument("--limit", type=positive, default=50, metavar="N", help="most tasks to write (50)")
+    mine.add_argument("--commits", type=positive, default=200, metavar="N", help="most commits to try (200)")
+    mine.add_argument("--any-message", action="store_true", help="try commits whose message speaks of no bug, too")
+    mine.add_argument("--times", type=positive, default=2, metavar="N", help="how often each row is validated (2)")
+    mine.add_argument("--with", dest="extra", action="append", default=[], metavar="REQUIREMENT", help="for the tests")
+    sandbox_options(mine)
+    mine.set_defaults(run=run_mine)
+
+    images = kinds.add_parser(
+        "build-images",
+        help="build a container image for every row, and complete the rows",
+        description="Build an instance image for every row from a base image, pinned wheels and the repository at "
+        "base_commit, without a registry. Dockerfiles and archives are left beside the rows.",
+    )
+    images.add_argument("file", type=Path, metavar="ROWS", help="SWE-bench rows with pip_requirements")
+    images.add_argument("--out", type=Path, required=True, metavar="ROWS", help="the completed rows to write")
+    images.add_argument("--clones", type=Path, action="append", default=[], metavar="DIR", help="folder of clones")
+    images.add_argument("--base", metavar="IMAGE", help="with git and python3 (default: made with debootstrap)")
+    images.add_argument("--workers", type=positive, default=2, metavar="N", help="images built at once (2)")
+    images.add_argument(
+        "--as-published",
+        action="store_true",
+        help="write SWE-bench's own fields alone: such rows are graded by their eval_script, as published images are",
+    )
+    images.set_defaults(run=run_build_images)
+
+    clean = kinds.add_parser("decontaminate", help="leave out rows that an evaluation set could be learnt from")
+    clean.add_argument("file", type=Path, metavar="ROWS", help="training rows: of repositories, mathematics, programs")
+    clean.add_argument(
+        "--against", type=Path, action="append", required=True, metavar="ROWS", help="a suite's rows; may be repeated"
+    )
+    clean.add_argument("--dropped", type=Path, metavar="FILE", help="also write what was left out, why, and its match")
+    clean.add_argument("--out", type=Path, required=True, metavar="FILE", help="the rows to keep")
+    clean.add_argument("--by-problem", action="store_true", help="keep other problems of the evaluation's repositories")
+    clean.set_defaults(run=run_decontaminate)
+
+    parity = kinds.add_parser(
+        "parity",
+        help="grade with swebench's own run_instance too, and report every disagreement",
+        description="Grade the gold and the empty patch of every row, or predictions, with verigym and with swebench's "
+        "run_instance in Docker, and print where they differ.",
+    )
+    parity.add_argument("file", type=Path, metavar="ROWS", help="SWE-bench rows with image and eval_script")
+    parity.add_argument(
+        "--predictions", type=Path, metavar="FILE", help="instance_id, model_patch (default: gold, empty)"
+    )
+    parity.add_argument("--limit", type=positive, metavar="N", help="only the first N rows")
+    parity.add_argument("--timeout", type=positive, default=600, metavar="S", help="seconds of the tests (600)")
+    parity.add_argument("--workers", type=positive, default=2, metavar="N", help="patches graded at once (2)")
+    parity.set_defaults(run=run_parity)
+
+
+def run_mine(args: argparse.Namespace) -> int:
+    import asyncio
+
+    from ...errors import TaskError
+    from ..sandbox.choose import make_backend
+    from ..synthesis.mine import mine
+    from .terminal import progress_bar, table
+
+    backend = make_backend("local" if args.sandbox == "auto" else args.sandbox)
+    with progress_bar() as tell:
+        mined = asyncio.run(
+            mine(
+                args.repository,
+                out=args.out,
+                backend=backend,
+                repo=args.name,
+                extra=args.extra,
+                limit=args.limit,
+                max_commits=args.commits,
+                any_message=args.any_message,
+                times=args.times,
+                workers=args.workers,
+                progress=tell,
+            )
+        )
+    rows = [one.row for one in mined if one.row is not None]
+    table(
+        f"{len(rows)} tasks of {len(mined)} commits of {args.repository}",
+        ("commit", "task", "why not"),
+        ((one.commit[:10], one.row["instance_id"] if one.row else "-", one.problem[:120]) for one in mined),
+    )
+    if not rows:
+        raise TaskError(f"no commit of {args.repository} turned a test from fail to pass; {args.out} has no rows")
+    print(f"wrote {args.out}; build images for Docker with: verigym tasks build-images {args.out} --out IMAGES.jsonl")
+    return 0
+
+
+def run_build_images(args: argparse.Namespace) -> int:
+    from ...errors import TaskError
+    from ..datasets.files import read_rows
+    from ..sandbox.images import ensure_base_image
+    from ..synthesis.build_images import as_published, build_images
+    from ..task import write_jsonl
+    from .terminal import progress_bar
+
+    rows = [row.value for row in read_rows(args.file)]
+    if not rows:
+        raise TaskError(f"{args.file} has no rows; there is no image to build")
+    client = docker_client()
+    with progress_bar() as tell:
+        base = args.base or ensure_base_image(client)
+        built = build_images(
+            rows,
+            folder=args.file.parent,
+            out=args.out,
+            client=client,
+            base=base,
+            clones=args.clones,
+            workers=args.workers,
+            progress=tell,
+        )
+    write_jsonl(args.out, [as_published(row) for row in built] if args.as_published else built)
+    print(
+        f"wrote {args.out} ({len(built)} images); check them with: verigym tasks validate {args.out} --sandbox docker"
+    )
+    return 0
+
+
+def run_decontaminate(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from ..datasets.decontaminate import decontaminate
+    from ..datasets.files import read_rows
+    from ..task import write_jsonl
+    from .terminal import table
+
+    rows = [row.value for row in read_rows(args.file)]
+    held = [row.value for path in args.against for row in read_rows(path)]
+    kept, dropped = decontaminate(rows, held, by_repository=not args.by_problem)
+    write_jsonl(args.out, kept)
+    if args.dropped:
+        write_jsonl(args.dropped, (asdict(drop) for drop in dropped))
+    counts = {reason: sum(drop.reason == reason for drop in dropped) for reason in {drop.reason for drop in dropped}}
+    table(f"{len(dropped)} of {len(rows)} rows left out", ("for its", "rows"), sorted(counts.items()))
+    print(f"wrote {args.out} ({len(kept)} rows)")
+    return 0
+
+
+def run_parity(args: argparse.Namespace) -> int:
+    import asyncio
+
+    from ..synthesis.parity import compare, disagreements, pairs_of
+    from .terminal import progress_bar, table
+
+    pairs = pairs_of(args.file, args.predictions, limit=args.limit)
+    docker_client()
+    with progress_bar() as tell:
+        results = asyncio.run(compare(pairs, timeout_s=args.timeout, workers=args.workers, progress=tell))
+    table(
+        f"{len(results)} gradings by verigym and swebench",
+        ("task", "patch", "verigym", "swebench", "seconds", "swebench's"),
+        (
+            (one.task_id, one.kind, one.ours, one.theirs, f"{one.our_seconds:.1f}", f"{one.their_seconds:.1f}")
+            for one in results
+        ),
+    )
+    differ = disagreements(results)
+    for one in differ:
+        print(f"{one.task_id}, {one.kind}: {one.detail}")
+    print(f"{len(differ)} disagreements")
+    return 1 if differ else 0
+
+
+def docker_client() -> Any:
+    """A client of the engine that the environment names.
+
+    Raises:
+        SandboxError: no engine answers.
+    """
+    import docker
+    from docker.errors import DockerException
+
+    from ...errors import SandboxError
+
+    try:
+        client = docker.from_env(timeout=600)
+        client.ping()
+    except DockerException as error:
+        told = " ".join(str(error).split())[:200]
+        raise SandboxError(f"no Docker engine answers ({told}); start one, or set DOCKER_HOST") from None
+    return client

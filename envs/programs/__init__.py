@@ -1,1 +1,0 @@
-"""Running programs that nobody vouches for, and saying whether they are right."""

@@ -1,0 +1,77 @@
+"""The environments Gymnasium knows: ours, and those of packages with the entry-point group ``verigym.envs``."""
+
+import importlib
+import logging
+from importlib.metadata import entry_points
+from typing import Any
+
+import gymnasium
+
+from ...errors import ConfigError
+from ..core import ToolEnv
+
+logger = logging.getLogger(__name__)
+
+OURS = {
+    "verigym/SWE-v0": "verigym.envs.swe.env:SWEEnv",
+    "verigym/SWE-CWM-v0": "verigym.envs.swe.cwm:CwmSWEEnv",
+    "verigym/Code-v0": "verigym.envs.code.env:CodeEnv",
+    "verigym/Math-v0": "verigym.envs.math.env:MathEnv",
+    "verigym/Trace-v0": "verigym.envs.trace.env:TraceEnv",
+}
+
+FAMILY_ENVS = {"swe": "verigym/SWE-v0", "code": "verigym/Code-v0", "math": "verigym/Math-v0"}
+"""Family -> the environment that grades its tasks, where a file of tasks names none."""
+
+
+def register_environments() -> None:
+    """Register verigym's environments, and let plug-ins register theirs. Idempotent."""
+    for env_id, entry_point in OURS.items():
+        if env_id not in gymnasium.registry:
+            gymnasium.register(id=env_id, entry_point=entry_point, disable_env_checker=True, order_enforce=False)
+
+
+def load_plugins(env_id: str) -> None:
+    """Make the id known where a plug-in has it: an installed package names, under the entry-point group
+    ``verigym.envs``, an environment class, which is registered under the entry point's name, or a module that
+    registers its own. Nothing is imported for an id that is known already.
+
+    Raises:
+        ConfigError: the plug-in cannot be imported.
+    """
+    if env_id in gymnasium.registry:
+        return
+    plugins = list(entry_points(group="verigym.envs"))
+    for entry in [entry for entry in plugins if entry.name == env_id] or plugins:
+        try:
+            loaded = entry.load()
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(
+                f"the plug-in {entry.name!r} ({entry.value}) cannot be imported ({error}); mend or uninstall it"
+            ) from error
+        if isinstance(loaded, type) and entry.name not in gymnasium.registry:
+            gymnasium.register(id=entry.name, entry_point=loaded, disable_env_checker=True, order_enforce=False)
+
+
+def make_env(env_id: str, **kwargs: Any) -> ToolEnv:
+    """The bare environment of an id ("verigym/SWE-v0", or "module:Name-v0", whose module is imported first).
+
+    Raises:
+        ConfigError: no such id, or it is not a ToolEnv.
+    """
+    module, _, name = env_id.rpartition(":")
+    try:
+        if module:
+            importlib.import_module(module)
+        else:
+            load_plugins(name)
+        env = gymnasium.make(name, **kwargs).unwrapped
+    except (gymnasium.error.Error, ImportError) as error:
+        plugins = [entry.name for entry in entry_points(group="verigym.envs")]
+        known = ", ".join([*sorted(OURS), *sorted(plugins)])
+        raise ConfigError(
+            f"no environment {env_id!r} ({error}); known ids: {known}, or MODULE:ID of a package"
+        ) from None
+    if not isinstance(env, ToolEnv):
+        raise ConfigError(f"{env_id!r} is a {type(env).__name__}, not a verigym.envs.core.ToolEnv; wrap it in one")
+    return env

@@ -1,0 +1,93 @@
+"""From what a user names to what runs: an environment with the options it has, and the tasks of a file."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import load_env_creator
+
+from ...errors import ConfigError
+from ..background import call, run_sync
+from ..core import ToolEnv
+from ..task import Task
+from .ids import load_plugins, make_env
+
+
+def open_env(env_id: str, offered: Mapping[str, Any], needed: Mapping[str, Any] | None = None) -> ToolEnv:
+    """``make_env`` with what is needed, and those of the offered options that the environment's constructor has.
+
+    Args:
+        env_id: "verigym/SWE-v0", or "module:Name-v0".
+        offered: options of the command line, such as ``sandbox``; a plug-in need not have them.
+        needed: arguments that it must have, such as those that a checkpoint was trained with.
+    Raises:
+        ConfigError: no such environment, or it cannot be made with these arguments.
+    """
+    try:
+        return make_env(env_id, **{**_accepted(env_id, offered), **(needed or {})})
+    except TypeError as error:
+        raise ConfigError(f"{env_id!r} cannot be made ({error}); see the arguments of its constructor") from error
+
+
+def own_tasks(env: ToolEnv) -> Sequence[Task]:
+    """The environment's own tasks.
+
+    Raises:
+        TaskError: it has none.
+    """
+    return run_sync(_load(env))
+
+
+def read_any_tasks(source: str | Path, *, row_format: str = "auto") -> Sequence[Task]:
+    """Tasks of a file, a folder of files or "hub:OWNER/NAME": SWE-bench's rows, rows that ``Task.to_json`` wrote, or a
+    published training set of mathematics or programming (``datasets.training``).
+
+    Raises:
+        TaskError: it is missing, empty, broken or of another kind. ConfigError: its format cannot be told.
+    """
+    from ..datasets.training import read_tasks_of
+
+    return read_tasks_of(source, row_format=row_format)
+
+
+async def _load(env: ToolEnv) -> Sequence[Task]:
+    return tuple(await call(env.load))
+
+
+def _accepted(env_id: str, offered: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that fit; none where the id is unknown, which ``make_env`` says."""
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            return {}
+    else:
+        load_plugins(name)
+    if name not in gymnasium.registry:
+        return {}
+    entry_point = gymnasium.registry[name].entry_point
+    if entry_point is None:
+        return {}
+    try:
+        creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    except ImportError:
+        return {}
+    names = _parameters_of(creator)
+    return {key: value for key, value in offered.items() if key in names}
+
+
+def _parameters_of(creator: Callable[..., Any]) -> set[str]:
+    """The named parameters of a function or a class; a constructor with ``**kwargs`` hands on to the next class."""
+    names: set[str] = set()
+    for function in [vars(cls).get("__init__") for cls in creator.__mro__] if isinstance(creator, type) else [creator]:
+        if function is None:
+            continue
+        parameters = inspect.signature(function).parameters.values()
+        names |= {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return names

@@ -1,0 +1,1 @@
+"""What runs inside a sandbox. Standard library only; nothing outside imports it, it is shipped as code."""

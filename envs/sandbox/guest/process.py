@@ -1,0 +1,287 @@
+"""Inside the sandbox: children under limits, the supervisor of one process, and what is alive.
+
+Part of the guest (see guest.py): standard library only.
+"""
+
+import errno
+import fcntl
+import os
+import resource
+import signal
+import stat
+import struct
+import time
+from collections.abc import Callable
+
+from .system import Config, adopt_orphans
+
+STATUS = struct.Struct("!i16s")
+"""What a supervisor reports: the wait status of its process, and why it was killed (empty: it was not)."""
+
+READ_LIMIT = 256 << 20
+"""Most bytes of one file that are read out at once."""
+
+PAGE = os.sysconf("SC_PAGESIZE")
+
+
+def enter(config: Config) -> None:
+    """In a fresh child: a session of its own, default signals, the limits, the sandbox's user."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.setsid()
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("500")  # where the whole machine runs out of memory, these go before the trainer
+    except OSError:
+        pass
+    for limit, value in config["rlimits"]:
+        hard = resource.getrlimit(limit)[1]
+        bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (bound, bound))
+    if config["drop"]:
+        os.setgroups([])
+        os.setresgid(config["gid"], config["gid"], config["gid"])
+        os.setresuid(config["uid"], config["uid"], config["uid"])
+    os.umask(0o022)
+
+
+def keep_only(fds: tuple[int, ...]) -> None:
+    """Make these the descriptors 0, 1, 2, ... of this process, and close every other one."""
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds]
+    for number, fd in enumerate(high):
+        os.dup2(fd, number, inheritable=True)
+    os.closerange(len(fds), 1 << 20)
+
+
+def fork(body: Callable[[], None]) -> int:
+    """Run ``body`` in a child that never returns from here. Returns its process id."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            body()
+        finally:
+            os._exit(255)
+    return pid
+
+
+def supervise(config: Config, request: Config, fds: tuple[int, int, int, int]) -> None:
+    """In a child of the server: run one process, wait for its status, kill whatever it leaves, report.
+
+    Orphans of the process come to the supervisor, not to the server, so that they can be told from the shell's
+    own background jobs. ``fds``: stdin, stdout, stderr of the process, and where the report goes.
+    """
+    signal.set_wakeup_fd(-1)
+    keep_only(fds)
+    os.set_inheritable(3, False)
+    os.setsid()
+    adopt_orphans()
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD, signal.SIGTERM))
+    deadline = time.monotonic() + request["timeout"]
+    main = fork(lambda: _become(config, request))
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(null, number)
+    status, killed = _wait(main, deadline)
+    kill_descendants(os.getpid())
+    os.write(3, STATUS.pack(status, killed))
+    os._exit(0)
+
+
+def _wait(main: int, deadline: float) -> tuple[int, bytes]:
+    killed = b""
+    while True:
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == main:
+                return status, killed
+            if pid == 0:
+                break
+        left = deadline - time.monotonic()
+        notice = signal.sigtimedwait((signal.SIGCHLD, signal.SIGTERM), max(0.0, left)) if left > 0 else None
+        if notice is None or notice.si_signo == signal.SIGTERM:
+            killed = killed or (b"timeout" if notice is None else b"told")
+            os.kill(main, signal.SIGKILL)
+            deadline = time.monotonic() + 60
+
+
+def _become(config: Config, request: Config) -> None:
+    os.close(3)
+    enter(config)
+    call = request.get("call")
+    if call is not None:
+        os._exit(_call(call))
+    argv, env = request["argv"], {**config["env"], **request["env"]}
+    try:
+        os.chdir(request["cwd"])
+        os.execvpe(argv[0], argv, env)
+    except (OSError, ValueError) as error:
+        os.write(2, f"cannot run {argv[0]!r} in {request['cwd']!r}: {error}\n".encode(errors="replace"))
+        os._exit(127 if isinstance(error, FileNotFoundError) else 126)
+
+
+def _call(call: tuple) -> int:
+    """One file operation, as the sandbox's user; its data on stdin or stdout. Returns 0 or an errno."""
+    name, *arguments = call
+    try:
+        {"read": _read, "write": _write, "unpack": _unpack, "pack": _pack, "restore": _restore}[name](*arguments)
+    except OSError as error:
+        os.write(2, str(error).encode(errors="replace"))
+        return error.errno or errno.EIO
+    return 0
+
+
+def _read(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    kind = os.fstat(fd).st_mode
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, "is a directory")
+    if not stat.S_ISREG(kind):
+        raise OSError(errno.EINVAL, "not a regular file")
+    left = READ_LIMIT
+    while piece := os.read(fd, 1 << 20):
+        left -= len(piece)
+        if left < 0:
+            raise OSError(errno.EFBIG, f"larger than {READ_LIMIT} bytes")
+        write_all(1, piece)
+
+
+def _write(path: str, mode: int) -> None:
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK, mode)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    os.fchmod(fd, mode)
+    while piece := os.read(0, 1 << 20):
+        write_all(fd, piece)
+    os.close(fd)
+
+
+def _unpack(dest: str) -> None:
+    import tarfile
+
+    def plain(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+        kept = tarfile.tar_filter(member, path)
+        return kept.replace(uid=None, gid=None, uname=None, gname=None, deep=False)  # type: ignore[arg-type]
+
+    os.makedirs(dest, exist_ok=True)
+    try:
+        with open(0, "rb") as stdin, tarfile.open(fileobj=stdin, mode="r|*") as archive:
+            archive.extractall(dest, filter=plain)
+    except (tarfile.TarError, EOFError) as error:
+        raise OSError(errno.EINVAL, f"not a whole tar archive ({error})") from None
+
+
+def _pack(folders: tuple[str, ...], files: tuple[str, ...]) -> None:
+    """Write folders, with all that is in them, and single files as a tar archive to stdout; devices are left out."""
+    import tarfile
+
+    with open(1, "wb", closefd=False) as stdout, tarfile.open(fileobj=stdout, mode="w|") as archive:
+
+        def kept(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+            archive.inodes.clear()  # type: ignore[attr-defined] - each name of a file can be unpacked alone
+            return member if member.isfile() or member.isdir() or member.issym() else None
+
+        for path in (*folders, *files):
+            if os.path.lexists(path) and (path in folders or not os.path.isdir(path)):
+                archive.add(path, filter=kept)
+
+
+def _restore() -> None:
+    """Unpack what ``_pack`` wrote, or a part of it, with the modes as they were."""
+    import tarfile
+
+    with open(0, "rb") as stdin, tarfile.open(fileobj=stdin, mode="r|") as archive:
+        archive.extractall("/", filter=lambda member, _: member.replace(uid=None, gid=None, uname=None, gname=None))  # type: ignore[arg-type]
+
+
+def write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+class Alive:
+    """One process that is alive: its parent, its threads, its resident memory in bytes."""
+
+    __slots__ = ("parent", "pid", "rss", "threads")
+
+    def __init__(self, pid: int, parent: int, threads: int, rss: int) -> None:
+        self.pid, self.parent, self.threads, self.rss = pid, parent, threads, rss
+
+
+def alive() -> dict[int, Alive]:
+    """Every process this one can see, zombies left out."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        if fields[0] not in (b"Z", b"X"):
+            found[int(name)] = Alive(int(name), int(fields[1]), int(fields[17]), int(fields[21]) * PAGE)
+    return found
+
+
+def descendants(root: int) -> list[Alive]:
+    """The processes below ``root``."""
+    children: dict[int, list[Alive]] = {}
+    for process in alive().values():
+        children.setdefault(process.parent, []).append(process)
+    found: list[Alive] = []
+    waiting = [root]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += [process.pid for process in below]
+    return found
+
+
+def kill_descendants(root: int) -> None:
+    """Kill what is below this process until nothing is; what it leaves must come to it as an orphan."""
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        for process in descendants(root):
+            try:
+                os.kill(process.pid, signal.SIGKILL)
+            except OSError:
+                pass
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(0.001)
+
+
+def oom_kills(paths: tuple[str, ...]) -> int:
+    """How often the kernel has killed a process of our control group for memory; 0 where that cannot be read."""
+    for path in paths:
+        try:
+            with open(path, "rb") as file:
+                for line in file:
+                    if line.startswith(b"oom_kill "):
+                        return int(line.split()[1])
+        except OSError:
+            continue
+    return 0
+
+
+def shared_fairly(processes: list[Alive]) -> int:
+    """Bytes of memory of the processes, what they share counted once; resident size where that cannot be read."""
+    total = 0
+    for process in processes:
+        size = process.rss
+        try:
+            with open(f"/proc/{process.pid}/smaps_rollup", "rb") as file:
+                for line in file:
+                    if line.startswith(b"Pss:"):
+                        size = int(line.split()[1]) * 1024
+                        break
+        except OSError:
+            pass
+        total += size
+    return total

@@ -1,0 +1,271 @@
+"""A repository at its base commit inside a sandbox: from an image, or put there from an archive."""
+
+import asyncio
+import hashlib
+import io
+import posixpath
+import re
+import shlex
+import tarfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from ...errors import ConfigError, SandboxError, TaskError
+from ..datasets.swe import SWERow, require_repository
+from ..datasets.swe_sources import CONDA_PYTHON
+from ..sandbox.choose import make_backend
+from ..sandbox.python import PythonEnvironment, python_environment
+from ..sandbox.types import Limits, ReusingBackend, Sandbox, SandboxBackend, SandboxSpec
+from .history import IGNORED, fresh_repository, purge_history
+from .patching import apply_start_patch, run_script, snapshot
+
+DEFAULT_REQUIREMENTS = ("pytest==8.3.4",)
+
+HOST_BACKENDS = ("local", "unsafe")
+"""Backends without images: they take a row's archive and its pinned requirements."""
+
+_BASES: dict[tuple[str, str], bytes] = {}
+"""(image, start patch) -> the .git that an agent's work is compared with, of images without an archive."""
+
+
+def placed(row: SWERow, backend: SandboxBackend) -> SWERow:
+    """The row as this backend holds it: its image, or, on a backend without images, its archive.
+
+    Raises:
+        TaskError: the row has neither, or an image alone and the backend has none.
+    """
+    require_repository(row)
+    if row.image and backend.name not in HOST_BACKENDS:
+        return row
+    if row.archive:
+        return row.model_copy(update={"image": "", "interpreter": "", "workdir": ""})
+    raise TaskError(
+        f"{row.instance_id}: the row names the image {row.image} and no archive; the {backend.name} sandbox has no "
+        "images, use --sandbox docker"
+    )
+
+
+def backend_for(row: SWERow, choice: str) -> SandboxBackend:
+    """The backend of a choice; "auto" is Docker for a row with an image, where an engine answers, else local.
+
+    Raises:
+        SandboxError, ConfigError: it does not work here.
+    """
+    if choice != "auto":
+        return make_backend(choice)
+    if not row.image:
+        return make_backend("local")
+    try:
+        return make_backend("docker")
+    except (SandboxError, ConfigError):
+        if row.archive:
+            return make_backend("local")
+        raise
+
+
+async def environment_of(row: SWERow) -> PythonEnvironment:
+    """The Python of a placed row: its image's, or one built of its pinned requirements (pytest alone without any).
+
+    Raises:
+        TaskError: a requirement is not pinned. SandboxError: the environment could not be built.
+    """
+    if row.image:
+        return PythonEnvironment(python=row.interpreter or CONDA_PYTHON, binds=(), requirements=())
+    return await asyncio.to_thread(_environment, row.pip_requirements or DEFAULT_REQUIREMENTS)
+
+
+@lru_cache(maxsize=256)
+def _environment(requirements: tuple[str, ...]) -> PythonEnvironment:
+    return python_environment(requirements)
+
+
+def shell_env(row: SWERow, environment: PythonEnvironment) -> dict[str, str]:
+    """The row's variables for a shell, with its Python first on PATH; where PATH is the image's, and PYTHONPATH, are
+    ``_prepare_shell``'s."""
+    env = {"PYTHONDONTWRITEBYTECODE": "1", **row.env}
+    if not row.image:
+        folder = posixpath.dirname(environment.python)
+        env = {"PATH": f"{folder}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **env}
+    env.pop("PYTHONPATH", None)
+    return env
+
+
+@asynccontextmanager
+async def checkout(
+    backend: SandboxBackend, row: SWERow, *, limits: Limits, env: Mapping[str, str] | None = None
+) -> AsyncIterator[Sandbox]:
+    """A fresh sandbox with a placed row's repository, for grading; closed at the end. Raises as ``open_checkout``."""
+    sandbox = await open_checkout(backend, row, limits=limits, env=env)
+    try:
+        yield sandbox
+    finally:
+        await sandbox.aclose()
+
+
+async def open_checkout(
+    backend: SandboxBackend, row: SWERow, *, limits: Limits, env: Mapping[str, str] | None = None
+) -> Sandbox:
+    """A fresh sandbox with a placed row's repository in ``row.root``, and nothing of the hidden tests but what an
+    image itself carries.
+
+    Raises:
+        TaskError: the archive is gone, the image has no repository, or the start patch does not fit it.
+        SandboxError: the sandbox cannot be made, or not be filled.
+    """
+    return await _prepared(backend, await _spec(row, limits, env), lambda sandbox: _fill(sandbox, row))
+
+
+@asynccontextmanager
+async def checkout_ahead(
+    backend: SandboxBackend, row: SWERow, *, limits: Limits
+) -> AsyncIterator[Callable[[], Awaitable[Sandbox]]]:
+    """``checkout`` by a call that may come or not: where a sandbox takes a while to start and is not lost when it was
+    not used, it is made meanwhile. Called at most once."""
+    spec = await _spec(row, limits, None)
+    making: asyncio.Future[Sandbox] | None = None
+    if isinstance(backend, ReusingBackend):
+        making = asyncio.ensure_future(backend.create(spec))
+
+    async def get() -> Sandbox:
+        nonlocal making
+        if making is None:
+            making = asyncio.ensure_future(backend.create(spec))
+        sandbox = await asyncio.shield(making)
+        await _fill(sandbox, row)
+        return sandbox
+
+    try:
+        yield get
+    finally:
+        if making is not None:
+            await asyncio.wait([making])
+            if not making.cancelled() and making.exception() is None:
+                await making.result().aclose()
+
+
+async def open_workspace(
+    backend: SandboxBackend, row: SWERow, *, limits: Limits, env: Mapping[str, str] | None = None
+) -> Sandbox:
+    """``open_checkout`` for an agent: hidden files are gone, and git holds nothing but base and its ancestors.
+
+    Raises: as ``open_checkout``.
+    """
+    spec = await _spec(row, limits, env)
+
+    async def prepare(sandbox: Sandbox) -> None:
+        await _fill(sandbox, row)
+        await _hide(sandbox, row)
+
+    if isinstance(backend, ReusingBackend):
+        state = hashlib.sha256(f"{row.model_dump_json()}{_changed_ns(row)}".encode()).hexdigest()
+        return await backend.reuse(spec, state, prepare)
+    return await _prepared(backend, spec, prepare)
+
+
+async def _prepared(
+    backend: SandboxBackend, spec: SandboxSpec, prepare: Callable[[Sandbox], Awaitable[None]]
+) -> Sandbox:
+    sandbox = await backend.create(spec)
+    try:
+        await prepare(sandbox)
+    except BaseException:
+        await sandbox.aclose()
+        raise
+    return sandbox
+
+
+async def _spec(row: SWERow, limits: Limits, env: Mapping[str, str] | None) -> SandboxSpec:
+    binds = tuple((await environment_of(row)).binds)
+    return SandboxSpec(image=row.image or None, workdir=row.root, binds=binds, env=dict(env or {}), limits=limits)
+
+
+async def _fill(sandbox: Sandbox, row: SWERow) -> None:
+    if not row.image:
+        await sandbox.put_archive(_archive(row), row.root)
+    await _check_repository(sandbox, row)
+    await apply_start_patch(sandbox, row)
+
+
+async def _hide(sandbox: Sandbox, row: SWERow) -> None:
+    """Make a checkout an agent's workspace."""
+    if row.hidden_files:
+        doomed = " ".join(shlex.quote(path) for path in row.hidden_files)
+        await run_script(sandbox, f"rm -rf -- {doomed}", root=row.root)
+    if not row.archive and _base_key(row) not in _BASES:
+        _BASES[_base_key(row)] = await snapshot(sandbox, row.root)
+    if row.start_patch or row.hidden_files:
+        await fresh_repository(sandbox, row.root)
+    else:
+        await purge_history(sandbox, row.root, base_commit=row.base_commit)
+    await _prepare_shell(sandbox, row)
+
+
+def base_of(row: SWERow) -> bytes:
+    """A tar archive of the .git that a workspace of the row is compared with.
+
+    Raises:
+        SandboxError: no workspace of the row was opened in this process.
+    """
+    if row.archive:
+        return _git_dir(row.archive, _changed_ns(row))
+    if _base_key(row) not in _BASES:
+        raise SandboxError(f"{row.instance_id}: its workspace was not opened in this process")
+    return _BASES[_base_key(row)]
+
+
+def _changed_ns(row: SWERow) -> int:
+    return Path(row.archive).stat().st_mtime_ns if row.archive and Path(row.archive).exists() else 0
+
+
+def _base_key(row: SWERow) -> tuple[str, str]:
+    return row.image, hashlib.sha256("\0".join((row.start_patch, *row.hidden_files)).encode()).hexdigest()
+
+
+def _archive(row: SWERow) -> bytes:
+    try:
+        return Path(row.archive).read_bytes()
+    except OSError as error:
+        raise TaskError(f"{row.instance_id}: its archive cannot be read ({error}); load the rows again") from None
+
+
+async def _check_repository(sandbox: Sandbox, row: SWERow) -> None:
+    result = await run_script(sandbox, "command -v git || exit 3; git rev-parse --verify HEAD^{tree}", root=row.root)
+    where = f"the image {row.image}" if row.image else f"the archive {row.archive}"
+    if result.exit_code == 3:
+        raise TaskError(f"{row.instance_id}: {where} has no git; install it there")
+    if result.exit_code != 0:
+        said = result.stderr.decode("utf-8", errors="replace").strip()[-300:]
+        raise TaskError(f"{row.instance_id}: {where} has no git repository with a commit in {row.root} ({said})")
+
+
+@lru_cache(maxsize=8)
+def _git_dir(archive: str, changed_ns: int) -> bytes:
+    """The .git of an archive as a tar archive of its own, ``info/exclude`` added."""
+    buffer = io.BytesIO()
+    with tarfile.open(archive) as whole, tarfile.open(fileobj=buffer, mode="w") as part:
+        for member in whole:
+            if re.match(r"(\./)?\.git(/|$)", member.name):
+                part.addfile(member, whole.extractfile(member) if member.isfile() else None)
+        for name, text in ((".git/info/exclude", IGNORED),):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            part.addfile(entry, io.BytesIO(text.encode()))
+    return buffer.getvalue()
+
+
+async def _prepare_shell(sandbox: Sandbox, row: SWERow) -> None:
+    """Make the agent's shell find the tests' Python and import the repository, and its ``git status`` silent about
+    caches."""
+    await sandbox.write_file(f"{row.root}/.git/info/exclude", IGNORED.encode())
+    exports = []
+    if row.image and "PATH" not in row.env:
+        python = (await environment_of(row)).python
+        exports.append(f'export PATH="{posixpath.dirname(python)}:$PATH"')
+    folders = [part for part in row.env.get("PYTHONPATH", "").split(":") if part]
+    if folders:
+        absolute = ":".join(part if part.startswith("/") else f"$PWD/{part}".removesuffix("/.") for part in folders)
+        exports.append(f'export PYTHONPATH="{absolute}"')
+    if exports:
+        await sandbox.aexec("\n".join(exports))

@@ -1,0 +1,222 @@
+"""``verigym/SWE-v0``: mend a repository so that hidden tests pass."""
+
+import asyncio
+import hashlib
+import posixpath
+import uuid
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from ...errors import SandboxError
+from ...model.chat.messages import Message, ToolCall
+from ...rewards.rubric import swe_rubric
+from ...rewards.score import Score
+from ..core import Submission, ToolEnv
+from ..datasets.swe import SWERow, require_repository, require_tests, row_of
+from ..datasets.swe_examples import example_tasks
+from ..sandbox.types import Limits, Sandbox, SandboxBackend
+from ..task import Task
+from ..tools.files import decode, replace_lines, view_lines
+from ..tools.spec import ToolError, tool
+from .checkout import backend_for, base_of, environment_of, open_workspace, placed, shell_env
+from .grading import grade_patch, zero
+from .patching import diff_of
+
+_VERDICTS: dict[tuple[str, str, str], Score] = {}
+
+
+class SWEEnv(ToolEnv):
+    """The repository lies in the sandbox's working directory at its base commit; git holds its ancestors and no more.
+
+    What is handed in, by ``submit`` or by a final message, is the difference between the work tree and the base
+    commit; hidden tests run on it in a fresh sandbox of the same backend. The reward is 1 if all of them pass.
+    """
+
+    family: ClassVar[str] = "swe"
+
+    def __init__(
+        self,
+        *,
+        sandbox: str | SandboxBackend = "auto",
+        reuse_verdicts: bool = False,
+        limits: Limits | None = None,
+        test_timeout_s: float = 600.0,
+        rubric: str = "tests",
+        tasks: Sequence[Task] | None = None,
+        max_turns: int | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        """
+        Args:
+            sandbox: the backend, or its name ("local", "docker", "unsafe"); "auto" takes Docker for rows with an
+                image, else local.
+            reuse_verdicts: grade a patch of a task once a process. Grading is deterministic for validated tasks.
+            limits: of the sandboxes; None takes the defaults.
+            test_timeout_s: wall-clock seconds of one run of the hidden tests.
+            rubric: what a patch earns, by name (``rewards.rubric.SWE_RUBRICS``).
+            tasks, max_turns, render_mode: as for every ToolEnv.
+        """
+        super().__init__(tasks=tasks, max_turns=max_turns, render_mode=render_mode)
+        self._choice = sandbox if isinstance(sandbox, str) else "auto"
+        self._backend = None if isinstance(sandbox, str) else sandbox
+        self._rubric = swe_rubric(rubric)
+        self._reuse_verdicts, self._limits, self._test_timeout_s = reuse_verdicts, limits or Limits(), test_timeout_s
+        self._sandbox: Sandbox | None = None
+        self._row: SWERow | None = None
+        self._used = self._backend
+        self.patch: str | None = None
+        """What the last episode handed in; None where it handed in nothing."""
+
+    def load(self) -> Sequence[Task]:
+        return example_tasks()
+
+    def check(self, task: Task) -> None:
+        row = row_of(task)
+        require_tests(row)
+        require_repository(row)
+
+    async def start(self, task: Task) -> None:
+        self.patch = None
+        backend = self._backend or await asyncio.to_thread(backend_for, row_of(task), self._choice)
+        row = placed(row_of(task), backend)
+        env = shell_env(row, await environment_of(row))
+        self._sandbox = await open_workspace(backend, row, limits=self._limits, env=env)
+        self._row, self._used = row, backend
+
+    async def stop(self) -> None:
+        sandbox, self._sandbox = self._sandbox, None
+        if sandbox is not None:
+            await sandbox.aclose()
+
+    async def score(self, task: Task, submission: Any) -> Score:
+        """Grade the work tree; a final message's text is not looked at."""
+        patch = await self.work()
+        await self.stop()
+        if patch is None:
+            return zero("the difference from the base commit is larger than 16 MiB")
+        return await self.score_patch(task, patch)
+
+    async def work(self) -> str | None:
+        """What the work tree differs in from base, as a patch; None where that is larger than 16 MiB."""
+        assert self._row is not None
+        return await diff_of(self._box, base_of(self._row), root=self._row.root)
+
+    async def score_patch(self, task: Task, patch: str) -> Score:
+        """Grade a patch of the task by the environment's rubric, in fresh sandboxes."""
+        self.patch = patch
+        gold = row_of(task).patch
+        if not self._rubric.needs_tests:
+            return self._rubric.judge(None, patch, gold)
+        key = (task.id, str(task.hidden.get("archive")), hashlib.sha256(patch.encode()).hexdigest())
+        tests = _VERDICTS.get(key) if self._reuse_verdicts else None
+        if tests is None:
+            backend = self._used or await asyncio.to_thread(backend_for, row_of(task), self._choice)
+            tests, _ = await grade_patch(backend, task, patch, timeout_s=self._test_timeout_s, limits=self._limits)
+            _VERDICTS[key] = tests
+        return self._rubric.judge(tests, patch, gold)
+
+    def gold(self, task: Task) -> Sequence[Message]:
+        """Look, apply the gold patch, look again, submit."""
+        end = f"END_{uuid.uuid5(uuid.NAMESPACE_OID, task.id).hex[:8]}"
+        patch = row_of(task).patch
+        apply = f"git apply --whitespace=nowarn - <<'{end}'\n{patch}{'' if patch.endswith(chr(10)) else chr(10)}{end}"
+        return [
+            _call("bash", command="ls"),
+            _call("bash", command=apply),
+            _call("bash", command="git diff --stat"),
+            _call("submit"),
+        ]
+
+    def empty(self, task: Task) -> Sequence[Message]:
+        return [_call("submit")]
+
+    @tool
+    async def bash(self, command: str) -> str:
+        """Run a command in the repository's shell.
+
+        Args:
+            command: one or more lines for bash.
+        """
+        result = await self._box.aexec(command)
+        lines = [result.output.rstrip("\n")] if result.output else []
+        if result.killed:
+            lines.append(f"[killed: {result.killed}]")
+        elif result.exit_code:
+            lines.append(f"[exit code {result.exit_code}]")
+        return "\n".join(lines)
+
+    @tool
+    async def view(self, path: str, start: int = 1, end: int = 0) -> str:
+        """Show lines of a file with their numbers.
+
+        Args:
+            path: of the file.
+            start: first line.
+            end: last line; 0 is the end of the file.
+        """
+        return view_lines(await self._read(path), path, start, end)
+
+    @tool
+    async def edit(self, path: str, search: str, replace: str) -> str:
+        """Replace whole lines of a file; they must stand in it exactly once.
+
+        Args:
+            path: of the file.
+            search: the lines as they are.
+            replace: the lines as they shall be.
+        """
+        text = replace_lines(await self._read(path), search, replace, path)
+        await self._write(path, text)
+        return f"edited {path}"
+
+    @tool
+    async def create(self, path: str, content: str) -> str:
+        """Write a new file.
+
+        Args:
+            path: of the file, which must not exist.
+            content: all of it.
+        """
+        try:
+            await self._box.read_file(self._inside(path))
+        except FileNotFoundError:
+            await self._write(path, content)
+            return f"created {path}"
+        except OSError as error:
+            raise ToolError(f"{path}: {error.strerror or error}") from None
+        raise ToolError(f"{path} exists; use edit")
+
+    @tool
+    async def submit(self) -> Submission:
+        """Hand in the repository as it is now."""
+        return Submission(value=None)
+
+    @property
+    def _box(self) -> Sandbox:
+        if self._sandbox is None:
+            raise SandboxError("the episode has no sandbox; reset() makes one")
+        return self._sandbox
+
+    def _inside(self, path: str) -> str:
+        if not path or "\0" in path:
+            raise ToolError("path is empty" if not path else "path holds a NUL character")
+        assert self._row is not None
+        return posixpath.normpath(posixpath.join(self._row.root, path))
+
+    async def _read(self, path: str) -> str:
+        try:
+            return decode(await self._box.read_file(self._inside(path)), path)
+        except FileNotFoundError:
+            raise ToolError(f"{path}: no such file") from None
+        except OSError as error:
+            raise ToolError(f"{path}: {error.strerror or error}") from None
+
+    async def _write(self, path: str, text: str) -> None:
+        try:
+            await self._box.write_file(self._inside(path), text.encode("utf-8"))
+        except OSError as error:
+            raise ToolError(f"{path}: {error.strerror or error}") from None
+
+
+def _call(name: str, **arguments: str) -> Message:
+    return Message(role="assistant", content="", calls=(ToolCall(name=name, arguments=arguments),))

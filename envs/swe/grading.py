@@ -1,0 +1,166 @@
+"""Grading a patch: hidden tests in a fresh sandbox, from the repository's base and the patch alone."""
+
+import re
+from pathlib import PurePosixPath
+
+from ...errors import GradingError, TaskError
+from ...rewards.score import Score
+from ...rewards.swe import TestReport, grade_tests
+from ..background import all_or_first_error
+from ..datasets.swe import SWERow, require_tests, row_of
+from ..sandbox.types import Limits, Sandbox, SandboxBackend
+from ..task import Task
+from .checkout import checkout, checkout_ahead, environment_of, placed
+from .patching import Applied, apply_patch, run_script, take_back
+from .scripted import grade_by_script
+from .testing import TestRun, choose_twins, execute, find_forgery
+
+TEST_FOLDERS = frozenset({"test", "tests", "testing", "e2e"})
+STEERING_NAMES = frozenset(
+    {"conftest.py", "pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "tox.ini", "setup.cfg"}
+    | {"pyproject.toml", "sitecustomize.py", "usercustomize.py", "tests.py"}
+)
+TEST_NAME = re.compile(r"test_.*\.py|.*_test\.py")
+COMPILED = re.compile(r".*\.(pyc|pyo|pth)")
+
+
+def is_test_path(path: str) -> bool:
+    """Whether a path belongs to the tests by SWE-bench's own division: such a path is no place for a solution."""
+    parts = PurePosixPath(path)
+    in_folder = any(part.lower() in TEST_FOLDERS for part in parts.parts[:-1])
+    return in_folder or parts.name in TEST_FOLDERS or TEST_NAME.fullmatch(parts.name) is not None
+
+
+def is_configuration(path: str) -> bool:
+    """Whether pytest or the interpreter would take orders from a file of this name."""
+    parts = PurePosixPath(path)
+    return parts.name in STEERING_NAMES or COMPILED.fullmatch(parts.name) is not None or "__pycache__" in parts.parts
+
+
+def steers_tests(path: str, row: SWERow | None = None) -> bool:
+    """Whether a patch under test may not touch a path: tests, their configuration, and the row's test files.
+
+    A row's gold patch shows which paths under a folder named "test" are sources after all.
+    """
+    if is_configuration(path) or (row is not None and path in _paths_of(row.test_patch)):
+        return True
+    return is_test_path(path) and (row is None or path not in _paths_of(row.patch))
+
+
+def _paths_of(patch: str) -> set[str]:
+    """Paths a git patch names."""
+    found = re.findall(r"^(?:---|\+\+\+) [ab]/([^\t\n]+)|^(?:rename|copy) (?:from|to) ([^\n]+)", patch, re.M)
+    headers = re.findall(r"^diff --git a/(.+) b/(.+)$", patch, re.M)
+    return {one or other for one, other in found} | {path for pair in headers for path in pair}
+
+
+async def grade_patch(
+    backend: SandboxBackend,
+    task: Task,
+    patch: str,
+    *,
+    timeout_s: float = 600.0,
+    limits: Limits | None = None,
+) -> tuple[Score, TestReport]:
+    """Grade a patch of a "swe" task: by verigym's runner, or, for an image without a stated interpreter, by the row's
+    ``eval_script`` (``scripted.py``).
+
+    Everything that steers tests comes from the base commit and the row, never from the patch. Tests that pass are
+    believed only if their twins, run in another fresh sandbox, fail (``testing.find_forgery``).
+
+    Args:
+        patch: as ``git diff`` writes it; "" is the base itself.
+        timeout_s: wall-clock seconds of one run of the tests.
+    Returns:
+        (score, evidence). A patch that does not apply scores 0.
+    Raises:
+        TaskError: the row cannot be graded: no tests, no repository for this backend, or tests that are no pytest
+            ids and no script to run them.
+        GradingError: the evidence could not be gathered. SandboxError: the sandbox failed.
+    """
+    row, limits = placed(row_of(task), backend), limits or Limits()
+    require_tests(row)
+    if row.image and row.eval_script and not row.interpreter:
+        return await grade_by_script(backend, row, patch, prepare=_patch_sources, timeout_s=timeout_s, limits=limits)
+    async with checkout_ahead(backend, row, limits=limits) as second, checkout(backend, row, limits=limits) as first:
+        problem, run = await _prepare(first, row, patch)
+        if problem is not None:
+            return _rejected(f"the patch does not apply: {problem}")
+        report = await execute(first, run, timeout_s=timeout_s)
+        score = grade_tests(report, row.FAIL_TO_PASS, row.PASS_TO_PASS)
+        if not score.passed:
+            return score, report
+
+        async def look_again() -> str | None:
+            sandbox = await second()
+            _, run = await _prepare(sandbox, row, patch)
+            twins = choose_twins(report, row.FAIL_TO_PASS, row.PASS_TO_PASS)
+            return await find_forgery(sandbox, run, twins, timeout_s=timeout_s)
+
+        forgery, _ = await all_or_first_error([look_again(), first.aclose()])
+    if forgery is None:
+        return score, report
+    return zero(f"the outcome is forged: {forgery}"), report
+
+
+async def run_hidden_tests(
+    backend: SandboxBackend, row: SWERow, patch: str, *, timeout_s: float, limits: Limits
+) -> tuple[str | None, TestReport]:
+    """One run of a placed row's tests by verigym's runner, in a fresh sandbox with the patch.
+
+    Returns:
+        (None, or why the patch does not apply; the report, which holds every test of the files that the row names).
+    Raises: as ``grade_patch``.
+    """
+    async with checkout(backend, row, limits=limits) as sandbox:
+        problem, run = await _prepare(sandbox, row, patch)
+        if problem is not None:
+            return problem, TestReport(statuses={}, complete=False, exit_code=None, detail=problem)
+        return None, await execute(sandbox, run, timeout_s=timeout_s)
+
+
+async def _patch_sources(sandbox: Sandbox, row: SWERow, patch: str) -> tuple[str | None, Applied]:
+    """Patch a fresh checkout and take back what steers the tests: (why the patch does not apply, what it changed)."""
+    problem, applied = await apply_patch(sandbox, patch, root=row.root)
+    if problem is None:
+        steering = frozenset(path for path in (*applied.changed, *applied.added) if steers_tests(path, row))
+        await take_back(sandbox, applied, steering, root=row.root)
+    return problem, applied
+
+
+async def _prepare(sandbox: Sandbox, row: SWERow, patch: str) -> tuple[str | None, TestRun]:
+    """Patch, restore what steers the tests, add the hidden tests: (why the patch does not apply, what to run)."""
+    files = tuple(sorted({test.partition("::")[0] for test in row.tests}))
+    odd = [path for path in files if not path.endswith(".py")]
+    if odd:
+        raise TaskError(
+            f"{row.instance_id}: {odd[0]!r} is no pytest id, and the row has no eval_script to run its tests with; "
+            "take the row from SWE-bench 5's file"
+        )
+    problem, applied = await _patch_sources(sandbox, row, patch)
+    run = TestRun(
+        workdir=row.root,
+        python=(await environment_of(row)).python,
+        tests=files,
+        env=row.env,
+        plugins=row.pytest_plugins,
+        distrusted=tuple(path for path in applied.added if not steers_tests(path, row)),
+    )
+    if problem is None and row.test_patch.strip():
+        script = "git apply --whitespace=nowarn -"
+        stdin = row.test_patch.encode("utf-8", errors="surrogateescape")
+        result = await run_script(sandbox, script, root=row.root, stdin=stdin)
+        if result.exit_code != 0:
+            said = result.stderr.decode("utf-8", errors="replace").strip()
+            raise GradingError(f"{row.instance_id}: test_patch does not apply to the base commit: {said[:500]}")
+    return problem, run
+
+
+def _rejected(detail: str) -> tuple[Score, TestReport]:
+    return zero(detail), TestReport(statuses={}, complete=False, exit_code=None, detail=detail)
+
+
+def zero(detail: str) -> Score:
+    """The score of a submission whose tests were not run, or not believed."""
+    parts = {"fail_to_pass": 0.0, "pass_to_pass": 0.0, "resolved": 0.0}
+    return Score(value=0.0, passed=False, breakdown=parts, detail=detail)

@@ -1,0 +1,90 @@
+"""A repository's past without its future: what an agent may see of git.
+
+An image or a clone can hold the fix: on another branch, a tag, a stash, in a reflog, ORIG_HEAD, another worktree, or
+as an object that nothing points to. After ``purge_history`` git holds the base commit, its ancestors, and nothing else.
+"""
+
+from ...errors import SandboxError
+from ..sandbox.types import Sandbox
+
+# What running Python leaves behind is no one's work.
+IGNORED = "__pycache__/\n*.pyc\n.pytest_cache/\n.hypothesis/\n*.egg-info/\n"
+
+PURGE_TIMEOUT_S = 600.0
+
+_ENV = {
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "safe.directory",
+    "GIT_CONFIG_VALUE_0": "*",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+}
+
+# Refs, logs, other worktrees, alternates and the index all keep objects alive, and packs may be marked to be kept:
+# so the wanted objects go into one new pack, and every other place is emptied.
+_PURGE = """
+    if [ -f .git ]; then  # a linked worktree: a copy of its repository takes the place of the link
+        inside=$(git rev-parse --path-format=absolute --git-common-dir) && head=$(git rev-parse HEAD) || exit
+        cp -R "$inside" .git.own && rm .git && mv .git.own .git && git update-ref --no-deref HEAD "$head" || exit
+    fi
+    git worktree list --porcelain | sed -n 's/^worktree //p' | tail -n +2 | while IFS= read -r other; do
+        [ "$other" = "$PWD" ] || rm -rf -- "$other"
+    done
+    find . -path ./.git -prune -o -name .git -type f -print | while IFS= read -r link; do
+        ! grep -q '/worktrees/' "$link" || rm -rf -- "${link%/.git}"
+    done
+    base=$(git rev-parse --quiet --verify "$1^{commit}") || base=$(git rev-parse --verify HEAD) || exit
+    kept=$(mktemp -d "$PWD/.git/keep-XXXXXX") || exit
+    git rev-list --objects "$base" > "$kept/wanted" || exit
+    cut -d' ' -f1 "$kept/wanted" | git pack-objects --quiet "$kept/pack" > /dev/null || exit
+    cd .git || exit
+    rm -rf logs refs packed-refs worktrees hooks rebase-apply rebase-merge sequencer lfs info/grafts info/refs index
+    rm -f *_HEAD AUTO_MERGE BISECT_* COMMIT_EDITMSG MERGE_MSG MERGE_MODE SQUASH_MSG gc.log index.lock description
+    rm -rf objects && mkdir -p objects/pack objects/info refs/heads refs/tags || exit
+    mv "$kept"/pack-* objects/pack/ && rm -rf "$kept" keep-* || exit
+    printf 'ref: refs/heads/main\\n' > HEAD && cd .. || exit
+    git update-ref refs/heads/main "$base" || exit
+    for name in $(git remote); do git remote remove "$name"; done
+    git config --unset extensions.partialClone
+    git read-tree HEAD && git update-index -q --refresh > /dev/null; rm -rf .git/logs
+    git rev-parse --quiet --verify HEAD > /dev/null
+"""
+
+_FRESH = """
+    rm -rf .git && git init --quiet --initial-branch=main --template= && mkdir -p .git/info || exit
+    cat > .git/info/exclude
+    export GIT_AUTHOR_NAME=base GIT_AUTHOR_EMAIL=base@localhost GIT_AUTHOR_DATE=2000-01-01T00:00:00Z
+    export GIT_COMMITTER_NAME=base GIT_COMMITTER_EMAIL=base@localhost GIT_COMMITTER_DATE=2000-01-01T00:00:00Z
+    git add --all && git commit --quiet --allow-empty --no-verify -m base && rm -rf .git/logs .git/COMMIT_EDITMSG
+"""
+
+
+async def purge_history(sandbox: Sandbox, root: str, *, base_commit: str = "") -> None:
+    """Make the base commit the only branch, and remove every object that is no ancestor of it. The work tree stays.
+
+    Args:
+        root: the repository's folder.
+        base_commit: a commit there; where it is empty or not there, HEAD is the base.
+    Raises:
+        SandboxError: git failed.
+    """
+    await _run(sandbox, root, _PURGE, base_commit)
+
+
+async def fresh_repository(sandbox: Sandbox, root: str) -> None:
+    """Make the work tree the one commit of a new repository, for bases that no commit of the image is.
+
+    Raises:
+        SandboxError: git failed.
+    """
+    await _run(sandbox, root, _FRESH, "", stdin=IGNORED.encode())
+
+
+async def _run(sandbox: Sandbox, root: str, script: str, argument: str, *, stdin: bytes = b"") -> None:
+    result = await sandbox.arun(
+        ["sh", "-c", script, "sh", argument or "HEAD"], cwd=root, env=_ENV, stdin=stdin, timeout_s=PURGE_TIMEOUT_S
+    )
+    if result.exit_code != 0:
+        said = result.stderr.decode("utf-8", errors="replace").strip()
+        raise SandboxError(f"the history of {root} could not be purged ({result.killed or said[-500:]})")

@@ -1,0 +1,1 @@
+"""Trajectories as documents, and documents as packs of one length."""

@@ -1,0 +1,270 @@
+"""From graded episodes to the documents of an update: scored under the weights before it, with an advantage a token."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...agent.trajectory import TRUNCATED, Trajectory
+from ...model.lora import AnyDecoder
+from ...model.parallel.place import Place
+from ..batching.packs import Document, PackedBatch, document_of, join, plan_packs
+from ..objective.advantages import GroupAdvantages, finite_rewards, generalized_advantages, whiten
+from ..objective.critic import Critic
+from ..objective.losses import kl_estimate
+from ..objective.objective import baselined_each, shaped_rewards, weighting
+from ..objective.per_token import add_columns, is_by_token, with_temperature
+from ..objective.reference import AdapterReference
+from ..recipe.algorithms import PPOConfig, ReinforcePPConfig, RLConfig
+from ..recipe.per_family import ConfigOf
+from .step import score
+
+Annotate = Callable[[Sequence[Document]], list[Document]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experience:
+    """What a step learns from.
+
+    Attributes:
+        documents: of each trajectory, in their order; none where it is left out.
+        groups: what became of each group.
+        metrics: keys "room/quantity/stat".
+    """
+
+    documents: tuple[tuple[Document, ...], ...]
+    groups: GroupAdvantages
+    metrics: dict[str, float]
+
+
+class Scorer:
+    """Writes what the weights before a step say of each trained token into the documents' columns.
+
+    "anchor_logprobs" where the sampler is corrected for, "reference_logprobs" with a KL term, "old_values" with a
+    critic. With none of them it does nothing.
+    """
+
+    def __init__(
+        self,
+        decoder: AnyDecoder,
+        config: RLConfig,
+        *,
+        reference: AnyDecoder | AdapterReference | None = None,
+        critic: Critic | None = None,
+        place: Place | None = None,
+    ) -> None:
+        self._decoder, self._config, self._reference, self._critic = decoder, config, reference, critic
+        self._place = place
+
+    @torch.no_grad()
+    def columns(self, packs: Sequence[PackedBatch]) -> list[dict[str, Tensor]]:
+        """Of each pack, name -> [N] on the CPU, at its trained tokens."""
+        return [self._columns(pack.to(self._decoder.head.weight.device)) for pack in packs]
+
+    def _columns(self, batch: PackedBatch) -> dict[str, Tensor]:
+        columns = {}
+        anchored = self._config.correction.kind != "none"
+        if anchored or self._critic is not None:
+            scores = score(self._decoder, batch, self._critic, self._place)
+            if anchored:
+                columns["anchor_logprobs"] = scores.logprobs
+            if scores.values is not None:
+                columns["old_values"] = scores.values
+        if self._reference is not None:
+            columns["reference_logprobs"] = score(self._reference, batch, place=self._place).logprobs
+        return {name: column.float().cpu() for name, column in columns.items()}
+
+    def __call__(self, documents: Sequence[Document]) -> list[Document]:
+        return annotate(documents, self._config, self.columns)
+
+
+def annotate(
+    documents: Sequence[Document],
+    config: RLConfig,
+    columns_of: Callable[[Sequence[PackedBatch]], list[dict[str, Tensor]]],
+    *,
+    ways: int = 1,
+) -> list[Document]:
+    """Documents with the columns that their loss needs; see ``Scorer``.
+
+    Args:
+        columns_of: ``Scorer.columns``, here or over many ranks.
+        ways: packs are made for so many ranks.
+    """
+    if config.correction.kind == "none" and not config.kl.coef and not isinstance(config, PPOConfig):
+        return list(documents)
+    found: list[Document] = list(documents)
+    plan = plan_packs(documents, max_tokens=config.microbatch_tokens, ways=ways)
+    batches = [join([documents[index] for index in members], temperature=config.temperature) for members in plan]
+    for members, batch, columns in zip(plan, batches, columns_of(batches), strict=True):
+        place = np.flatnonzero(batch.loss_mask.numpy())
+        for name, column in columns.items():
+            whole = np.zeros(batch.num_tokens, np.float32)
+            whole[place] = column.numpy()
+            for index, part in zip(members, np.split(whole, np.cumsum(batch.lengths)[:-1]), strict=True):
+                found[index] = replace(found[index], columns={**found[index].columns, name: part})
+    return found
+
+
+def experience_of(
+    trajectories: Sequence[Trajectory],
+    config: RLConfig,
+    annotate: Annotate = list[Document],
+    config_of: ConfigOf | None = None,
+) -> Experience:
+    """Documents of sampled episodes with an advantage for each token.
+
+    Args:
+        annotate: what the weights before the step say, see ``Scorer``.
+        config_of: the settings of each task; None: ``config`` for all.
+    Raises:
+        TrainingError: a reward is not finite.
+        ValueError: a sampled token has no log-probability.
+    """
+    rewards = shaped_rewards(config, trajectories, finite_rewards(trajectories))
+    own = [config if config_of is None else config_of(one.family, one.task_id) for one in trajectories]
+    documents = _scored(trajectories, rewards, own, annotate)
+    metrics = _gaps(documents)
+    if config.kl.coef and config.kl.place == "reward" and not isinstance(config, PPOConfig | ReinforcePPConfig):
+        rewards = [
+            None if reward is None else reward - float(sum(cost.sum() for cost in _kl_costs(mine, config)))
+            for reward, mine in zip(rewards, documents, strict=True)
+        ]
+    groups = baselined_each(own, trajectories, rewards)
+    kept = [
+        index
+        for index, trajectory in enumerate(trajectories)
+        if documents[index]
+        and groups.values[index] is not None
+        and not (own[index].overlong == "mask" and trajectory.ending in TRUNCATED)
+    ]
+    for index in kept:
+        value = float(groups.values[index] or 0.0)
+        documents[index] = [replace(one, advantage=value) for one in documents[index]]
+    if isinstance(config, ReinforcePPConfig):
+        _costs_to_go(documents, kept, config)
+    elif isinstance(config, PPOConfig):
+        metrics |= _estimate(documents, kept, config)
+    by_episode = weighting(config) == "episode"
+    result: list[tuple[Document, ...]] = [()] * len(trajectories)
+    for index in kept:
+        weight = 1.0 / trajectories[index].num_sampled if by_episode else 1.0
+        result[index] = tuple(replace(one, weight=weight) for one in documents[index])
+    add_columns(result, trajectories, own)
+    return Experience(documents=tuple(result), groups=groups, metrics=metrics)
+
+
+def _scored(
+    trajectories: Sequence[Trajectory], rewards: Sequence[float | None], own: Sequence[RLConfig], annotate: Annotate
+) -> list[list[Document]]:
+    flat: list[Document] = []
+    owners: list[int] = []
+    by_token = is_by_token(own)
+    for index, (trajectory, reward) in enumerate(zip(trajectories, rewards, strict=True)):
+        for segment in trajectory.segments if reward is not None else ():
+            document = document_of(segment, sampled=True)
+            if document is not None:
+                flat.append(with_temperature(document, own[index]) if by_token else document)
+                owners.append(index)
+    documents: list[list[Document]] = [[] for _ in trajectories]
+    for index, document in zip(owners, annotate(flat), strict=True):
+        documents[index].append(document)
+    return documents
+
+
+def _trained(document: Document, name: str) -> np.ndarray:
+    """[N] float64, a column at the trained tokens."""
+    return document.columns[name][document.loss_mask].astype(np.float64)
+
+
+def _gaps(documents: Sequence[Sequence[Document]]) -> dict[str, float]:
+    """How far the trainer's log-probabilities are from the sampler's, where they were measured."""
+    gaps = [
+        _trained(one, "anchor_logprobs") - one.old_logprobs[one.loss_mask]
+        for mine in documents
+        for one in mine
+        if "anchor_logprobs" in one.columns
+    ]
+    if not gaps:
+        return {}
+    gap = np.concatenate(gaps).clip(-20.0, 20.0)
+    weight = np.exp(gap)
+    return {
+        "trainer/mismatch_kl/mean": float((np.expm1(gap) - gap).mean()),
+        "trainer/mismatch/max": float(np.abs(gap).max()),
+        "trainer/sampler_effective_sample_size/share": float(weight.sum() ** 2 / (len(weight) * (weight**2).sum())),
+    }
+
+
+def _kl_costs(documents: Sequence[Document], config: RLConfig) -> list[np.ndarray]:
+    """[N] for each document: what the distance to the reference takes from each trained token's reward."""
+    costs = []
+    for one in documents:
+        if "reference_logprobs" not in one.columns:
+            costs.append(np.zeros(int(one.loss_mask.sum())))
+            continue
+        sampled = torch.from_numpy(one.old_logprobs[one.loss_mask].astype(np.float64))
+        reference = torch.from_numpy(_trained(one, "reference_logprobs"))
+        costs.append(config.kl.coef * kl_estimate(sampled, reference, config.kl.estimator).numpy())
+    return costs
+
+
+def _in_reward(documents: Sequence[Document], config: RLConfig) -> np.ndarray:
+    """[T] costs of an episode's trained tokens, over all its documents; zeros where KL is not in the reward."""
+    if config.kl.coef and config.kl.place == "reward":
+        return np.concatenate(_kl_costs(documents, config))
+    return np.zeros(sum(int(one.loss_mask.sum()) for one in documents))
+
+
+def _spread(documents: Sequence[Document], values: np.ndarray) -> list[np.ndarray]:
+    """Numbers of an episode's trained tokens as an [L] column of each document, 0 elsewhere."""
+    columns, start = [], 0
+    for one in documents:
+        column = np.zeros(len(one), np.float32)
+        count = int(one.loss_mask.sum())
+        column[one.loss_mask] = values[start : start + count]
+        columns.append(column)
+        start += count
+    return columns
+
+
+def _costs_to_go(documents: list[list[Document]], kept: Sequence[int], config: ReinforcePPConfig) -> None:
+    """REINFORCE++: the reward less the costs still to come, normalized over all tokens of the step."""
+    plain = []
+    for index in kept:
+        costs = _in_reward(documents[index], config)
+        plain.append(float(documents[index][0].advantage) - np.cumsum(costs[::-1])[::-1])
+    for index, values in zip(kept, whiten(plain) if plain else [], strict=True):
+        columns = _spread(documents[index], values)
+        documents[index] = [replace(one, advantage=c) for one, c in zip(documents[index], columns, strict=True)]
+
+
+def _estimate(documents: list[list[Document]], kept: Sequence[int], config: PPOConfig) -> dict[str, float]:
+    """PPO: generalized advantages over each episode's tokens, returns for the critic, and how well it predicts."""
+    advantages, returns, values = [], [], []
+    for index in kept:
+        mine = documents[index]
+        rewards = -_in_reward(mine, config)
+        rewards[-1] += float(mine[0].advantage)
+        old = np.concatenate([_trained(one, "old_values") for one in mine])
+        advantage, target = generalized_advantages(rewards, old, gamma=config.gamma, gae_lambda=config.gae_lambda)
+        advantages.append(advantage)
+        returns.append(target)
+        values.append(old)
+    if not kept:
+        return {}
+    spread = whiten(advantages) if config.whiten else advantages
+    for index, advantage, target in zip(kept, spread, returns, strict=True):
+        columns = zip(documents[index], _spread(documents[index], advantage), _spread(documents[index], target))
+        documents[index] = [replace(one, advantage=a, columns={**one.columns, "returns": r}) for one, a, r in columns]
+    target, old = np.concatenate(returns), np.concatenate(values)
+    variance = float(target.var())
+    explained = 1.0 - float((target - old).var()) / variance if variance > 1e-12 else math.nan
+    return {
+        "trainer/explained_variance/mean": explained,
+        "trainer/value/mean": float(old.mean()),
+        "trainer/return/mean": float(target.mean()),
+    }

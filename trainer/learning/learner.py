@@ -1,0 +1,167 @@
+"""What learns in a stage: the model, its optimizer, its critic and its reference, on one rank of any number."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from ...model.lora import AnyDecoder, copy_trained, dropping
+from ...model.parallel.place import Place
+from ...model.parallel.whole import gather_module, reshard, spread_module
+from ..batching.packs import PackedBatch
+from ..objective.critic import Critic
+from ..objective.losses import Loss, sft_loss
+from ..objective.objective import loss_of
+from ..objective.reference import AdapterReference, reference_of
+from ..recipe.algorithms import PPOConfig, RLConfig
+from ..recipe.config import OptimConfig
+from .experience import Scorer
+from .optim import Optimizer
+from .step import TrainStep, mean_loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """What a stage trains for; it goes to every rank.
+
+    Attributes:
+        optim: of the model.
+        rl: the algorithm; None for supervised training.
+    """
+
+    optim: OptimConfig
+    rl: RLConfig | None = None
+
+    @property
+    def loss(self) -> Loss:
+        return sft_loss if self.rl is None else loss_of(self.rl)
+
+
+class Learning(Protocol):
+    """What a loop has done for it, by this process (``Learner``) or by many (``ranks.team.Team``)."""
+
+    @property
+    def ways(self) -> int:
+        """Ranks that have packs of their own."""
+        ...
+
+    def step(
+        self, packs: Sequence[PackedBatch], *, divisor: float | None = None, critic_only: bool = False
+    ) -> dict[str, float]:
+        """One update from all packs of the step; see ``TrainStep.__call__``."""
+        ...
+
+    def mean_loss(self, packs: Sequence[PackedBatch]) -> float:
+        """Weighted mean of the loss over packs, without gradients."""
+        ...
+
+    def columns(self, packs: Sequence[PackedBatch]) -> list[dict[str, Tensor]]:
+        """What the weights say of the packs before a step; see ``Scorer.columns``."""
+        ...
+
+    def sync(self) -> None:
+        """Bring the loop's decoder, which samples and is saved, to what has been learned."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but the decoder's weights: whole tensors on the CPU, nothing of which changes later."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state, whatever number of ranks wrote it, with the weights that the loop's decoder has now.
+
+        Raises:
+            ValueError: it is of another model.
+        """
+        ...
+
+
+class Learner:
+    """Everything that learns on one rank; alone, it is the whole ``Learning`` of a loop."""
+
+    ways = 1
+
+    def __init__(
+        self,
+        decoder: AnyDecoder,
+        lesson: Lesson,
+        *,
+        place: Place | None = None,
+    ) -> None:
+        """
+        Args:
+            decoder: with the weights to begin with; sharded where there is a place.
+        """
+        rl = lesson.rl
+        duplicate: Callable[[Any], Any] = copy_trained if place is None else place.copy
+        self.decoder, self._place, self._lesson = decoder, place, lesson
+        self.optimizer = Optimizer(decoder, lesson.optim)
+        self.reference: AnyDecoder | AdapterReference | None = None
+        if rl is not None and rl.kl.coef:
+            self.reference = reference_of(decoder, duplicate)
+        self.critic: Critic | None = None
+        self.critic_optimizer: Optimizer | None = None
+        if isinstance(rl, PPOConfig):
+            self.critic = Critic(decoder, rl.critic.kind, duplicate=duplicate)
+            self.critic_optimizer = Optimizer(self.critic, rl.critic.optim)
+        self._scorer = (
+            None if rl is None else Scorer(decoder, rl, reference=self.reference, critic=self.critic, place=place)
+        )
+        self._step = TrainStep(
+            decoder,
+            self.optimizer,
+            lesson.loss,
+            critic=self.critic,
+            critic_optimizer=self.critic_optimizer,
+            place=place,
+        )
+
+    def step(
+        self, packs: Sequence[PackedBatch], *, divisor: float | None = None, critic_only: bool = False
+    ) -> dict[str, float]:
+        # Dropout of adapters is for supervised updates: what is reinforced must be what was sampled from.
+        with dropping(self.decoder) if self._lesson.rl is None else nullcontext():
+            return self._step(packs, divisor=divisor, critic_only=critic_only)
+
+    def mean_loss(self, packs: Sequence[PackedBatch]) -> float:
+        found = mean_loss(self.decoder, packs, self._lesson.loss, self._place)
+        self._reshard()
+        return found
+
+    def columns(self, packs: Sequence[PackedBatch]) -> list[dict[str, Tensor]]:
+        assert self._scorer is not None, "only reinforcement learning scores before a step"
+        found = self._scorer.columns(packs)
+        self._reshard()
+        return found
+
+    def sync(self) -> None:
+        """The loop's decoder is the one that learns."""
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"optimizer": self.optimizer.state_dict()}
+        if self.reference is not None:
+            state["reference"] = (
+                gather_module(self.reference) if isinstance(self.reference, nn.Module) else self.reference.state_dict()
+            )
+        if self.critic is not None and self.critic_optimizer is not None:
+            state["critic"] = gather_module(self.critic)
+            state["critic_optimizer"] = self.critic_optimizer.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.reference is not None:
+            if isinstance(self.reference, nn.Module):
+                spread_module(state["reference"], self.reference)
+            else:
+                self.reference.load_state_dict(state["reference"])
+        if self.critic is not None and self.critic_optimizer is not None:
+            spread_module(state["critic"], self.critic)
+            self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+
+    def _reshard(self) -> None:
+        for module in (self.decoder, self.reference, self.critic):
+            if isinstance(module, nn.Module):
+                reshard(module)

@@ -1,0 +1,166 @@
+"""What a recipe trains: a model with its tokenizer and chat format, and the engines that sample it."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...errors import ChatFormatError, ConfigError
+from ...model.chat.cwm import CwmParser, CwmRenderer
+from ...model.chat.protocols import Parser, Renderer
+from ...model.checkpoint import check_shape, load_checkpoint, load_config
+from ...model.config import preset
+from ...model.decoder import Decoder
+from ...model.engine.generator import Generator
+from ...model.engine.huggingface import HuggingFaceEngine
+from ...model.format import model_type
+from ...model.huggingface import HuggingFaceDecoder
+from ...model.lora import AnyDecoder, add_adapters
+from ...model.tokenizer import Tokenizer, train_tokenizer
+from ...model.trained import export, load_exported
+from ..recipe.recipe import ModelConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trainee:
+    """A model to train.
+
+    Attributes:
+        config: of the recipe.
+        decoder: what is trained.
+        tokenizer: ours for CWM's decoder, else transformers'.
+        renderer, parser: of its chat format.
+        seed: of the engines' own draws.
+    """
+
+    config: ModelConfig
+    decoder: AnyDecoder
+    tokenizer: Any
+    renderer: Renderer
+    parser: Parser
+    seed: int
+
+    @property
+    def cwm_tokenizer(self) -> Tokenizer:
+        """Raises ConfigError where the model is none of CWM's: traces are written in reserved tokens."""
+        if not isinstance(self.tokenizer, Tokenizer):
+            raise ConfigError(
+                f"midtrain writes traces in CWM's reserved tokens, and {self.config.checkpoint} has none; remove it"
+            )
+        return self.tokenizer
+
+    def engine(self, max_batch: int, decoder: AnyDecoder | None = None) -> Generator | HuggingFaceEngine:
+        """An engine over the trained weights themselves, or over those of a copy."""
+        decoder = self.decoder if decoder is None else decoder
+        if isinstance(decoder, HuggingFaceDecoder):
+            return HuggingFaceEngine(
+                decoder.model, max_batch=max_batch, max_context=self.config.max_context, seed=self.seed
+            )
+        device = decoder.head.weight.device
+        return Generator(
+            decoder, max_batch=max_batch, max_context=self.config.max_context, seed=self.seed, device=device
+        )
+
+    def save(
+        self, path: Path, environments: Mapping[str, Mapping[str, Any]], *, dtype: torch.dtype | None = None
+    ) -> None:
+        """Write a checkpoint that the next stage, evaluations and transformers read.
+
+        Args:
+            environments: id -> arguments that it was trained with; kept beside the model.
+            dtype: of the weights in it, for CWM's decoder; None: as they are.
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        export(path, self.decoder, self.tokenizer, base=self.config.checkpoint, dtype=dtype)
+        settings: dict[str, Any] = {"environments": environments}
+        if isinstance(self.renderer, CwmRenderer):
+            settings["renderer"] = {"announce_tools": False}
+        (path / "verigym.json").write_text(json.dumps(settings) + "\n", encoding="utf-8")
+
+    def load(self, path: Path) -> None:
+        """Take the weights of a checkpoint that ``save`` wrote. Raises CheckpointError."""
+        load_exported(path, self.decoder)
+
+
+def check_context(config: ModelConfig) -> None:
+    """Raises ConfigError, before any work, where episodes may be longer than CWM's context."""
+    if config.checkpoint is not None and model_type(config.checkpoint) != "cwm":
+        return  # its engine asks the model
+    shape = preset(config.preset, **config.changes) if config.checkpoint is None else load_config(config.checkpoint)
+    limit = shape.max_position_embeddings
+    if config.max_context > limit:
+        raise ConfigError(f"model.max_context is {config.max_context} and the model's context {limit}; lower it")
+
+
+def open_trainee(
+    config: ModelConfig, texts: Callable[[Parser], Iterable[str]], *, seed: int, device: str | None = None
+) -> Trainee:
+    """The recipe's model: its checkpoint, or CWM's architecture with random weights and a tokenizer trained here.
+
+    Args:
+        texts: what a tokenizer is trained on, as the parser of the chat format writes it.
+        device: of the model; None: a GPU where there is one.
+    Raises:
+        CheckpointError: the checkpoint is missing or broken. ConfigError: it cannot be trained so.
+    """
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if config.checkpoint is not None and model_type(config.checkpoint) != "cwm":
+        trainee = _open_huggingface(config, config.checkpoint, seed, where)
+    else:
+        trainee = _open_cwm(config, texts, seed, where)
+    if config.lora is not None:
+        add_adapters(trainee.decoder, **config.lora.model_dump(), seed=seed)
+    return trainee
+
+
+def _open_cwm(
+    config: ModelConfig, texts: Callable[[Parser], Iterable[str]], seed: int, device: torch.device
+) -> Trainee:
+    parser = CwmParser()
+    if config.checkpoint is not None:
+        decoder, tokenizer = load_checkpoint(config.checkpoint, device)
+        if "preset" in config.model_fields_set:
+            check_shape(config.checkpoint, preset(config.preset))
+        decoder = decoder.to(_dtype(config))
+    else:
+        tokenizer = train_tokenizer(texts(parser), config.vocab_size)
+        shape = preset(config.preset, vocab_size=tokenizer.vocab_size, **config.changes)
+        decoder = Decoder(shape, seed=seed).to(device)
+    decoder.use_attention(config.attention)
+    # Tools are the same in every episode of a family: a tiny model learns them from the demonstrations.
+    renderer = CwmRenderer(tokenizer, announce_tools=False)
+    return Trainee(config=config, decoder=decoder, tokenizer=tokenizer, renderer=renderer, parser=parser, seed=seed)
+
+
+def _open_huggingface(config: ModelConfig, checkpoint: Path, seed: int, device: torch.device) -> Trainee:
+    from ...model.chat.huggingface import HuggingFaceRenderer
+    from ...model.chat.openai import JsonParser
+    from ...model.format import load_tokenizer
+
+    if config.attention != "auto":
+        raise ConfigError(
+            f"model.attention is of CWM's decoder, and {checkpoint} is a {model_type(checkpoint)}; remove it"
+        )
+    if "preset" in config.model_fields_set:
+        raise ConfigError(
+            f"model.preset names a shape of CWM, and {checkpoint} is a {model_type(checkpoint)}; remove it"
+        )
+    if not any(checkpoint.glob("tokenizer*")):
+        raise ConfigError(f"{checkpoint} has no tokenizer; copy the files that came with the model")
+    tokenizer = load_tokenizer(checkpoint)
+    try:
+        renderer = HuggingFaceRenderer(tokenizer)
+    except ChatFormatError as error:
+        raise ConfigError(f"{checkpoint} cannot be trained in conversations: {error}") from error
+    decoder = HuggingFaceDecoder.load(checkpoint, dtype=_dtype(config), local_files_only=True).to(device)
+    return Trainee(
+        config=config, decoder=decoder, tokenizer=tokenizer, renderer=renderer, parser=JsonParser(), seed=seed
+    )
+
+
+def _dtype(config: ModelConfig) -> torch.dtype:
+    return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32

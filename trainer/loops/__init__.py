@@ -1,0 +1,1 @@
+"""Update after update: imitation, midtraining, reinforcement in turn or ahead, and their metrics."""

@@ -1,0 +1,191 @@
+"""Metrics of a run: one JSON line a step, and, where asked for, an experiment tracker through accelerate."""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from ...agent.trajectory import TRUNCATED
+from ...errors import ConfigError
+from ..objective.advantages import GroupAdvantages
+from ..sampling.rollouts import Rollouts
+
+logger = logging.getLogger(__name__)
+
+
+class Tracker(Protocol):
+    """What is used of accelerate's trackers."""
+
+    def log(self, values: dict[str, Any], step: int | None = None) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class MetricsWriter:
+    """Appends to a JSON Lines file: "step", "seconds" since the run began, and keys "room/quantity/stat".
+
+    A number that is not finite is written as null. Opening an existing file goes on with it: lines of steps above
+    ``resume_step`` are dropped, because they will be made again, and "seconds" goes on from the last one kept.
+    """
+
+    def __init__(self, path: str | Path, *, resume_step: int = 0, tracker: Tracker | None = None) -> None:
+        self._path, self._tracker = Path(path), tracker
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [row for row in read_metrics(self._path) if row["step"] <= resume_step]
+        partial = self._path.with_name(self._path.name + ".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        partial.replace(self._path)
+        self._started = time.monotonic() - (kept[-1]["seconds"] if kept else 0.0)
+        self._file = self._path.open("a", encoding="utf-8")
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One line, on disk when this returns."""
+        row: dict[str, Any] = {"step": step, "seconds": round(time.monotonic() - self._started, 3)}
+        row |= {key: value if math.isfinite(value) else None for key, value in metrics.items()}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        if self._tracker is not None:
+            self._tracker.log(dict(metrics), step=step)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._tracker is not None:
+            self._tracker.finish()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """Rows of a metrics file, [] where there is none. A last line that a crash cut off is left out."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if number != len(lines):
+                raise ConfigError(f"{path}, line {number}: not JSON; delete the line or the file") from None
+            logger.warning("%s: the last line was cut off and is left out", path)
+    return rows
+
+
+def open_tracker(name: str | None, *, run_name: str, folder: Path, config: Mapping[str, Any]) -> Tracker | None:
+    """An experiment tracker by accelerate's name for it ("tensorboard", "wandb", "trackio", ...); None for None.
+
+    Args:
+        folder: where trackers that write files write them.
+        config: the resolved recipe; nested tables become keys joined by "/".
+    Raises:
+        ConfigError: accelerate knows no such tracker, or its package is not installed.
+    """
+    if name is None:
+        return None
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+    from accelerate.utils import LoggerType
+
+    if name not in LOGGER_TYPE_TO_CLASS:
+        known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
+        raise ConfigError(f"no experiment tracker {name!r}; accelerate knows {known}")
+    kind = LOGGER_TYPE_TO_CLASS[name]
+    # Trackers that a user registered with accelerate are in the table, but never among the "available" ones.
+    if name in {one.value for one in LoggerType} and LoggerType(name) not in get_available_trackers():
+        raise ConfigError(f"tracker {name!r} is not installed; pip install {name}, or leave the tracker out")
+    tracker = kind(run_name, str(folder)) if kind.requires_logging_directory else kind(run_name)
+    tracker.start()
+    tracker.store_init_configuration(_flat(config))
+    return tracker
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}/")
+        elif value is not None:
+            flat[prefix + key] = (
+                value if isinstance(value, bool | int | float | str) else json.dumps(value, default=str)
+            )
+    return flat
+
+
+def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
+    """Rewards and lengths of episodes, all together and by family; failures are counted apart."""
+    graded = [trajectory for trajectory in rollouts.trajectories if trajectory.reward is not None]
+    metrics = {
+        "rollout/episodes/count": float(len(graded)),
+        "rollout/failures/count": float(rollouts.num_failed),
+        "rollout/retries/count": float(rollouts.num_retries),
+        "rollout/cut_at_deadline/count": float(rollouts.num_cut),
+        "rollout/late_groups/count": float(rollouts.num_late),
+    }
+    if not graded:
+        return metrics
+    families = sorted({trajectory.family for trajectory in graded})
+    parts = [("", graded), *((f"_{name}", [one for one in graded if one.family == name]) for name in families)]
+    for suffix, members in parts:
+        metrics[f"rollout/reward{suffix}/mean"] = _mean([one.reward or 0.0 for one in members])
+        metrics[f"rollout/passed{suffix}/rate"] = _mean([float(bool(one.passed)) for one in members])
+    num_turns = sum(one.num_turns for one in graded)
+    return {
+        **metrics,
+        "rollout/turns/mean": num_turns / len(graded),
+        "rollout/sampled_tokens/mean": _mean([float(one.num_sampled) for one in graded]),
+        "rollout/truncated/rate": _mean([float(one.ending in TRUNCATED) for one in graded]),
+        "rollout/format_errors/rate": sum(one.num_format_errors for one in graded) / max(1, num_turns),
+    }
+
+
+def group_metrics(groups: GroupAdvantages) -> dict[str, float]:
+    """How many groups had something to teach."""
+    return {
+        "trainer/groups/count": float(groups.num_groups),
+        "trainer/groups_uniform/count": float(groups.num_uniform),
+        "trainer/groups_lone/count": float(groups.num_lone),
+        "trainer/advantage_abs/mean": _mean([abs(value) for value in groups.values if value is not None]),
+    }
+
+
+def policy_metrics(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means over the updates of a step; the mismatch, and the share of its tokens that importance weights of the
+    sampler's draws leave (Kish), are those of the first, before the weights have moved."""
+    if not updates:
+        return {}
+    names = ("loss", "approx_kl", "clipfrac", "ratio", "entropy", "kl", "correction", "value_loss", "critic_grad_norm")
+    names = (*names, "echo_loss")
+    known = [name for name in names if name in updates[0]]
+    first = updates[0]
+    return {
+        **{f"trainer/{name}/mean": _mean([update[name] for update in updates]) for name in known},
+        "trainer/mismatch_kl/mean": first["approx_kl"],
+        "trainer/mismatch/max": first["logprob_gap/max"],
+        "trainer/sampler_effective_sample_size/share": first["sampler_weight"] ** 2 / first["sampler_weight_squared"],
+    }
+
+
+def update_metrics(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Gradient norms, rate and token counts of the updates of a step (TrainStep's results)."""
+    metrics = {"trainer/updates/count": float(len(updates))}
+    if updates:
+        metrics |= {
+            "trainer/grad_norm/mean": _mean([update["grad_norm"] for update in updates]),
+            "trainer/lr/last": updates[-1]["lr"],
+            "trainer/updates_skipped/count": sum(update["skipped"] for update in updates),
+            "trainer/tokens/count": sum(update["tokens"] for update in updates),
+            "trainer/trained_tokens/count": sum(update["trained_tokens"] for update in updates),
+        }
+    return metrics
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

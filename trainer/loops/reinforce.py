@@ -1,0 +1,282 @@
+"""Reinforcement learning: collect groups of episodes, take advantages, update, publish the weights."""
+
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from ...agent.policy import Policy
+from ...agent.seeds import derive_seed
+from ...agent.trajectory import Trajectory
+from ...envs.task import Task
+from ...errors import ConfigError, TrainingError
+from ...model.chat.sampling import Sampling
+from ...model.lora import AnyDecoder
+from ..batching.packs import Document, pack
+from ..learning.experience import Experience, annotate, experience_of
+from ..learning.learner import Learner, Learning, Lesson
+from ..objective.objective import baselined_each
+from ..recipe.algorithms import DrGRPOConfig, PPOConfig, RLConfig
+from ..recipe.config import OptimConfig
+from ..recipe.per_family import ConfigOf
+from ..sampling.rollouts import Collector, OnEpisode, PlanOf, Rollouts
+from .loop import Loop, OnStep, StepResult
+from .metrics import group_metrics, policy_metrics, rollout_metrics, update_metrics
+from .throughput import waiting_metrics
+
+logger = logging.getLogger(__name__)
+
+
+class WeightStore(Protocol):
+    """What samples the episodes, as far as the loop moves it."""
+
+    @property
+    def policy_version(self) -> int: ...
+
+    @property
+    def max_context(self) -> int: ...
+
+    def update_weights(self, version: int) -> None:
+        """The weights have changed; what is sampled from now on carries ``version``."""
+        ...
+
+
+class TaskSource(Protocol):
+    """Where steps take their tasks from: ``rollouts.TaskStream``, or ``mixture.TaskMixture``."""
+
+    def take(self, count: int) -> list[Task]: ...
+
+    def find(self, family: str, task_id: str) -> Task: ...
+
+    def observe(self, trajectories: Sequence[Trajectory]) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Any) -> None: ...
+
+
+Measure = Callable[[int], Awaitable[Mapping[str, float]]]
+"""Steps done -> metrics to add to that step's; awaited between an update and whatever is saved of it."""
+
+
+class RL(Loop):
+    """Synchronous reinforcement learning with any of ``algorithms``."""
+
+    def __init__(
+        self,
+        decoder: AnyDecoder,
+        generator: WeightStore,
+        policy: Policy,
+        plan_of: PlanOf,
+        *,
+        config: RLConfig,
+        optim: OptimConfig,
+        tasks: TaskSource | None = None,
+        seed: int = 0,
+        on_episode: OnEpisode | None = None,
+        config_of: ConfigOf | None = None,
+        learning: Learning | None = None,
+    ) -> None:
+        """
+        Args:
+            generator: samples from ``decoder``'s weights; told of every new version of them.
+            policy: answers conversations through the generator, with token ids and log-probabilities.
+            plan_of: how to run an episode of a task: environment, budget, tokens of a turn.
+            tasks: what ``run`` draws from; ``step`` takes its own.
+            on_episode: called at the end of each episode, for progress.
+            config_of: settings of each task, where families have some of their own; None: ``config`` for all.
+            learning: does the updates; None: this process alone.
+        """
+        super().__init__(decoder, learning or Learner(decoder, Lesson(optim=optim, rl=config)), seed)
+        self.config, self._config_of = config, config_of
+        self._generator, self._plan_of, self._tasks = generator, plan_of, tasks
+        self._collector = Collector(
+            plan_of,
+            policy,
+            group_size=config.group_size,
+            concurrency=config.concurrency,
+            retries=config.retries,
+            deadline=config.group_seconds,
+            quorum=config.quorum,
+            on_episode=on_episode,
+        )
+        self._num_useless = 0
+
+    async def run(self, num_steps: int, *, on_step: OnStep | None = None, measure: Measure | None = None) -> None:
+        """Steps until ``num_steps`` are done in all, counting those before a resume, or ``stop`` is called.
+
+        Args:
+            on_step: told of every step.
+            measure: asked for more metrics of every step, first.
+        Raises:
+            TrainingError: ``max_useless_steps`` steps in a row had nothing to learn from.
+        """
+        if self._tasks is None:
+            raise ConfigError("run() draws tasks and has none; pass tasks=TaskStream([...]) or call step(tasks)")
+        while self.num_steps < num_steps and not self.stopping:
+            result = await self.step(self._tasks.take(self.config.num_tasks))
+            self._tasks.observe(result.trajectories)
+            await self._tell(result, on_step, measure)
+
+    async def _tell(self, result: StepResult, on_step: OnStep | None, measure: Measure | None) -> None:
+        if measure is not None:
+            result = replace(result, metrics={**result.metrics, **await measure(result.step)})
+        if on_step is not None:
+            on_step(result)
+        self._check_useful(result)
+
+    async def step(self, tasks: Sequence[Task]) -> StepResult:
+        """Collect ``group_size`` episodes of each task and learn from them."""
+        started = time.perf_counter()
+        rollouts, num_groups = await self.collect(tasks), len(tasks)
+        for _ in range(getattr(self.config, "sampling_rounds", 1) - 1):
+            missing = len(tasks) - self._num_informative(rollouts.trajectories)
+            if missing <= 0 or self._tasks is None or self.stopping:
+                break
+            rollouts += await self.collect(self._tasks.take(missing), first=num_groups)
+            num_groups += missing
+        collected = time.perf_counter()
+        metrics = {**rollout_metrics(rollouts), **self.update(rollouts.trajectories)}
+        sampling, updating = collected - started, time.perf_counter() - collected
+        metrics |= {"trainer/seconds/collect": sampling, "trainer/seconds/update": updating}
+        metrics |= self.throughput.metrics(updating, metrics.get("trainer/tokens/count", 0.0))
+        metrics |= waiting_metrics(metrics, sampling=sampling, sampler_idle=updating, trainer_idle=sampling)
+        return StepResult(step=self.num_steps, metrics=metrics, trajectories=rollouts.trajectories)
+
+    async def collect(self, tasks: Sequence[Task], *, first: int = 0) -> Rollouts:
+        """Episodes of the tasks under the current weights.
+
+        Args:
+            first: number of the first group, where the step has earlier ones.
+        Raises:
+            ConfigError: an episode may be longer than a microbatch.
+        """
+        for task in tasks:
+            self._check_length(task)
+        return await self._collector.collect(tasks, self._sampling(self.num_steps), first=first)
+
+    def _sampling(self, *place: int) -> Sampling:
+        config = self.config
+        return Sampling(
+            temperature=config.temperature,
+            top_p=config.top_p,
+            top_k=config.top_k,
+            seed=derive_seed(self.seed, *place),
+        )
+
+    def _check_length(self, task: Task) -> None:
+        longest = min(self._plan_of(task).budget.tokens, self._generator.max_context)
+        if longest > self.config.microbatch_tokens:
+            raise ConfigError(
+                f"an episode of {task.id!r} may have {longest} tokens, a microbatch holds "
+                f"{self.config.microbatch_tokens}; raise microbatch_tokens, or lower the episode's token budget"
+            )
+
+    def update(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
+        """Learn from episodes and publish the new weights. Where nothing can be learned, nothing changes.
+
+        Returns:
+            metrics. "trainer/mismatch_kl/mean" and "trainer/mismatch/max" compare the sampler's log-probabilities
+            with the trainer's before the weights have moved.
+        Raises:
+            TrainingError: a reward is not finite.
+            ValueError: a sampled token has no log-probability.
+        """
+        config = self.config
+        experience = experience_of(trajectories, config, self._annotate, self._config_of)
+        critic_only = isinstance(config, PPOConfig) and self.num_steps < config.critic_warmup_steps
+        updates = []
+        for epoch in range(config.num_epochs):
+            for members in self._minibatches(trajectories, experience, epoch):
+                documents = [one for index in members for one in experience.documents[index]]
+                if not documents:
+                    continue
+                packs = pack(
+                    documents,
+                    max_tokens=config.microbatch_tokens,
+                    temperature=config.temperature,
+                    ways=self.learning.ways,
+                )
+                divisor = float(len(members) * config.length) if isinstance(config, DrGRPOConfig) else None
+                updates.append(self.learning.step(packs, divisor=divisor, critic_only=critic_only))
+                self.throughput.trained(packs)
+        self.num_steps += 1
+        if updates and not critic_only:
+            self.sync()
+            self._publish(self._generator.policy_version + 1)
+        return {
+            **group_metrics(experience.groups),
+            **policy_metrics(updates),
+            **update_metrics(updates),
+            **experience.metrics,
+        }
+
+    def _annotate(self, documents: Sequence[Document]) -> list[Document]:
+        config = self.config
+        own = config.correction.kind != "none" or isinstance(config, PPOConfig)
+        self.throughput.passed(documents, times=own + bool(config.kl.coef))
+        return annotate(documents, config, self.learning.columns, ways=self.learning.ways)
+
+    def _publish(self, version: int) -> None:
+        """Let what samples go on with the decoder's weights."""
+        self._generator.update_weights(version)
+
+    def _num_informative(self, trajectories: Sequence[Trajectory]) -> int:
+        """Groups whose rewards differ."""
+        own = [self._config_of(one.family, one.task_id) if self._config_of else self.config for one in trajectories]
+        groups = baselined_each(own, trajectories, [one.reward for one in trajectories])
+        return groups.num_groups - groups.num_uniform - groups.num_lone
+
+    def _check_useful(self, result: StepResult) -> None:
+        if result.metrics["trainer/updates/count"]:
+            self._num_useless = 0
+            return
+        self._num_useless += 1
+        if self._num_useless >= self.config.max_useless_steps:
+            raise TrainingError(f"{self._num_useless} steps in a row taught nothing: {_reason(result)}")
+
+    def _minibatches(self, trajectories: Sequence[Trajectory], experience: Experience, epoch: int) -> list[list[int]]:
+        """Indices of trajectories in each update; a group is never split."""
+        groups: dict[str, list[int]] = {}
+        for index, trajectory in enumerate(trajectories):
+            if experience.documents[index]:
+                groups.setdefault(trajectory.group_id, []).append(index)
+        order = list(groups.values())
+        random.Random(derive_seed(self.seed, self.num_steps, epoch)).shuffle(order)
+        count = self.config.num_minibatches
+        return [[index for group in order[start::count] for index in group] for start in range(count)]
+
+    def state_dict(self) -> dict[str, Any]:
+        own: dict[str, Any] = {
+            "policy_version": self._generator.policy_version,
+            "cursor": None if self._tasks is None else self._tasks.state_dict(),
+            "num_useless": self._num_useless,
+        }
+        return {**super().state_dict(), **own}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if self._tasks is not None and state["cursor"] is not None:
+            self._tasks.load_state_dict(state["cursor"])
+        super().load_state_dict(state)
+        self._num_useless = int(state["num_useless"])
+        self._publish(int(state["policy_version"]))
+
+
+def _reason(result: StepResult) -> str:
+    """Why a step had nothing to learn from, with the remedy."""
+    episodes = result.trajectories
+    failed = [one for one in episodes if one.is_infrastructure_failure]
+    if len(failed) == len(episodes):
+        detail = next((one.detail for one in failed if one.detail), "no detail")
+        ending = failed[0].ending if failed else "none ran"
+        return f"all {len(failed)} episodes failed ({ending}: {detail}); mend that first"
+    if not any(one.num_sampled for one in episodes):
+        return "no episode has a sampled token; check the token budgets and the context"
+    rewards = sorted({one.reward for one in episodes if one.reward is not None})
+    seen = f"every reward was {rewards[0]:g}" if len(rewards) == 1 else "the rewards of each group were the same"
+    return (
+        f"{seen} in {len(episodes) - len(failed)} episodes; take easier or harder tasks, sample more of each "
+        "(group_size), or begin from a better checkpoint"
+    )

@@ -1,0 +1,73 @@
+"""``verigym train RECIPE --dry-run``: what would run, and what this machine lacks for it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .layouts import model_config
+from .recipe import SMALL_SOURCES, Recipe
+
+if TYPE_CHECKING:
+    from ...model.parallel.layout import Layout
+
+
+def dry_run(path: Path, recipe: Recipe, layout: "Layout") -> int:
+    """Print the layout, the stages and the command that starts them. Returns the exit status, 0."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{recipe.name}: a recipe that can be run", title_justify="left", show_header=False)
+    stages = [name for name in ("midtrain", "sft", "rl") if getattr(recipe, name) is not None]
+    axes = ", ".join(f"{name} {getattr(layout, name)}" for name in ("replicate", "shard", "context", "tensor"))
+    table.add_row("model", model_of(recipe))
+    table.add_row("stages", ", ".join(stages))
+    table.add_row("algorithm", recipe.rl.train.algorithm if recipe.rl is not None else "none")
+    table.add_row("processes", f"{layout.num_ranks} ({axes})")
+    table.add_row("packs at a time", f"{layout.replicate * layout.shard}")
+    table.add_row("engines", engines_of(recipe))
+    table.add_row("start with", launch_command(path, layout.num_ranks))
+    missing = missing_files(recipe)
+    table.add_row("not on this machine", ", ".join(missing) if missing else "nothing")
+    Console().print(table)
+    return 0
+
+
+def model_of(recipe: Recipe) -> str:
+    """Which model, and as much of its shape as is known here."""
+    from ...model.format import model_type
+
+    checkpoint = recipe.model.checkpoint
+    if checkpoint is not None and checkpoint.exists() and model_type(checkpoint) != "cwm":
+        return f"{checkpoint}, a {model_type(checkpoint)}"
+    if checkpoint is not None and not checkpoint.exists() and "preset" not in recipe.model.model_fields_set:
+        return str(checkpoint)
+    return f"{checkpoint or recipe.model.preset}, {model_config(recipe).num_layers} layers"
+
+
+def engines_of(recipe: Recipe) -> str:
+    """Where episodes are sampled."""
+    engines = recipe.engines
+    if engines is None:
+        return "one, in the first process"
+    if engines.urls:
+        return ", ".join(engines.urls)
+    where = f" on GPUs {', '.join(map(str, engines.gpus))}" if engines.gpus else ""
+    split = f", each over {engines.tensor_parallel} processes" if engines.tensor_parallel > 1 else ""
+    return f"{engines.count}, started here{where}{split}"
+
+
+def launch_command(path: Path, num_ranks: int, *, gpus: int = 8) -> str:
+    """The shell command that starts so many processes, on machines of ``gpus`` GPUs where one is too small."""
+    if num_ranks == 1:
+        return f"verigym train {path}"
+    nodes, left = divmod(num_ranks, gpus)
+    if num_ranks <= gpus or left:
+        return f"torchrun --nproc-per-node {num_ranks} -m verigym train {path}"
+    where = "" if nodes == 1 else f" --nnodes {nodes} --rdzv-backend c10d --rdzv-endpoint HOST:29500"
+    return f"torchrun{where} --nproc-per-node {gpus} -m verigym train {path}"
+
+
+def missing_files(recipe: Recipe) -> list[str]:
+    """The checkpoint and the files of tasks that are not where the recipe says."""
+    named = [] if recipe.model.checkpoint is None else [recipe.model.checkpoint]
+    named += [Path(family.tasks) for family in recipe.families if family.tasks not in (*SMALL_SOURCES, "environment")]
+    return [str(path) for path in named if not path.exists()]

@@ -1,0 +1,1 @@
+"""A whole run: its stages, checkpoints, evaluations, report and commands."""

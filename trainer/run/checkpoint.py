@@ -1,0 +1,183 @@
+"""Training checkpoints: one folder a step, complete or absent.
+
+ROOT/step-000120/manifest.json      the size of every file; written last
+                 model/             weights and tokenizer, in Hugging Face's format; of a model with adapters these
+                 trainer.pt         optimizer, random state, cursors: a loop's ``state_dict``
+                 state.json         step, policy version and whatever the caller adds, for people and resumes
+"""
+
+import json
+import logging
+import os
+import pickle
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...errors import CheckpointError
+from ...model.lora import AnyDecoder
+from ...model.trained import load_trained, save_trained
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"step-(\d+)(?:-(\d+))?")
+_PARTIAL = ".partial-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingState:
+    """What a training checkpoint holds besides the weights.
+
+    Attributes:
+        step: steps done.
+        trainer: the loop's ``state_dict``.
+        info: what was saved with it (the resolved recipe, versions, ...).
+    """
+
+    step: int
+    trainer: Mapping[str, Any]
+    info: Mapping[str, Any]
+
+
+def save_training(
+    root: str | Path,
+    *,
+    step: int,
+    decoder: AnyDecoder,
+    tokenizer: Any,
+    trainer: Mapping[str, Any],
+    info: Mapping[str, Any] | None = None,
+    keep: int = 2,
+) -> Path:
+    """Write a checkpoint, whole or not at all, then delete the oldest beyond ``keep``.
+
+    Everything is written and flushed in a folder beside its place, which is then renamed, so that a crash or a full
+    disk at any byte leaves the checkpoints before it as they were.
+
+    Args:
+        trainer: a loop's ``state_dict``: tensors, numbers, strings, lists and dicts.
+        info: JSON values to save beside it.
+        keep: complete checkpoints to keep, this one included; at least 1.
+    Returns:
+        The checkpoint's folder; ``folder / "model"`` loads as a model anywhere.
+    Raises:
+        CheckpointError: it could not be written; earlier checkpoints are whole.
+    """
+    if keep < 1:
+        raise CheckpointError(f"keep is {keep}; at least the newest checkpoint must be kept, so set it to 1 or more")
+    root = Path(root)
+    target = root / f"step-{step:06d}"
+    # A folder cannot be renamed over another, so a step that is saved again gets a name that sorts after the first.
+    attempt = 1
+    while target.exists():
+        attempt += 1
+        target = root / f"step-{step:06d}-{attempt}"
+    partial = root / f"{_PARTIAL}{target.name}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for left in root.glob(f"{_PARTIAL}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        partial.mkdir()
+        save_trained(partial / "model", decoder, tokenizer)
+        torch.save(dict(trainer), partial / "trainer.pt")
+        state = {"step": step, "info": dict(info or {})}
+        (partial / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+        sizes = {str(file.relative_to(partial)): file.stat().st_size for file in _files(partial)}
+        (partial / MANIFEST).write_text(json.dumps({"files": sizes}, indent=2) + "\n", encoding="utf-8")
+        for path in (*_files(partial), partial):
+            _flush(path)
+        partial.rename(target)
+        _flush(root)
+    except (OSError, RuntimeError) as error:  # torch.save says RuntimeError where the disk is full
+        shutil.rmtree(partial, ignore_errors=True)
+        cause = error.__cause__ or error if isinstance(error, CheckpointError) else error
+        raise CheckpointError(
+            f"the checkpoint of step {step} could not be written to {root} ({cause}); earlier checkpoints are whole. "
+            "Free some space or give another --out, then resume"
+        ) from error
+    for old in _complete(root)[keep:]:
+        _delete(old)
+    return target
+
+
+def latest(root: str | Path) -> Path | None:
+    """The newest complete checkpoint under ``root``; None where there is none."""
+    return next(iter(_complete(Path(root))), None)
+
+
+def load_training(path: str | Path, decoder: AnyDecoder) -> TrainingState:
+    """Load the weights of a checkpoint into ``decoder``, and return the rest for the loop's ``load_state_dict``.
+
+    Raises:
+        CheckpointError: it is missing, incomplete, unreadable, or of a model of another shape.
+    """
+    path = Path(path)
+    problem = _incomplete(path)
+    if problem is not None:
+        raise CheckpointError(f"{path} is no complete training checkpoint: {problem}; take an earlier one")
+    try:
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        trainer = torch.load(path / "trainer.pt", map_location="cpu", weights_only=True)
+        step, info = int(state["step"]), state["info"]
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); take an earlier checkpoint") from error
+    load_trained(path / "model", decoder)
+    return TrainingState(step=step, trainer=trainer, info=info)
+
+
+def _complete(root: Path) -> list[Path]:
+    """Complete checkpoints, the newest first."""
+    found = []
+    for path in root.iterdir() if root.is_dir() else ():
+        name = _NAME.fullmatch(path.name)
+        if name is None:
+            continue
+        problem = _incomplete(path)
+        if problem is not None:
+            logger.warning("%s is left out: %s", path, problem)
+            continue
+        found.append((int(name[1]), int(name[2] or 1), path))
+    return [path for *_, path in sorted(found, reverse=True)]
+
+
+def _incomplete(path: Path) -> str | None:
+    """What is missing of a checkpoint, in words; None where it is whole."""
+    try:
+        sizes = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
+        for name, size in sizes.items():
+            found = (path / name).stat().st_size
+            if found != size:
+                return f"{name} has {found} bytes of {size}"
+    except OSError as error:
+        return f"{error.filename or path} cannot be read ({error.strerror})"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} is broken"
+    return None
+
+
+def _delete(path: Path) -> None:
+    # Without its manifest a folder is no checkpoint any more, however far the deletion gets.
+    try:
+        (path / MANIFEST).unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("the old checkpoint %s could not be deleted: %s", path, error)
+        return
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

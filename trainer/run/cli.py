@@ -1,0 +1,71 @@
+"""``verigym train``. Heavy imports wait until it runs."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import ConfigError
+
+if TYPE_CHECKING:
+    from ..ranks.launch import Launch
+    from ..recipe.recipe import Recipe
+
+
+def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the parser of ``verigym``."""
+    parser = commands.add_parser(
+        "train",
+        help="train a model as a recipe says, and report pass@1 before and after",
+        description="Run a recipe: make tasks, play demonstrations, imitate, reinforce, evaluate, report. Over several "
+        "processes: torchrun --nproc-per-node N -m verigym train RECIPE.",
+    )
+    parser.add_argument("recipe", type=Path, help="a TOML recipe, such as recipes/quickstart.toml")
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change a value of the recipe"
+    )
+    parser.add_argument("--out", type=Path, help="folder of the run (default: runs/NAME)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check the recipe, its layout and the number of processes, and start none",
+    )
+    parser.add_argument("--ranks", type=int, metavar="N", help="with --dry-run: as if N processes had been started")
+    parser.set_defaults(run=_train)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from ..ranks.launch import Launch
+    from ..recipe.layouts import check_layout, is_sharded, layout_of
+    from ..recipe.recipe import load_recipe
+
+    if args.ranks is not None and not args.dry_run:
+        raise ConfigError("--ranks says what --dry-run should suppose; to start N processes use torchrun")
+    launch = Launch.from_environment()
+    try:
+        recipe = load_recipe(args.recipe, args.overrides)
+        num_ranks = launch.world if args.ranks is None else args.ranks
+        layout = layout_of(recipe.layout, num_ranks)
+        if is_sharded(recipe, num_ranks):
+            check_layout(recipe, layout)
+    except ConfigError:
+        if launch.rank > 0:
+            return 2  # rank 0 says it
+        raise
+    if args.dry_run:
+        from ..recipe.dry_run import dry_run
+
+        return dry_run(args.recipe, recipe, layout) if launch.rank == 0 else 0
+    return _run(recipe, args.out or Path("runs") / recipe.name, args.resume, launch)
+
+
+def _run(recipe: "Recipe", out: Path, resume: bool, launch: "Launch") -> int:
+    from ..recipe.layouts import is_sharded, layout_of
+    from .stages import train
+
+    if not is_sharded(recipe, launch.world):
+        return train(recipe, out, resume=resume)
+    from ..ranks.run import run_ranks
+
+    layout = layout_of(recipe.layout, launch.world)
+    return run_ranks(launch, layout, lambda team: train(recipe, out, resume=resume, team=team), threads=recipe.threads)

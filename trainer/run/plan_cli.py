@@ -1,0 +1,98 @@
+"""``verigym plan``. Heavy imports wait until it runs."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import ConfigError
+from ..recipe.config import LayoutConfig
+
+if TYPE_CHECKING:
+    from ...model.parallel.layout import Layout
+    from ..recipe.recipe import Recipe
+
+
+def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the parser of ``verigym``."""
+    parser = commands.add_parser(
+        "plan",
+        help="say what a recipe's training step needs on a cluster",
+        description="Trace one training step of the whole model under fake tensors: memory, work and communication.",
+    )
+    parser.add_argument("recipe", type=Path, help="a TOML recipe, such as recipes/cwm-32b-grpo.toml")
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change a value of the recipe"
+    )
+    parser.add_argument("--gpus", type=int, required=True, metavar="N", help="GPUs in all")
+    parser.add_argument(
+        "--tokens", type=int, metavar="N", help="tokens of a pack (default: rl.train.microbatch_tokens)"
+    )
+    parser.add_argument("--tensor", "--tp", type=int, metavar="N", help="in the place of the recipe's layout.tensor")
+    parser.add_argument("--context", "--cp", type=int, metavar="N", help="in the place of layout.context")
+    parser.add_argument("--recompute", choices=("none", "selective", "full"), help="in the place of layout.recompute")
+    parser.add_argument("--hardware", choices=("h100", "h200"), default="h100", help="speeds to estimate with")
+    parser.add_argument(
+        "--memory", type=float, metavar="GIB", help="also find the cheapest layout that fits a GPU's GIB"
+    )
+    parser.add_argument("--quick", action="store_true", help="trace 4 and 8 layers, and add up the others")
+    parser.add_argument(
+        "--skip-naive", action="store_true", help="leave out the comparison with unfused log-probabilities"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.set_defaults(run=_plan)
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from ...model.plan.estimate import HARDWARE, step_time
+    from ...model.plan.report import plan_row, plan_table
+    from ...model.plan.search import cheapest, trace_by_period
+    from ...model.plan.trace import Head, trace_step
+    from ..recipe.layouts import model_config
+    from ..recipe.recipe import load_recipe
+
+    recipe = load_recipe(args.recipe, args.overrides)
+    config = model_config(recipe)
+    layout = _layout(recipe, args)
+    tokens = recipe.rl.train.microbatch_tokens if recipe.rl else recipe.model.max_context
+    if args.tokens is not None:
+        tokens = args.tokens
+    if tokens < 1:
+        raise ConfigError(f"--tokens is {tokens}; a pack has at least 1")
+    layout.check(config, tokens)
+    hardware = HARDWARE[args.hardware]
+    console = Console(stderr=True)
+    rows: dict[str, dict[str, Any]] = {}
+    heads: dict[str, Head] = {"this layout": "fused", "naive log-probabilities": "naive"}
+    for title, head in heads.items():
+        if head == "naive" and args.skip_naive:
+            continue
+        with console.status(f"tracing {title}"):
+            traced = (trace_by_period if args.quick else trace_step)(config, layout, [tokens], head=head)
+        rows[title] = plan_row(layout, traced, step_time(traced, layout, hardware), tokens)
+    if args.memory is not None:
+        with console.status("looking for the cheapest layout") as status:
+            best = cheapest(
+                config, args.gpus, [tokens], hardware, args.memory, tell=lambda one: status.update(f"tried {one}")
+            )
+        rows[f"cheapest in {args.memory:g} GiB"] = plan_row(best.layout, best.traced, best.time, tokens)
+    if args.json:
+        print(json.dumps({"recipe": recipe.name, "hardware": hardware.name, "plans": rows}, indent=2))
+    else:
+        Console().print(plan_table(config, rows, hardware))
+    return 0
+
+
+def _layout(recipe: "Recipe", args: argparse.Namespace) -> "Layout":
+    from ..recipe.layouts import layout_of
+
+    values = recipe.layout.model_dump()
+    for name in ("tensor", "context", "recompute"):
+        if getattr(args, name) is not None:
+            values[name] = getattr(args, name)
+    for name in ("tensor", "context"):
+        if values[name] < 1:
+            raise ConfigError(f"--{name} is {values[name]}; it must be at least 1")
+    return layout_of(LayoutConfig(**values), args.gpus, unit="GPUs", remedy="choose a multiple")

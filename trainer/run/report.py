@@ -1,0 +1,196 @@
+"""The report of a run: ``report.json``, a table, curves, and episodes to read."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from ...agent.transcript import format_episode
+from ...evals.metrics import paired_difference
+from ..loops.metrics import read_metrics
+from ..recipe.recipe import Recipe
+from ..sampling.evaluation import Evaluation
+from ..sampling.families import Family
+from .watching import evaluations_of
+
+STAGE_TITLES = {
+    "start": "start",
+    "midtrain": "mid-trained",
+    "sft": "supervised",
+    "rl": "after RL",
+    "best": "best of RL",
+    "control": "control",
+    "trivial": "trivial",
+    "gold": "gold",
+    "empty": "empty",
+}
+SMOOTHING = 5
+
+
+def write_report(
+    out: Path,
+    *,
+    recipe: Recipe,
+    families: Sequence[Family],
+    evaluations: Mapping[str, Mapping[str, Evaluation]],
+    stages: Mapping[str, Mapping[str, Any]],
+    seconds: float,
+    note: Callable[[Any], None],
+) -> None:
+    """Write the report into ``out`` and show its table.
+
+    ``report.json``: "families" {NAME: {STAGE: {"pass@1", "interval", "greedy", "n", ...}}}, "mean" {STAGE: pass@1},
+    "paired" {NAME: {"rl-sft", "rl-control": {"mean", "interval", "n"}}}, "stages" {STAGE: {"seconds", "checkpoint"}},
+    "evaluations" (those during RL, {"step", "pass@1", "families", ...} each, none without rl.evaluation),
+    "num_infrastructure_failures", "seconds". Stage "best" is of the tasks that did not choose it; which step it is of
+    stands in "stages", "rl", "best".
+    """
+    names = [family.config.name for family in families]
+    summaries = {
+        name: {stage: found[name].summary() for stage, found in evaluations.items() if name in found} for name in names
+    }
+    report = {
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "families": summaries,
+        "mean": {
+            stage: _mean([summaries[name][stage]["pass@1"] for name in names if stage in summaries[name]])
+            for stage in evaluations
+        },
+        "paired": {name: _paired(name, evaluations) for name in names},
+        "stages": dict(stages),
+        "evaluations": evaluations_of(out / "rl"),
+        "num_infrastructure_failures": sum(
+            row["num_infrastructure_failures"] for rows in summaries.values() for row in rows.values()
+        ),
+        "seconds": round(seconds, 1),
+    }
+    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    plotted = _plot(out)
+    _write_episodes(out, evaluations)
+    note(_table(recipe, names, report))
+    note(_closing(out, report, plotted))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _paired(name: str, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> dict[str, dict[str, Any]]:
+    """Differences of pass@1 on the same tasks, with their 95 % intervals."""
+    rows: dict[str, dict[str, Any]] = {}
+    for after, before in (("rl", "sft"), ("rl", "control"), ("control", "sft")):
+        if after in evaluations and before in evaluations:
+            found = paired_difference(evaluations[before][name].sampled, evaluations[after][name].sampled)
+            rows[f"{after}-{before}"] = {"mean": found.mean, "interval": [found.low, found.high], "n": found.num_tasks}
+    return rows
+
+
+def _table(recipe: Recipe, names: Sequence[str], report: Mapping[str, Any]) -> Table:
+    stages = [stage for stage in STAGE_TITLES if stage in report["mean"]]
+    table = Table(title=f"{recipe.name}: pass@1 on held-out tasks, sampled (greedy), 95 % interval below")
+    table.add_column("family")
+    table.add_column("n", justify="right")
+    for stage in stages:
+        table.add_column(STAGE_TITLES[stage], justify="right")
+    table.add_column("RL - supervised", justify="right")
+    for name in names:
+        rows = report["families"][name]
+        pair = report["paired"][name].get("rl-sft")
+        table.add_row(
+            name,
+            str(max(row["n"] for row in rows.values())),
+            *(_cell(rows.get(stage)) for stage in stages),
+            ""
+            if pair is None
+            else f"{100 * pair['mean']:+.1f}\n[{100 * pair['interval'][0]:+.1f}, {100 * pair['interval'][1]:+.1f}]",
+        )
+    table.add_section()
+    means = report["mean"]
+    gain = "" if "rl" not in means or "sft" not in means else f"{100 * (means['rl'] - means['sft']):+.1f}"
+    table.add_row("mean", "", *(_percent(means[stage]) for stage in stages), gain)
+    return table
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    greedy = f" ({_percent(row['greedy'])})" if row.get("greedy") is not None else ""
+    interval = row["interval"]
+    below = f"\n[{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]" if interval else ""
+    return f"{_percent(row['pass@1'])}{greedy}{below}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _plot(out: Path) -> bool:
+    """Reward and pass@1 over the steps of reinforcement learning, as a PNG. False where there are none."""
+    rows = read_metrics(out / "rl" / "metrics.jsonl")
+    if not rows:
+        return False
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True, sharey=True)
+    for axis, quantity, stat, title in (
+        (axes[0], "reward", "mean", "reward"),
+        (axes[1], "passed", "rate", "pass@1 of the episodes"),
+    ):
+        # Keys are rollout/reward/mean for all episodes and rollout/reward_FAMILY/mean for those of a family.
+        prefix, suffix = f"rollout/{quantity}", f"/{stat}"
+        for key in sorted({key for row in rows for key in row if key.startswith(prefix) and key.endswith(suffix)}):
+            points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+            name = key.removeprefix(prefix).removesuffix(suffix).removeprefix("_")
+            style = {"linewidth": 1.4} if name else {"color": "black", "linewidth": 2.2}
+            steps, values = zip(*points, strict=True)
+            axis.plot(steps, _smooth(values), label=name or "all", **style)
+        axis.set(title=f"{title}, mean of {SMOOTHING} steps", xlabel="step", ylim=(0, 1.02))
+        axis.grid(alpha=0.3)
+    watched = evaluations_of(out / "rl")
+    if watched:
+        steps, values = zip(*((row["step"], row["pass@1"]) for row in watched), strict=True)
+        axes[1].plot(steps, values, "o--", color="black", label="held-out tasks")
+        axes[1].legend()
+    axes[0].legend()
+    figure.savefig(out / "curves.png", dpi=130)
+    plt.close(figure)
+    return True
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    """Mean of each value and those before it, ``SMOOTHING`` in all."""
+    windows = (values[max(0, end - SMOOTHING) : end] for end in range(1, len(values) + 1))
+    return [sum(window) / len(window) for window in windows]
+
+
+def _write_episodes(out: Path, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> None:
+    """One full episode of each family after the last trained stage, as text."""
+    stage = next((stage for stage in ("rl", "sft", "midtrain", "start") if stage in evaluations), None)
+    if stage is None:
+        return
+    episodes = [found.episode for found in evaluations[stage].values() if found.episode is not None]
+    if episodes:
+        (out / "episodes.txt").write_text("\n\n\n".join(map(format_episode, episodes)) + "\n", encoding="utf-8")
+
+
+def _closing(out: Path, report: Mapping[str, Any], plotted: bool) -> str:
+    checkpoints = {stage: row["checkpoint"] for stage, row in report["stages"].items()}
+    last = checkpoints.get("rl") or checkpoints.get("sft") or checkpoints.get("midtrain")
+    lines = [
+        f"{report['seconds'] / 60:.1f} minutes; {report['num_infrastructure_failures']} infrastructure failures",
+        f"{out / 'report.json'}: every figure, with intervals",
+        f"{out / 'episodes.txt'}: full episodes",
+    ]
+    if plotted:
+        lines.append(f"{out / 'curves.png'}: reward and pass@1 over the steps")
+    lines += [f"{path}: checkpoint, loads in transformers too" for path in checkpoints.values()]
+    if last:
+        lines.append(f"next: verigym eval tasks --data {out}/tasks/NAME.held_out.jsonl --policy engine:{last}")
+    return "\n".join(lines)

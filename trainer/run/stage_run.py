@@ -1,0 +1,102 @@
+"""One stage while it runs: its metrics, its checkpoints, its clock."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...envs.task import write_jsonl
+from ...errors import CheckpointError
+from ..learning.trainee import Trainee
+from ..loops.loop import StepResult, Supervised
+from ..loops.metrics import MetricsWriter, open_tracker
+from ..loops.reinforce import RL
+from ..recipe.recipe import Recipe
+from .checkpoint import latest, load_training
+from .saving import CheckpointWriter
+
+KEPT_EPISODES = 3
+
+
+class StageRun:
+    """One stage's metrics and checkpoints: resumes where they stand, saves now and then and when interrupted."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        loop: Supervised | RL,
+        trainee: Trainee,
+        must_save: Callable[[], bool],
+    ) -> None:
+        """
+        Args:
+            folder: of the stage; its name is the stage's.
+            must_save: whether to save after this step, however recent the last save is.
+        """
+        self._recipe, self._folder, self._loop, self._must_save = recipe, folder, loop, must_save
+        self._trainee, self._writer = trainee, CheckpointWriter(folder / "steps", trainee.tokenizer)
+        self._before = 0.0
+        found = latest(self._folder / "steps")
+        if found is not None:
+            state = load_training(found, trainee.decoder)
+            loop.load_state_dict(state.trainer)
+            self._before = float(state.info["seconds"])
+        self._started = self._saved = time.monotonic()
+        self._episodes = self._folder / "episodes.jsonl"
+
+    def __enter__(self) -> "StageRun":
+        recipe, tracker = self._recipe, None
+        if recipe.tracker != "none":
+            tracker = open_tracker(
+                recipe.tracker,
+                run_name=f"{recipe.name}-{self._folder.name}",
+                folder=self._folder,
+                config=recipe.model_dump(mode="json"),
+            )
+        self._metrics = MetricsWriter(self._folder / "metrics.jsonl", resume_step=self._loop.num_steps, tracker=tracker)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._metrics.close()
+        try:
+            self._writer.wait()
+        except CheckpointError:
+            if kind is None:
+                raise
+
+    @property
+    def seconds(self) -> float:
+        """Wall clock of the stage, that of earlier sittings included."""
+        return self._before + time.monotonic() - self._started
+
+    @contextmanager
+    def off_the_clock(self) -> Iterator[None]:
+        """What is done inside does not count in ``seconds``."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._started += time.monotonic() - started
+
+    @property
+    def steps(self) -> int:
+        return self._loop.num_steps
+
+    def on_step(self, result: StepResult) -> None:
+        self._metrics.write(result.step, result.metrics)
+        if result.trajectories:
+            write_jsonl(
+                self._episodes,
+                (one.to_json() for one in result.trajectories[:: max(1, len(result.trajectories) // KEPT_EPISODES)]),
+            )
+        self._writer.check()
+        is_due = time.monotonic() - self._saved > self._recipe.save_seconds
+        if self._must_save() or (is_due and not self._writer.busy):
+            self._save()
+
+    def _save(self) -> None:
+        self._loop.sync()
+        state, info = self._loop.state_dict(), {"seconds": self.seconds}
+        self._writer.save(self._trainee.decoder, state, step=self._loop.num_steps, info=info)
+        self._saved = time.monotonic()

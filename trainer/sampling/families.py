@@ -1,0 +1,207 @@
+"""The families of a recipe: their tasks on disk, their environments, their experts."""
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ...agent.experts import EXPERTS, Expert, always_say, flip_first_operator
+from ...agent.loop import Budget
+from ...agent.policy import play
+from ...envs.background import call
+from ...envs.core import ToolEnv
+from ...envs.datasets.decontaminate import decontaminate_tasks, held_out_of
+from ...envs.datasets.files import read_rows
+from ...envs.datasets.training import LeftOut, TrainingSet, load_training_set
+from ...envs.registry.opening import open_env, read_any_tasks
+from ...envs.sandbox.choose import make_backend
+from ...envs.sandbox.types import SandboxBackend
+from ...envs.task import Task, write_jsonl
+from ...errors import TaskError
+from ...model.chat.messages import ToolSpec
+from ..recipe.recipe import SMALL_SOURCES, FamilyConfig, Recipe
+from .rollouts import EpisodePlan
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+"""(tasks made, tasks wanted)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A family ready to train on.
+
+    Attributes:
+        config: of the recipe.
+        train, held_out: tasks; no task is in both.
+        make_env: a fresh environment.
+        tools: of the environment.
+        experts: by name, those the recipe shares out.
+        trivial: the best policy that reads next to nothing, as a yardstick; None where none is known.
+        seconds: wall clock of one episode.
+    """
+
+    config: FamilyConfig
+    train: tuple[Task, ...]
+    held_out: tuple[Task, ...]
+    make_env: Callable[[], ToolEnv]
+    tools: tuple[ToolSpec, ...]
+    experts: Mapping[str, Expert]
+    trivial: Expert | None
+    seconds: float
+
+    def plan(self, max_context: int) -> EpisodePlan:
+        """How to run an episode of this family in an engine with so much context."""
+        budget = Budget(turns=self.config.turns, tokens=max_context, seconds=self.seconds)
+        return EpisodePlan(
+            make_env=self.make_env,
+            budget=budget,
+            turn_tokens=self.config.turn_tokens,
+            group_size=self.config.rl.group_size,
+            temperature=self.config.rl.temperature,
+        )
+
+
+async def prepare_family(config: FamilyConfig, recipe: Recipe, folder: Path, progress: Progress) -> Family:
+    """Make, or load from an earlier run of the same recipe, the tasks of a family.
+
+    Args:
+        folder: of the run's tasks; ``NAME.train.jsonl`` and ``NAME.held_out.jsonl`` are written there, and for a
+            training set ``NAME.left_out.jsonl``: each row that became no task, and why.
+        progress: told as tasks get made.
+    Raises:
+        TaskError: too few tasks, or an expert that these tasks do not have.
+        ConfigError: no such environment.
+    """
+    backend = make_backend(recipe.sandbox)
+    offered = {"sandbox": backend, "reuse_verdicts": True, **config.options}
+
+    def make_env() -> ToolEnv:
+        return open_env(config.env, offered)
+
+    env = make_env()
+    train, held_out = (folder / f"{config.name}.{split}.jsonl" for split in ("train", "held_out"))
+    if not (train.exists() and held_out.exists()):
+        await _write_tasks(config, recipe, env, backend, (train, held_out), progress)
+    train_tasks, held_out_tasks = tuple(read_any_tasks(train)), tuple(read_any_tasks(held_out))
+    experts: Mapping[str, Expert] = EXPERTS.get(config.tasks) or {
+        "gold": lambda task: play(env.gold(task)),
+        "empty": lambda task: play(env.empty(task)),
+    }
+    for name in config.experts:
+        if name not in experts:
+            raise TaskError(f"family {config.name!r} has no expert {name!r}; it has {', '.join(experts)}")
+    return Family(
+        config=config,
+        train=train_tasks,
+        held_out=held_out_tasks,
+        make_env=make_env,
+        tools=env.tool_specs,
+        experts=experts,
+        trivial=_trivial(config, env, train_tasks),
+        seconds=recipe.episode_seconds,
+    )
+
+
+async def _write_tasks(
+    config: FamilyConfig,
+    recipe: Recipe,
+    env: ToolEnv,
+    backend: SandboxBackend,
+    paths: tuple[Path, Path],
+    progress: Progress,
+) -> None:
+    wanted = config.num_train + config.num_held_out
+    progress(0, wanted)
+    if config.tasks == "small-repositories":
+        from ...envs.synthesis.small_tasks import write_small_repository_tasks
+
+        done = 0
+        for path, num, held_out in ((paths[0], config.num_train, False), (paths[1], config.num_held_out, True)):
+            await write_small_repository_tasks(
+                path,
+                num=num,
+                seed=recipe.seed,
+                held_out=held_out,
+                backend=backend,
+                workers=recipe.num_workers,
+                progress=lambda made, before=done: progress(before + made, wanted),
+            )
+            done += num
+        return
+    if config.tasks == "small-traces":
+        from ...envs.trace.tasks import trace_tasks
+
+        tasks = await trace_tasks(
+            "small-programs", wanted, seed=recipe.seed, backend=backend, asked=["return"], bare=True
+        )
+        held_out, train = tasks[: config.num_held_out], tasks[config.num_held_out :]
+        for path, part in zip(paths, (train, held_out), strict=True):
+            write_jsonl(path, (task.to_json() for task in part))
+    elif config.tasks in SMALL_SOURCES:
+        from ...envs.synthesis.small_programs import small_programs
+        from ...envs.synthesis.small_sums import small_sums
+
+        make = small_programs if config.tasks == "small-programs" else small_sums
+        splits = [make(num=config.num_train, seed=recipe.seed, held_out=False)]
+        splits.append(make(num=config.num_held_out, seed=recipe.seed, held_out=True))
+        for path, tasks in zip(paths, splits, strict=True):
+            write_jsonl(path, (task.to_json() for task in tasks))
+    else:
+        report = paths[0].with_name(f"{config.name}.left_out.jsonl")
+        _split(config, recipe.seed, await _given_tasks(config, recipe, env, report), paths)
+    progress(wanted, wanted)
+
+
+async def _given_tasks(config: FamilyConfig, recipe: Recipe, env: ToolEnv, report: Path) -> Sequence[Task]:
+    """Tasks that exist already; what is left out of a training set is written to ``report``, each with its reason."""
+    if config.tasks == "environment":
+        return await call(env.load)
+    found = load_training_set(config.tasks, row_format=config.format)
+    left_out = list(found.left_out)
+    others = [task for task in found.tasks if env.family and task.family != env.family]
+    left_out += [LeftOut(where=task.id, reason=f"of family {task.family!r}, not {env.family!r}") for task in others]
+    tasks = [task for task in found.tasks if not env.family or task.family == env.family]
+    if recipe.decontaminate:
+        held = held_out_of(row.value for path in recipe.decontaminate for row in read_rows(path))
+        tasks, dropped = decontaminate_tasks(tasks, held)
+        left_out += [
+            LeftOut(where=one.instance_id, reason=f"like an evaluation's by its {one.reason}", detail=one.matches)
+            for one in dropped
+        ]
+    write_jsonl(report, (asdict(one) for one in left_out))
+    if left_out:
+        kept = TrainingSet(tasks=tuple(tasks), left_out=tuple(left_out))
+        logger.warning("family %s: %s; %s names each", config.name, kept.summary(), report)
+    return tasks
+
+
+def _split(config: FamilyConfig, seed: int, tasks: Sequence[Task], paths: tuple[Path, Path]) -> None:
+    """Hold out some of the given tasks, drawn with the seed."""
+    if len(tasks) <= config.num_held_out:
+        raise TaskError(
+            f"family {config.name!r} has {len(tasks)} tasks and num_held_out is {config.num_held_out}; nothing would "
+            "be left to train on. Give more tasks, or lower num_held_out"
+        )
+    order = list(tasks)
+    random.Random(seed).shuffle(order)
+    held_out, train = order[: config.num_held_out], order[config.num_held_out :]
+    if config.num_train:
+        train = train[: config.num_train]
+    for path, part in zip(paths, (train, held_out), strict=True):
+        write_jsonl(path, (task.to_json() for task in part))
+
+
+def _trivial(config: FamilyConfig, env: ToolEnv, train: Sequence[Task]) -> Expert | None:
+    """Flip the first operator of a repository's function; elsewhere, always give the commonest gold answer."""
+    if config.tasks == "small-repositories":
+        return flip_first_operator
+    try:
+        answers = Counter(env.gold(task)[-1].content for task in train)
+    except TaskError:
+        return None
+    answer, _ = answers.most_common(1)[0]
+    return always_say(answer) if answer else None

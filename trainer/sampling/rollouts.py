@@ -1,0 +1,224 @@
+"""Collecting groups of episodes: many at once, failures of the infrastructure tried again."""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from ...agent.loop import Budget, rollout
+from ...agent.policy import Policy
+from ...agent.seeds import SeededPolicy
+from ...agent.trajectory import Trajectory
+from ...envs.background import all_or_first_error
+from ...envs.core import ToolEnv
+from ...envs.task import Task
+from ...model.chat.sampling import Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodePlan:
+    """How to run an episode of a task.
+
+    Attributes:
+        make_env: a fresh environment; called once for each episode.
+        budget: turns, tokens and seconds of the episode.
+        turn_tokens: most tokens sampled in one turn, the stop token included.
+        group_size: episodes of its group; None: the collector's.
+        temperature: of sampling; None: that of the step.
+    """
+
+    make_env: Callable[[], ToolEnv]
+    budget: Budget
+    turn_tokens: int = 256
+    group_size: int | None = None
+    temperature: float | None = None
+
+
+PlanOf = Callable[[Task], EpisodePlan]
+OnEpisode = Callable[[Trajectory], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollouts:
+    """Episodes of some tasks.
+
+    Attributes:
+        trajectories: group after group, in the order of the tasks; those the infrastructure failed to the last
+            have reward None and stay out of every baseline.
+        num_retries: attempts that were thrown away because the infrastructure failed.
+        num_cut: episodes that were cancelled at the deadline of their group.
+        num_late: groups left out because too few of their episodes had ended by then.
+    """
+
+    trajectories: tuple[Trajectory, ...] = ()
+    num_retries: int = 0
+    num_cut: int = 0
+    num_late: int = 0
+
+    def __add__(self, other: "Rollouts") -> "Rollouts":
+        return Rollouts(
+            trajectories=self.trajectories + other.trajectories,
+            num_retries=self.num_retries + other.num_retries,
+            num_cut=self.num_cut + other.num_cut,
+            num_late=self.num_late + other.num_late,
+        )
+
+    @property
+    def num_failed(self) -> int:
+        return sum(trajectory.is_infrastructure_failure for trajectory in self.trajectories)
+
+
+class Collector:
+    """Runs groups of episodes, each with an environment of its own, which is closed at its end, also where a group is
+    cancelled."""
+
+    def __init__(
+        self,
+        plan_of: PlanOf,
+        policy: Policy,
+        *,
+        group_size: int,
+        concurrency: int = 64,
+        retries: int = 2,
+        deadline: float | None = None,
+        quorum: int | None = None,
+        on_episode: OnEpisode | None = None,
+    ) -> None:
+        """
+        Args:
+            plan_of: how to run an episode of a task.
+            concurrency: episodes at once, of all groups.
+            retries: new attempts for an episode that the infrastructure failed.
+            deadline: seconds after the start of a group's first episode at which those still running are cancelled;
+                None waits for all.
+            quorum: episodes that must have ended by then (of a smaller group, all), else the group is left out;
+                None: all.
+            on_episode: called at the end of each episode, for progress.
+        """
+        self._plan_of, self._policy, self._group_size, self._retries = plan_of, policy, group_size, retries
+        self._deadline, self._quorum = deadline, quorum
+        self._concurrency, self._on_episode = concurrency, on_episode
+        self._slots: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
+
+    async def group(self, number: int, task: Task, sampling: Sampling) -> Rollouts:
+        """As many episodes of a task as its plan says.
+
+        Args:
+            number: of the group in its run, or in its step; part of its id and of its seeds.
+            sampling: of every turn, but for ``max_tokens``, which the plan says; with a seed, each turn of each attempt
+                at each episode gets its own, derived from it.
+        """
+        loop = asyncio.get_running_loop()
+        if self._slots is None or self._slots[0] is not loop:
+            self._slots = loop, asyncio.Semaphore(self._concurrency)
+        slots, begun = self._slots[1], asyncio.Event()
+        size = self._plan_of(task).group_size or self._group_size
+        episodes = [
+            asyncio.create_task(self._episode(number, member, task, sampling, slots, begun)) for member in range(size)
+        ]
+        try:
+            if self._deadline is None:
+                await asyncio.gather(*episodes)
+            else:
+                await begun.wait()
+                await asyncio.wait(episodes, timeout=self._deadline, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            running = [one for one in episodes if not one.done()]
+            for one in running:
+                # One that was cancelled with us is closing its sandbox: a second cancellation would stop it at that.
+                if not one.cancelling():
+                    one.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        found = [one.result() for one in episodes if one not in running]
+        num_retries = sum(retries for _, retries in found)
+        if len(found) < (size if self._quorum is None else min(self._quorum, size)):
+            return Rollouts(num_retries=num_retries, num_cut=len(running), num_late=1)
+        trajectories = tuple(trajectory for trajectory, _ in found)
+        return Rollouts(trajectories=trajectories, num_retries=num_retries, num_cut=len(running))
+
+    async def _episode(
+        self,
+        number: int,
+        member: int,
+        task: Task,
+        sampling: Sampling,
+        slots: asyncio.Semaphore,
+        begun: asyncio.Event,
+    ) -> tuple[Trajectory, int]:
+        """(the episode, attempts before it that were thrown away)."""
+        plan = self._plan_of(task)
+        sampling = replace(
+            sampling,
+            max_tokens=plan.turn_tokens,
+            temperature=sampling.temperature if plan.temperature is None else plan.temperature,
+        )
+        async with slots:
+            begun.set()
+            for attempt in range(self._retries + 1):
+                trajectory = await rollout(
+                    plan.make_env(),
+                    SeededPolicy(self._policy, number, member, attempt),
+                    task,
+                    budget=plan.budget,
+                    sampling=sampling,
+                    group_id=f"{number}/{task.id}",
+                )
+                if not trajectory.is_infrastructure_failure:
+                    break
+        if self._on_episode is not None:
+            self._on_episode(trajectory)
+        return trajectory, attempt
+
+    async def collect(self, tasks: Sequence[Task], sampling: Sampling, *, first: int = 0) -> Rollouts:
+        """A group for each task, all at once. A task given twice makes two groups.
+
+        Args:
+            first: number of the first group; a step that collects twice numbers on.
+        """
+        groups = await all_or_first_error(
+            [self.group(number, task, sampling) for number, task in enumerate(tasks, first)]
+        )
+        return sum(groups, Rollouts())
+
+
+class TaskStream:
+    """Tasks in a new order each epoch, each exactly once in it. Its state is a cursor."""
+
+    def __init__(self, tasks: Sequence[Task], *, seed: int = 0) -> None:
+        if not tasks:
+            raise ValueError("there is no task to train on; give at least one")
+        self._tasks, self._seed = tuple(tasks), seed
+        self._by_id = {(task.family, task.id): task for task in tasks}
+        self.position = 0
+
+    def take(self, count: int) -> list[Task]:
+        """The next tasks; a new epoch begins where one ends."""
+        taken = []
+        for place in range(self.position, self.position + count):
+            epoch, index = divmod(place, len(self._tasks))
+            taken.append(self._tasks[self._order(epoch)[index]])
+        self.position += count
+        return taken
+
+    def _order(self, epoch: int) -> list[int]:
+        order = list(range(len(self._tasks)))
+        random.Random(f"{self._seed}/{epoch}").shuffle(order)
+        return order
+
+    def find(self, family: str, task_id: str) -> Task:
+        """Raises KeyError where there is no such task."""
+        return self._by_id[family, task_id]
+
+    def observe(self, trajectories: Sequence[Trajectory]) -> None:
+        """Told of the episodes of the tasks it gave; their order does not depend on them."""
+
+    def state_dict(self) -> dict[str, int]:
+        return {"position": self.position, "num_tasks": len(self._tasks)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Raises ValueError where the tasks are not those of the state."""
+        if state["num_tasks"] != len(self._tasks):
+            raise ValueError(
+                f"the saved cursor is of {state['num_tasks']} tasks, here are {len(self._tasks)}; resume with the same"
+            )
+        self.position = state["position"]
