@@ -4,4 +4,10 @@ Rooms: ``agent``, ``envs``, ``evals``, ``model``, ``rewards``, ``trainer``. Impo
 the environments with Gymnasium.
 """
 
+import sys
+
+from .moved import OldNames
+
 __version__ = "0.1.0"
+
+sys.meta_path.append(OldNames())

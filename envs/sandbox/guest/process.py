@@ -1,6 +1,6 @@
 """Inside the sandbox: children under limits, the supervisor of one process, and what is alive.
 
-Part of the guest (see guest.py): standard library only.
+Part of the guest (see server.py): standard library only.
 """
 
 import errno

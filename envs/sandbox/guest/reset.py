@@ -1,6 +1,6 @@
 """Inside the sandbox: what folders held at one moment, and what differs from it later.
 
-Part of the guest (see guest.py): standard library only.
+Part of the guest (see server.py): standard library only.
 
 A file is the same if its inode and its change time are: a process without capabilities cannot set the change time,
 so what was written, moved, replaced or made anew differs, whatever its contents and its other times say.

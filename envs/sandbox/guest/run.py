@@ -1,6 +1,6 @@
 """Inside the sandbox: a process beside the shell, as the server sees it.
 
-Part of the guest (see guest.py): standard library only.
+Part of the guest (see server.py): standard library only.
 """
 
 import os

@@ -1,6 +1,6 @@
 """The server inside a sandbox: process 1 of its own process namespace, or, unsafe, an ordinary process.
 
-The guest is guest_system, guest_process, guest_shell, guest_run, guest_reset and this file. They use the standard
+The guest is this folder: system, process, shell, run, reset and this file. They use the standard
 library only (and of it what starts fast), because they run in a bare ``python -I -S -E`` and reach it as compiled code
 over its standard input (launch.py). Requests come and answers go in frames over standard input and output, which no
 command inherits. At the end of its input the server ends, and everything in the sandbox with it.

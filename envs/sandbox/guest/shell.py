@@ -1,6 +1,6 @@
 """Inside the sandbox: the persistent bash, its commands, and what is kept of their output.
 
-Part of the guest (see guest.py): standard library only.
+Part of the guest (see server.py): standard library only.
 
 bash reads its script from a FIFO, a protected descriptor that it closes for its children. Each command gets three
 files of its own under the scratch folder: its text, a FIFO that takes its output, a FIFO that takes its status with

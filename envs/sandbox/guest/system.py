@@ -1,6 +1,6 @@
 """Inside the sandbox: system calls Python has no name for, and the file system where no bubblewrap prepares it.
 
-Part of the guest (see guest.py): standard library only, no dataclasses, no imports that slow the start.
+Part of the guest (see server.py): standard library only, no dataclasses, no imports that slow the start.
 """
 
 import ctypes
