@@ -28,9 +28,6 @@ MOVED = {
     "verigym.envs.equivalence": "verigym.envs.math.equivalence",
     "verigym.envs.opening": "verigym.envs.registry.opening",
     "verigym.envs.doctor": "verigym.envs.cli.doctor",
-    "verigym.envs.programs": "verigym.envs.code",
-    "verigym.envs.programs.box": "verigym.envs.code.box",
-    "verigym.envs.programs.grade": "verigym.envs.code.grade",
     **{
         f"verigym.trainer.{name}": f"verigym.trainer.{room}.{name}"
         for room, all_ in _TRAINER.items()

@@ -1,6 +1,7 @@
 """A model server's HTTP interface: one place for retries, back-off, limits and errors."""
 
 import asyncio
+import json
 import os
 import random
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import httpx
 
 from ..errors import PolicyError, RequestRefused
+from ..model.chat.encoding import valid_text
+from .asking import Question, asking
 from .policy import ContextFull
 
 ATTEMPTS = 6
@@ -17,8 +20,9 @@ ATTEMPTS = 6
 class Endpoint:
     """Posts JSON to a server and reads JSON.
 
-    Status 429 and 5xx, time-outs and broken connections are tried again with back-off (a server's Retry-After is
-    kept to, up to a minute); any other error is final. One object serves any number of callers on one event loop.
+    Status 429 and 5xx, time-outs, broken connections and broken answers are tried again with back-off (a server's
+    Retry-After is kept to, up to a minute); any other error is final. One object serves any number of callers on one
+    event loop. An episode whose clock runs out while it is asked is the infrastructure's failure (``asking``).
     """
 
     def __init__(
@@ -40,8 +44,7 @@ class Endpoint:
             timeout_s: of one attempt.
             attempts: tries of one request, the first included; None takes ``ATTEMPTS``.
             backoff_s: wait before the second try; it doubles, up to a minute, with jitter.
-            give_up_s: of all tries of one request; less than an episode's wall clock, so that a server that hangs is
-                a failure of the policy's server and not a slow agent.
+            give_up_s: of all tries of one request.
         """
         self._base_url = base_url.rstrip("/")
         self._api_key_env = api_key_env
@@ -75,42 +78,49 @@ class Endpoint:
             await client.aclose()
 
     async def _limited(self, method: str, path: str, body: Any) -> Any:
-        async with self._slots:
-            try:
-                async with asyncio.timeout(self._give_up_s):
-                    return await self._attempt(method, self.url(path), body)
-            except TimeoutError:
-                raise PolicyError(f"{self.url(path)} gave no answer in {self._give_up_s:g} s") from None
+        with asking(self.url(path)) as question:
+            async with self._slots:
+                try:
+                    async with asyncio.timeout(self._give_up_s):
+                        return await self._attempts_at(method, question, body)
+                except TimeoutError:
+                    last = f"; the last trouble: {question.problem}" if question.problem else ""
+                    raise PolicyError(f"{question.url} gave no answer in {self._give_up_s:g} s{last}") from None
 
-    async def _attempt(self, method: str, url: str, body: Any) -> Any:
+    async def _attempts_at(self, method: str, question: Question, body: Any) -> Any:
+        url = question.url
         if self._client is None:
             key = os.environ.get(self._api_key_env)
-            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
             limits = httpx.Limits(max_connections=self._concurrency)  # its own limit of 100 would time out the others
             self._client = httpx.AsyncClient(headers=headers, timeout=self._timeout_s, limits=limits)
-        problem = ""
+        content = None if body is None else valid_text(json.dumps(body, ensure_ascii=False)).encode("utf-8")
         for attempt in range(1, self._attempts + 1):
             wait_s = min(60.0, self._backoff_s * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
             try:
-                response = await self._client.request(method, url, json=body)
-            except httpx.TransportError as error:
-                problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                async with asyncio.timeout(self._timeout_s):
+                    response = await self._client.request(method, url, content=content)
+            except (httpx.RequestError, TimeoutError) as error:
+                kind = "no answer" if isinstance(error, TimeoutError) else type(error).__name__
+                question.problem = f"{kind}: {error}" if str(error) else f"{kind} in {self._timeout_s:g} s"
+            except httpx.InvalidURL as error:
+                raise PolicyError(f"{url} cannot be asked ({error}); mend the address") from None
             else:
                 if response.is_success:
                     return _json_of(response)
-                problem = f"status {response.status_code}: {_message_of(response)}"
+                question.problem = f"status {response.status_code}: {_message_of(response)}"
                 if response.status_code != 429 and response.status_code < 500:
-                    raise _refusal(f"{url} refused the request with {problem}", response)
+                    raise _refusal(f"{url} refused the request with {question.problem}", response)
                 wait_s = max(wait_s, _retry_after_s(response))
             if attempt < self._attempts:
                 await asyncio.sleep(wait_s)
-        raise PolicyError(f"{url} gave no answer in {self._attempts} attempts; the last: {problem}")
+        raise PolicyError(f"{url} gave no answer in {self._attempts} attempts; the last: {question.problem}")
 
 
 def _json_of(response: httpx.Response) -> Any:
     try:
         return response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         raise PolicyError(f"{response.url} answered with no JSON: {response.text[:300]!r}") from None
 
 
@@ -118,7 +128,7 @@ def _message_of(response: httpx.Response) -> str:
     """The message of an error's body: OpenAI's shape, vLLM's, or the text itself."""
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return response.text[:300]
     error = body.get("error", body) if isinstance(body, dict) else body
     message = error.get("message") or error.get("detail") if isinstance(error, dict) else error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from ..envs.core import ToolEnv
+from ..envs.run_lock import RunLock
 from ..envs.task import Task, read_jsonl
 from ..errors import TaskError
 from ..model.chat.sampling import Sampling
@@ -91,7 +92,12 @@ class Forager:
             how many "passed", "failed", were "duplicate", or ended in an infrastructure failure.
         Raises:
             TaskError: ``out`` holds something else.
+            ConfigError: another process writes to it.
         """
+        with RunLock(out, is_file=True):
+            return await self._run(tasks, out, samples)
+
+    async def _run(self, tasks: Sequence[Task], out: Path, samples: int) -> Counter[str]:
         ledger = out.with_name(f"{out.name}.done")
         graded = set()
         if ledger.exists():  # so both are ours, and may have been killed in the middle of a row
@@ -103,7 +109,6 @@ class Forager:
         wanted = [(task, number) for number in range(samples) for task in tasks]
         left = [(task, number) for task, number in wanted if (task.id, number) not in graded]
         done = len(wanted) - len(left)
-        out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("a", encoding="utf-8") as file, ledger.open("a", encoding="utf-8") as finished:
 
             async def one(task: Task, number: int) -> None:

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 
 from ..envs.core import Acted, ToolEnv
 from ..envs.task import Task
-from ..errors import GradingError, PolicyError, SandboxError
+from ..errors import ChatFormatError, ConfigError, GradingError, PolicyError, SandboxError, TaskError, VerigymError
 from ..model.chat.messages import Message
 from ..model.chat.sampling import Sampling
 from ..rewards.score import Score
+from .asking import Clock, clocked
 from .policy import ContextFull, Entry, Policy, Turn
-from .trajectory import Ending, Trajectory, segments_of
+from .trajectory import TERMINATED, Ending, Segment, Trajectory, segments_of
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,8 @@ class Budget:
     Attributes:
         turns: assistant turns.
         tokens: tokens of one context, prompt and observations included; counted only for policies with ids.
-        seconds: wall clock, sandbox and policy together; grading is not counted.
+        seconds: wall clock, sandbox and policy together; grading is not counted. Where it runs out while a policy's
+            server is asked, the infrastructure has failed: neither a slow nor a hung server is the agent's doing.
     """
 
     turns: int = 32
@@ -43,31 +45,57 @@ async def rollout(
     sampling: Sampling,
     group_id: str = "",
 ) -> Trajectory:
-    """Run one episode to its end. Failures of a boundary are recorded as the ending, never raised.
+    """Run one episode to its end. What fails, and is not a reason to stop the run, is recorded as the ending.
 
     Returns:
-        The trajectory; its reward is None exactly when the infrastructure failed.
+        The trajectory; its reward is None exactly when the infrastructure failed, an exception that nobody foresaw
+        among it.
+    Raises:
+        TaskError, ConfigError, ChatFormatError: the task cannot be used, or not with this policy.
     """
     episode = _Episode(env, policy, task, budget, sampling)
     try:
         ending, score, detail = await episode.run()
-    except GradingError as error:
-        ending, score, detail = "grader_failure", None, str(error)
-    except SandboxError as error:
-        ending, score, detail = "sandbox_failure", None, str(error)
-    except PolicyError as error:
-        ending, score, detail = "policy_failure", None, str(error)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, REFUSALS) or (isinstance(error, ChatFormatError) and not episode.num_turns):
+            raise
+        ending, score, detail = _failure(error, episode.stage), None, _told(error)
+        if not isinstance(error, VerigymError):
+            logger.error("task %s: %s (%s)", task.id, ending, detail, exc_info=error)
     finally:
         await _close(env)
     return episode.trajectory(ending, score, detail, group_id)
+
+
+REFUSALS = (TaskError, ConfigError)
+"""What was asked for cannot be done, in this episode as in every other. So it is where a chat format cannot express a
+task's own messages."""
+
+
+def _failure(error: BaseException, stage: str) -> Ending:
+    """The ending that an error makes: of the boundary it is named for, else of the stage that it left."""
+    if isinstance(error, GradingError):
+        return "grader_failure"
+    if isinstance(error, SandboxError):
+        return "sandbox_failure"
+    if isinstance(error, PolicyError) or stage == "policy":
+        return "policy_failure"
+    return "grader_failure" if stage == "grading" else "environment_failure"
+
+
+def _told(error: BaseException) -> str:
+    """One line; an error that was not raised for people has its class before its text."""
+    if isinstance(error, VerigymError):
+        return str(error)
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
 async def _close(env: ToolEnv) -> None:
     """Close the environment; where that fails the episode has its ending already, and keeps it."""
     try:
         await env.aclose()
-    except (SandboxError, GradingError) as error:
-        logger.warning("an environment did not close: %s", error)
+    except Exception as error:
+        logger.warning("an environment did not close: %s", _told(error))
 
 
 class _Episode:
@@ -77,22 +105,32 @@ class _Episode:
         self.num_format_errors = 0
         self.seconds = {"policy": 0.0, "environment": 0.0, "grading": 0.0}
         self.started = time.perf_counter()
+        self.stage = "environment"
+
+    @property
+    def num_turns(self) -> int:
+        return sum(isinstance(entry, Turn) for entry in self.conversation)
 
     async def run(self) -> tuple[Ending, Score, str]:
         ending: Ending
         deadline = asyncio.timeout(self.budget.seconds)
-        try:
-            async with deadline:
-                ending, acted = await self._turns()
-        except TimeoutError:
-            if not deadline.expired():
-                raise
-            ending, acted = "wall_clock", None
+        with clocked() as clock:
+            try:
+                async with deadline:
+                    ending, acted = await self._turns(clock)
+            except TimeoutError:
+                if not deadline.expired():
+                    raise
+                if clock.asked is not None:
+                    raise PolicyError(f"the episode's {self.budget.seconds:g} s ran out while {clock.asked}") from None
+                ending, acted = "wall_clock", None
         with self._timed("grading"):
             score = await (self.env.ascore(acted.submission) if acted is not None else self.env.afinish())
+        if ending in TERMINATED and score.ending:
+            ending = score.ending
         return ending, score, score.detail
 
-    async def _turns(self) -> tuple[Ending, Acted | None]:
+    async def _turns(self, clock: Clock) -> tuple[Ending, Acted | None]:
         """(ending, the action that handed something in; None where a limit ended the episode)."""
         with self._timed("environment"):
             _, info = await self.env.areset(options={"task": self.task})
@@ -104,6 +142,7 @@ class _Episode:
                     turn = await self.policy.respond(self.conversation, info["tools"], sampling)
             except ContextFull:
                 return "token_limit", None
+            clock.asked = None  # a question that the policy itself gave up is no longer waited for
             self.conversation.append(turn)
             if turn.tokens is not None:
                 self.env.context_tokens = len(turn.tokens.prompt_ids) + len(turn.tokens.token_ids)
@@ -124,7 +163,7 @@ class _Episode:
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
         """Adds the wall clock of the block to a stage, also where it fails or is cut off."""
-        before = time.perf_counter()
+        before, self.stage = time.perf_counter(), stage
         try:
             yield
         finally:
@@ -132,19 +171,24 @@ class _Episode:
 
     def trajectory(self, ending: Ending, score: Score | None, detail: str, group_id: str) -> Trajectory:
         turns = [entry for entry in self.conversation if isinstance(entry, Turn)]
+        segments: tuple[Segment, ...] = ()
+        try:
+            segments = segments_of([turn.tokens for turn in turns if turn.tokens is not None])
+        except ValueError as error:  # an engine whose log-probabilities are none
+            ending, score, detail = "policy_failure", None, str(error)
         messages: Sequence[Message] = [e.message if isinstance(e, Turn) else e for e in self.conversation]
         return Trajectory(
             task_id=self.task.id,
             family=self.task.family,
             group_id=group_id or self.task.id,
             ending=ending,
-            segments=segments_of([turn.tokens for turn in turns if turn.tokens is not None]),
+            segments=segments,
             messages=tuple(messages),
             reward=None if score is None else score.value,
             passed=None if score is None else score.passed,
             breakdown={} if score is None else dict(score.breakdown),
             detail=detail,
-            num_turns=len(turns),
+            num_turns=self.num_turns,
             num_format_errors=self.num_format_errors,
             timings={**self.seconds, "total": time.perf_counter() - self.started},
         )

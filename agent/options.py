@@ -43,6 +43,16 @@ def add_sandbox_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_test_timeout_option(parser: argparse.ArgumentParser) -> None:
+    """--test-timeout; without it the suite's own."""
+    parser.add_argument(
+        "--test-timeout",
+        type=float,
+        metavar="S",
+        help="seconds of one run of a task's hidden tests (default: the suite's, 1800 for SWE suites)",
+    )
+
+
 def budget_of(args: argparse.Namespace) -> "Budget":
     """The budget that the options state.
 

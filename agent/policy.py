@@ -1,15 +1,18 @@
 """Policies: what answers a conversation. An engine's tokens, a chat server's text, or a script."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ..errors import PolicyError
-from ..model.chat.actions import encode_calls
+from ..model.chat.actions import encode_calls, encode_format_error
 from ..model.chat.messages import Message, ToolSpec
 from ..model.chat.protocols import Engine, Parser, Renderer
 from ..model.chat.sampling import FinishReason, Sampling
 from .trajectory import TokenTurn
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +59,7 @@ class TokenPolicy:
         if room < sampling.max_tokens:
             sampling = replace(sampling, max_tokens=room)
         completion = await self._engine.generate(prompt_ids, sampling, self._renderer.stop_token_ids)
-        message, action = self._parser.parse(self._renderer.decode(completion.token_ids), tools)
+        message, action = read_turn(self._parser, self._renderer.decode(completion.token_ids), tools)
         tokens = TokenTurn(
             prompt_ids=prompt_ids,
             prompt_roles=prompt_roles,
@@ -65,6 +68,16 @@ class TokenPolicy:
             policy_version=completion.policy_version,
         )
         return Turn(message=message, action=action, finish_reason=completion.finish_reason, tokens=tokens)
+
+
+def read_turn(parser: Parser, text: str, tools: Sequence[ToolSpec]) -> tuple[Message, str]:
+    """What a parser makes of a text. One that raises, which none may, has met a format error of the policy: else some
+    text would be a way out of every episode."""
+    try:
+        return parser.parse(text, tools)
+    except Exception:
+        logger.exception("%s cannot read a turn of %d characters", type(parser).__name__, len(text))
+        return Message(role="assistant", content=text), encode_format_error("the turn could not be read")
 
 
 class ContextFull(PolicyError):

@@ -8,6 +8,7 @@ from ..errors import ConfigError, PolicyError
 from ..model.chat.messages import ToolSpec
 from ..model.chat.protocols import Parser, Renderer
 from ..model.chat.sampling import Completion, FinishReason, Sampling
+from .asking import asking
 from .endpoint import Endpoint
 from .policy import Conversation, TokenPolicy, Turn
 
@@ -146,16 +147,29 @@ class RemoteEngine:
 class RemoteTokenPolicy:
     """A ``TokenPolicy`` over a server that is connected to when it is first asked."""
 
-    def __init__(self, connect: Callable[[], Awaitable[RemoteEngine]], renderer: Renderer, parser: Parser) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[RemoteEngine]],
+        renderer: Renderer,
+        parser: Parser,
+        *,
+        url: str = "a server",
+    ) -> None:
+        """
+        Args:
+            url: of the server, for messages.
+        """
+        self._url = url
         self._connect, self._renderer, self._parser = connect, renderer, parser
         self._connecting = asyncio.Lock()
         self._engine: RemoteEngine | None = None
 
     async def respond(self, conversation: Conversation, tools: Sequence[ToolSpec], sampling: Sampling) -> Turn:
         """See ``Policy``. Raises ConfigError where the server lacks what a policy needs."""
-        async with self._connecting:
-            if self._engine is None:
-                self._engine = await self._connect()
+        with asking(self._url):  # also while another episode connects
+            async with self._connecting:
+                if self._engine is None:
+                    self._engine = await self._connect()
         return await TokenPolicy(self._engine, self._renderer, self._parser).respond(conversation, tools, sampling)
 
     async def aclose(self) -> None:

@@ -93,7 +93,9 @@ def tokens_source(spec: str, renderer: Renderer, parser: Parser, *, concurrency:
     from .remote_engine import RemoteEngine, RemoteTokenPolicy
 
     _, base_url, model = _tokens_parts(spec)
-    policy = RemoteTokenPolicy(lambda: RemoteEngine.connect(base_url, model, concurrency=concurrency), renderer, parser)
+    policy = RemoteTokenPolicy(
+        lambda: RemoteEngine.connect(base_url, model, concurrency=concurrency), renderer, parser, url=base_url
+    )
     return PolicySource(name=spec, policy_for=lambda env, task: policy, identity={"model": model}, aclose=policy.aclose)
 
 

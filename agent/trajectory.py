@@ -9,16 +9,20 @@ from ..model.chat.messages import Message, ToolCall
 Ending = Literal[
     "submitted",  # the agent handed in its work through a tool
     "answered",  # the agent ended with a final message
+    "test_timeout",  # likewise, and the tests of its work met their time limit: 0
     "turn_limit",
     "token_limit",
     "wall_clock",
     "sandbox_failure",
     "grader_failure",
     "policy_failure",
+    "environment_failure",  # an environment's own code raised what it should not
 ]
-TERMINATED: frozenset[str] = frozenset({"submitted", "answered"})
+TERMINATED: frozenset[str] = frozenset({"submitted", "answered", "test_timeout"})
 TRUNCATED: frozenset[str] = frozenset({"turn_limit", "token_limit", "wall_clock"})
-INFRASTRUCTURE: frozenset[str] = frozenset({"sandbox_failure", "grader_failure", "policy_failure"})
+INFRASTRUCTURE: frozenset[str] = frozenset(
+    {"sandbox_failure", "grader_failure", "policy_failure", "environment_failure"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TaskError
+from .run_files import written_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +79,9 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Write rows as JSON Lines, whole or not at all (a temporary file beside it is renamed). Returns their number."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     count = 0
-    with partial.open("w", encoding="utf-8") as out:
+    with written_whole(path) as out:
         for row in rows:
             out.write(json.dumps(row) + "\n")  # ASCII: a lone surrogate has no UTF-8
             count += 1
-    partial.replace(path)
     return count

@@ -5,12 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..agent.options import add_episode_options, add_policy_option, add_sandbox_option
-from .data_options import add_against_option, add_data_options, check_against, load_options_of
+from ..agent.options import add_episode_options, add_policy_option, add_sandbox_option, add_test_timeout_option
+from .data_options import (
+    add_against_option,
+    add_data_options,
+    check_against,
+    checked_test_timeout,
+    load_options_of,
+)
 from .preset import fill, leave_open
 
 if TYPE_CHECKING:
     from ..agent.sources import PolicySource
+    from ..envs.run_lock import RunLock
     from .suites.loading import LoadedSuite
     from .verdict import Verdict
 
@@ -32,6 +39,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N tasks")
     add_episode_options(parser)
     add_sandbox_option(parser)
+    add_test_timeout_option(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="episodes at once (default: by cores and policy)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write verdicts.jsonl and report.json there")
     parser.add_argument("--save-trajectories", action="store_true", help="write trajectories.jsonl to DIR too")
@@ -50,12 +58,14 @@ def run(args: argparse.Namespace) -> int:
     import os
     import sys
     import time
+    from contextlib import nullcontext
     from dataclasses import replace
 
     from rich.console import Console
 
+    from ..envs.run_lock import RunLock
     from ..errors import ConfigError, GradingError
-    from .report import build_report, compare_with, report_table, told_comparison
+    from .report import build_report, compare_with, report_table, told_comparison, told_failures
     from .report_files import write_report
     from .scaling.report import told_scaling
     from .suites.loading import load_suite
@@ -76,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         args.suite,
         data=args.data,
         limit=args.limit,
-        env_kwargs={"sandbox": args.sandbox},
+        env_kwargs={"sandbox": args.sandbox, **checked_test_timeout(args)},
         options=load_options_of(args),
     )
     sources = fill(args, suite.preset)
@@ -84,34 +94,44 @@ def run(args: argparse.Namespace) -> int:
     suite = replace(suite, needed_kwargs=source.env_kwargs)
     settings = _settings(args, suite, source)
     started = time.monotonic()
-    try:
-        verdicts = _evaluate(args, suite, source, settings, workers)
-    except KeyboardInterrupt:
+    with RunLock(args.out) if args.out is not None else nullcontext() as lock:
+        try:
+            verdicts = _evaluate(args, suite, source, settings, workers, lock)
+        except KeyboardInterrupt:
+            if args.out is not None:
+                print(
+                    f"verigym: the verdicts so far are in {args.out}; the same command goes on from them",
+                    file=sys.stderr,
+                )
+            raise
+        report = build_report(args.suite, args.policy, verdicts, seconds=time.monotonic() - started, settings=settings)
+        report["sources"] = sources
+        if args.select:
+            report["scaling"] = _select(args, suite, verdicts, workers)
+        if args.against is not None:
+            report["against"] = compare_with(verdicts, args.against)
         if args.out is not None:
-            print(
-                f"verigym: the verdicts so far are in {args.out}; the same command goes on from them", file=sys.stderr
-            )
-        raise
-    report = build_report(args.suite, args.policy, verdicts, seconds=time.monotonic() - started, settings=settings)
-    report["sources"] = sources
-    if args.select:
-        report["scaling"] = _select(args, suite, verdicts, workers)
-    if args.against is not None:
-        report["against"] = compare_with(verdicts, args.against)
-    if args.out is not None:
-        write_report(args.out, report)
+            write_report(args.out, report)
     Console().print(report_table(report))
     if args.select:
         Console().print(told_scaling(report["scaling"]), highlight=False, soft_wrap=True)
     if args.against is not None:
         Console().print(told_comparison(report["against"]), highlight=False, soft_wrap=True)
+    told = told_failures(verdicts)
+    if told:
+        print(f"verigym: {told}", file=sys.stderr)
     if not report["n"]:
         raise GradingError(f"none of {len(verdicts)} samples could be graded; the first: {verdicts[0].detail}")
     return 0
 
 
 def _evaluate(
-    args: argparse.Namespace, suite: "LoadedSuite", source: "PolicySource", settings: dict[str, Any], workers: int
+    args: argparse.Namespace,
+    suite: "LoadedSuite",
+    source: "PolicySource",
+    settings: dict[str, Any],
+    workers: int,
+    lock: "RunLock | None",
 ) -> "list[Verdict]":
     import asyncio
 
@@ -135,6 +155,7 @@ def _evaluate(
                 settings=settings,
                 save_trajectories=args.save_trajectories,
                 progress=lambda verdict, _: told(verdict),
+                lock=lock,
             )
         finally:
             await source.aclose()
@@ -205,4 +226,5 @@ def _settings(args: argparse.Namespace, suite: "LoadedSuite", source: "PolicySou
         "timeout_s": args.timeout,
         "sandbox": args.sandbox,
         "trajectories": args.save_trajectories,
+        **checked_test_timeout(args),
     }

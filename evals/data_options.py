@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .suites.spec import LoadOptions
+    from .suites.spec import LoadOptions, Suite
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +38,35 @@ def check_against(args: argparse.Namespace) -> None:
 
     if args.against is not None and not (args.against / "verdicts.jsonl").is_file():
         raise ConfigError(f"--against {args.against}: there is no verdicts.jsonl; give the --out DIR of another run")
+
+
+def checked_test_timeout(args: argparse.Namespace) -> "dict[str, float]":
+    """``--test-timeout`` as an environment takes it; nothing where it was not given.
+
+    Raises:
+        ConfigError: it is not positive.
+    """
+    from ..errors import ConfigError
+
+    if args.test_timeout is None:
+        return {}
+    if not 0 < args.test_timeout < float("inf"):
+        raise ConfigError(f"--test-timeout is {args.test_timeout}; a positive number of seconds is needed")
+    return {"test_timeout_s": args.test_timeout}
+
+
+def test_timeout_of(args: argparse.Namespace, suite: "Suite") -> float | None:
+    """The time limit of tests that was asked for, else the suite's own.
+
+    Raises:
+        ConfigError: it is not positive, or the suite has no such limit.
+    """
+    from ..errors import ConfigError
+
+    asked = checked_test_timeout(args)
+    if asked and suite.test_timeout_s is None:
+        raise ConfigError(f"--test-timeout means nothing to suite {suite.name!r}; leave it out")
+    return asked.get("test_timeout_s", suite.test_timeout_s)
 
 
 def load_options_of(args: argparse.Namespace) -> "LoadOptions":

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..agent.trajectory import Ending
 from ..envs.background import all_or_first_error
-from ..errors import GradingError, SandboxError, TaskError
+from ..envs.run_lock import RunLock
+from ..errors import GradingError, SandboxError, TaskError, VerigymError
 from ..rewards.score import Score
 from .predictions import Job
 from .store import VerdictStore
@@ -30,6 +31,7 @@ async def grade(
     settings: Mapping[str, Any] | None = None,
     retries: int = 1,
     told: Told | None = None,
+    lock: RunLock | None = None,
 ) -> list[Verdict]:
     """A verdict for each job, in their order.
 
@@ -41,11 +43,12 @@ async def grade(
         settings: what a resumed folder must have been made with.
         retries: further attempts where the infrastructure failed.
         told: told of every verdict.
+        lock: of ``out``, where the caller holds it already.
     Raises:
         ConfigError: ``out`` belongs to another run.
     """
     order = [job.key for job in jobs]
-    store = VerdictStore(out, settings or {}) if out is not None else None
+    store = VerdictStore(out, settings or {}, lock=lock) if out is not None else None
     with store or nullcontext():
         verdicts = dict(store.verdicts) if store else {}
         if store:
@@ -91,7 +94,12 @@ async def _grade_one(job: Job, grader: Grader) -> Verdict:
         return _verdict(job, "sandbox_failure", None, str(error))
     except GradingError as error:
         return _verdict(job, "grader_failure", None, str(error))
-    return _verdict(job, "answered", score, score.detail)
+    except VerigymError:
+        raise
+    except Exception as error:
+        logger.exception("%s, prediction %d: the grader failed", job.task.id, job.index)
+        return _verdict(job, "grader_failure", None, " ".join(f"{type(error).__name__}: {error}".split())[:500])
+    return _verdict(job, score.ending or "answered", score, score.detail)
 
 
 def _verdict(job: Job, ending: Ending | str, score: Score | None, detail: str) -> Verdict:

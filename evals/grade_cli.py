@@ -4,10 +4,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..agent.options import add_sandbox_option
-from .data_options import add_against_option, add_data_options, check_against, load_options_of
+from ..agent.options import add_sandbox_option, add_test_timeout_option
+from .data_options import add_against_option, add_data_options, check_against, load_options_of, test_timeout_of
 
 if TYPE_CHECKING:
+    from ..envs.run_lock import RunLock
     from ..envs.task import Task
     from .predictions import Job
     from .suites.spec import Suite
@@ -33,7 +34,14 @@ def register(commands: Any) -> None:
         "an agent's preds.json, or a folder of its .pred files",
     )
     given.add_argument("--logs", type=Path, metavar="INDEX", help="stored logs of SWE-bench, by their index")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="of a stored log only what stands between its markers counts, as in gradings of our own; without it, "
+        "where they hold no status, the whole log, as in swebench",
+    )
     add_sandbox_option(parser)
+    add_test_timeout_option(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="gradings at once (default: the cores)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write verdicts.jsonl and report.json there")
     parser.add_argument(
@@ -50,40 +58,51 @@ def run(args: argparse.Namespace) -> int:
     """Grade, print the table, and write the JSON."""
     import sys
     import time
+    from contextlib import nullcontext
 
     from rich.console import Console
 
+    from ..envs.run_lock import RunLock
     from ..errors import ConfigError, GradingError
-    from .report import build_report, compare_with, report_table, told_comparison
+    from .report import build_report, compare_with, report_table, told_comparison, told_failures
     from .report_files import write_report
     from .suites.registry import suite_named
 
     check_against(args)
+    if args.strict and args.logs is None:
+        raise ConfigError("--strict is of stored logs; give --logs INDEX, or leave it out")
     if args.workers is not None and args.workers < 1:
         raise ConfigError(f"--workers is {args.workers}; at least 1 is needed")
     suite = suite_named(args.suite)
+    test_timeout_s = test_timeout_of(args, suite)
     tasks, jobs = _jobs(args, suite)
     settings = _settings(args)
     started = time.monotonic()
-    try:
-        verdicts = _grade(args, suite, jobs, settings)
-    except KeyboardInterrupt:
+    with RunLock(args.out) if args.out is not None else nullcontext() as lock:
+        try:
+            verdicts = _grade(args, suite, jobs, settings, lock, test_timeout_s)
+        except KeyboardInterrupt:
+            if args.out is not None:
+                print(
+                    f"verigym: verdicts so far are in {args.out}; the same command goes on from them", file=sys.stderr
+                )
+            raise
+        given = str(args.predictions or args.logs)
+        seconds = time.monotonic() - started
+        report = build_report(args.suite, given, verdicts, seconds=seconds, settings=settings, kind="predictions")
+        if args.against is not None:
+            report["against"] = compare_with(verdicts, args.against)
         if args.out is not None:
-            print(f"verigym: verdicts so far are in {args.out}; the same command goes on from them", file=sys.stderr)
-        raise
-    given = str(args.predictions or args.logs)
-    seconds = time.monotonic() - started
-    report = build_report(args.suite, given, verdicts, seconds=seconds, settings=settings, kind="predictions")
-    if args.against is not None:
-        report["against"] = compare_with(verdicts, args.against)
-    if args.out is not None:
-        write_report(args.out, report)
-        if suite.write_report is not None:
-            errors = [verdict.task_id for verdict in verdicts if verdict.passed is None]
-            suite.write_report(args.out, [task.id for task in tasks], errors)
+            write_report(args.out, report)
+            if suite.write_report is not None:
+                errors = [verdict.task_id for verdict in verdicts if verdict.passed is None]
+                suite.write_report(args.out, [task.id for task in tasks], errors)
     Console().print(report_table(report))
     if args.against is not None:
         Console().print(told_comparison(report["against"]), highlight=False, soft_wrap=True)
+    told = told_failures(verdicts)
+    if told:
+        print(f"verigym: {told}", file=sys.stderr)
     if not report["n"]:
         raise GradingError(f"none of {len(verdicts)} predictions could be graded; the first: {verdicts[0].detail}")
     return 0
@@ -106,7 +125,14 @@ def _jobs(args: argparse.Namespace, suite: "Suite") -> "tuple[list[Task], list[J
     return tasks, match(suite, tasks, read_predictions(args.predictions))
 
 
-def _grade(args: argparse.Namespace, suite: "Suite", jobs: "list[Job]", settings: dict[str, Any]) -> "list[Verdict]":
+def _grade(
+    args: argparse.Namespace,
+    suite: "Suite",
+    jobs: "list[Job]",
+    settings: dict[str, Any],
+    lock: "RunLock | None",
+    test_timeout_s: float | None,
+) -> "list[Verdict]":
     import asyncio
     import os
 
@@ -116,10 +142,17 @@ def _grade(args: argparse.Namespace, suite: "Suite", jobs: "list[Job]", settings
 
     assert suite.make_grader is not None
     workers = args.workers or os.cpu_count() or 1
-    options = GradeOptions(sandbox=args.sandbox, workers=workers, lenient=args.extraction == "lenient", out=args.out)
+    options = GradeOptions(
+        sandbox=args.sandbox,
+        workers=workers,
+        lenient=args.extraction == "lenient",
+        strict_logs=args.strict,
+        test_timeout_s=test_timeout_s,
+        out=args.out,
+    )
     grader = suite.make_grader(options)
     with LiveProgress("grading", len(jobs)) as progress:
-        work = grade(jobs, grader, workers=workers, out=args.out, settings=settings, told=progress.told)
+        work = grade(jobs, grader, workers=workers, out=args.out, settings=settings, told=progress.told, lock=lock)
         return asyncio.run(work)
 
 
@@ -127,7 +160,9 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """What makes two runs the same run."""
     from ..envs.datasets.folders import digest_of
 
+    asked = {"strict_logs": args.strict or None, "test_timeout_s": args.test_timeout}
     return {
+        **{name: value for name, value in asked.items() if value is not None},
         "suite": args.suite,
         "data_sha256": digest_of(args.data),
         "predictions_sha256": digest_of(args.predictions or args.logs),

@@ -1,5 +1,6 @@
 """The report of an evaluation: report.json for programs, a table for people."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -88,6 +89,18 @@ def told_comparison(against: Mapping[str, Any]) -> str:
         f"against {against['run']}: {against['mean']:+.3f} ({against['low']:+.3f} to {against['high']:+.3f}), "
         f"{against['num_better']} tasks better, {against['num_worse']} worse of {against['num_tasks']}, "
         f"McNemar p = {against['p_value']:.3g}"
+    )
+
+
+def told_failures(verdicts: Sequence[Verdict]) -> str:
+    """What the infrastructure failed, in one line; "" where it failed nothing."""
+    failed = [verdict for verdict in verdicts if verdict.is_infrastructure_failure]
+    if not failed:
+        return ""
+    counts = ", ".join(f"{count} {ending}" for ending, count in Counter(one.ending for one in failed).most_common())
+    return (
+        f"the infrastructure failed {len(failed)} of {len(verdicts)} samples ({counts}), which count in no figure; the "
+        f"first: {failed[0].detail}. With --out the same command tries them again"
     )
 
 

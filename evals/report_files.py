@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..envs.run_files import write_json, write_text, write_with
 from .report import told_comparison
-from .store import write_json
 
 _MOST_BARS = 40
 
@@ -13,7 +13,7 @@ _MOST_BARS = 40
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
     """Write report.json, report.md and, where there is something to draw, passes.png and breakdown.png."""
     write_json(folder / "report.json", report)
-    (folder / "report.md").write_text(markdown(report), encoding="utf-8")
+    write_text(folder / "report.md", markdown(report))
     passes = {int(key[5:]): value for key, value in report.items() if key.startswith("pass@") and value is not None}
     if len(passes) > 1:
         _draw_passes(folder / "passes.png", passes)
@@ -56,7 +56,7 @@ def _draw_passes(path: Path, passes: Mapping[int, float]) -> None:
     axes.set(xlabel="k", ylabel="pass@k", ylim=(0, 1), xscale="log", xticks=list(passes))
     axes.set_xticklabels([str(k) for k in passes])
     axes.minorticks_off()
-    figure.savefig(path, dpi=120)
+    write_with(path, lambda partial: figure.savefig(partial, dpi=120))
 
 
 def _draw_breakdown(path: Path, parts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
@@ -74,4 +74,4 @@ def _draw_breakdown(path: Path, parts: Mapping[str, Mapping[str, Mapping[str, An
         axes.barh([name for name, _ in graded], rates, xerr=[low, high], color="tab:blue", ecolor="black")
         axes.set(title=f"pass@1 by {label} (tasks), 95 % intervals", xlim=(0, 1))
         axes.invert_yaxis()
-    figure.savefig(path, dpi=120)
+    write_with(path, lambda partial: figure.savefig(partial, dpi=120))

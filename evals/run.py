@@ -13,6 +13,7 @@ from ..agent.sources import PolicyFor
 from ..agent.trajectory import Trajectory
 from ..envs.background import all_or_first_error
 from ..envs.core import ToolEnv
+from ..envs.run_lock import RunLock
 from ..envs.task import Task
 from ..errors import ConfigError, TaskError
 from ..model.chat.sampling import Sampling
@@ -41,6 +42,7 @@ async def evaluate(
     save_trajectories: bool = False,
     retries: int = 1,
     progress: Progress | None = None,
+    lock: RunLock | None = None,
 ) -> list[Verdict]:
     """Take samples of every task and say what each came to.
 
@@ -58,6 +60,7 @@ async def evaluate(
         save_trajectories: write trajectories.jsonl too.
         retries: further attempts of a sample that the infrastructure failed.
         progress: told of every verdict.
+        lock: of ``out``, where the caller holds it already.
     Returns:
         [N * samples] verdicts, tasks in the order given, samples by index.
     Raises:
@@ -69,7 +72,9 @@ async def evaluate(
         sampling = replace(sampling, temperature=0.0)
     jobs = [_Job(task=task, index=index) for task in tasks for index in range(samples)]
     order = [(job.task.id, job.index) for job in jobs]
-    store = VerdictStore(out, settings or {}, save_trajectories=save_trajectories) if out is not None else None
+    store = None
+    if out is not None:
+        store = VerdictStore(out, settings or {}, save_trajectories=save_trajectories, lock=lock)
     with store or nullcontext():
         verdicts = dict(store.verdicts) if store else {}
         if store:

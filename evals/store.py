@@ -1,6 +1,5 @@
 """The folder of an evaluation: settings, verdicts as they come, and what a later run of it may go on from."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,6 +7,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..agent.trajectory import INFRASTRUCTURE, Trajectory
+from ..envs.run_files import read_object, write_json, written_whole
+from ..envs.run_lock import RunLock
 from ..errors import ConfigError
 from .verdict import Verdict
 
@@ -24,24 +25,32 @@ class VerdictStore:
         verdicts: those on record that stand. A failure of the infrastructure is no verdict: it is tried again.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], *, save_trajectories: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        *,
+        save_trajectories: bool = False,
+        lock: RunLock | None = None,
+    ) -> None:
         """
+        Args:
+            lock: of the DIR, where the caller holds it already.
         Raises:
             ConfigError: DIR belongs to a run with other settings, is in use, or is not a folder of an evaluation.
         """
         self._folder = folder
         self._settings = json.loads(json.dumps(settings))
         self._save_trajectories = save_trajectories
+        self._lock = RunLock(folder) if lock is None else None
         self.verdicts: dict[Key, Verdict] = {}
         self._files: list[IO[str]] = []
         self._prediction_file: IO[str] | None = None
 
     def __enter__(self) -> "VerdictStore":
-        if self._folder.exists() and not self._folder.is_dir():
-            raise ConfigError(f"{self._folder} is not a folder; choose another --out")
-        self._folder.mkdir(parents=True, exist_ok=True)
+        if self._lock is not None:
+            self._lock.__enter__()
         try:
-            self._lock()
             self._check_settings()
             self.verdicts = {verdict.key: verdict for verdict in self._recorded()}
             write_lines(self._folder / "verdicts.jsonl", (v.to_json() for v in self.verdicts.values()))
@@ -58,6 +67,8 @@ class VerdictStore:
     def __exit__(self, *_: object) -> None:
         while self._files:
             self._files.pop().close()
+        if self._lock is not None:
+            self._lock.__exit__()
 
     def append(
         self, verdict: Verdict, trajectory: Trajectory | None = None, prediction: Mapping[str, Any] | None = None
@@ -96,15 +107,6 @@ class VerdictStore:
                 "ask for at least as many tasks and samples, or choose another --out"
             )
 
-    def _lock(self) -> None:
-        lock = self._open(".lock", "w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"{self._folder} is in use by another run; wait for it, or choose another --out"
-            ) from None
-
     def _check_settings(self) -> None:
         path = self._folder / "settings.json"
         if not path.exists():
@@ -112,13 +114,9 @@ class VerdictStore:
                 raise ConfigError(f"{self._folder} holds verdicts without settings.json; choose another --out")
             write_json(path, self._settings)
             return
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ConfigError(f"{path}: not JSON ({error}); choose another --out") from None
-        keys = sorted({*before, *self._settings}) if isinstance(before, dict) else []
-        differ = [key for key in keys if before.get(key) != self._settings.get(key)]
-        if differ or not isinstance(before, dict):
+        before = read_object(path, "the settings of the run", "choose another --out", ConfigError)
+        differ = [key for key in sorted({*before, *self._settings}) if before.get(key) != self._settings.get(key)]
+        if differ:
             told = "; ".join(f"{key} was {before.get(key)!r}, is {self._settings.get(key)!r}" for key in differ)
             raise ConfigError(
                 f"{self._folder} holds another run ({told}); choose another --out, or repeat its settings"
@@ -144,19 +142,8 @@ class VerdictStore:
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write JSON Lines in ASCII (an agent's text may hold lone surrogates), whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as out:
+    with written_whole(path) as out:
         out.writelines(json.dumps(row) + "\n" for row in rows)
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def _key_of(row: Mapping[str, Any]) -> Key:

@@ -12,6 +12,7 @@ from .config import DecoderConfig
 from .decoder import Decoder
 from .lora import plain_state
 from .tokenizer import Tokenizer
+from .weights.checksums import check_sums
 from .weights.folders import existing, written_whole
 from .weights.names import stacks
 from .weights.sources import Source, load_config, open_source, read_part
@@ -35,6 +36,7 @@ def save_checkpoint(
     *,
     shard_bytes: int = SHARD_BYTES,
     dtype: torch.dtype | None = None,
+    sums: bool = True,
 ) -> None:
     """Write a checkpoint that ``load_checkpoint`` and transformers' AutoModelForCausalLM read.
 
@@ -43,6 +45,7 @@ def save_checkpoint(
     Args:
         shard_bytes: of the largest file of weights.
         dtype: of the weights in it; None: the decoder's.
+        sums: record checksums of its files, which every later reading compares.
     Raises:
         CheckpointError: it could not be written; what was at ``path`` before is whole.
     """
@@ -53,7 +56,7 @@ def save_checkpoint(
         )
     dtype = dtype or decoder.embed.weight.dtype
     config = decoder.config.to_hf_dict() | {"dtype": str(dtype).removeprefix("torch.")}
-    with written_whole(Path(path)) as partial:
+    with written_whole(Path(path), sums=sums) as partial:
         weights = [
             # a copy: a file of safetensors takes no two weights from one storage
             Weight(
@@ -73,7 +76,8 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> tup
     """Read a checkpoint of this package, of transformers, or of Meta's release.
 
     Raises:
-        CheckpointError: something is missing, of another shape, or not finite; it names the first.
+        CheckpointError: something is missing, changed since it was written, of another shape, or not finite; it names
+            the first.
     """
     load_config(existing(Path(path)))  # a folder that is no checkpoint is told before its tokenizer is missed
     tokenizer = Tokenizer.load(existing(Path(path)))  # before the weights: they take longest
@@ -82,23 +86,30 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> tup
 
 def load_decoder(path: Path | str, device: torch.device | str = "cpu") -> Decoder:
     """The decoder of a checkpoint, which needs no tokenizer. Raises CheckpointError, as ``load_checkpoint``."""
-    config, source = open_source(existing(Path(path)))
+    folder = existing(Path(path))
+    config, source = open_source(folder)
     state = _state(config, source)
+    check_sums(folder)
     with torch.device("meta"):
         decoder = Decoder(config)
     decoder.load_state_dict(state, assign=True)
     return decoder.to(device)
 
 
-def load_weights(path: Path | str, decoder: Decoder) -> None:
+def load_weights(path: Path | str, decoder: Decoder, *, check: bool = True) -> None:
     """Copy a checkpoint's weights into a decoder of the same shape; nothing is copied where anything is wrong.
 
+    Args:
+        check: compare checksums; False where that was done.
     Raises:
         CheckpointError: as ``load_checkpoint``; also a checkpoint of another shape.
     """
     folder = existing(Path(path))
     check_shape(folder, decoder.config)
-    decoder.load_state_dict(_state(*open_source(folder)))
+    state = _state(*open_source(folder))
+    if check:
+        check_sums(folder)
+    decoder.load_state_dict(state)
 
 
 def check_shape(folder: Path, config: DecoderConfig) -> None:

@@ -84,9 +84,9 @@ def load_tokenizer(checkpoint: Path) -> Any:
 
 
 def _huggingface(checkpoint: Path) -> TextFormat:
+    from .chat.encoding import valid_text
     from .chat.huggingface import HuggingFaceRenderer
     from .chat.openai import JsonParser
-    from .tokenizer import valid_text
 
     if not any(checkpoint.glob("tokenizer*")):
         return TextFormat(chat_problem="the checkpoint has no tokenizer")

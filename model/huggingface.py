@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, ConfigError
 from .attention import Documents
 from .head import TokenScorer
+from .weights.checksums import check_sums
 
 _PROBE = (5, 3)  # tokens of two documents
 
@@ -118,6 +119,8 @@ def load_model(path: Path | str, **options: Any) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
+    if Path(path).is_dir():
+        check_sums(path)
     try:
         return AutoModelForCausalLM.from_pretrained(path, **{"trust_remote_code": False, **options})
     except (OSError, ValueError, RuntimeError, ImportError, pickle.UnpicklingError) as error:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, ConfigError
 from .decoder import Decoder
 from .huggingface import HuggingFaceDecoder
+from .weights.checksums import check_sums
 from .weights.names import stacks
 
 AnyDecoder = Decoder | HuggingFaceDecoder
@@ -174,6 +175,7 @@ def load_adapters(path: Path | str, decoder: AnyDecoder) -> None:
         CheckpointError: the file is missing, broken, or of other adapters; nothing is changed.
     """
     file = Path(path) / WEIGHTS_FILE
+    check_sums(path)
     try:
         found = load_file(file)
     except (OSError, SafetensorError) as error:

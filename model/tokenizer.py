@@ -9,6 +9,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from ..errors import CheckpointError, ConfigError
+from .chat.encoding import valid_text
 from .tiktoken import read_tiktoken
 
 TIKTOKEN_FILE = "tokenizer.model"
@@ -143,12 +144,11 @@ class Tokenizer:
             raise CheckpointError(f"the tokenizer at {path} is not JSON ({error}); copy it anew") from error
         if not isinstance(description, dict) or not {"model", "added_tokens"} <= description.keys():
             raise CheckpointError(f"{file} is not a tokenizer of the tokenizers library; copy it anew")
-        return cls(tokenizers.Tokenizer.from_str(json.dumps(description)), config)
-
-
-def valid_text(text: str) -> str:
-    """The text with lone surrogates, which UTF-8 cannot hold, as "?"."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+        try:
+            core = tokenizers.Tokenizer.from_str(json.dumps(description))
+        except Exception as error:
+            raise CheckpointError(f"{file} is no tokenizer ({error}); copy it anew") from error
+        return cls(core, config)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

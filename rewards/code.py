@@ -1,135 +1,26 @@
-"""Programs: what they printed or returned against what was expected. Pure comparisons of plain data."""
+"""The score of a program: what its runs gave, test by test. The comparisons are ``rewards.values``."""
 
-import math
-import re
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
-from typing import Any
 
 from .score import Score
+from .values import (
+    compare_lines,
+    compare_output,
+    compare_returned,
+    compare_value,
+    compare_with_reference,
+    plain_equal,
+)
 
-_REL_TOL = 1e-9
-
-
-def compare_output(printed: str, expected: str) -> bool:
-    """Whether two outputs are the same tokens, line by line; spaces around tokens and empty lines at the end are
-    free. Numbers written as decimals may differ in the last of nine digits."""
-    left, right = _token_lines(printed), _token_lines(expected)
-    if len(left) != len(right):
-        return False
-    return all(len(a) == len(b) and all(map(_same_token, a, b)) for a, b in zip(left, right))
-
-
-def compare_lines(printed: str, expected: str) -> bool:
-    """LiveCodeBench's comparison of outputs: as many lines once both ends are stripped, and each line, stripped, the
-    same text or the same sequence of decimal numbers, exactly.
-
-    Source: LiveCodeBench, lcb_runner/evaluation/testing_util.py.
-    """
-    left, right = printed.strip().split("\n"), expected.strip().split("\n")
-    return len(left) == len(right) and all(map(_same_line, left, right))
-
-
-def _same_line(left: str, right: str) -> bool:
-    left, right = left.strip(), right.strip()
-    if left == right:
-        return True
-    numbers = _decimals(left)
-    return numbers is not None and numbers == _decimals(right)
-
-
-def _decimals(line: str) -> list[Decimal] | None:
-    try:
-        return [Decimal(token) for token in line.split()]
-    except InvalidOperation:
-        return None
-
-
-def compare_returned(value: Any, expected: Any) -> bool:
-    """LiveCodeBench's comparison of what a function returned with plain JSON data: equal as Python has it, a tuple
-    standing for a list on the outermost level; but True is not 1.
-
-    Source: as ``compare_lines``.
-    """
-    return plain_equal(list(value) if type(value) is tuple else value, expected)
-
-
-def plain_equal(left: Any, right: Any) -> bool:
-    """Python's equality of plain data, with bool apart from numbers."""
-    kind, other = type(left), type(right)
-    if (kind is bool) is not (other is bool):
-        return False
-    if kind is other and kind in (list, tuple):
-        return len(left) == len(right) and all(map(plain_equal, left, right))
-    if kind is other is dict:
-        return left.keys() == right.keys() and all(plain_equal(one, right[key]) for key, one in left.items())
-    if kind in (int, float) and other in (int, float):
-        return left == right
-    return kind is other and left == right
-
-
-def compare_with_reference(value: Any, expected: Any, tolerance: float = 0.0) -> bool:
-    """EvalPlus' comparison of plain data: equal, or, for floats and sequences of floats, close.
-
-    Args:
-        tolerance: absolute, of the task; floats have 1e-6 where it is 0. The relative one is 1e-7.
-    Source: evalplus, evalplus/eval/__init__.py.
-    """
-    try:
-        if value == expected:
-            return True
-    except (RecursionError, TypeError):
-        return False
-    if tolerance == 0.0 and _all_floats(expected):
-        tolerance = 1e-6
-    if tolerance == 0.0:
-        return False
-    return _all_close(value, expected, tolerance)
-
-
-def _all_floats(value: Any) -> bool:
-    if type(value) in (list, tuple):
-        return bool(value) and all(type(one) is float for one in value)
-    return type(value) is float
-
-
-def _all_close(left: Any, right: Any, tolerance: float) -> bool:
-    if type(right) in (list, tuple):
-        return (
-            type(left) in (list, tuple)
-            and len(left) == len(right)
-            and all(_all_close(one, other, tolerance) for one, other in zip(left, right))
-        )
-    if type(left) not in (int, float, bool) or type(right) not in (int, float, bool):
-        return False
-    try:
-        return abs(left - right) <= tolerance + 1e-7 * abs(right) or left == right
-    except OverflowError:
-        return False
-
-
-def compare_value(value: Any, expected: Any) -> bool:
-    """Whether two values of plain JSON data are the same: ``True`` is not 1 and "1" is not 1; an int equals the float
-    of the same number; tuples count as lists; floats may differ in the last of nine digits. Anything that is not
-    plain data is never equal."""
-    kind, other = type(value), type(expected)
-    if kind in (int, float) and other in (int, float):
-        if kind is other is int:
-            return value == expected
-        return _close(value, expected)
-    if kind in (list, tuple) and other in (list, tuple):
-        return len(value) == len(expected) and all(map(compare_value, value, expected))
-    if kind is not other:
-        return False
-    if kind is dict:
-        if len(value) != len(expected):
-            return False
-        # By type too, because 1, 1.0 and True are one key of a dictionary.
-        right = {(type(key), key): one for key, one in expected.items()}
-        return all(
-            (type(key), key) in right and compare_value(one, right[type(key), key]) for key, one in value.items()
-        )
-    return value == expected if kind in (str, bool, type(None)) else False
+__all__ = [
+    "compare_lines",
+    "compare_output",
+    "compare_returned",
+    "compare_value",
+    "compare_with_reference",
+    "plain_equal",
+    "score_tests",
+]
 
 
 def score_tests(passed: Sequence[bool], detail: str = "") -> Score:
@@ -139,26 +30,3 @@ def score_tests(passed: Sequence[bool], detail: str = "") -> Score:
     return Score(
         value=float(resolved), passed=resolved, breakdown={"passed": float(resolved), "tests": fraction}, detail=detail
     )
-
-
-def _token_lines(text: str) -> list[list[str]]:
-    lines = [line.split() for line in text.split("\n")]
-    while lines and not lines[-1]:
-        lines.pop()
-    return lines
-
-
-def _same_token(left: str, right: str) -> bool:
-    if left == right:
-        return True
-    # Only decimals: an integer of many digits must be exact, and "1e5" or "nan" are text.
-    if not all(re.fullmatch(r"[+-]?\d+\.\d+", token) for token in (left, right)):
-        return False
-    return _close(float(left), float(right))
-
-
-def _close(left: float, right: float) -> bool:
-    try:
-        return left == right or math.isclose(left, right, rel_tol=_REL_TOL, abs_tol=1e-12)
-    except OverflowError:
-        return False

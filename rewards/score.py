@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,12 +14,15 @@ class Score:
         passed: the benchmark's own verdict (what pass@1 counts).
         breakdown: named parts, each in [0, 1].
         detail: one line for people: which rule or test decided.
+        ending: of an episode that was to end with this score, where it has one of its own: "test_timeout" where the
+            tests met their time limit; "" otherwise.
     """
 
     value: float
     passed: bool
     breakdown: Mapping[str, float] = field(default_factory=dict)
     detail: str = ""
+    ending: Literal["", "test_timeout"] = ""
 
     def __post_init__(self) -> None:
         parts = {"value": self.value, **self.breakdown}

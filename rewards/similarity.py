@@ -56,7 +56,9 @@ def hybrid_score(tests: Score, patch: str, gold: str, *, threshold: float = 0.5)
     value = patch_similarity(patch, gold)
     kept = value if value >= threshold else 0.0
     detail = f"{tests.detail}; similarity {value:.3f} {'counts' if kept else f'is below {threshold:g}'}"
-    return Score(value=kept, passed=False, breakdown={**tests.breakdown, "similarity": value}, detail=detail)
+    return Score(
+        value=kept, passed=False, breakdown={**tests.breakdown, "similarity": value}, detail=detail, ending=tests.ending
+    )
 
 
 def _ratio(one: str, other: str) -> float:

@@ -49,6 +49,9 @@ def register(commands: Any) -> None:
     )
     validate.add_argument("--format", default="auto", metavar="NAME", help="of a training set's rows (by their keys)")
     validate.add_argument("--out", type=Path, metavar="FILE", help="write the rows that hold")
+    validate.add_argument(
+        "--test-timeout", type=float, default=1_800.0, metavar="S", help="seconds of one run of a task's tests (1800)"
+    )
     validate.add_argument("--times", type=_positive, default=3, metavar="N", help="how often each is graded (3)")
     _sandbox_options(validate)
     validate.set_defaults(run=run_validate)
@@ -111,7 +114,7 @@ def run_validate(args: argparse.Namespace) -> int:
     settings: dict[str, Any] = {"backend": backend, "times": args.times, "workers": args.workers}
     with progress_bar() as tell:
         checking = (
-            validate_tasks(Path(args.file), progress=tell, **settings)
+            validate_tasks(args.file, progress=tell, timeout_s=args.test_timeout, **settings)
             if is_swe
             else validate_problems(found.tasks, progress=tell, **settings)
         )
@@ -132,7 +135,7 @@ def run_validate(args: argparse.Namespace) -> int:
         print(f"left out: {', '.join(left_out)}")
     if args.out:
         if is_swe:
-            write_kept(Path(args.file), args.out, checks)
+            write_kept(args.file, args.out, checks)
         else:
             write_jsonl(args.out, kept)
         print(f"wrote {args.out}")

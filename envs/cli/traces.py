@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     import tempfile
 
     from ...errors import TaskError
+    from ..run_lock import RunLock
     from ..sandbox.choose import make_backend
     from ..synthesis.sources import open_source
     from ..trace.examples import Sieve, Wanted
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         raise TaskError(f"{args.out} holds a data set of traces already; give another folder, or remove it")
     backend = make_backend(args.sandbox)
     sieve = Sieve(wanted=Wanted(max_frames=args.max_frames))
-    with progress_bar() as tell:
+    with RunLock(args.out), progress_bar() as tell:
         if args.source in GENERATED:
             num = args.limit or 1000
             making = make_from_programs(

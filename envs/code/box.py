@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from ...errors import SandboxError
 from ..sandbox.types import SandboxBackend
-from .plain import decode, loads
+from . import plain
+from .guest_child import Clock
+from .judge import value_of
 from .pool import program_server
 
-RunStatus = Literal["ok", "error", "timeout", "output", "not_run"]
+RunStatus = Literal["ok", "error", "timeout", "output", "not_run", "busy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,16 +24,21 @@ class RunLimits:
     """Bounds on one run of a program.
 
     Attributes:
-        cpu_s: processor time; three times as much and two seconds of wall clock are allowed beside it.
+        cpu_s: processor time; three times as much and two seconds of wall clock are allowed beside it, not counting
+            what the machine lets it wait for a core.
         memory_mib: address space of each process.
         output_bytes: stdout, and any file it writes.
+        total_output_bytes: what all runs of a program print and return together; beyond it the remaining inputs are
+            left out.
         stop_at_timeout: leave out the remaining inputs once one took too long.
-        total_s: wall clock of all runs of a program together; beyond it the remaining inputs are left out.
+        total_s: wall clock of all runs of a program together, counted so too; beyond it the remaining inputs are left
+            out.
     """
 
     cpu_s: float = 5.0
     memory_mib: int = 1024
     output_bytes: int = 4 << 20
+    total_output_bytes: int = 64 << 20
     stop_at_timeout: bool = True
     total_s: float = 600.0
 
@@ -45,20 +53,28 @@ class ProgramRun:
 
     Attributes:
         status: "ok" is exit code 0, or that the function returned; "timeout" and "output" are exceeded limits;
-            "not_run" follows the end of the process that starts runs (a program killed it) or a timeout.
+            "not_run" follows the end of the process that starts runs (a program killed it) or a timeout; "busy" is
+            never seen outside.
         stdout: decoded as UTF-8, invalid bytes replaced.
         stderr: its last 4 KiB; of a function that raised, the error's class and text.
-        value: of a function call, plain data with exact types; None also where there is none.
-        has_value: whether the function returned plain data.
+        report: of a function call or an expression: the line that its process wrote of the value. It is not to be
+            trusted to be one, nor to be small: ``compare.same`` reads it.
+        has_value: whether there is such a line.
         passed: of embedded tests: their verdict.
     """
 
     status: RunStatus
     stdout: str = ""
     stderr: str = ""
-    value: Any = None
+    report: str = ""
     has_value: bool = False
     passed: bool = False
+
+    @property
+    def value(self) -> Any:
+        """The value of the report, plain data with exact types; None also where there is none. Reading it may take as
+        long as a program wants: for reports of programs that are trusted."""
+        return value_of(plain, self.report) if self.has_value else None
 
 
 NOT_RUN = ProgramRun(status="not_run")
@@ -107,6 +123,15 @@ class ProgramBox:
         job = {"mode": "eval", "program": program, "inputs": list(expressions), "prelude": prelude}
         return await self._run(job, len(expressions))
 
+    async def run_call(self, program: str, fn_name: str, call: str) -> ProgramRun:
+        """The value of a call whose arguments are anybody's code, evaluated apart from the program's function.
+
+        Args:
+            call: source of one call of ``fn_name``.
+        """
+        job = {"mode": "arguments", "program": program, "fn_name": fn_name, "inputs": [""]}
+        return (await self._run(job, 1, call))[0]
+
     async def run_tests(
         self, program: str, tests: str, *, setup: str = "", names: Sequence[str] = (), prelude: str = ""
     ) -> ProgramRun:
@@ -141,6 +166,7 @@ class ProgramBox:
             "total_s": limits.total_s,
             "memory_mib": limits.memory_mib,
             "output_bytes": limits.output_bytes,
+            "total_output_bytes": limits.total_output_bytes,
             "stop_at_timeout": limits.stop_at_timeout,
         }
         runs: list[ProgramRun] = []
@@ -149,14 +175,22 @@ class ProgramBox:
         async with program_server(self._backend, limits.memory_mib, job.get("prelude", "")) as lease:
             lease.server.send(settings | job, *more)
             try:
-                async with asyncio.timeout(patience_s):
+                async with asyncio.timeout(patience_s) as deadline:
                     while (row := await lease.server.answer()) is not None:
+                        if "waits" in row:
+                            deadline.reschedule((deadline.when() or 0.0) + float(row["waits"]))
+                            continue
                         if "end" in row:
                             lease.clean = row.get("clean") is True
                             break
                         runs.append(_read_run(row))
             except TimeoutError:
                 runs.append(ProgramRun(status="timeout"))
+        if any(run.status == "busy" for run in runs):
+            raise SandboxError(
+                f"a program of at most {limits.wall_s:g} s waited {Clock.LONGEST} times as long for a core; "
+                "run fewer things at once"
+            )
         return runs[:num_runs] + [NOT_RUN] * (num_runs - len(runs))
 
 
@@ -169,11 +203,16 @@ def _read_run(row: dict[str, Any]) -> ProgramRun:
         return ProgramRun(**{**fields, "stderr": row.get("detail") or fields["stderr"]}, passed=row["passed"] is True)
     if "value" not in row:
         return ProgramRun(**fields)
+    # This line the program's own process wrote.
+    line = row["value"] if isinstance(row["value"], str) else ""
+    if line.startswith(plain.VALUE):
+        return ProgramRun(**fields, report=line, has_value=True)
     try:
-        # This line the program's own process wrote.
-        line = loads(row["value"])
-        if "error" in line:
-            return ProgramRun(status="error", stderr=str(line["error"][1])[:400])
-        return ProgramRun(**fields, value=decode(line["value"]), has_value=True)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, ArithmeticError):
-        return ProgramRun(status="error", stderr="the program's answer is no plain data")
+        told = str(plain.loads(line[:MOST_ERROR])["error"][1])[:400]
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        told = "the program's answer is no plain data"
+    return ProgramRun(status="error", stderr=told)
+
+
+MOST_ERROR = 4096
+"""Characters of a line that tells an error."""

@@ -16,32 +16,22 @@ the program) and ``head`` (source of a function's head that a response may conti
 """
 
 import ast
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ...errors import TaskError
-from ...rewards.code import (
-    compare_lines,
-    compare_output,
-    compare_returned,
-    compare_value,
-    compare_with_reference,
-    plain_equal,
-    score_tests,
-)
+from ...rewards.code import score_tests
 from ...rewards.extraction import answered_expression, complete_function, extract_program, side_of_assertion
 from ...rewards.score import Score, verdict
 from ..datasets.livecodebench import read_tests
 from ..sandbox.types import SandboxBackend
 from ..task import Task
 from .box import ProgramBox, ProgramRun, RunLimits
+from .compare import same
 
-COMPARISONS: dict[str, tuple[Callable[[str, str], bool], Callable[[Any, Any], bool]]] = {
-    "tokens": (compare_output, compare_value),
-    "livecodebench": (compare_lines, compare_returned),
-}
-"""Word -> (of printed text, of returned values)."""
+COMPARISONS = {"tokens": ("printed", "value"), "livecodebench": ("lines", "returned")}
+"""Word -> (of printed text, of returned values), kinds of ``compare.same``."""
 
 CALLS_PER_PROCESS = 64
 """Of a program compared with a reference: hundreds of calls, of which EvalPlus makes all in one process."""
@@ -90,7 +80,7 @@ class ProgramGrader:
             arguments = [test["args"] for test in tests]
             runs = await box.run_calls(program, hidden["fn_name"], arguments, prelude=prelude)
             passed = [
-                run.status == "ok" and run.has_value and returned(run.value, test["expected"])
+                run.status == "ok" and run.has_value and await same(returned, run.report, test["expected"])
                 for run, test in zip(runs, tests, strict=True)
             ]
         else:
@@ -98,7 +88,7 @@ class ProgramGrader:
             # LiveCodeBench's checker takes any ``sys.exit`` for the program's end.
             runs = await box.run_stdin(program, inputs, prelude=prelude, any_exit=word == "livecodebench")
             passed = [
-                run.status == "ok" and printed(run.stdout, test["output"])
+                run.status == "ok" and await same(printed, run.stdout, test["output"])
                 for run, test in zip(runs, tests, strict=True)
             ]
         return score_tests(passed, _detail(passed, runs))
@@ -130,7 +120,7 @@ class ProgramGrader:
         runs = await box.run_calls(program, name, [inputs[at] for at in known], per_process=CALLS_PER_PROCESS)
         tolerance = float(hidden.get("tolerance", 0.0))
         passed = [
-            run.status == "ok" and run.has_value and compare_with_reference(run.value, expected[at].value, tolerance)
+            run.status == "ok" and run.has_value and await same("reference", run.report, expected[at].report, tolerance)
             for run, at in zip(runs, known, strict=True)
         ]
         return score_tests(passed, _detail(passed, runs))
@@ -148,12 +138,16 @@ class ProgramGrader:
         refusal = refused(call, expression)
         if refusal:
             return verdict(False, refusal)
-        # A predicted output is evaluated where the function is not: only its imports are there.
-        program = call["program"] if call["mode"] == "input" else _imports_of(call["program"])
-        (run,) = await box.run_expressions(program, [expression])
+        if call["mode"] == "output":
+            # Evaluated where the function is not: only its imports are there.
+            (run,) = await box.run_expressions(_imports_of(call["program"]), [expression])
+        elif _is_literal_call(expression):
+            (run,) = await box.run_expressions(call["program"], [expression])
+        else:
+            run = await box.run_call(call["program"], "f", expression)
         if not run.has_value:
             return verdict(False, _reason(run))
-        right = plain_equal(run.value, gold.value)
+        right = await same("equal", run.report, gold.report)
         return verdict(right, f"its value {'equals' if right else 'differs from'} the output")
 
 
@@ -189,13 +183,15 @@ def check_task(task: Task) -> None:
 
 def limits_of(hidden: Mapping[str, Any], limits: RunLimits, tests: Sequence[Mapping[str, Any]] = ()) -> RunLimits:
     """The limits of one run of this task's programs."""
-    longest = max((len(str(test.get("output", test.get("expected")))) for test in tests), default=0)
+    lengths = [len(str(test.get("output", test.get("expected")))) for test in tests]
+    longest = max(lengths, default=0)
     return replace(
         limits,
         cpu_s=float(hidden.get("time_limit_s", limits.cpu_s)),
         memory_mib=int(hidden.get("memory_mib", limits.memory_mib)),
         # A power of two, so that the limit does not tell the length of the answer.
         output_bytes=max(limits.output_bytes, 1 << (4 * longest).bit_length()),
+        total_output_bytes=max(limits.total_output_bytes, 1 << (4 * sum(lengths)).bit_length()),
     )
 
 
@@ -203,6 +199,8 @@ def refused(call: Mapping[str, Any], expression: str) -> str:
     """Why an answer to CruxEval cannot count, whatever it evaluates to; "" where it can."""
     if not expression:
         return "no answer was given"
+    if len(expression) > MOST_EXPRESSION:
+        return f"an answer of {len(expression)} characters; more than {MOST_EXPRESSION} are not read"
     try:
         tree = ast.parse(expression, mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
@@ -212,6 +210,24 @@ def refused(call: Mapping[str, Any], expression: str) -> str:
     ):
         return "not a call of f"
     return ""
+
+
+MOST_EXPRESSION = 1 << 16
+"""Characters of an answer to CruxEval, whose own have a hundred."""
+
+
+def _is_literal_call(expression: str) -> bool:
+    """Whether the arguments of a call are literals, which do nothing where they are evaluated."""
+    call = ast.parse(expression, mode="eval").body
+    assert isinstance(call, ast.Call)
+    given = [one.value if isinstance(one, ast.Starred) else one for one in call.args]
+    given += [keyword.value for keyword in call.keywords]
+    try:
+        for one in given:
+            ast.literal_eval(one)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return True
 
 
 def _tests_of(task: Task) -> Sequence[Mapping[str, Any]]:

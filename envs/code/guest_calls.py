@@ -14,8 +14,10 @@ What a call changes in lists, dictionaries and sets it was given is changed in t
 """
 
 import builtins
+import opcode
 import socket
 from collections.abc import Callable, Mapping
+from types import CodeType
 from typing import Any
 
 from .plain import decode, dumps, encode, loads
@@ -24,13 +26,41 @@ MOST_BYTES = 64 << 20
 """Of one message."""
 
 
-def find(namespace: dict[str, Any], name: str) -> Any:
-    """A function of the program, or a method of a fresh instance of its class ``Solution``."""
-    if name in namespace:
+def find(namespace: dict[str, Any], name: str, *, given: bool = False) -> Any:
+    """A method of a fresh instance of the program's class ``Solution``, else its function of that name.
+
+    The class comes first, as in LiveCodeBench's checker: a module may have a helper of the method's own name.
+
+    Args:
+        given: whether what the name stands for is the prelude's, which is no answer.
+    """
+    solution = namespace.get("Solution")
+    if isinstance(solution, type) and hasattr(solution, name):
+        return getattr(solution(), name)
+    if name in namespace and not given:
         return namespace[name]
-    if "Solution" in namespace:
-        return getattr(namespace["Solution"](), name)
+    if solution is not None:
+        return getattr(solution(), name)
     raise NameError(f"the program defines no function {name!r}")
+
+
+def binds(code: CodeType, name: str) -> bool:
+    """Whether a module's code binds a name at its outermost level, or may: it imports all of another module."""
+    words, number = iter(code.co_code), 0
+    for operation, word in zip(words, words):
+        number = number << 8 | word
+        if operation == opcode.EXTENDED_ARG:
+            continue
+        if opcode.opname[operation] == "STORE_NAME" and code.co_names[number] == name:
+            return True
+        if opcode.opname[operation] in ("IMPORT_STAR", "CALL_INTRINSIC_1") and number in (0, IMPORT_STAR):
+            return True
+        number = 0
+    return False
+
+
+IMPORT_STAR = 2
+"""Of ``CALL_INTRINSIC_1``, which replaced the operation of that name in Python 3.12."""
 
 
 def describe(error: BaseException) -> list[str]:
@@ -65,12 +95,12 @@ class Line:
         self._owned: list[Any] = []
         self._numbers: dict[int, int] = {}
         for one in owned:
-            self._refer(one)
+            self.refer(one)
 
     def ask(self, *request: Any) -> Any:
         """Send a request and wait for its answer; serve what the other side asks meanwhile."""
         arguments = request[2] if request[0] == "call" else ()
-        self._send(["ask", *[self._encode(part) for part in request]])
+        self.send(["ask", *[self._encode(part) for part in request]])
         while True:
             kind, *parts = self._receive()
             if kind == "ask":
@@ -114,12 +144,13 @@ class Line:
             raise
         except Exception as error:
             answer = ["error", *describe(error)]
-        self._send(answer)
+        self.send(answer)
 
     def _encode(self, value: Any) -> Any:
-        return encode(value, self._refer)
+        return encode(value, self.refer)
 
-    def _refer(self, value: Any) -> Any:
+    def refer(self, value: Any) -> Any:
+        """What stands for an object on the other side."""
         if isinstance(value, Remote) and object.__getattribute__(value, "_line") is self:
             return {"ref": -1 - object.__getattribute__(value, "_number")}
         number = self._numbers.setdefault(id(value), len(self._owned))
@@ -133,7 +164,8 @@ class Line:
     def _resolve(self, number: int) -> Any:
         return self._owned[-1 - number] if number < 0 else Remote(self, number)
 
-    def _send(self, message: list[Any]) -> None:
+    def send(self, message: list[Any]) -> None:
+        """Send a message as it is. Raises Ended."""
         data = dumps(message)
         try:
             self._socket.sendall(len(data).to_bytes(4, "big") + data)

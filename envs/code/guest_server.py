@@ -21,7 +21,7 @@ import time
 from types import CodeType
 from typing import Any
 
-from . import guest_calls, guest_child, guest_tests
+from . import guest_arguments, guest_calls, guest_child, guest_tests
 from .plain import dumps, encode
 
 PRELOAD = ["array", "bisect", "cmath", "collections", "contextlib", "copy", "datetime", "decimal", "enum"]
@@ -138,25 +138,30 @@ def foreman(prepared: guest_child.Prepared) -> None:
                 importlib.import_module(name)
             except ImportError:
                 pass  # the program will say so
-    if job["mode"] == "tests":
-        tell(guest_tests.run(job, take))
+    if job["mode"] in OF_TWO_PROCESSES:
+        tell(OF_TWO_PROCESSES[job["mode"]](job, take, put_off))
         os._exit(0)
     started = time.monotonic()
     namespace = prepared.namespace(job["module"], job["prelude"])
     code = compiled(job)
     inputs, at = job["inputs"], 0
     untold: list[dict[str, Any]] = []  # told together: every message wakes two processes on its way
-    last = started
+    last, num_bytes, waited_s = started, 0, 0.0
     while at < len(inputs):
         batch = inputs[at : at + job["batch"]]
-        results = run_batch(job, code, namespace, batch)
+        results, waited = run_batch(job, code, namespace, batch)
+        waited_s += waited
         untold += results
         at += len(results)
+        num_bytes += sum(len(result["stdout"]) + len(result.get("value", "")) for result in results)
+        if num_bytes > job["total_output_bytes"]:
+            results[-1] |= {"status": "output"}
+            break
         if time.monotonic() - last > TELL_EVERY_S or sum(len(result["stdout"]) for result in results) > TELL_AT:
             tell(*untold)
             untold, last = [], time.monotonic()
-        timeout = results[-1]["status"] == "timeout"
-        if (timeout and job["stop_at_timeout"]) or time.monotonic() - started > job["total_s"]:
+        timeout = results[-1]["status"] in ("timeout", "busy")
+        if (timeout and job["stop_at_timeout"]) or time.monotonic() - started - waited_s > job["total_s"]:
             break
     tell(*untold)
     os._exit(0)
@@ -181,15 +186,27 @@ def bounded(amount: int, hard: int) -> int:
     return amount if hard == resource.RLIM_INFINITY else min(amount, hard)
 
 
-def run_batch(job: dict[str, Any], code: Any, namespace: dict[str, Any], batch: list[Any]) -> list[dict[str, Any]]:
+def put_off(seconds: float) -> None:
+    """Say that a run may take longer, because it waits for a core."""
+    tell({"waits": seconds})
+
+
+OF_TWO_PROCESSES = {"tests": guest_tests.run, "arguments": guest_arguments.run}
+
+
+def run_batch(
+    job: dict[str, Any], code: Any, namespace: dict[str, Any], batch: list[Any]
+) -> tuple[list[dict[str, Any]], float]:
     """Run the program in one fresh process, on one input or, where values are returned, on a few.
 
-    Returns one result at least: where the process ended early, the inputs that are left get another process.
+    Returns:
+        (results, seconds that it waited for a core). One result at least: where the process ended early, the inputs
+        that are left get another process.
     """
     text = batch[0] if job["mode"] == "stdin" else ""
     stdin = guest_child.memory_file(text.encode("utf-8", "surrogatepass"))
     stdout, stderr, values = (guest_child.memory_file() for _ in range(3))
-    started = time.monotonic()
+    clock = guest_child.Clock(job["wall_s"], put_off)
     pid = os.fork()
     if pid == 0:
         try:
@@ -197,19 +214,19 @@ def run_batch(job: dict[str, Any], code: Any, namespace: dict[str, Any], batch: 
             guest_child.end(lambda: body(job, code, namespace, batch, told), any_exit=job["any_exit"])
         finally:
             os._exit(70)
-    killed = not guest_child.wait_for(pid, started + job["wall_s"])
+    killed = not clock.wait_for(pid)
     # The whole group, before its leader is waited for and its number is free.
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)  # no group yet
     exit_code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    seconds = time.monotonic() - started
+    seconds = time.monotonic() - clock.started
     if not guest_child.reap_all():
         os._exit(72)
     timeout = killed or exit_code in (-signal.SIGPROF, -signal.SIGXCPU)
     result = {
-        "status": "timeout" if timeout else "ok" if exit_code == 0 else "error",
+        "status": "busy" if clock.busy else "timeout" if timeout else "ok" if exit_code == 0 else "error",
         "exit_code": exit_code,
         "seconds": seconds,
         "stderr": guest_child.contents(stderr, STDERR_BYTES, tail=True),
@@ -228,7 +245,7 @@ def run_batch(job: dict[str, Any], code: Any, namespace: dict[str, Any], batch: 
             results.append(result if result["status"] != "ok" else result | {"status": "error"})
     for descriptor in (stdin, stdout, stderr, values):
         os.close(descriptor)
-    return results
+    return results, clock.waited_s
 
 
 STDERR_BYTES = guest_child.STDERR_BYTES
@@ -241,10 +258,15 @@ def body(job: dict[str, Any], code: Any, namespace: dict[str, Any], batch: list[
     if job["mode"] == "echo":
         echo(job["program"], namespace)
         return
+    name = job.get("fn_name", "")
+    before = namespace.get(name)
     guest_child.execute(code, namespace)
     if job["mode"] == "stdin":
         return
-    function = guest_calls.find(namespace, job["fn_name"]) if job["mode"] == "call" else None
+    function = None
+    if job["mode"] == "call":
+        given = before is not None and namespace.get(name) is before and not guest_calls.binds(code, name)
+        function = guest_calls.find(namespace, name, given=given)
     for item in batch:
         try:
             value = function(*item) if function is not None else eval(compile(item, "main.py", "eval"), namespace)

@@ -19,23 +19,24 @@ from .guest_calls import PROGRAM_OPERATIONS, Ended, Line, Remote, describe
 from .plain import dumps, loads
 
 
-def run(job: dict[str, Any], take: Callable[[], Any]) -> dict[str, Any]:
+def run(job: dict[str, Any], take: Callable[[], Any], told: Callable[[float], None]) -> dict[str, Any]:
     """In a foreman: run both processes, wait for the tests' verdict, end both.
 
     Args:
         take: gives the second frame: ``setup`` (source of the benchmark that the tests stand on), ``code`` (the
             tests), ``names`` (those that are the program's, whatever else defines them).
+        told: of ``guest_child.Clock``.
     """
     theirs, ours = socket.socketpair()
     stdin = guest_child.memory_file()
     stdout, stderr, verdict = (guest_child.memory_file() for _ in range(3))
-    started = time.monotonic()
-    program = _fork(lambda: _be_program(job, (stdin, stdout, stderr, theirs.fileno())))
+    clock = guest_child.Clock(job["wall_s"], told)
+    program = fork(lambda: _be_program(job, (stdin, stdout, stderr, theirs.fileno())))
     theirs.close()
     tests = take()
-    judge = _fork(lambda: _be_tests(job, tests, (stdin, stdout, verdict, ours.fileno())))
+    judge = fork(lambda: _be_tests(job, tests, (stdin, stdout, verdict, ours.fileno())))
     ours.close()
-    in_time = guest_child.wait_for(judge, started + job["wall_s"])
+    in_time = clock.wait_for(judge)
     exit_code = os.waitstatus_to_exitcode(os.waitpid(judge, 0)[1]) if in_time else None
     # The program's own end, where it came to one: the tests may have ended because of it.
     guest_child.wait_for(program, time.monotonic() + (0.2 if in_time else 0.0))
@@ -43,7 +44,9 @@ def run(job: dict[str, Any], take: Callable[[], Any]) -> dict[str, Any]:
     if not guest_child.reap_all():
         os._exit(72)
     said = guest_child.contents(stderr, guest_child.STDERR_BYTES, tail=True)
-    result = {"status": "ok", "stdout": "", "stderr": said, "seconds": time.monotonic() - started}
+    result = {"status": "ok", "stdout": "", "stderr": said, "seconds": time.monotonic() - clock.started}
+    if clock.busy:
+        return result | {"status": "busy"}
     program_code = os.waitstatus_to_exitcode(status) if ended else 0
     timeouts = (-guest_child.SIGPROF, -guest_child.SIGXCPU)
     if not in_time or exit_code in timeouts or program_code in timeouts:
@@ -57,7 +60,8 @@ def run(job: dict[str, Any], take: Callable[[], Any]) -> dict[str, Any]:
     return result | row | {"status": "error" if program_code else "ok"}
 
 
-def _fork(be: Callable[[], None]) -> int:
+def fork(be: Callable[[], None]) -> int:
+    """The process that does something and never returns here."""
     pid = os.fork()
     if pid == 0:
         try:

@@ -161,6 +161,10 @@ def _decode_rare(kind: str, content: Any, resolve: Callable[[int], Any] | None) 
     raise ValueError(f"unknown kind of value {kind!r}")
 
 
+VALUE = '{"value":'
+"""How a line begins that holds a value."""
+
+
 def dumps(value: Any) -> bytes:
     """One line of ASCII JSON."""
     return json.dumps(value, separators=(",", ":")).encode()

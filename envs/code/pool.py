@@ -24,7 +24,7 @@ from ..sandbox.types import Bind, Limits, Process, Sandbox, SandboxBackend, Sand
 
 IDLE_S = 3.0
 START_S = 60.0
-GUEST_FILES = ("plain", "guest_child", "guest_calls", "guest_tests", "guest_server")
+GUEST_FILES = ("plain", "guest_child", "guest_calls", "guest_tests", "guest_arguments", "guest_server")
 PACKAGES = "/opt/verigym/packages"
 """Where a sandbox shows the packages that programs may import beside the standard library."""
 
@@ -93,7 +93,9 @@ class ProgramServer:
 
     async def answer(self) -> dict[str, Any] | None:
         """The next line of the server; None where it has ended, or says what it never would."""
-        while (end := self._received.find(b"\n")) < 0:
+        seen = 0
+        while (end := self._received.find(b"\n", seen)) < 0:
+            seen = len(self._received)
             piece = await self._process.read()
             if not piece:
                 return None

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import TaskError
+from ...model.chat.encoding import from_bytes, to_bytes
 
 ADDRESS = re.compile(r"(https?|file|ssh|git)://|[\w.-]+@[\w.-]+:")
 GIT_TIMEOUT_S = 1800.0
@@ -88,7 +89,7 @@ def run_git(folder: Path, *arguments: str, text: str | None = None) -> str:
     env = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     env |= {name: value for name, value in os.environ.items() if name in ("PATH", "HOME") or "proxy" in name.lower()}
     command = ["git", "-C", str(folder), "-c", "safe.directory=*", "-c", "core.quotePath=false", *arguments]
-    given = None if text is None else text.encode("utf-8", errors="surrogateescape")
+    given = None if text is None else to_bytes(text)
     try:
         done = subprocess.run(command, env=env, input=given, capture_output=True, timeout=GIT_TIMEOUT_S, check=False)
     except FileNotFoundError:
@@ -99,7 +100,7 @@ def run_git(folder: Path, *arguments: str, text: str | None = None) -> str:
         words = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
         told = next((line for line in words if line.startswith("fatal:")), words[-1] if words else "no message")
         raise TaskError(f"git {' '.join(arguments[:2])} failed in {folder}: {told}")
-    return done.stdout.decode("utf-8", errors="surrogateescape")
+    return from_bytes(done.stdout)
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:

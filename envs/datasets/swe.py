@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ...errors import TaskError
+from ...model.chat.encoding import from_bytes
 from ..task import Task
-from .swe_sources import canonical_row
+from .swe_sources import canonical_row, is_swe_row
 
 _EPOCH = "2000-01-01T00:00:00+00:00"
 
@@ -102,10 +103,12 @@ class SWERow(BaseModel):
     @property
     def parser(self) -> str:
         """The log parser stated, else the repository's own in swebench, else pytest's."""
+        if self.log_parser:
+            return self.log_parser
         from swebench.harness.log_parsers.python import MAP_REPO_TO_PARSER_PY
 
         named = MAP_REPO_TO_PARSER_PY.get(self.repo)
-        return self.log_parser or (named.__name__ if named is not None else "parse_log_pytest")
+        return named.__name__ if named is not None else "parse_log_pytest"
 
     @property
     def tests(self) -> tuple[str, ...]:
@@ -131,6 +134,15 @@ def task_of(raw: dict[str, Any], *, folder: Path) -> Task:
         hidden={**row.model_dump(mode="json"), "archive": archive},
         metadata=metadata,
     )
+
+
+def any_task_of(raw: dict[str, Any], *, folder: Path) -> Task:
+    """``task_of`` for a row of SWE-bench or of a training set; else the task that ``Task.to_json`` wrote.
+
+    Raises:
+        TaskError: it is neither.
+    """
+    return task_of(raw, folder=folder) if is_swe_row(raw) else Task.from_json(raw)
 
 
 def require_tests(row: SWERow) -> None:
@@ -229,7 +241,7 @@ def _git(git_dir: Path, work_tree: Path, *arguments: str) -> str:
         raise TaskError("git is not installed; packing a repository needs it (apt-get install git)") from None
     if done.returncode:
         raise TaskError(f"git {arguments[0]} failed in {work_tree}: {done.stderr.decode(errors='replace').strip()}")
-    return done.stdout.decode("utf-8", errors="surrogateescape")
+    return from_bytes(done.stdout)
 
 
 def _write_archive(archive: Path, folder: Path, tracked: Sequence[str], git_dir: Path) -> None:

@@ -3,9 +3,9 @@
 Each set is told by its own keys. Sources of the schemas: SWE-bench 4.x and 5.x (github.com/SWE-bench/SWE-bench,
 ``swebench/types.py``, ``image_builder/image_spec.py``); SWE-Gym (SWE-bench's schema, images
 ``xingyaoww/sweb.eval.x86_64.*``, its README); SWE-rebench (``install_config``, ``docker_image`` or ``image_name``,
-github.com/SWE-rebench/SWE-bench-fork, ``harness/test_spec``); SWE-smith (``image_name``, ``patch`` is the bug,
-github.com/SWE-bench/SWE-smith, ``harness/utils.py``); R2E-Gym (``docker_image``, ``expected_output_json``, tests in
-``run_tests.sh`` and ``/r2e_tests``, github.com/R2E-Gym/R2E-Gym, ``agenthub/runtime/docker.py``).
+github.com/SWE-rebench/SWE-bench-fork, ``harness/test_spec``); SWE-smith (``swe_smith.py``); R2E-Gym
+(``docker_image``, ``expected_output_json``, tests in ``run_tests.sh`` and ``/r2e_tests``, github.com/R2E-Gym/R2E-Gym,
+``agenthub/runtime/docker.py``).
 """
 
 import json
@@ -14,13 +14,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import TaskError
-from ...rewards.logs import R2E_PARSER
-from ...rewards.patches import patch_of_texts, reverse_patch
+from ...rewards.log_parsers import R2E_PARSER
+from ...rewards.patches import patch_of_texts, paths_of
+from .eval_scripts import eval_script_of, shell_words
+from .swe_smith import smith_row
 
 DEFAULT_NAMESPACE = "swebench"
 GYM_NAMESPACE = "xingyaoww"
+R2E_KEYS = ("expected_output_json", "parsed_commit_content")
 CONDA_PYTHON = "/opt/miniconda3/envs/testbed/bin/python"
-START, END, CODE = ">>>>> Start Test Output", ">>>>> End Test Output", ">>>>> Test Exit Code"
+NO_TESTS = (".json", ".png", "csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml")
+"""Ends of names that SWE-bench's harness does not hand to a test command."""
 
 
 def image_name(instance_id: str, *, namespace: str | None = DEFAULT_NAMESPACE, arch: str = "x86_64") -> str:
@@ -36,83 +40,43 @@ def image_name(instance_id: str, *, namespace: str | None = DEFAULT_NAMESPACE, a
     return f"{namespace}/{key}".replace("__", "_s_" if namespace == GYM_NAMESPACE else "_1776_")
 
 
+def is_swe_row(raw: Mapping[str, Any]) -> bool:
+    """Whether a row is of one of the known sets, or of SWE-bench's own schema."""
+    return any(key in raw for key in ("instance_id", "install_config", *R2E_KEYS))
+
+
 def canonical_row(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A row of any of the known sets in SWE-bench's schema; what is in it already is not touched.
 
     Raises:
         TaskError: a set's own key is broken.
     """
-    if "expected_output_json" in raw or "parsed_commit_content" in raw:
+    if any(key in raw for key in R2E_KEYS):
         return _r2e(raw)
     if "install_config" in raw:
         return _rebench(raw)
     if "image_name" in raw and "base_commit" not in raw:
-        return _smith(raw)
+        tests = {key: _list(raw, key) for key in ("FAIL_TO_PASS", "PASS_TO_PASS")}
+        return smith_row(raw, fail_to_pass=tests["FAIL_TO_PASS"], pass_to_pass=tests["PASS_TO_PASS"])
     return dict(raw)
-
-
-def eval_script_of(
-    *, root: str, test_cmd: str, before: str = "", base_commit: str = "", test_patch: str = "", conda: bool = True
-) -> str:
-    """A script in SWE-bench 5's form: the hidden tests are applied, and the command runs between the markers."""
-    files = list(dict.fromkeys(re.findall(r"^--- a/(\S+)", test_patch, re.M)))
-    checkout = f"git checkout {base_commit or 'HEAD'} {' '.join(files)}" if files else ":"
-    apply = (
-        f"git apply -v - <<'EOF_114329324912'\n{test_patch.rstrip(chr(10))}\nEOF_114329324912" if test_patch else ":"
-    )
-    activate = "source /opt/miniconda3/bin/activate\nconda activate testbed" if conda else ":"
-    return "\n".join(
-        [
-            "#!/bin/bash",
-            "set -uxo pipefail",
-            activate,
-            f"cd {root}",
-            f"git config --global --add safe.directory {root}",
-            before or ":",
-            checkout,
-            apply,
-            f": '{START}'",
-            test_cmd,
-            "SWEBENCH_TEST_EXIT_CODE=$?",
-            f": '{END}'",
-            f'echo "{CODE}: $SWEBENCH_TEST_EXIT_CODE"',
-            checkout,
-            "",
-        ]
-    )
 
 
 def _rebench(raw: Mapping[str, Any]) -> dict[str, Any]:
     config = _mapping(raw, "install_config")
     command = config.get("test_cmd") or "pytest -rA"
-    files = dict.fromkeys(re.findall(r"^\+\+\+ b/(\S+)", raw.get("test_patch") or "", re.M))
+    named = dict.fromkeys(new for _, new in paths_of(raw.get("test_patch") or ""))
+    files = [path for path in named if path and not path.endswith(NO_TESTS)]
     if isinstance(command, list):
         command = " && ".join(command)
     script = eval_script_of(
         root="/testbed",
-        test_cmd=f"{command} {' '.join(files)}",
+        test_cmd=f"{command} {shell_words(files)}",
         base_commit=raw.get("base_commit") or "",
         test_patch=raw.get("test_patch") or "",
     )
     parser = config.get("log_parser") or "parse_log_pytest"
     image = raw.get("docker_image") or raw.get("image_name") or ""
     return {"image": image, "eval_script": script, "log_parser": parser, **raw}
-
-
-def _smith(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """SWE-smith's ``patch`` puts the bug in; the fix is its reverse, and the failing tests' files are hidden."""
-    tests = _list(raw, "FAIL_TO_PASS")
-    files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
-    commands = f"pytest --disable-warnings --color=no --tb=no --verbose {' '.join(files)}"
-    bug = raw.get("patch") or ""
-    fields = {
-        "image": raw["image_name"],
-        "start_patch": bug,
-        "hidden_files": files,
-        "eval_script": eval_script_of(root="/testbed", test_cmd=commands),
-        "log_parser": "parse_log_pytest_v2",
-    }
-    return {**raw, **fields, "patch": reverse_patch(bug), "problem_statement": raw.get("problem_statement") or ""}
 
 
 def _r2e(raw: Mapping[str, Any]) -> dict[str, Any]:

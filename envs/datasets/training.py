@@ -14,6 +14,7 @@ from .hub import HUB, rows_named
 from .math_rows import MATH_FORMATS
 from .program_rows import PROGRAM_FORMATS
 from .row_format import Row, RowFormat
+from .swe_sources import is_swe_row
 
 logger = logging.getLogger(__name__)
 
@@ -75,12 +76,12 @@ def load_training_set(source: str | Path, *, row_format: str = "auto") -> Traini
         TaskError: a file is missing or broken; a row of "tasks" or "swe", which are verigym's own, cannot be used; or
             no row can.
     """
-    rows = _rows_of(source)
+    rows = rows_of(source)
     if not rows:
         raise TaskError(f"{source} has no rows; give a training set with at least one")
     name = row_format if row_format != "auto" else _told_by(rows[0].value, str(source))
     if name in (TASKS, SWE):
-        return TrainingSet(tasks=tuple(_own_tasks(rows, name, source)), left_out=())
+        return TrainingSet(tasks=tuple(_own_tasks(rows, source)), left_out=())
     if name not in FORMATS:
         raise ConfigError(f"no format {name!r}; known: auto, {', '.join(FORMAT_NAMES)}")
     found = _convert(rows, FORMATS[name])
@@ -97,14 +98,20 @@ def read_tasks_of(source: str | Path, *, row_format: str = "auto") -> Sequence[T
     return found.tasks
 
 
-def _rows_of(source: str | Path) -> list[SourceRow]:
+def rows_of(source: str | Path) -> list[SourceRow]:
+    """The rows of a source, as ``load_training_set`` takes it. Raises as there."""
     if isinstance(source, str) and source.startswith(HUB):
         return rows_named(source)
     return list(read_source(source, split="train"))
 
 
+def folder_of(source: str | Path) -> Path:
+    """Where a source's relative paths are looked for."""
+    return Path(source) if Path(source).is_dir() else Path(source).parent
+
+
 def _told_by(row: Row, source: str) -> str:
-    if "instance_id" in row or "install_config" in row or "expected_output_json" in row:
+    if is_swe_row(row):
         return SWE
     if all(isinstance(row.get(key), str) for key in ("id", "family", "prompt")):
         return TASKS
@@ -117,13 +124,12 @@ def _told_by(row: Row, source: str) -> str:
     )
 
 
-def _own_tasks(rows: Iterable[SourceRow], name: str, source: str | Path) -> Iterable[Task]:
-    from .swe import task_of
+def _own_tasks(rows: Iterable[SourceRow], source: str | Path) -> Iterable[Task]:
+    from .swe import any_task_of
 
-    folder = Path(source) if Path(source).is_dir() else Path(source).parent
     for row in rows:
         try:
-            yield Task.from_json(row.value) if name == TASKS else task_of(dict(row.value), folder=folder)
+            yield any_task_of(dict(row.value), folder=folder_of(source))
         except TaskError as error:
             raise TaskError(f"{row.where}: {error}") from None
 

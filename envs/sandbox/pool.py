@@ -8,7 +8,7 @@ that was closed without being used waits as it is, and is still new for the next
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,7 +17,8 @@ from .container_reset import Copy
 from .docker import DockerBackend
 from .docker_session import ContainerSandbox
 from .per_loop import PerLoop
-from .types import CommandResult, Process, ProcessResult, Sandbox, SandboxSpec
+from .session import GuestProcess, GuestSandbox
+from .types import Sandbox, SandboxSpec
 
 T = TypeVar("T")
 Prepare = Callable[[Sandbox], Awaitable[None]]
@@ -219,7 +220,7 @@ class DockerPool:
                 pass
 
 
-class PooledSandbox:
+class PooledSandbox(GuestSandbox):
     """A container for one user; closing gives it back."""
 
     def __init__(self, box: ContainerSandbox, end: Callable[[bool], Awaitable[None]]) -> None:
@@ -227,43 +228,21 @@ class PooledSandbox:
         Args:
             end: takes the container back; is told whether it was used.
         """
-        self.box, self._end, self._used = box, end, False
+        super().__init__(box.stream, box._spec)
+        self._shell = box._shell  # one command at a time, whoever asks
+        self.box, self._give_back, self._used = box, end, False
         self._closing: asyncio.Future[None] | None = None
-
-    async def aexec(self, command: str, *, timeout_s: float | None = None) -> CommandResult:
-        return await self._use(lambda: self.box.aexec(command, timeout_s=timeout_s))
-
-    async def arun(
-        self,
-        argv: Sequence[str],
-        *,
-        cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
-        stdin: bytes = b"",
-        timeout_s: float | None = None,
-        output_bytes: int = 16 << 20,
-    ) -> ProcessResult:
-        options: dict[str, Any] = {"cwd": cwd, "env": env, "stdin": stdin}
-        return await self._use(lambda: self.box.arun(argv, **options, timeout_s=timeout_s, output_bytes=output_bytes))
-
-    async def astart(
-        self, argv: Sequence[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None
-    ) -> Process:
-        return await self._use(lambda: self.box.astart(argv, cwd=cwd, env=env))
-
-    async def read_file(self, path: str) -> bytes:
-        return await self._use(lambda: self.box.read_file(path))
-
-    async def write_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
-        await self._use(lambda: self.box.write_file(path, data, mode=mode))
-
-    async def put_archive(self, archive: bytes, dest: str) -> None:
-        await self._use(lambda: self.box.put_archive(archive, dest))
 
     async def aclose(self) -> None:
         if self._closing is None:
-            self._closing = asyncio.ensure_future(self._end(self._used))
+            self._closing = asyncio.ensure_future(self._give_back(self._used))
         await asyncio.shield(self._closing)
+
+    async def _ask(self, request: dict[str, Any], stdin: bytes, *, timeout_s: float) -> tuple[dict[str, Any], bytes]:
+        return await self._use(lambda: self.box._ask(request, stdin, timeout_s=timeout_s))
+
+    async def _open(self, request: dict[str, Any]) -> GuestProcess:
+        return await self._use(lambda: self.box._open(request))
 
     async def _use(self, call: Callable[[], Awaitable[T]]) -> T:
         """A call that ends, or begins, after the sandbox was closed has no result: it is someone else's by then."""

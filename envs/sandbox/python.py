@@ -2,11 +2,9 @@
 
 import fcntl
 import hashlib
-import importlib.util
 import json
 import logging
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -15,13 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import SandboxError, TaskError
+from ...errors import SandboxError
 from .launch import base_python, base_python_binds
+from .pip import HOW_TO_BUILD, ONLY_WHEELS, pinned, pip_command
 from .types import Bind
 
 logger = logging.getLogger(__name__)
 
-PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9._, -]+\])?\s*==\s*[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 BUILD_S = 900.0
 
 
@@ -48,8 +46,8 @@ def cache_folder() -> Path:
 def python_environment(requirements: Sequence[str]) -> PythonEnvironment:
     """A virtual environment with these requirements, from the cache or built now (needs the package index).
 
-    It holds the requirements and what they depend on, without pip; it is built for the base interpreter of this
-    process, and lies at the same path inside a sandbox. Processes that ask at once build it once.
+    It holds the requirements and what they depend on, from wheels alone, and no pip; it is built for the base
+    interpreter of this process, and lies at the same path inside a sandbox. Processes that ask at once build it once.
 
     Args:
         requirements: ``name==version``, each; none gives the bare interpreter.
@@ -57,10 +55,7 @@ def python_environment(requirements: Sequence[str]) -> PythonEnvironment:
         TaskError: a requirement is not pinned.
         SandboxError: the environment could not be built; the message has pip's last lines.
     """
-    wanted = tuple(sorted({requirement.strip() for requirement in requirements}))
-    for requirement in wanted:
-        if not PINNED.fullmatch(requirement):
-            raise TaskError(f"requirement {requirement!r} is not pinned; write name==version")
+    wanted = pinned(requirements)
     base, _ = base_python()
     if not wanted:
         return PythonEnvironment(python=base, binds=base_python_binds(), requirements=())
@@ -87,21 +82,11 @@ def _build(venv: Path, base: str, requirements: Sequence[str]) -> None:
     logger.info("building a Python environment of %s", ", ".join(requirements))
     shutil.rmtree(venv, ignore_errors=True)
     _run([base, "-I", "-m", "venv", "--without-pip", str(venv)], "python -m venv", requirements)
-    install = ["install", "--disable-pip-version-check", "--no-input", "--quiet", "--compile", *requirements]
-    _run([*_pip(base), "--python", str(venv / "bin" / "python"), *install], "pip", requirements)
+    install = ["install", "--disable-pip-version-check", "--no-input", "--quiet", "--compile", ONLY_WHEELS]
+    _run([*pip_command(str(venv / "bin" / "python")), *install, *requirements], "pip", requirements)
     for path in (venv, *venv.rglob("*")):  # the user inside is another one than ours
         if not path.is_symlink():
             path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
-
-
-def _pip(base: str) -> list[str]:
-    """A pip that can install into another environment: ours, else the one the interpreter carries."""
-    if importlib.util.find_spec("pip") is not None:
-        return [sys.executable, "-m", "pip"]
-    wheels = sorted((Path(os.__file__).parent / "ensurepip" / "_bundled").glob("pip-*.whl"))
-    if not wheels:
-        raise SandboxError("there is no pip to build an environment with; run `python -m ensurepip` or install pip")
-    return [base, str(wheels[-1] / "pip")]
 
 
 def _run(argv: Sequence[str], what: str, requirements: Sequence[str]) -> None:
@@ -122,7 +107,7 @@ def _run(argv: Sequence[str], what: str, requirements: Sequence[str]) -> None:
         last = "\n".join(done.stdout.strip().splitlines()[-8:])
         raise SandboxError(
             f"{what} could not install {', '.join(requirements)} (exit status {done.returncode}); check the versions "
-            f"and the connection to the package index. Its last lines:\n{last}"
+            f"and the connection to the package index; {HOW_TO_BUILD}. Its last lines:\n{last}"
         )
 
 

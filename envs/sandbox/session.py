@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...errors import SandboxError
+from ...model.chat.encoding import path_text, to_bytes
 from .frames import Frames
 from .types import CommandResult, ProcessResult, SandboxSpec
 
@@ -53,9 +54,7 @@ class GuestSandbox:
         timeout_s = limits.command_timeout_s if timeout_s is None else timeout_s
         request = {"do": "exec", "timeout": float(timeout_s), "keep": limits.output_bytes}
         async with self._shell:
-            header, body = await self._channel.ask(
-                request, command.encode(errors="replace"), timeout_s=timeout_s + GRACE_S
-            )
+            header, body = await self._ask(request, to_bytes(command), timeout_s=timeout_s + GRACE_S)
         return CommandResult(
             output=_text(body, header["sizes"][0], header["dropped"]),
             exit_code=header["exit_code"],
@@ -79,13 +78,13 @@ class GuestSandbox:
         timeout_s = self._spec.limits.command_timeout_s if timeout_s is None else timeout_s
         request = {
             "do": "run",
-            "argv": [str(word) for word in argv],
+            "argv": [path_text(str(word)) for word in argv],
             "cwd": self._path(cwd or self._spec.workdir),
-            "env": dict(env or {}),
+            "env": _texts(env),
             "timeout": float(timeout_s),
             "output_bytes": output_bytes,
         }
-        header, body = await self._channel.ask(request, stdin, timeout_s=timeout_s + GRACE_S)
+        header, body = await self._ask(request, stdin, timeout_s=timeout_s + GRACE_S)
         size = header["sizes"][0]
         return ProcessResult(
             stdout=body[:size],
@@ -103,13 +102,13 @@ class GuestSandbox:
         request = {
             "do": "run",
             "stream": True,
-            "argv": [str(word) for word in argv],
+            "argv": [path_text(str(word)) for word in argv],
             "cwd": self._path(cwd or self._spec.workdir),
-            "env": dict(env or {}),
+            "env": _texts(env),
             "timeout": LONGEST_S,
             "output_bytes": STDERR_BYTES,
         }
-        return GuestProcess(self._channel, request)
+        return await self._open(request)
 
     async def read_file(self, path: str) -> bytes:
         return await self._file(("read", self._path(path)), path, b"")
@@ -125,14 +124,22 @@ class GuestSandbox:
             await self._end()
         await self._channel.aclose()
 
+    async def _ask(self, request: dict[str, Any], stdin: bytes, *, timeout_s: float) -> tuple[dict[str, Any], bytes]:
+        """Whatever waits for one answer passes here, and ``_open`` what is talked to: what a carrier adds to every call
+        it adds in these two."""
+        return await self._channel.ask(request, stdin, timeout_s=timeout_s)
+
+    async def _open(self, request: dict[str, Any]) -> "GuestProcess":
+        return GuestProcess(self._channel, request)
+
     def _path(self, path: str) -> str:
-        return self._locate(posixpath.join(self._spec.workdir, path))
+        return self._locate(posixpath.join(self._spec.workdir, path_text(path)))
 
     async def _file(self, call: tuple[Any, ...], path: str, stdin: bytes) -> bytes:
         if "\0" in path:
             raise OSError(errno.EINVAL, "a path cannot hold NUL", path)
         request = {"do": "run", "call": call, "timeout": FILE_TIMEOUT_S, "output_bytes": FILE_BYTES + 1}
-        header, body = await self._channel.ask(request, stdin, timeout_s=FILE_TIMEOUT_S + GRACE_S)
+        header, body = await self._ask(request, stdin, timeout_s=FILE_TIMEOUT_S + GRACE_S)
         size, code = header["sizes"][0], header["exit_code"]
         said = body[size:].decode(errors="replace")
         if code is None or code < 0 or code == 255:
@@ -182,6 +189,10 @@ class GuestProcess:
 
     def kill(self) -> None:
         self._stream.send("cancel")
+
+
+def _texts(env: Mapping[str, str] | None) -> dict[str, str]:
+    return {path_text(name): path_text(value) for name, value in (env or {}).items()}
 
 
 def _text(body: bytes, num_head: int, num_dropped: int) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ...model.chat.actions import Action
+from ...model.chat.encoding import from_bytes
 from ...model.chat.messages import Message, ToolCall
 from ...rewards.score import Score
 from ..datasets.swe import row_of
@@ -216,7 +217,7 @@ class CwmSWEEnv(SWEEnv):
             data = await self._box.read_file(posixpath.normpath(posixpath.join(cwd, path)))
         except OSError as error:
             raise ToolError(f"{path}: {error.strerror or error}; nothing was submitted") from None
-        text = data.decode("utf-8", errors="surrogateescape")
+        text = from_bytes(data)
         if not text.startswith("diff"):
             raise ToolError(f"{shlex.quote(path)} does not begin with 'diff'; write it with git diff")
         self.submitted = text

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from ...errors import SandboxError
+from ...model.chat.encoding import to_bytes
 from ...model.chat.messages import Message, ToolCall
 from ...rewards.rubric import swe_rubric
 from ...rewards.score import Score
@@ -19,7 +20,7 @@ from ..task import Task
 from ..tools.files import decode, replace_lines, view_lines
 from ..tools.spec import ToolError, tool
 from .checkout import backend_for, base_of, environment_of, open_workspace, placed, shell_env
-from .grading import grade_patch, zero
+from .grading import TEST_TIMEOUT_S, grade_patch, zero
 from .patching import diff_of
 
 _VERDICTS: dict[tuple[str, str, str], Score] = {}
@@ -40,7 +41,7 @@ class SWEEnv(ToolEnv):
         sandbox: str | SandboxBackend = "auto",
         reuse_verdicts: bool = False,
         limits: Limits | None = None,
-        test_timeout_s: float = 600.0,
+        test_timeout_s: float = TEST_TIMEOUT_S,
         rubric: str = "tests",
         tasks: Sequence[Task] | None = None,
         max_turns: int | None = None,
@@ -52,7 +53,8 @@ class SWEEnv(ToolEnv):
                 image, else local.
             reuse_verdicts: grade a patch of a task once a process. Grading is deterministic for validated tasks.
             limits: of the sandboxes; None takes the defaults.
-            test_timeout_s: wall-clock seconds of one run of the hidden tests.
+            test_timeout_s: wall-clock seconds of one run of the hidden tests; an episode whose work takes longer ends
+                with "test_timeout" and 0.
             rubric: what a patch earns, by name (``rewards.rubric.SWE_RUBRICS``).
             tasks, max_turns, render_mode: as for every ToolEnv.
         """
@@ -107,7 +109,7 @@ class SWEEnv(ToolEnv):
         gold = row_of(task).patch
         if not self._rubric.needs_tests:
             return self._rubric.judge(None, patch, gold)
-        key = (task.id, str(task.hidden.get("archive")), hashlib.sha256(patch.encode()).hexdigest())
+        key = (task.id, str(task.hidden.get("archive")), hashlib.sha256(to_bytes(patch)).hexdigest())
         tests = _VERDICTS.get(key) if self._reuse_verdicts else None
         if tests is None:
             backend = self._used or await asyncio.to_thread(backend_for, row_of(task), self._choice)
@@ -213,7 +215,7 @@ class SWEEnv(ToolEnv):
 
     async def _write(self, path: str, text: str) -> None:
         try:
-            await self._box.write_file(self._inside(path), text.encode("utf-8"))
+            await self._box.write_file(self._inside(path), to_bytes(text))
         except OSError as error:
             raise ToolError(f"{path}: {error.strerror or error}") from None
 

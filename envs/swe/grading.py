@@ -1,9 +1,11 @@
 """Grading a patch: hidden tests in a fresh sandbox, from the repository's base and the patch alone."""
 
 import re
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from ...errors import GradingError, TaskError
+from ...model.chat.encoding import to_bytes
 from ...rewards.score import Score
 from ...rewards.swe import TestReport, grade_tests
 from ..background import all_or_first_error
@@ -14,6 +16,11 @@ from .checkout import checkout, checkout_ahead, environment_of, placed
 from .patching import Applied, apply_patch, run_script, take_back
 from .scripted import grade_by_script
 from .testing import TestRun, choose_twins, execute, find_forgery
+
+TEST_TIMEOUT_S = 1_800.0
+"""Wall-clock seconds of one run of a task's tests, as in SWE-bench's harness."""
+STOPPED = "stopped: timeout"
+"""What a report says of tests that met their time limit."""
 
 TEST_FOLDERS = frozenset({"test", "tests", "testing", "e2e"})
 STEERING_NAMES = frozenset(
@@ -59,7 +66,7 @@ async def grade_patch(
     task: Task,
     patch: str,
     *,
-    timeout_s: float = 600.0,
+    timeout_s: float = TEST_TIMEOUT_S,
     limits: Limits | None = None,
 ) -> tuple[Score, TestReport]:
     """Grade a patch of a "swe" task: by verigym's runner, or, for an image without a stated interpreter, by the row's
@@ -72,14 +79,25 @@ async def grade_patch(
         patch: as ``git diff`` writes it; "" is the base itself.
         timeout_s: wall-clock seconds of one run of the tests.
     Returns:
-        (score, evidence). A patch that does not apply scores 0.
+        (score, evidence). A patch that does not apply scores 0, and so do tests that meet their time limit, with an
+        ending of their own.
     Raises:
         TaskError: the row cannot be graded: no tests, no repository for this backend, or tests that are no pytest
             ids and no script to run them.
         GradingError: the evidence could not be gathered. SandboxError: the sandbox failed.
     """
-    row, limits = placed(row_of(task), backend), limits or Limits()
+    row = placed(row_of(task), backend)
     require_tests(row)
+    score, report = await _graded(backend, row, patch, timeout_s=timeout_s, limits=limits or Limits())
+    if report.detail == STOPPED:
+        told = f"the tests took longer than {timeout_s:g} s"
+        score = replace(score, detail=told, ending="test_timeout")
+    return score, report
+
+
+async def _graded(
+    backend: SandboxBackend, row: SWERow, patch: str, *, timeout_s: float, limits: Limits
+) -> tuple[Score, TestReport]:
     if row.image and row.eval_script and not row.interpreter:
         return await grade_by_script(backend, row, patch, prepare=_patch_sources, timeout_s=timeout_s, limits=limits)
     async with checkout_ahead(backend, row, limits=limits) as second, checkout(backend, row, limits=limits) as first:
@@ -148,7 +166,7 @@ async def _prepare(sandbox: Sandbox, row: SWERow, patch: str) -> tuple[str | Non
     )
     if problem is None and row.test_patch.strip():
         script = "git apply --whitespace=nowarn -"
-        stdin = row.test_patch.encode("utf-8", errors="surrogateescape")
+        stdin = to_bytes(row.test_patch)
         result = await run_script(sandbox, script, root=row.root, stdin=stdin)
         if result.exit_code != 0:
             said = result.stderr.decode("utf-8", errors="replace").strip()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import SandboxError, TaskError
+from ...model.chat.encoding import from_bytes, has_halves, to_bytes
 from ..sandbox.types import ProcessResult, Sandbox
 from .history import IGNORED
 
@@ -106,7 +107,7 @@ async def apply_patch(sandbox: Sandbox, patch: str, *, root: str) -> tuple[str |
         return None, Applied(base="")
     if not patch.endswith("\n"):
         patch += "\n"
-    result = await run_script(sandbox, _APPLY, root=root, stdin=patch.encode("utf-8", errors="surrogateescape"))
+    result = await run_script(sandbox, _APPLY, root=root, stdin=to_bytes(patch))
     if result.exit_code == 0:
         return None, _applied(result.stdout)
     if result.exit_code == 99:
@@ -116,7 +117,7 @@ async def apply_patch(sandbox: Sandbox, patch: str, *, root: str) -> tuple[str |
 
 
 def _applied(stdout: bytes) -> Applied:
-    text = stdout.decode("utf-8", errors="surrogateescape")
+    text = from_bytes(stdout)
     base, _, rest = text.partition("\0")
     listed, _, ignored = rest.partition("\0\0") if not rest.startswith("\0") else ("", "", rest[1:])
     words = [word for word in listed.split("\0") if word]
@@ -147,7 +148,7 @@ async def take_back(sandbox: Sandbox, applied: Applied, paths: frozenset[str], *
         ["bash", "-c", script],
         cwd=root,
         env=GIT_ENV,
-        stdin=back.encode("utf-8", errors="surrogateescape") + (b"\0" if back else b""),
+        stdin=to_bytes(back) + (b"\0" if back else b""),
         timeout_s=SCRIPT_TIMEOUT_S,
     )
     if result.exit_code != 0:
@@ -201,17 +202,20 @@ async def diff_of(sandbox: Sandbox, base: bytes, *, root: str) -> str | None:
     Args:
         base: ``checkout.base_of`` of the row.
     Returns:
-        The patch, ASCII or UTF-8; None where it is larger than 16 MiB.
+        The patch, such that ``to_bytes`` gives git's own bytes; ASCII or UTF-8, but where a link's target is neither.
+        None where it is larger than 16 MiB.
     Raises:
         SandboxError: the comparison failed.
     """
-    diff = "git diff --cached --binary --no-color --no-ext-diff --no-textconv --no-renames HEAD"
-    for attributes in ("", "* binary"):  # text in no known encoding is compared again, as binary
+    diff = "diff --cached --binary --no-color --no-ext-diff --no-textconv --no-renames HEAD"
+    text = ""
+    # Text or names in no known encoding are compared again, as binary and with quoted names, which is ASCII.
+    for attributes, git in (("", "git"), ("* binary", "git -c core.quotePath=true")):
         script = f"""
             base=$(mktemp -d) && trap 'rm -rf "$base"' EXIT && tar -xf - -C "$base" --no-same-owner || exit
             export GIT_DIR="$base/.git" GIT_WORK_TREE="$PWD"
             mkdir -p "$GIT_DIR/info" && echo "{attributes}" > "$GIT_DIR/info/attributes"
-            git add --all && {diff}
+            git add --all && {git} {diff}
         """
         result = await run_script(sandbox, script, root=root, stdin=base)
         if result.killed == "output":
@@ -219,8 +223,7 @@ async def diff_of(sandbox: Sandbox, base: bytes, *, root: str) -> str | None:
         if result.exit_code != 0:
             said = result.stderr.decode("utf-8", errors="replace").strip()
             raise SandboxError(f"the work tree could not be compared with its base: {said[-500:]}")
-        try:
-            return result.stdout.decode("utf-8")
-        except UnicodeDecodeError:
-            continue
-    raise AssertionError("a binary diff is ASCII")
+        text = from_bytes(result.stdout)
+        if not has_halves(text):
+            break
+    return text

@@ -13,13 +13,14 @@ import shlex
 from collections.abc import Awaitable, Callable, Sequence
 
 from ...errors import GradingError
-from ...rewards.logs import judge_log
+from ...model.chat.encoding import from_bytes, to_bytes
 from ...rewards.score import Score
 from ...rewards.swe import PASSING, TestReport
+from ..datasets.eval_scripts import CODE, END, START
 from ..datasets.swe import SWERow
-from ..datasets.swe_sources import CODE, END, START
 from ..sandbox.types import Limits, Sandbox, SandboxBackend
 from .checkout import checkout, checkout_ahead
+from .judging import default_judge
 from .patching import Applied, run_script
 from .testing_guest import make_twin
 
@@ -65,7 +66,7 @@ async def grade_by_script(
 async def _run(sandbox: Sandbox, row: SWERow, script: str, timeout_s: float) -> tuple[Score, TestReport]:
     word = secrets.token_hex(8)
     path = f"/tmp/{word}.sh"
-    await sandbox.write_file(path, _marked(script, word).encode("utf-8", errors="surrogateescape"))
+    await sandbox.write_file(path, to_bytes(_marked(script, word)))
     result = await sandbox.arun(
         ["bash", "-c", f"exec bash {path} 2>&1"], cwd=row.root, env=row.env, timeout_s=timeout_s
     )
@@ -86,7 +87,7 @@ async def _run(sandbox: Sandbox, row: SWERow, script: str, timeout_s: float) -> 
         )
     if CODE not in text:
         text += "\n>>>>> Tests Errored"
-    verdict = judge_log(
+    verdict = await default_judge().judge(
         text,
         parser=row.parser,
         fail_to_pass=row.FAIL_TO_PASS,
@@ -124,7 +125,7 @@ async def _with_twins(sandbox: Sandbox, row: SWERow, report: TestReport) -> tupl
     prelude = "\n".join(lines[:start])
     applied = [line for line in prelude.splitlines() if line.startswith(("git checkout ", "git apply "))]
     if applied and row.test_patch.strip():
-        stdin = row.test_patch.encode("utf-8", errors="surrogateescape")
+        stdin = to_bytes(row.test_patch)
         await run_script(sandbox, "git apply --whitespace=nowarn -", root=row.root, stdin=stdin)
     passed = [t for t in (*row.FAIL_TO_PASS, *row.PASS_TO_PASS) if report.statuses.get(t) == "passed"]
     planted: list[str] = []
@@ -133,17 +134,17 @@ async def _with_twins(sandbox: Sandbox, row: SWERow, report: TestReport) -> tupl
         text = await _read(sandbox, posixpath.join(row.root, path))
         wanted = {test: names for test in passed if (names := _function_of(test, path, text)) is not None}
         try:
-            twin, found = make_twin(text.encode("utf-8", errors="surrogateescape"), set(wanted.values()))
+            twin, found = make_twin(to_bytes(text), set(wanted.values()))
         except (SyntaxError, ValueError, RecursionError):
             continue
         here = [test for test, names in wanted.items() if names in found]
         if here:
             planted += here
             place = f"/tmp/{secrets.token_hex(8)}"
-            await sandbox.write_file(place, twin.encode("utf-8", errors="surrogateescape"))
+            await sandbox.write_file(place, to_bytes(twin))
             writes.append(f"cat {place} > {shlex.quote(path)}; rm -f {place}")
     if applied and row.test_patch.strip():
-        stdin = row.test_patch.encode("utf-8", errors="surrogateescape")
+        stdin = to_bytes(row.test_patch)
         await run_script(sandbox, "git apply --reverse --whitespace=nowarn -", root=row.root, stdin=stdin)
     return "\n".join([*lines[:start], f"cd {row.root}", *writes, *lines[start:]]) + "\n", planted
 
@@ -175,7 +176,7 @@ def _function_of(test: str, path: str, text: str) -> tuple[str, ...] | None:
 
 async def _read(sandbox: Sandbox, path: str) -> str:
     try:
-        return (await sandbox.read_file(path)).decode("utf-8", errors="surrogateescape")
+        return from_bytes(await sandbox.read_file(path))
     except OSError:
         return ""
 

@@ -7,7 +7,6 @@ import logging
 import re
 import shlex
 import subprocess
-import sys
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ...errors import SandboxError, TaskError
+from ..datasets.eval_scripts import eval_script_of, shell_words
 from ..datasets.repository import archive_of_commit, find_clone
 from ..datasets.swe import SWERow, parse_row
-from ..datasets.swe_sources import eval_script_of
 from ..sandbox.launch import HOME, INSIDE_ID
-from ..sandbox.python import PINNED, cache_folder
+from ..sandbox.pip import HOW_TO_BUILD, ONLY_WHEELS, pinned, pip_command
+from ..sandbox.python import cache_folder
 from ..swe.checkout import DEFAULT_REQUIREMENTS
 from .rows import archives_of
 
@@ -108,7 +108,9 @@ def completed_fields(row: SWERow, image: str) -> dict[str, str]:
     """SWE-bench 5's fields, and verigym's own, of a row with an image built here."""
     exports = {"PATH": f"{VENV}/bin:$PATH", **{name: shlex.quote(value) for name, value in row.env.items()}}
     files = dict.fromkeys(test.partition("::")[0] for test in row.tests)
-    command = row.test_cmd or f"python -m pytest -rA -p no:cacheprovider -o addopts= --tb=short {' '.join(files)}"
+    command = (
+        row.test_cmd or f"python -m pytest -rA -p no:cacheprovider -o addopts= --tb=short {shell_words(tuple(files))}"
+    )
     script = eval_script_of(
         root=ROOT,
         test_cmd=command,
@@ -156,10 +158,7 @@ def environment_image(client: "DockerClient", base: str, requirements: Sequence[
     Raises:
         TaskError: a requirement is not pinned. SandboxError: the image could not be built.
     """
-    wanted = sorted({requirement.strip() for requirement in requirements})
-    for requirement in wanted:
-        if not PINNED.fullmatch(requirement):
-            raise TaskError(f"requirement {requirement!r} is not pinned; write name==version")
+    wanted = pinned(requirements)
     # The agent is a user that the image knows: a container that lacks it is furnished at every start.
     passwd = f"agent:x:{INSIDE_ID}:{INSIDE_ID}:agent:{HOME}:/bin/bash"
     dockerfile = (
@@ -234,15 +233,11 @@ def _wheels(requirements: Sequence[str], python: str) -> Path:
     if (folder / "complete").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    binary = [*pip, "download", "--quiet", f"--dest={folder}", f"--python-version={python}", "--only-binary=:all:"]
-    source = [*pip, "wheel", "--quiet", f"--wheel-dir={folder}"]
-    done = _pip([*binary, *requirements])
-    if done.returncode and python == f"{sys.version_info.major}.{sys.version_info.minor}":
-        done = _pip([*source, *requirements])
+    download = [*pip_command(), "--disable-pip-version-check", "download", "--quiet", f"--dest={folder}", ONLY_WHEELS]
+    done = _pip([*download, f"--python-version={python}", *requirements])
     if done.returncode:
         last = "; ".join(done.stdout.strip().splitlines()[-3:])
-        raise SandboxError(f"no wheels of {', '.join(requirements)} for Python {python}: {last}")
+        raise SandboxError(f"no wheels of {', '.join(requirements)} for Python {python}: {last}; {HOW_TO_BUILD}")
     (folder / "complete").write_text("\n".join(requirements))
     return folder
 

@@ -4,7 +4,6 @@ import configparser
 import json
 import re
 import subprocess
-import sys
 import tomllib
 from collections.abc import Iterable, Sequence
 from email.message import Message
@@ -16,6 +15,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from ...errors import TaskError
+from ..sandbox.pip import ONLY_WHEELS, pip_command
 
 TEST_EXTRAS = ("test", "tests", "testing")
 RESOLUTION_TIMEOUT_S = 600.0
@@ -37,7 +37,7 @@ def declared_requirements(root: Path) -> tuple[list[str], list[str]]:
         testing += [line for extra in TEST_EXTRAS for line in extras.get(extra, [])]
     groups = project.get("dependency-groups", {})
     testing += [line for group in TEST_EXTRAS for line in groups.get(group, []) if isinstance(line, str)]
-    return _without_extra(runtime), _without_extra(testing)
+    return _without_extra(runtime), [line for line in _without_extra(testing) if not Requirement(line).url]
 
 
 def pinned_requirements(runtime: Sequence[str], testing: Sequence[str], *, leave_out: str) -> tuple[str, ...]:
@@ -80,9 +80,16 @@ def project_pages(root: Path) -> list[str]:
     return re.findall(r"https://(?:github|gitlab)\.com/[\w.-]+/[\w.-]+", text)
 
 
-def _resolve(requirements: Iterable[str]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--dry-run"]
-    command += ["--ignore-installed", "--only-binary=:all:", "--report=-", *requirements]
+def _resolve(requirements: Sequence[str]) -> dict[str, Any]:
+    for line in requirements:
+        try:
+            address = Requirement(line).url
+        except InvalidRequirement as error:  # an option or a path, which pip would take
+            raise TaskError(f"{line!r} is no requirement ({error}); write a name and its versions") from None
+        if address:
+            raise TaskError(f"{line!r} is brought from an address; only the package index is asked")
+    command = [*pip_command(), "install", "--quiet", "--disable-pip-version-check", "--dry-run"]
+    command += ["--ignore-installed", ONLY_WHEELS, "--report=-", *requirements]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=RESOLUTION_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
@@ -90,8 +97,9 @@ def _resolve(requirements: Iterable[str]) -> dict[str, Any]:
             f"pip did not resolve the requirements within {RESOLUTION_TIMEOUT_S:.0f} s; is the network there?"
         ) from None
     if done.returncode:
-        words = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")] or [done.stderr.strip()]
-        raise TaskError(f"pip cannot resolve {', '.join(requirements)}: {words[0]}")
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        words = [line for line in lines if line.startswith("ERROR:") and line != "ERROR: Exception:"] or lines[-1:]
+        raise TaskError(f"pip cannot resolve {', '.join(requirements)}: {(words or ['no message'])[0]}")
     try:
         return json.loads(done.stdout)
     except ValueError as error:

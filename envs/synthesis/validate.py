@@ -11,11 +11,13 @@ from typing import Any
 from ...errors import GradingError, TaskError
 from ...rewards.swe import PASSING
 from ..background import all_or_first_error
-from ..datasets.swe import row_of, task_of
+from ..datasets.swe import any_task_of, row_of
+from ..datasets.swe_sources import is_swe_row
+from ..datasets.training import folder_of, rows_of
 from ..sandbox.types import Limits, SandboxBackend
 from ..swe.checkout import placed
-from ..swe.grading import grade_patch, run_hidden_tests
-from ..task import Task, read_jsonl, write_jsonl
+from ..swe.grading import TEST_TIMEOUT_S, grade_patch, run_hidden_tests
+from ..task import Task, write_jsonl
 from .rows import archives_of
 
 Progress = Callable[[str, int, int], None]
@@ -42,21 +44,28 @@ class Check:
 
 
 async def validate_tasks(
-    path: Path, *, backend: SandboxBackend, times: int, workers: int, progress: Progress | None = None
+    path: str | Path,
+    *,
+    backend: SandboxBackend,
+    times: int,
+    workers: int,
+    progress: Progress | None = None,
+    timeout_s: float = TEST_TIMEOUT_S,
 ) -> list[Check]:
-    """Grade the gold and the empty patch of every row of a file.
+    """Grade the gold and the empty patch of every row of a source of "swe" tasks (``datasets.training``).
 
     Args:
         times: how often each is graded; a verdict that changes is a flaky task.
         workers: tasks graded at once.
+        timeout_s: wall-clock seconds of one run of a task's tests.
     Returns:
-        One check a row, in the file's order.
+        One check a row, in the source's order; a row that cannot be graded does not hold.
     Raises:
-        TaskError: the file or a row cannot be used. SandboxError: a sandbox failed.
+        TaskError: the source or a row cannot be read. SandboxError: a sandbox failed.
     """
     tell = progress or (lambda what, done, total: None)
-    rows = list(read_jsonl(path))
-    tasks = [task_of(row, folder=path.parent) for row in rows]
+    rows = [dict(row.value) for row in rows_of(path)]
+    tasks = [any_task_of(row, folder=folder_of(path)) for row in rows]
     if not tasks:
         raise TaskError(f"{path} has no rows; there is nothing to validate")
     free = asyncio.Semaphore(workers)
@@ -66,7 +75,7 @@ async def validate_tasks(
     async def one(row: dict[str, Any], task: Task) -> Check:
         nonlocal done
         async with free:
-            check = await _check(backend, row, task, times)
+            check = await _check(backend, row, task, times, timeout_s)
         done += 1
         tell("tasks validated", done, len(tasks))
         return check
@@ -79,15 +88,17 @@ def kept_rows(checks: Sequence[Check]) -> list[dict[str, Any]]:
     return [check.row for check in checks if not check.problem]
 
 
-def write_kept(source: Path, out: Path, checks: Sequence[Check]) -> None:
-    """Write the rows that hold; into another folder their archives are copied too."""
-    rows = kept_rows(checks)
+def write_kept(source: str | Path, out: Path, checks: Sequence[Check]) -> None:
+    """Write the rows that hold as JSON Lines, in the schema they have; into another folder their archives are copied
+    too. What ``grade``, ``eval`` and training read is a row of any of these schemas."""
+    # A table may hold dates, which JSON has as text.
+    rows = [json.loads(json.dumps(row, default=str)) for row in kept_rows(checks)]
     out.parent.mkdir(parents=True, exist_ok=True)
-    if source.parent.resolve() != out.parent.resolve():
+    if folder_of(source).resolve() != out.parent.resolve():
         for number, row in enumerate(rows):
             if not row.get("archive"):
                 continue
-            archive = source.parent / row["archive"]
+            archive = folder_of(source) / row["archive"]
             copy = archives_of(out) / archive.name
             copy.parent.mkdir(exist_ok=True)
             shutil.copyfile(archive, copy)
@@ -95,19 +106,23 @@ def write_kept(source: Path, out: Path, checks: Sequence[Check]) -> None:
     write_jsonl(out, rows)
 
 
-async def _check(backend: SandboxBackend, row: dict[str, Any], task: Task, times: int) -> Check:
+async def _check(backend: SandboxBackend, row: dict[str, Any], task: Task, times: int, timeout_s: float) -> Check:
     parsed = row_of(task)
-    flaky = await _flaky_tests(backend, task, times) if times > 1 else ()
+    try:
+        flaky = await _flaky_tests(backend, task, times, timeout_s) if times > 1 else ()
+    except TaskError as error:
+        return Check(task_id=task.id, row=row, golds="-", empties="-", problem=f"cannot be graded: {error}")
     if flaky:
         kept = [test for test in parsed.PASS_TO_PASS if test not in flaky]
-        row = {**row, "PASS_TO_PASS": json.dumps(kept), "QUARANTINED": list(flaky)}
+        changes = {"PASS_TO_PASS": json.dumps(kept), "QUARANTINED": list(flaky)}
+        row = {**row, **changes} if is_swe_row(row) else {**row, "hidden": {**row["hidden"], **changes}}
         task = replace(task, hidden={**task.hidden, "PASS_TO_PASS": kept})
     golds, empties, why = [], [], ""
     for _ in range(times):
         for patch, scores in ((parsed.patch, golds), ("", empties)):
             try:
-                score, _ = await grade_patch(backend, task, patch)
-            except GradingError as error:
+                score, _ = await grade_patch(backend, task, patch, timeout_s=timeout_s)
+            except (GradingError, TaskError) as error:
                 why, score = str(error), None
             scores.append("-" if score is None else f"{score.value:g}")
             if scores is golds and score is not None and not score.passed:
@@ -122,7 +137,7 @@ async def _check(backend: SandboxBackend, row: dict[str, Any], task: Task, times
     )
 
 
-async def _flaky_tests(backend: SandboxBackend, task: Task, times: int) -> tuple[str, ...]:
+async def _flaky_tests(backend: SandboxBackend, task: Task, times: int, timeout_s: float) -> tuple[str, ...]:
     """PASS_TO_PASS tests whose outcome under the gold patch is not the same every time.
 
     One run is enough to see that all pass; it is repeated as often as asked for only to tell flaky from broken.
@@ -133,7 +148,7 @@ async def _flaky_tests(backend: SandboxBackend, task: Task, times: int) -> tuple
     seen: dict[str, set[bool]] = {test: set() for test in row.PASS_TO_PASS}
     for _ in range(times):
         try:
-            problem, report = await run_hidden_tests(backend, row, row.patch, timeout_s=600.0, limits=Limits())
+            problem, report = await run_hidden_tests(backend, row, row.patch, timeout_s=timeout_s, limits=Limits())
         except GradingError:
             return ()
         if problem is not None or not report.complete:

@@ -1,6 +1,7 @@
 """``@tool``: a method whose signature and docstring are the tool's specification."""
 
 import inspect
+import json
 import re
 import typing
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from ...model.chat.encoding import has_halves
 from ...model.chat.messages import ToolSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -54,8 +56,10 @@ class BoundTool:
         """Arguments converted to the types of the signature.
 
         Raises:
-            ToolError: a missing, unknown or ill-typed argument; the message names it.
+            ToolError: a missing, unknown or ill-typed argument (the message names it), or text that UTF-8 cannot hold.
         """
+        if has_halves(json.dumps(arguments, ensure_ascii=False, default=str)):
+            raise ToolError(f"{self.spec.name}: the arguments hold half of a surrogate pair, which is no character")
         try:
             checked = self._arguments.model_validate(dict(arguments))
         except ValidationError as error:

@@ -7,11 +7,11 @@ from typing import Any
 from ...errors import ChatFormatError, GradingError, TaskError
 from ...model.chat.messages import Message
 from ...model.chat.trace import Frame, frames_of_text, unfold
-from ...rewards.code import plain_equal
 from ...rewards.extraction import answered_expression, side_of_assertion
 from ...rewards.score import Score
 from ...rewards.trace import Same, score_frame, score_trace, score_value
 from ..code.box import ProgramBox, RunLimits
+from ..code.compare import same as same_report
 from ..core import ToolEnv
 from ..sandbox.choose import make_backend
 from ..sandbox.types import SandboxBackend
@@ -119,13 +119,11 @@ class TraceEnv(ToolEnv):
             return lambda predicted, true: predicted == true
         texts = list(dict.fromkeys(text for pair in asked for text in pair))
         values = dict(zip(texts, await self._literals.run_expressions("", texts), strict=True))
-        equal = {
-            (left, right)
-            for left, right in asked
-            if values[left].has_value
-            and values[right].has_value
-            and plain_equal(values[left].value, values[right].value)
-        }
+        equal = set()
+        for left, right in asked:
+            mine, other = values[left], values[right]
+            if mine.has_value and other.has_value and await same_report("equal", mine.report, other.report):
+                equal.add((left, right))
         return lambda predicted, true: predicted == true or (predicted, true) in equal
 
 

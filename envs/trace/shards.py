@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import TaskError
+from ..run_files import write_json, write_with
 from .examples import Example
 
 MANIFEST = "manifest.json"
@@ -53,7 +54,8 @@ def write_shards(
         if not rows:
             return
         path = folder / f"traces-{len(shards):05d}.parquet"
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path, compression="zstd")
+        table = pa.Table.from_pylist(rows, schema=SCHEMA)
+        write_with(path, lambda partial: pq.write_table(table, partial, compression="zstd"))
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         shards.append({"file": path.name, "rows": len(rows), "sha256": digest})
         rows.clear()
@@ -68,7 +70,7 @@ def write_shards(
             flush()
     flush()
     manifest = {"format": 1, **totals, **about, "shards": shards}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, manifest)
     return manifest
 
 

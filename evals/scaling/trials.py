@@ -12,6 +12,7 @@ from ...envs.swe.grading import TEST_NAME, is_test_path, steers_tests
 from ...envs.swe.patching import apply_patch, run_script, take_back
 from ...envs.swe.testing import TestRun, execute
 from ...envs.task import Task
+from ...model.chat.encoding import from_bytes, to_bytes
 from ...rewards.swe import PASSING
 from .select import Candidate, majority_tests, normal_test
 
@@ -77,7 +78,7 @@ class Trial:
             if not await self._prepare(sandbox, patch):
                 return False
             name = GENERATED.format("0")
-            await sandbox.write_file(f"{self._row.root}/{name}", test.encode("utf-8", errors="replace"))
+            await sandbox.write_file(f"{self._row.root}/{name}", to_bytes(test))
             report = await execute(sandbox, await self._test_run((name,)), timeout_s=self._timeout_s)
             statuses = report.statuses.values()
             return report.complete and bool(statuses) and all(status in PASSING for status in statuses)
@@ -118,5 +119,5 @@ class Trial:
 
 async def _test_files(sandbox: Sandbox, root: str) -> list[str]:
     listed = await run_script(sandbox, "git ls-files -z", root=root)
-    paths = listed.stdout.decode("utf-8", errors="surrogateescape").split("\0")
+    paths = from_bytes(listed.stdout).split("\0")
     return sorted(p for p in paths if is_test_path(p) and TEST_NAME.fullmatch(PurePosixPath(p).name))

@@ -82,8 +82,12 @@ def load_suite(
         _check_tasks(name, tasks, data)
     else:
         suite = suite_named(name, also=", or an environment's id such as verigym/Math-v0 or MODULE:ID")
+        if "test_timeout_s" in offered and suite.test_timeout_s is None:
+            raise ConfigError(f"--test-timeout means nothing to suite {name!r}; leave it out")
         tasks = load_tasks(suite, data=data, options=options)
-        env_ids, offered, preset = suite.env_ids, {**suite.env_kwargs, **offered}, suite.preset
+        limit_of_tests = {} if suite.test_timeout_s is None else {"test_timeout_s": suite.test_timeout_s}
+        env_ids, preset = suite.env_ids, suite.preset
+        offered = {**limit_of_tests, **suite.env_kwargs, **offered}
     for task in tasks:
         if task.family not in env_ids and "*" not in env_ids:
             takes = ", ".join(env_ids)

@@ -1,24 +1,31 @@
 """Software engineering: SWE-bench and any file of such rows. Patches are graded, or stored logs."""
 
+import asyncio
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...agent.loop import Budget
 from ...envs.datasets.files import read_rows
+from ...envs.run_files import write_json
 from ...envs.task import Task
 from ...errors import SandboxError, TaskError
 from ...model.chat.sampling import Sampling
-from ...rewards.logs import judge_log
 from ...rewards.score import Score
 from .cwm import CONTEXT, MAX_TOKENS, RELEASE
 from .spec import GradeOptions, Grader, HubSource, Prediction, Preset, Suite
 from .task_rows import tasks_of_rows
 
+if TYPE_CHECKING:
+    from ...envs.swe.judging import LogJudge
+
 LOG_NAME = "test_output.txt"
 SWE_ENV = "verigym/SWE-v0"
+TEST_TIMEOUT_S = 1_800.0
+"""Source: SWE-bench, ``harness/run_evaluation.py``, --timeout."""
 
 
 def read_logs(index: Path) -> list[Prediction]:
@@ -49,17 +56,42 @@ class SweGrader:
 
     options: GradeOptions
     _backends: dict[str, Any] = field(default_factory=dict)
+    _judge: "LogJudge | None" = None
 
     async def grade(self, task: Task, prediction: Prediction) -> Score:
         if "log" in prediction.fields:
-            score, tests, applied = _grade_log(task, Path(prediction.fields["log"]))
+            score, tests, applied = await self._grade_log(task, Path(prediction.fields["log"]))
         else:
             score, tests, applied = await self._grade_patch(task, prediction.text)
         self._record(task, prediction, score, tests, applied)
         return score
 
     async def aclose(self) -> None:
-        """Sandboxes end with each grading."""
+        """Sandboxes end with each grading; the processes that judge logs end here."""
+        if self._judge is not None:
+            self._judge.close()
+
+    async def _grade_log(self, task: Task, path: Path) -> tuple[Score, Mapping[str, Any], bool]:
+        from ...envs.datasets.swe import row_of
+        from ...envs.swe.judging import LogJudge
+
+        row = row_of(task)
+        text = await asyncio.to_thread(_read_log, path)
+        if self._judge is None:
+            self._judge = LogJudge(num_workers=min(self.options.workers, os.cpu_count() or 1))
+        try:
+            verdict = await self._judge.judge(
+                text,
+                parser=row.parser,
+                fail_to_pass=row.FAIL_TO_PASS,
+                pass_to_pass=row.PASS_TO_PASS,
+                eval_type=row.eval_type,
+                stored=True,
+                strict=self.options.strict_logs,
+            )
+        except ValueError as error:
+            raise TaskError(f"{task.id}: {error}") from None
+        return verdict.score, verdict.tests, bool(verdict.report.statuses)
 
     async def _grade_patch(self, task: Task, patch: str) -> tuple[Score, Mapping[str, Any], bool]:
         from ...envs.datasets.swe import row_of
@@ -71,7 +103,8 @@ class SweGrader:
         key = "image" if row.image else "archive"
         if key not in self._backends:
             self._backends[key] = backend_for(row, self.options.sandbox)
-        score, report = await grade_patch(self._backends[key], task, patch)
+        timeout_s = self.options.test_timeout_s or TEST_TIMEOUT_S
+        score, report = await grade_patch(self._backends[key], task, patch, timeout_s=timeout_s)
         tests = tests_status(report, row.FAIL_TO_PASS, row.PASS_TO_PASS)
         return score, tests, not score.detail.startswith("the patch does not apply")
 
@@ -95,29 +128,17 @@ class SweGrader:
         }
         with (self.options.out / "reports.jsonl").open("a", encoding="utf-8") as out:
             out.write(json.dumps(line) + "\n")
+            out.flush()
+            os.fsync(out.fileno())
 
 
-def _grade_log(task: Task, path: Path) -> tuple[Score, Mapping[str, Any], bool]:
-    from ...envs.datasets.swe import row_of
-
-    row = row_of(task)
+def _read_log(path: Path) -> str:
     if not path.exists():
         raise TaskError(f"{path}: no such log; an index names folders, relative to itself, that hold {LOG_NAME}")
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise SandboxError(f"{path} cannot be read: {error}") from None
-    try:
-        verdict = judge_log(
-            text,
-            parser=row.parser,
-            fail_to_pass=row.FAIL_TO_PASS,
-            pass_to_pass=row.PASS_TO_PASS,
-            eval_type=row.eval_type,
-        )
-    except ValueError as error:
-        raise TaskError(f"{task.id}: {error}") from None
-    return verdict.score, verdict.tests, bool(verdict.report.statuses)
 
 
 def swebench_report(
@@ -150,14 +171,23 @@ def swebench_report(
     return {"total_instances": len(tasks), **counts, **ids, "schema_version": 2}
 
 
+def _whole(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Rows of lines of which one may have been cut off; its prediction was graded again, and has another line."""
+    for line in lines:
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue
+
+
 def write_swebench_report(out: Path, tasks: Sequence[str], errors: Sequence[str]) -> Path:
     """Write ``swebench_report.json`` of a folder's ``reports.jsonl``."""
     path = out / "reports.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    rows = {row["where"]: row for row in map(json.loads, lines)}  # a prediction that was tried again counts once
+    rows = {row["where"]: row for row in _whole(lines)}  # a prediction that was tried again counts once
     report = swebench_report(list(rows.values()), tasks, errors)
     target = out / "swebench_report.json"
-    target.write_text(json.dumps(report, indent=4) + "\n", encoding="utf-8")
+    write_json(target, report, indent=4)
     return target
 
 
@@ -186,6 +216,7 @@ def _suite(name: str, about: str, hub: HubSource | None = None) -> Suite:
         write_report=write_swebench_report,
         hub=hub,
         preset=CWM_PRESET,
+        test_timeout_s=TEST_TIMEOUT_S,
     )
 
 

@@ -55,12 +55,16 @@ class GradeOptions:
         sandbox: where programs run: "auto", "docker", "local", "unsafe".
         workers: most predictions at once.
         lenient: accept an answer that is not stated in the form asked for, where a reader would take it.
+        test_timeout_s: wall-clock seconds of one run of a task's hidden tests; None: the suite has no such limit.
+        strict_logs: of a stored log only what stands between its markers counts.
         out: folder of the run, which exists; None: nothing is written.
     """
 
     sandbox: str = "auto"
     workers: int = 2
     lenient: bool = True
+    strict_logs: bool = False
+    test_timeout_s: float | None = None
     out: Path | None = None
 
 
@@ -140,6 +144,8 @@ class Suite:
         hub: where the hub has it; None where only --data does.
         preset: published settings; None where there are none.
         takes: which of "release", "since", "until" it understands.
+        test_timeout_s: wall-clock seconds of one run of a task's hidden tests, for suites of repositories; None for
+            others, which have no such limit.
     """
 
     name: str
@@ -154,3 +160,4 @@ class Suite:
     hub: HubSource | None = None
     preset: Preset | None = None
     takes: frozenset[str] = frozenset()
+    test_timeout_s: float | None = None

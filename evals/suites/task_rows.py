@@ -16,7 +16,7 @@ from .spec import GradeOptions, LoadOptions, Prediction, Suite
 
 
 def tasks_of_rows(rows: Sequence[SourceRow], options: LoadOptions) -> list[Task]:
-    """Tasks as written by ``Task.to_json``, or of SWE-bench rows (they have an ``instance_id``)."""
+    """Tasks as written by ``Task.to_json``, or of rows of SWE-bench and the training sets in other schemas."""
     tasks = []
     for row in rows:
         try:
@@ -27,11 +27,9 @@ def tasks_of_rows(rows: Sequence[SourceRow], options: LoadOptions) -> list[Task]
 
 
 def _task_of(row: SourceRow, options: LoadOptions) -> Task:
-    if "instance_id" not in row.value:
-        return Task.from_json(row.value)
-    from ...envs.datasets.swe import task_of
+    from ...envs.datasets.swe import any_task_of
 
-    return task_of(dict(row.value), folder=options.folder or Path())
+    return any_task_of(dict(row.value), folder=options.folder or Path())
 
 
 class RowGrader:
@@ -44,9 +42,11 @@ class RowGrader:
     async def grade(self, task: Task, prediction: Prediction) -> Score:
         if task.family == "swe":
             from ...envs.sandbox.choose import make_backend
-            from ...envs.swe.grading import grade_patch
+            from ...envs.swe.grading import TEST_TIMEOUT_S, grade_patch
 
-            score, _ = await grade_patch(make_backend(self._options.sandbox), task, prediction.text)
+            timeout_s = self._options.test_timeout_s or TEST_TIMEOUT_S
+            backend = make_backend(self._options.sandbox)
+            score, _ = await grade_patch(backend, task, prediction.text, timeout_s=timeout_s)
             return score
         if task.family not in self._envs:
             if task.family not in FAMILY_ENVS:
@@ -63,7 +63,15 @@ class RowGrader:
 
 def _suite(name: str, about: str, families: Sequence[str]) -> Suite:
     env_ids = {family: FAMILY_ENVS[family] for family in families}
-    return Suite(name=name, about=about, env_ids=env_ids, tasks_of=tasks_of_rows, make_grader=RowGrader)
+    test_timeout_s = 1_800.0 if "swe" in families else None
+    return Suite(
+        name=name,
+        about=about,
+        env_ids=env_ids,
+        tasks_of=tasks_of_rows,
+        make_grader=RowGrader,
+        test_timeout_s=test_timeout_s,
+    )
 
 
 SUITES = (

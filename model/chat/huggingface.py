@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from ...errors import ChatFormatError
+from .encoding import valid_text
 from .messages import Message, ToolSpec
 from .protocols import Rendered
 from .template import ChatTemplate, Piece
@@ -112,4 +113,5 @@ class HuggingFaceRenderer:
     def _ids(self, text: str, *, is_template: bool) -> list[int]:
         if not text:
             return []
+        text = valid_text(text)
         return list(self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=not is_template))

@@ -7,32 +7,26 @@ comes while a round runs waits for the next. transformers' own continuous batchi
 for each request, which is why it is not used.
 """
 
-import asyncio
-import logging
-import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import ConfigError, PolicyError, QueueFull, RequestRefused
-from ..chat.incremental import Decode, StopText
-from ..chat.sampling import MOST_TOP_LOGPROBS, Completion, CompletionPart, PromptScore, Sampling
-from .request import Request
+from ...errors import ConfigError, PolicyError
+from ..chat.incremental import Decode
+from ..chat.sampling import PromptScore
+from .callers import Callers
+from .job import AnyJob, Job, ScoreJob
 from .rounds import Row, run_round
 from .sampler import raw_logprobs
 from .stats import EngineStats
+from .thread import RequestThread
 
-logger = logging.getLogger(__name__)
-
-# The thread ends after this long without work; the next request starts another.
-_IDLE_SECONDS = 5.0
 _SCORED_ROWS = 512  # rows of log-probabilities over the whole vocabulary that scoring a prompt makes at once
 
 
-class HuggingFaceEngine:
+class HuggingFaceEngine(Callers):
     """See ``model.chat.protocols.ServingEngine``. A context manager; ``close`` ends the thread."""
 
     def __init__(
@@ -65,91 +59,18 @@ class HuggingFaceEngine:
             raise ConfigError(f"max_context is {context}; this model takes 2 to {limit} tokens")
         model.eval()
         model.generation_config = GenerationConfig(pad_token_id=0)  # a padded id is masked: any will do
-        self._model, self._max_batch, self._max_context = model, max_batch, context
-        self._vocab_size = model.get_output_embeddings().weight.shape[0]
-        self._num_threads, self._max_waiting, self._decode = num_threads, max_waiting, decode
-        self._seeds = np.random.default_rng(seed)
-        self._version = 0
-        self._changed = threading.Condition()
-        # Guarded by _changed: all requests not yet answered, those that no round has taken, and the thread.
-        self._requests: set[Request] = set()
-        self._waiting: list[Row] = []
-        self._scores: list[tuple[Request[PromptScore], Sequence[int], int]] = []
-        self._num_running = self._num_computed = self._num_generated = self._num_loads = 0
-        self._in_round = False
-        self._thread: threading.Thread | None = None
-        self._closed = False
+        vocab_size = model.get_output_embeddings().weight.shape[0]
+        super().__init__(max_context=context, vocab_size=vocab_size, decode=decode, seed=seed)
+        most = None if max_waiting is None else max_batch + max_waiting
+        self._rounds = _Rounds(model, context, max_batch=max_batch, num_threads=num_threads, most_requests=most)
 
     @property
     def policy_version(self) -> int:
-        return self._version
-
-    @property
-    def max_context(self) -> int:
-        return self._max_context
-
-    async def generate(
-        self, prompt_ids: Sequence[int], sampling: Sampling, stop_token_ids: Sequence[int]
-    ) -> Completion:
-        """Sample one completion. Raises PolicyError, as ``Generator.generate``."""
-        request: Request[CompletionPart] = Request(asyncio.get_running_loop())
-        self._submit(request, self._row(request, prompt_ids, sampling, stop_token_ids, streamed=False))
-        try:
-            part = await request.next()
-        finally:
-            request.abandoned = True
-        assert part.finish_reason is not None
-        return Completion(
-            token_ids=part.token_ids,
-            logprobs=part.logprobs,
-            policy_version=part.policy_version,
-            finish_reason=part.finish_reason,
-            stop_reason=part.stop_reason,
-            raw_logprobs=part.raw_logprobs,
-            top_logprobs=part.top_logprobs,
-        )
-
-    async def stream(
-        self, prompt_ids: Sequence[int], sampling: Sampling, stop_token_ids: Sequence[int]
-    ) -> AsyncGenerator[CompletionPart, None]:
-        """The parts of one completion; closing it ends its row. Raises PolicyError, as ``generate``."""
-        request: Request[CompletionPart] = Request(asyncio.get_running_loop())
-        self._submit(request, self._row(request, prompt_ids, sampling, stop_token_ids, streamed=True))
-        try:
-            while True:
-                part = await request.next()
-                yield part
-                if part.finish_reason is not None:
-                    return
-        finally:
-            request.abandoned = True
-
-    async def score(self, prompt_ids: Sequence[int], num_top: int = 0) -> PromptScore:
-        """Log-probabilities of a prompt's own tokens. Raises PolicyError, as ``Generator.score``."""
-        self._check(prompt_ids, room=0)
-        if not 0 <= num_top <= MOST_TOP_LOGPROBS:
-            raise RequestRefused(f"num_top is {num_top}; it must be 0 to {MOST_TOP_LOGPROBS}")
-        request: Request[PromptScore] = Request(asyncio.get_running_loop())
-        self._submit(request, (request, prompt_ids, num_top))
-        try:
-            return await request.next()
-        finally:
-            request.abandoned = True
+        return self._rounds.version
 
     def stats(self) -> EngineStats:
         """Counts of now, and totals; a page is a row of a round."""
-        with self._changed:
-            return EngineStats(
-                num_running=self._num_running,
-                num_waiting=max(0, len(self._requests) - self._num_running),
-                pages_used=self._num_running,
-                pages_free=self._max_batch - self._num_running,
-                pages_cached=0,
-                prompt_tokens_computed=self._num_computed,
-                prompt_tokens_reused=0,
-                generated_tokens=self._num_generated,
-                num_preemptions=0,
-            )
+        return self._rounds.stats()
 
     def update_weights(
         self,
@@ -168,140 +89,79 @@ class HuggingFaceEngine:
         Raises:
             PolicyError: requests are in flight, and there is no ``load``.
         """
-        if load is not None:
-            self._load(version, load)
-            return
-        with self._changed:
-            live = [request for request in self._requests if not request.abandoned]
-            if live:
-                raise PolicyError(
-                    f"{len(live)} requests are in flight; await them before the weights change to version {version}"
-                )
-            self._changed.wait_for(lambda: not self._requests)
-            self._version = version
-
-    def _load(self, version: int, load: Callable[[Any], None]) -> None:
-        with self._changed:
-            self._num_loads += 1  # keeps the next round from beginning
-            self._changed.wait_for(lambda: not self._in_round)
-        try:
-            load(self._model)
-            self._version = version
-        finally:
-            with self._changed:
-                self._num_loads -= 1
-                self._changed.notify_all()
+        self._rounds.update_weights(version, load)
 
     def close(self) -> None:
         """End the thread. Requests in flight get a PolicyError."""
-        with self._changed:
-            self._closed = True
-            thread = self._thread
-            self._changed.notify_all()
-        if thread is not None:
-            thread.join()
+        self._rounds.close()
 
-    async def aclose(self) -> None:
-        """``close``, without blocking the loop."""
-        await asyncio.to_thread(self.close)
+    def _submit(self, job: AnyJob) -> None:
+        self._rounds.submit(job)
 
-    def __enter__(self) -> "HuggingFaceEngine":
-        return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
+class _Rounds(RequestThread[tuple[list[ScoreJob], list[Job]]]):
+    """The thread: prompts to score, then one round of up to ``max_batch`` rows, again and again."""
 
-    async def __aenter__(self) -> "HuggingFaceEngine":
-        return self
+    def __init__(
+        self, model: Any, max_context: int, *, max_batch: int, num_threads: int | None, most_requests: int | None
+    ) -> None:
+        super().__init__(name="verigym-hf-engine", num_threads=num_threads, most_requests=most_requests)
+        self._model, self._max_context, self._max_batch = model, max_context, max_batch
+        self.version = 0
+        self._num_running = self._num_computed = self._num_generated = 0
 
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.aclose()
+    def update_weights(self, version: int, load: Callable[[Any], None] | None) -> None:
+        if load is None:
+            with self.changed:
+                live = [request for request in self.requests if not request.abandoned]
+                if live:
+                    raise PolicyError(
+                        f"{len(live)} requests are in flight; await them before the weights change to version {version}"
+                    )
+        with self.paused():
+            if load is not None:
+                load(self._model)
+            self.version = version
 
-    def _row(self, request, prompt_ids, sampling: Sampling, stop_token_ids, *, streamed: bool) -> Row:
-        self._check(prompt_ids, room=1)
-        stop_text = None
-        if sampling.stop:
-            if self._decode is None:
-                raise RequestRefused(f"this engine knows no text, and the request has stop texts {sampling.stop!r}")
-            stop_text = StopText(self._decode, sampling.stop)
-        seed = int(self._seeds.integers(2**63)) if sampling.seed is None else abs(sampling.seed)
-        budget = min(sampling.max_tokens, self._max_context - len(prompt_ids))
-        return Row(request, prompt_ids, sampling, frozenset(stop_token_ids), stop_text, budget, seed, streamed)
-
-    def _check(self, prompt_ids: Sequence[int], *, room: int) -> None:
-        if not prompt_ids:
-            raise RequestRefused("the prompt is empty; give at least one token")
-        if len(prompt_ids) + room > self._max_context:
-            raise RequestRefused(
-                f"the prompt has {len(prompt_ids)} tokens and the context {self._max_context}; shorten it"
+    def stats(self) -> EngineStats:
+        with self.changed:
+            return EngineStats(
+                num_running=self._num_running,
+                num_waiting=max(0, len(self.requests) - self._num_running),
+                pages_used=self._num_running,
+                pages_free=self._max_batch - self._num_running,
+                pages_cached=0,
+                prompt_tokens_computed=self._num_computed,
+                prompt_tokens_reused=0,
+                generated_tokens=self._num_generated,
+                num_preemptions=0,
             )
-        wrong = next((one for one in prompt_ids if not 0 <= one < self._vocab_size), None)
-        if wrong is not None:
-            raise RequestRefused(f"the prompt holds id {wrong}; the model knows 0 to {self._vocab_size - 1}")
 
-    def _submit(self, request: Request, job: "Row | tuple[Request[PromptScore], Sequence[int], int]") -> None:
-        with self._changed:
-            if self._closed:
-                raise PolicyError("the engine is closed; make a new one")
-            if self._max_waiting is not None and len(self._requests) >= self._max_batch + self._max_waiting:
-                raise QueueFull(f"{len(self._requests)} requests are in flight; try again later, or raise max_waiting")
-            self._requests.add(request)
-            if isinstance(job, Row):
-                self._waiting.append(job)
-            else:
-                self._scores.append(job)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="verigym-hf-engine", daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
+    def _take(self) -> tuple[list[ScoreJob], list[Job]]:
+        scores, self.scores = self.scores, []
+        jobs, self.waiting = self.waiting[: self._max_batch], self.waiting[self._max_batch :]
+        self._num_running = len(jobs)
+        return scores, jobs
 
-    def _run(self) -> None:
-        if self._num_threads is not None:
-            torch.set_num_threads(self._num_threads)
+    def _step(self, work: tuple[list[ScoreJob], list[Job]]) -> None:
+        scores, jobs = work
         try:
-            while self._work():
-                pass
-        except Exception:
-            logger.exception("a round failed")
+            for score in scores:
+                if not score.tag.abandoned:
+                    score.tag.answer(self._score(score.prompt_ids, score.num_top))
+            if jobs:
+                self._num_computed += sum(len(job.prompt_ids) for job in jobs)
+                rows = [self._row(job) for job in jobs]
+                self._num_generated += run_round(self._model, rows, self.version, lambda: self.closed)
+            with self.changed:
+                self.requests -= {job.tag for job in (*scores, *jobs)}
         finally:
-            with self._changed:
-                failed, self._requests, self._waiting, self._scores = self._requests, set(), [], []
-                self._num_running, self._in_round = 0, False
-                if self._thread is threading.current_thread():
-                    self._thread = None
-                self._changed.notify_all()
-            for request in failed:
-                request.answer(PolicyError("the engine ended before this request did; see the log for the reason"))
+            self._num_running = 0
 
-    def _work(self) -> bool:
-        """One round. False: there is nothing more to do, and the thread is to end."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._closed or (self._requests and not self._num_loads), timeout=_IDLE_SECONDS
-            )
-            if self._num_loads and not self._closed:
-                return True
-            if self._closed or not self._requests:
-                self._thread = None
-                return False
-            scores, self._scores = self._scores, []
-            alive = [row for row in self._waiting if not row.request.abandoned]
-            rows, self._waiting = alive[: self._max_batch], alive[self._max_batch :]
-            self._num_running, self._in_round = len(rows), True
-        for request, prompt_ids, num_top in scores:
-            if not request.abandoned:
-                request.answer(self._score(prompt_ids, num_top))
-        if rows:
-            self._num_computed += sum(len(row.prompt_ids) for row in rows)
-            self._num_generated += run_round(self._model, rows, self._version, lambda: self._closed)
-        with self._changed:
-            self._num_running, self._in_round = 0, False
-            done = {request for request, _, _ in scores} | {row.request for row in rows}
-            gone = {request for request in self._requests if request.abandoned}
-            self._requests -= done | gone
-            self._waiting = [row for row in self._waiting if row.request not in gone]
-            self._changed.notify_all()
-        return True
+    def _row(self, job: Job) -> Row:
+        budget = min(job.sampling.max_tokens, self._max_context - len(job.prompt_ids))
+        stops = frozenset(job.stop_token_ids)
+        return Row(job.tag, job.prompt_ids, job.sampling, stops, job.stop_text, budget, job.seed, job.streamed)
 
     @torch.inference_mode()
     def _score(self, prompt_ids: Sequence[int], num_top: int) -> PromptScore:
@@ -315,5 +175,5 @@ class HuggingFaceEngine:
             logprobs += own.tolist()
             tops += [tuple(zip(*row)) for row in zip(top_ids.tolist(), top.tolist())]
         return PromptScore(
-            logprobs=tuple(logprobs), top_logprobs=tuple(tops) if num_top else None, policy_version=self._version
+            logprobs=tuple(logprobs), top_logprobs=tuple(tops) if num_top else None, policy_version=self.version
         )

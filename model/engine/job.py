@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..chat.incremental import StopText
-from ..chat.sampling import CompletionPart, Sampling, TopLogprobs
+from ..chat.sampling import CompletionPart, PromptScore, Sampling, TopLogprobs
+from .request import Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,17 @@ class Job:
         prompt = np.asarray(self.prompt_ids, np.int64)
         return prompt if self.sampled is None else np.concatenate((prompt, self.sampled.token_ids))
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreJob:
+    """One prompt to score."""
+
+    prompt_ids: Sequence[int]
+    num_top: int
+    tag: Request[PromptScore]
+
+
+AnyJob = Job | ScoreJob
 
 Progress = tuple[Any, CompletionPart]
 """(a job's tag, what is new of its completion). The log-probabilities of broken weights are NaN."""

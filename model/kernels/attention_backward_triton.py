@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from .attention_forward_triton import LOG2_E
-from .tiles_triton import keys_of, load_rows, product, queries_of, store_rows, tile_of
+from .tiles_triton import begin_of, keys_of, load_rows, product, queries_of, store_rows, tile_of, visible
 
 
 @triton.jit
@@ -54,9 +54,9 @@ def attention_grad_queries(
     rows = tl.arange(0, TILE)
     kv_head = head // GROUP
     out_offset = tl.cast(query_start, tl.int64) * out_stride + head * out_head_stride
-    query_base = queries + tl.cast(query_start, tl.int64) * query_stride + head * query_head_stride
-    key_base = keys + tl.cast(key_start, tl.int64) * key_stride + kv_head * key_head_stride
-    value_base = values + tl.cast(key_start, tl.int64) * value_stride + kv_head * value_head_stride
+    query_base = begin_of(queries, query_start, query_stride, head, query_head_stride)
+    key_base = begin_of(keys, key_start, key_stride, kv_head, key_head_stride)
+    value_base = begin_of(values, key_start, value_stride, kv_head, value_head_stride)
     query = load_rows(query_base, first, rows, num_queries, query_stride, HEAD_DIM, COLUMNS, True)
     out = load_rows(outs + out_offset, first, rows, num_queries, out_stride, HEAD_DIM, COLUMNS, True)
     grad_out = load_rows(grad_outs + out_offset, first, rows, num_queries, out_stride, HEAD_DIM, COLUMNS, True)
@@ -79,10 +79,7 @@ def attention_grad_queries(
         weights = tl.math.exp2(scores * scale - row_logsumexp[:, None])
         if (start < full_low) | (start >= full_high):
             distance = positions[:, None] - (start + block)[None, :]
-            seen = distance >= 0
-            if WINDOWED:
-                seen = seen & (distance < window)
-            weights = tl.where(seen, weights, 0.0)
+            weights = tl.where(visible(distance, window, WINDOWED), weights, 0.0)
         grad_weights = product(grad_out, tl.trans(value), UPCAST)
         grad_scores = weights * (grad_weights - delta[:, None])
         grad_query += product(grad_scores.to(key.dtype), key, UPCAST)
@@ -135,8 +132,8 @@ def attention_grad_keys(
     first, query_start, num_queries, key_start, num_keys = tile_of(tiles, cu_queries, cu_keys)
     shift = num_keys - num_queries
     rows = tl.arange(0, TILE)
-    key_base = keys + tl.cast(key_start, tl.int64) * key_stride + kv_head * key_head_stride
-    value_base = values + tl.cast(key_start, tl.int64) * value_stride + kv_head * value_head_stride
+    key_base = begin_of(keys, key_start, key_stride, kv_head, key_head_stride)
+    value_base = begin_of(values, key_start, value_stride, kv_head, value_head_stride)
     key = load_rows(key_base, first, rows, num_keys, key_stride, HEAD_DIM, COLUMNS, True)
     value = load_rows(value_base, first, rows, num_keys, value_stride, HEAD_DIM, COLUMNS, True)
     columns = first + rows
@@ -148,8 +145,8 @@ def attention_grad_keys(
     block = tl.arange(0, INNER)
     for member in range(GROUP):
         head = kv_head * GROUP + member
-        query_base = queries + tl.cast(query_start, tl.int64) * query_stride + head * query_head_stride
-        grad_out_base = grad_outs + tl.cast(query_start, tl.int64) * out_stride + head * out_head_stride
+        query_base = begin_of(queries, query_start, query_stride, head, query_head_stride)
+        grad_out_base = begin_of(grad_outs, query_start, out_stride, head, out_head_stride)
         logsumexp_base = logsumexp + head * logsumexp_head_stride + query_start
         delta_base = deltas + head * logsumexp_head_stride + query_start
         for start in range(low, high, INNER):
@@ -162,10 +159,7 @@ def attention_grad_keys(
             weights = tl.math.exp2(scores * scale - row_logsumexp[None, :])
             if (start < full_low) | (start >= full_high):
                 distance = (row + shift)[None, :] - columns[:, None]
-                seen = distance >= 0
-                if WINDOWED:
-                    seen = seen & (distance < window)
-                weights = tl.where(seen, weights, 0.0)
+                weights = tl.where(visible(distance, window, WINDOWED), weights, 0.0)
             grad_value += product(weights.to(grad_out.dtype), grad_out, UPCAST)
             grad_weights = product(value, tl.trans(grad_out), UPCAST)
             grad_scores = weights * (grad_weights - delta[None, :])

@@ -10,7 +10,7 @@ the window are masked; the main loop between them is not.
 import triton
 import triton.language as tl
 
-from .tiles_triton import keys_of, load_rows, product, store_rows, tile_of
+from .tiles_triton import begin_of, keys_of, load_rows, product, store_rows, tile_of, visible
 
 LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 LN_2: tl.constexpr = tl.constexpr(0.6931471805599453)
@@ -46,10 +46,7 @@ def _walk(
         scores = product(query, tl.trans(key), UPCAST)
         if MASKED:
             distance = positions[:, None] - (start + block)[None, :]
-            seen = distance >= 0
-            if WINDOWED:
-                seen = seen & (distance < window)
-            scores = tl.where(seen, scores, float("-inf"))
+            scores = tl.where(visible(distance, window, WINDOWED), scores, float("-inf"))
         new_max = tl.maximum(row_max, tl.max(scores, 1) * scale)
         if MASKED:
             # A row may see nothing of this block, or nothing yet: -inf minus -inf is no number.
@@ -100,9 +97,9 @@ def attention_forward(
     shift = num_keys - num_queries
     rows = tl.arange(0, TILE)
     kv_head = head // GROUP
-    query_base = queries + tl.cast(query_start, tl.int64) * query_stride + head * query_head_stride
-    key_base = keys + tl.cast(key_start, tl.int64) * key_stride + kv_head * key_head_stride
-    value_base = values + tl.cast(key_start, tl.int64) * value_stride + kv_head * value_head_stride
+    query_base = begin_of(queries, query_start, query_stride, head, query_head_stride)
+    key_base = begin_of(keys, key_start, key_stride, kv_head, key_head_stride)
+    value_base = begin_of(values, key_start, value_stride, kv_head, value_head_stride)
     query = load_rows(query_base, first, rows, num_queries, query_stride, HEAD_DIM, COLUMNS, True)
     positions = first + shift + rows
     low, full_low, full_high, high = keys_of(first, shift, num_keys, window, TILE, INNER, WINDOWED)
@@ -127,7 +124,7 @@ def attention_forward(
     # Only rows beyond the document, which are not stored, can have seen nothing.
     total = tl.where(total == 0.0, 1.0, total)
     out = out / total[:, None]
-    out_base = outs + tl.cast(query_start, tl.int64) * out_stride + head * out_head_stride
+    out_base = begin_of(outs, query_start, out_stride, head, out_head_stride)
     store_rows(out_base, first, rows, num_queries, out_stride, out, HEAD_DIM, COLUMNS)
     row = logsumexp + head * logsumexp_head_stride + query_start + first + rows
     tl.store(row, (row_max + tl.math.log2(total)) * LN_2, mask=first + rows < num_queries)

@@ -11,6 +11,21 @@ import triton.language as tl
 
 
 @triton.jit
+def begin_of(base, start, stride, head, head_stride):
+    """Where a document's rows of one head begin: ``start`` rows into the pack."""
+    return base + tl.cast(start, tl.int64) * stride + head * head_stride
+
+
+@triton.jit
+def visible(distance, window, WINDOWED: tl.constexpr):
+    """Which scores count: ``distance`` is the query's position less the key's."""
+    seen = distance >= 0
+    if WINDOWED:
+        seen = seen & (distance < window)
+    return seen
+
+
+@triton.jit
 def load_rows(base, first, rows, count, stride, HEAD_DIM: tl.constexpr, COLUMNS: tl.constexpr, MASKED: tl.constexpr):
     """[rows, COLUMNS] of a matrix whose rows are ``stride`` apart, from row ``first`` on; 0 beyond ``count`` rows and
     HEAD_DIM columns. MASKED false: all rows exist."""

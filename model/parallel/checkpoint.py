@@ -22,6 +22,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from ...errors import CheckpointError
 from ..checkpoint import check_shape
 from ..decoder import Decoder
+from ..weights.checksums import check_sums
 from ..weights.dcp_index import IndexReader, TensorPlanner
 from ..weights.folders import existing
 from ..weights.names import parts
@@ -50,6 +51,7 @@ def read_shards(path: Path | str, decoder: Decoder) -> Iterator[tuple[Tensor, Te
     folder = existing(Path(path))
     check_shape(folder, decoder.config)
     config, source = open_source(folder)
+    check_sums(folder, share=_share())
     by_name = {part.hf: part for part in parts(config)}
     _reshard(decoder)
     for name, view in views(decoder):
@@ -90,6 +92,11 @@ def load_state(path: Path | str, decoder: Decoder, optimizer: torch.optim.Optimi
     step = state["optimizer"]["step"]
     for kept in optimizer.state.values():
         kept["step"].copy_(step)
+
+
+def _share() -> tuple[int, int]:
+    """The part of a folder's files whose checksums this rank compares."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def _state(decoder: Decoder, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

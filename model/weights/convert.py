@@ -11,6 +11,7 @@ from torch import Tensor
 from ...errors import CheckpointError, ConfigError
 from ..config import DecoderConfig
 from ..tokenizer import TIKTOKEN_FILE, Tokenizer
+from .checksums import check_sums
 from .folders import existing, written_whole
 from .meta_config import config_to_meta
 from .names import Naming, Part, interleave, parts
@@ -66,6 +67,7 @@ def convert(
             write_safetensors(partial, counted, shard_bytes=shard_bytes)
         else:
             write_dcp(partial, counted)
+        check_sums(folder)
 
 
 def _weight(opened: Source, part: Part, config: DecoderConfig, naming: Naming) -> Weight:

@@ -10,12 +10,15 @@ from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 
 from ...errors import CheckpointError
+from .checksums import write_sums
 
 
 @contextmanager
-def written_whole(target: Path) -> Iterator[Path]:
+def written_whole(target: Path, *, sums: bool = True) -> Iterator[Path]:
     """A folder beside ``target`` to write into; on leaving it is flushed to the disk and takes the target's place.
 
+    Args:
+        sums: record the checksums of all files in it, see ``checksums``.
     Raises:
         CheckpointError: it could not be written; what was at ``target`` before is whole.
     """
@@ -24,6 +27,8 @@ def written_whole(target: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
+        if sums:
+            write_sums(partial)
         for file in (*partial.iterdir(), partial):
             _flush(file)
         _swap(partial, target)

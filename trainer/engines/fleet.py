@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from ...agent.asking import asking
 from ...agent.remote_engine import PauseMode, RemoteEngine
 from ...agent.routing import PrefixRouter
 from ...errors import ConfigError, PolicyError, RequestRefused, TrainingError
@@ -89,6 +90,12 @@ class Fleet:
         self, prompt_ids: Sequence[int], sampling: Sampling, stop_token_ids: Sequence[int]
     ) -> Completion:
         """As ``RemoteEngine.generate``; what a server that is lost had in work is asked of another one."""
+        with asking(f"one of {len(self.servers)} engines"):
+            return await self._generate(prompt_ids, sampling, stop_token_ids)
+
+    async def _generate(
+        self, prompt_ids: Sequence[int], sampling: Sampling, stop_token_ids: Sequence[int]
+    ) -> Completion:
         while True:
             server, engine = await self._able(prompt_ids)
             server.num_inside += 1

@@ -86,4 +86,4 @@ class Engines:
             attention=trainee.config.attention,
             freezes=is_cwm,
         )
-        return Fleet(config, self._folder, sizes, save=lambda folder: trainee.save(folder, {}, dtype=dtype))
+        return Fleet(config, self._folder, sizes, save=lambda folder: trainee.save(folder, {}, dtype=dtype, sums=False))

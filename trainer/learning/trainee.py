@@ -1,6 +1,5 @@
 """What a recipe trains: a model with its tokenizer and chat format, and the engines that sample it."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ...envs.run_files import write_json
 from ...errors import ChatFormatError, ConfigError
 from ...model.chat.cwm import CwmParser, CwmRenderer
 from ...model.chat.protocols import Parser, Renderer
@@ -21,6 +21,7 @@ from ...model.huggingface import HuggingFaceDecoder
 from ...model.lora import AnyDecoder, add_adapters
 from ...model.tokenizer import Tokenizer, train_tokenizer
 from ...model.trained import export, load_exported
+from ...model.weights.checksums import add_sum
 from ..recipe.recipe import ModelConfig
 
 
@@ -65,21 +66,29 @@ class Trainee:
         )
 
     def save(
-        self, path: Path, environments: Mapping[str, Mapping[str, Any]], *, dtype: torch.dtype | None = None
+        self,
+        path: Path,
+        environments: Mapping[str, Mapping[str, Any]],
+        *,
+        dtype: torch.dtype | None = None,
+        sums: bool = True,
     ) -> None:
         """Write a checkpoint that the next stage, evaluations and transformers read.
 
         Args:
             environments: id -> arguments that it was trained with; kept beside the model.
             dtype: of the weights in it, for CWM's decoder; None: as they are.
+            sums: record checksums of its files, which every later reading compares.
         Raises:
             CheckpointError: it could not be written.
         """
-        export(path, self.decoder, self.tokenizer, base=self.config.checkpoint, dtype=dtype)
+        export(path, self.decoder, self.tokenizer, base=self.config.checkpoint, dtype=dtype, sums=sums)
         settings: dict[str, Any] = {"environments": environments}
         if isinstance(self.renderer, CwmRenderer):
             settings["renderer"] = {"announce_tools": False}
-        (path / "verigym.json").write_text(json.dumps(settings) + "\n", encoding="utf-8")
+        write_json(path / "verigym.json", settings, indent=None)
+        if sums:
+            add_sum(path, "verigym.json")
 
     def load(self, path: Path) -> None:
         """Take the weights of a checkpoint that ``save`` wrote. Raises CheckpointError."""

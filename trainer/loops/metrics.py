@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from ...agent.trajectory import TRUNCATED
+from ...envs.task import write_jsonl
 from ...errors import ConfigError
 from ..objective.advantages import GroupAdvantages
 from ..sampling.rollouts import Rollouts
@@ -34,11 +35,8 @@ class MetricsWriter:
 
     def __init__(self, path: str | Path, *, resume_step: int = 0, tracker: Tracker | None = None) -> None:
         self._path, self._tracker = Path(path), tracker
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_metrics(self._path) if row["step"] <= resume_step]
-        partial = self._path.with_name(self._path.name + ".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        partial.replace(self._path)
+        write_jsonl(self._path, kept)
         self._started = time.monotonic() - (kept[-1]["seconds"] if kept else 0.0)
         self._file = self._path.open("a", encoding="utf-8")
 

@@ -1,6 +1,6 @@
 """Training checkpoints: one folder a step, complete or absent.
 
-ROOT/step-000120/manifest.json      the size of every file; written last
+ROOT/step-000120/manifest.json      size and SHA-256 of every file; written last
                  model/             weights and tokenizer, in Hugging Face's format; of a model with adapters these
                  trainer.pt         optimizer, random state, cursors: a loop's ``state_dict``
                  state.json         step, policy version and whatever the caller adds, for people and resumes
@@ -22,6 +22,7 @@ import torch
 from ...errors import CheckpointError
 from ...model.lora import AnyDecoder
 from ...model.trained import load_trained, save_trained
+from ...model.weights.checksums import compare, digests, read_sums
 
 logger = logging.getLogger(__name__)
 
@@ -88,8 +89,7 @@ def save_training(
         torch.save(dict(trainer), partial / "trainer.pt")
         state = {"step": step, "info": dict(info or {})}
         (partial / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-        sizes = {str(file.relative_to(partial)): file.stat().st_size for file in _files(partial)}
-        (partial / MANIFEST).write_text(json.dumps({"files": sizes}, indent=2) + "\n", encoding="utf-8")
+        (partial / MANIFEST).write_text(json.dumps({"files": _recorded(partial)}, indent=2) + "\n", encoding="utf-8")
         for path in (*_files(partial), partial):
             _flush(path)
         partial.rename(target)
@@ -107,27 +107,61 @@ def save_training(
 
 
 def latest(root: str | Path) -> Path | None:
-    """The newest complete checkpoint under ``root``; None where there is none."""
+    """The newest complete checkpoint under ``root``, by the sizes of its files; None where there is none."""
     return next(iter(_complete(Path(root))), None)
+
+
+def load_latest(root: str | Path, decoder: AnyDecoder) -> TrainingState | None:
+    """``load_training`` of the newest checkpoint whose files are what was written; None where nothing was saved yet.
+
+    One that was damaged is left out with a warning, and the one before it taken.
+
+    Raises:
+        CheckpointError: none of several is whole, or the newest whole one is of a model of another shape.
+    """
+    root, damaged = Path(root), []
+    for path in sorted(root.iterdir() if root.is_dir() else (), key=_place, reverse=True):
+        # Without a manifest it is one whose writing or deletion was cut off.
+        if _NAME.fullmatch(path.name) is None or not (path / MANIFEST).exists():
+            continue
+        problem = _incomplete(path) or _changed(path)
+        if problem is None:
+            return _load(path, decoder)
+        logger.warning("%s is left out: %s", path, problem)
+        damaged.append(f"{path.name}: {problem}")
+    if damaged:
+        raise CheckpointError(
+            f"no checkpoint in {root} is whole ({'; '.join(damaged)}); restore one from a copy, or remove {root} to "
+            "begin the stage anew"
+        )
+    return None
 
 
 def load_training(path: str | Path, decoder: AnyDecoder) -> TrainingState:
     """Load the weights of a checkpoint into ``decoder``, and return the rest for the loop's ``load_state_dict``.
 
     Raises:
-        CheckpointError: it is missing, incomplete, unreadable, or of a model of another shape.
+        CheckpointError: it is missing, incomplete, changed since it was written, unreadable, or of a model of another
+            shape.
     """
     path = Path(path)
     problem = _incomplete(path)
     if problem is not None:
         raise CheckpointError(f"{path} is no complete training checkpoint: {problem}; take an earlier one")
+    problem = _changed(path)
+    if problem is not None:
+        raise CheckpointError(f"{path} cannot be trusted: {problem}; take an earlier checkpoint")
+    return _load(path, decoder)
+
+
+def _load(path: Path, decoder: AnyDecoder) -> TrainingState:
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         trainer = torch.load(path / "trainer.pt", map_location="cpu", weights_only=True)
         step, info = int(state["step"]), state["info"]
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); take an earlier checkpoint") from error
-    load_trained(path / "model", decoder)
+    load_trained(path / "model", decoder, check=False)
     return TrainingState(step=step, trainer=trainer, info=info)
 
 
@@ -135,29 +169,60 @@ def _complete(root: Path) -> list[Path]:
     """Complete checkpoints, the newest first."""
     found = []
     for path in root.iterdir() if root.is_dir() else ():
-        name = _NAME.fullmatch(path.name)
-        if name is None:
+        if _NAME.fullmatch(path.name) is None:
             continue
         problem = _incomplete(path)
         if problem is not None:
             logger.warning("%s is left out: %s", path, problem)
             continue
-        found.append((int(name[1]), int(name[2] or 1), path))
-    return [path for *_, path in sorted(found, reverse=True)]
+        found.append(path)
+    return sorted(found, key=_place, reverse=True)
+
+
+def _place(path: Path) -> tuple[int, int]:
+    """Order of saving; of what is no checkpoint the first."""
+    name = _NAME.fullmatch(path.name)
+    return (-1, 0) if name is None else (int(name[1]), int(name[2] or 1))
+
+
+def _recorded(path: Path) -> dict[str, dict[str, Any]]:
+    """Size and digest of every file, those of the model as they were recorded when it was written."""
+    known = {f"model/{name}": value for name, value in read_sums(path / "model").items()}
+    names = [file.relative_to(path).as_posix() for file in _files(path)]
+    found = known | digests(path, [name for name in names if name not in known])
+    return {name: {"bytes": (path / name).stat().st_size, "sha256": found[name]} for name in names}
+
+
+def _manifest(path: Path) -> dict[str, dict[str, Any]]:
+    """Name -> "bytes", and "sha256", which an earlier version did not record."""
+    files = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
+    return {
+        name: {"bytes": facts} if isinstance(facts, int) else {key: facts[key] for key in ("bytes", "sha256")}
+        for name, facts in files.items()
+    }
 
 
 def _incomplete(path: Path) -> str | None:
     """What is missing of a checkpoint, in words; None where it is whole."""
     try:
-        sizes = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
-        for name, size in sizes.items():
-            found = (path / name).stat().st_size
+        for name, facts in _manifest(path).items():
+            found, size = (path / name).stat().st_size, facts["bytes"]
             if found != size:
                 return f"{name} has {found} bytes of {size}"
     except OSError as error:
         return f"{error.filename or path} cannot be read ({error.strerror})"
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} is broken"
+    return None
+
+
+def _changed(path: Path) -> str | None:
+    """Which file is not what was written, in words; None where all are. Reads everything."""
+    recorded = {name: facts["sha256"] for name, facts in _manifest(path).items() if "sha256" in facts}
+    try:
+        compare(path, recorded)
+    except CheckpointError as error:
+        return str(error)
     return None
 
 

@@ -1,6 +1,5 @@
 """The report of a run: ``report.json``, a table, curves, and episodes to read."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from ...agent.transcript import format_episode
+from ...envs.run_files import write_json, write_text, write_with
 from ...evals.metrics import paired_difference
 from ..loops.metrics import read_metrics
 from ..recipe.recipe import Recipe
@@ -67,7 +67,7 @@ def write_report(
         ),
         "seconds": round(seconds, 1),
     }
-    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "report.json", report)
     plotted = _plot(out)
     _write_episodes(out, evaluations)
     note(_table(recipe, names, report))
@@ -159,7 +159,7 @@ def _plot(out: Path) -> bool:
         axes[1].plot(steps, values, "o--", color="black", label="held-out tasks")
         axes[1].legend()
     axes[0].legend()
-    figure.savefig(out / "curves.png", dpi=130)
+    write_with(out / "curves.png", lambda partial: figure.savefig(partial, dpi=130))
     plt.close(figure)
     return True
 
@@ -177,7 +177,7 @@ def _write_episodes(out: Path, evaluations: Mapping[str, Mapping[str, Evaluation
         return
     episodes = [found.episode for found in evaluations[stage].values() if found.episode is not None]
     if episodes:
-        (out / "episodes.txt").write_text("\n\n\n".join(map(format_episode, episodes)) + "\n", encoding="utf-8")
+        write_text(out / "episodes.txt", "\n\n\n".join(map(format_episode, episodes)) + "\n")
 
 
 def _closing(out: Path, report: Mapping[str, Any], plotted: bool) -> str:

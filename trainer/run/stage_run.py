@@ -12,7 +12,7 @@ from ..loops.loop import StepResult, Supervised
 from ..loops.metrics import MetricsWriter, open_tracker
 from ..loops.reinforce import RL
 from ..recipe.recipe import Recipe
-from .checkpoint import latest, load_training
+from .checkpoint import load_latest
 from .saving import CheckpointWriter
 
 KEPT_EPISODES = 3
@@ -37,9 +37,8 @@ class StageRun:
         self._recipe, self._folder, self._loop, self._must_save = recipe, folder, loop, must_save
         self._trainee, self._writer = trainee, CheckpointWriter(folder / "steps", trainee.tokenizer)
         self._before = 0.0
-        found = latest(self._folder / "steps")
-        if found is not None:
-            state = load_training(found, trainee.decoder)
+        state = load_latest(self._folder / "steps", trainee.decoder)
+        if state is not None:
             loop.load_state_dict(state.trainer)
             self._before = float(state.info["seconds"])
         self._started = self._saved = time.monotonic()

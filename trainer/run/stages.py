@@ -1,7 +1,6 @@
 """A recipe from its tasks to its report, stage by stage. What a stage has written is not made again on a resume."""
 
 import asyncio
-import json
 import logging
 import os
 import shutil
@@ -32,13 +31,14 @@ from ..loops.reinforce import RL
 from ..loops.throughput import Throughput
 from ..ranks.team import Team
 from ..recipe.config import EvaluationConfig, LayoutConfig
-from ..recipe.recipe import MidtrainStage, Recipe, RLStage, SFTStage
+from ..recipe.recipe import FamilyConfig, MidtrainStage, Recipe, RLStage, SFTStage
 from ..sampling.families import Family, prepare_family
 from ..sampling.mixture import TaskMixture
 from ..sampling.rl_tasks import config_of_families, measure_tasks, mixture_of
 from ..sampling.rollouts import EpisodePlan
+from .folder import check_kept, keep, opened_run, read_stage, write_stage
 from .imitation import further, play_experts, split_by_task
-from .progress import Progress
+from .progress import Bar, Progress
 from .report import write_report
 from .stage_evaluations import StageEvaluations
 from .stage_run import StageRun
@@ -59,33 +59,15 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, team: Team | None 
     Returns:
         The exit status: 0, or 130 where it was interrupted (the state is saved).
     Raises:
-        ConfigError: ``out`` holds another run.
+        ConfigError: ``out`` holds another run, or is in use by another process.
     """
     if team is None and recipe.layout != LayoutConfig():
         raise ConfigError("the recipe's layout splits the model, and there is no team of ranks; remove layout")
-    _open_run(recipe, out, resume=resume)
-    if team is None:
-        torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
-    with Progress() as progress:
-        return asyncio.run(_Run(recipe, out, progress, team).main())
-
-
-def _open_run(recipe: Recipe, out: Path, *, resume: bool) -> None:
-    resolved = json.loads(recipe.model_dump_json())
-    path = out / "recipe.json"
-    if path.exists():
-        if not resume:
-            raise ConfigError(f"{out} holds a run already; add --resume to go on with it, or give another --out")
-        before = json.loads(path.read_text(encoding="utf-8"))
-        # A run goes on under any layout: nothing that is saved knows of it.
-        keys = (resolved.keys() | before.keys()) - {"layout"}
-        changed = sorted(key for key in keys if resolved.get(key) != before.get(key))
-        if changed:
-            raise ConfigError(f"{out} was made by another recipe ({', '.join(changed)} differ); give another --out")
-    elif resume:
-        raise ConfigError(f"{out} holds no run to resume; leave --resume out, or give the folder of one")
-    out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(resolved, indent=2) + "\n", encoding="utf-8")
+    with opened_run(recipe, out, resume=resume):
+        if team is None:
+            torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
+        with Progress() as progress:
+            return asyncio.run(_Run(recipe, out, progress, team).main())
 
 
 class Interrupted(Exception):
@@ -166,8 +148,18 @@ class _Run:
         check_context(self.recipe.model)
         for config in self.recipe.families:
             with self.progress.bar(f"tasks: {config.name}") as bar:
-                self.families.append(await prepare_family(config, self.recipe, self.out / "tasks", bar.at))
+                self.families.append(await self._family(config, bar))
             self._check_interrupt()
+
+    async def _family(self, config: FamilyConfig, bar: Bar) -> Family:
+        paths = [self.out / "tasks" / f"{config.name}.{split}.jsonl" for split in ("train", "held_out")]
+        is_new = not all(path.exists() for path in paths)
+        for path in paths if not is_new else ():
+            check_kept(self.out, path.relative_to(self.out).as_posix())
+        family = await prepare_family(config, self.recipe, self.out / "tasks", bar.at)
+        for path in paths if is_new else ():
+            keep(self.out, path)
+        return family
 
     async def _model_and_demonstrations(self) -> tuple[Trainee, list[Trajectory]]:
         recipe = self.recipe
@@ -200,6 +192,8 @@ class _Run:
             for family in self.families:
                 rows += await play_experts(family, self.recipe, self.progress, self._check_interrupt)
             write_jsonl(path, rows)
+            keep(self.out, path)
+        check_kept(self.out, path.name)
         return [(row["name"], Trajectory.from_json(row["trajectory"])) for row in read_jsonl(path)]
 
     # Stages.
@@ -341,10 +335,10 @@ class _Run:
 
     def _is_done(self, stage: str, trainee: Trainee) -> bool:
         """Whether an earlier run finished this stage; its weights are then loaded."""
-        info = self.out / stage / "stage.json"
-        if not info.exists():
+        info = read_stage(self.out, stage)
+        if info is None:
             return False
-        self.stages[stage] = json.loads(info.read_text(encoding="utf-8"))
+        self.stages[stage] = info
         trainee.load(self._checkpoint(stage))
         return True
 
@@ -359,7 +353,7 @@ class _Run:
             "steps": run.steps,
             **more,
         }
-        (self.out / stage / "stage.json").write_text(json.dumps(self.stages[stage]) + "\n", encoding="utf-8")
+        write_stage(self.out, stage, self.stages[stage])
         if self.team is not None:
             self.team.call("drop")
         # What was kept to resume this stage from is not needed any more.

@@ -1,6 +1,5 @@
 """Evaluation while reinforcement learning runs, and the best checkpoint by it."""
 
-import json
 import logging
 import os
 import shutil
@@ -11,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ...agent.policy import Policy
+from ...envs.run_files import read_object, write_json
 from ...envs.task import write_jsonl
+from ...errors import ConfigError
+from ...model.weights.checksums import add_sum, check_sum
 from ..loops.metrics import read_metrics
 from ..loops.reinforce import RL, Measure
 from ..recipe.config import EvaluationConfig
@@ -112,7 +114,8 @@ class Watcher:
         partial = self._folder / f".partial-{name}"
         shutil.rmtree(partial, ignore_errors=True)
         self._save(partial)
-        (partial / BEST_INFO).write_text(json.dumps(info) + "\n", encoding="utf-8")
+        write_json(partial / BEST_INFO, info, indent=None)
+        add_sum(partial, BEST_INFO)
         partial.rename(self._folder / name)
         link = self._folder / f".partial-{BEST}"
         link.unlink(missing_ok=True)
@@ -139,9 +142,17 @@ async def watch(watcher: Watcher, run: StageRun, loop: RL) -> Measure:
 
 
 def best_of(folder: Path) -> dict[str, Any] | None:
-    """The "step", "pass@1" and "families" of the best checkpoint of a stage; None where there is none."""
+    """The "step", "pass@1" and "families" of the best checkpoint of a stage; None where there is none.
+
+    Raises:
+        ConfigError, CheckpointError: it cannot be read, or has changed since it was written.
+    """
     path = folder / BEST / BEST_INFO
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if not path.exists():
+        return None
+    info = read_object(path, "what chose the best checkpoint", f"remove {folder / BEST} to choose anew", ConfigError)
+    check_sum(path.parent, BEST_INFO)
+    return info
 
 
 def evaluations_of(folder: Path) -> list[dict[str, Any]]:

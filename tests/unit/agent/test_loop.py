@@ -9,10 +9,12 @@ import pytest
 from verigym.agent.loop import Budget, rollout
 from verigym.agent.policy import ScriptedPolicy, TokenPolicy, Turn, play
 from verigym.envs.task import Task
-from verigym.errors import PolicyError, TaskError
+from verigym.envs.tools.spec import tool
+from verigym.errors import ChatFormatError, PolicyError, TaskError
 from verigym.model.chat.actions import encode_calls, encode_format_error
 from verigym.model.chat.messages import Message, ToolCall
 from verigym.model.chat.sampling import Sampling
+from verigym.rewards.score import Score
 
 BUDGET = Budget(turns=3, tokens=1000, seconds=30)
 
@@ -43,6 +45,15 @@ class Cut:
         first = not any(isinstance(entry, Turn) for entry in conversation)
         action = encode_calls([ToolCall(name="keep", arguments={"what": "good"})])
         return Turn(message=say("..."), action=action, finish_reason="stop" if first else "length")
+
+
+def tool_that(error):
+    @tool
+    def keep(self, what: str) -> str:
+        """Keeps something."""
+        raise error
+
+    return keep
 
 
 KEEP = use("keep", what="good")
@@ -180,23 +191,100 @@ def test_a_cancelled_episode_closes_its_environment(box, task):
     asyncio.run(cancel())
 
 
-def test_what_is_no_failure_of_a_boundary_is_raised_and_closes_too(box, task):
+def raises(error):
+    def hook(*_):
+        raise error
+
+    return hook
+
+
+async def not_in_utf8(env, task, submission):
+    "\ud83d".encode()
+
+
+UNFORESEEN = {
+    "a policy divides by zero": ({}, raises(ZeroDivisionError("by what")), "policy_failure", "ZeroDivisionError: by"),
+    "a format cannot go on": ({}, raises(ChatFormatError("no")), "policy_failure", "no"),
+    "a prompt looks up": ({"prompt": raises(KeyError("k"))}, [say("x")], "environment_failure", "KeyError: 'k'"),
+    "a tool asserts": ({"keep": tool_that(AssertionError("two\nlines"))}, [KEEP], "environment_failure", "two lines"),
+    "a tool exits": ({"keep": tool_that(SystemExit(3))}, [KEEP], "environment_failure", "SystemExit: 3"),
+    "a tool's own time-out": ({"keep": tool_that(TimeoutError("own"))}, [KEEP], "environment_failure", "own"),
+    "a score encodes": ({"score": not_in_utf8}, [say("x")], "grader_failure", "UnicodeEncodeError"),
+    "a score is no number": (
+        {"score": lambda *_: Score(value=float("nan"), passed=True)},
+        [say("x")],
+        "grader_failure",
+        "nan",
+    ),
+    "a score is no score": ({"score": lambda *_: float("nan")}, [say("x")], "grader_failure", "a Score is expected"),
+    "what is unfinished recurses": (
+        {"unfinished": raises(RecursionError("deep"))},
+        [KEEP] * 9,
+        "grader_failure",
+        "dee",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNFORESEEN)
+def test_what_nobody_foresaw_ends_its_episode_alone(box, task, name):
+    hooks, policy, ending, told = UNFORESEEN[name]
+    broken = type("Broken", (box,), hooks)
+    if name == "a format cannot go on":  # after a turn: before it the task itself would be at fault
+
+        def policy(conversation, fails=policy):
+            return KEEP if len(conversation) == 1 else fails()
+
+    found = run(broken(), ScriptedPolicy(policy) if callable(policy) else policy, task)
+    assert (found.ending, found.reward, found.passed) == (ending, None, None)
+    assert told in found.detail
+    assert found.is_infrastructure_failure
+    assert "\n" not in found.detail
+    assert (box.open, broken.open) == (0, 0)
+
+
+def test_a_close_that_fails_leaves_the_ending(box, task):
+    class Stuck(box):
+        async def stop(self):
+            await super().stop()
+            raise AssertionError("stuck")
+
+    assert run(Stuck(), [say("good")], task).ending == "grader_failure"  # it closes before the score is known
+    assert run(Stuck(fault="tool"), [KEEP], task).ending == "sandbox_failure"
+
+
+def test_log_probabilities_that_are_none_are_the_engines_failure(box, task, letters):
+    renderer, parser, engine = letters
+
+    class Odd(engine):
+        async def generate(self, prompt_ids, sampling, stop_token_ids):
+            found = await super().generate(prompt_ids, sampling, stop_token_ids)
+            return replace(found, logprobs=(float("nan"),) * len(found.token_ids))
+
+    found = run(box(), TokenPolicy(Odd("good."), renderer(), parser()), task)
+    assert (found.ending, found.reward, found.segments) == ("policy_failure", None, ())
+    assert "log-probability nan" in found.detail
+
+
+def test_a_parser_that_raises_has_met_a_format_error(box, task, letters):
+    renderer, _, engine = letters
+
+    class Broken:
+        def parse(self, text, tools):
+            raise RecursionError("too deep")
+
+    found = run(box(), TokenPolicy(engine("x.", "y.", "z."), renderer(), Broken()), task)
+    assert (found.ending, found.reward, found.num_format_errors) == ("turn_limit", 0.0, 3)
+
+
+def test_a_task_that_cannot_be_used_is_raised_and_closes_too(box, task):
     with pytest.raises(TaskError, match="takes 'box'"):
         run(box(), [say("good")], Task(id="m", family="math", prompt=""))
-
-    def broken(conversation):
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        run(box(), ScriptedPolicy(broken), task)
-
-    class TimesOut(box):
-        async def score(self, task, submission):
-            raise TimeoutError("the tool's own")
-
-    with pytest.raises(TimeoutError, match="own"):
-        run(TimesOut(), [say("good")], task)
-    assert (box.open, TimesOut.open) == (0, 0)
+    with pytest.raises(ChatFormatError, match="no system"):
+        run(box(), ScriptedPolicy(raises(ChatFormatError("no system message"))), task)
+    with pytest.raises(KeyboardInterrupt):
+        run(box(), ScriptedPolicy(raises(KeyboardInterrupt())), task)
+    assert box.open == 0
 
 
 def test_a_policy_that_fails_later_keeps_what_was_said(box, task):

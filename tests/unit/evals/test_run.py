@@ -244,15 +244,30 @@ def test_an_error_of_one_worker_ends_the_others(echo, tasks, gold_policy):
     class Broken(echo):
         async def start(self, task):
             if task.id == "t1":
-                raise KeyError("a bug of the environment")
+                raise ConfigError("not with these settings")
             await asyncio.Event().wait()
 
     async def main():
         options = {"samples": 1, "budget": Budget(), "sampling": Sampling(), "concurrency": 3}
-        with pytest.raises(KeyError, match="a bug"):
+        with pytest.raises(ConfigError, match="not with these settings"):
             await asyncio.wait_for(evaluate(tasks(3), lambda task: Broken(), gold_policy, **options), timeout=5)
 
     asyncio.run(main())
+
+
+def test_a_bug_that_one_task_meets_ends_no_other(echo, tasks, gold_policy):
+    class Broken(echo):
+        async def start(self, task):
+            if task.id == "t1":
+                raise KeyError("a bug of the environment")
+
+    verdicts = run(tasks(3), Broken, gold_policy)
+    assert [(one.ending, one.passed) for one in verdicts] == [
+        ("answered", True),
+        ("environment_failure", None),
+        ("answered", True),
+    ]
+    assert "a bug of the environment" in verdicts[1].detail
 
 
 def test_an_environment_is_driven_again_unless_its_infrastructure_failed(echo, tasks, gold_policy):

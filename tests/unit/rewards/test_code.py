@@ -1,9 +1,11 @@
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verigym.rewards.code import compare_output, compare_value, score_tests
-from verigym.rewards.extraction import extract_program
+from verigym.rewards.extraction import answered_expression, complete_function, extract_program, side_of_assertion
 
 
 @pytest.mark.parametrize(
@@ -129,3 +131,104 @@ def test_all_tests_must_pass_and_none_is_no_success():
     half = score_tests([True, False])
     assert (half.value, half.passed, half.breakdown) == (0.0, False, {"passed": 0.0, "tests": 0.5})
     assert score_tests([]).value == 0.0
+
+
+HEAD = '''import math
+from typing import List
+
+
+def helper(x: int) -> int:
+    return x + 1
+
+
+def rounded(values: List[float]) -> int:
+    """ Rounds up.
+    """
+'''
+BEFORE = HEAD[: HEAD.index("def rounded")].rstrip()
+WHOLE = "def rounded(values: List[float]) -> int:\n    return helper(math.floor(values[0]))"
+
+
+@pytest.mark.parametrize(
+    "fence", ["```python\n{}\n```", "Here:\n~~~py\n{}\n~~~", "<think>hm</think>\n```\n{}\n```", "```python\n{}"]
+)
+def test_a_program_in_a_fence_has_the_prompts_imports_and_helpers(fence):
+    program = complete_function(fence.format(WHOLE), HEAD, "rounded")
+    names: dict = {}
+    exec(program, names)
+    assert names["rounded"]([2.5]) == 3
+
+
+def test_what_stands_before_a_function_changes_no_other_program():
+    assert complete_function(WHOLE, HEAD, "rounded") == WHOLE  # bare: graded as it is
+    alone = "```python\ndef f():\n    return 1\n```"
+    assert complete_function(alone, "def f():\n", "f").strip() == "def f():\n    return 1"
+    own = "```python\nfrom __future__ import annotations\ndef helper(x): return 7\n" + WHOLE + "\n```"
+    program = complete_function(own, HEAD, "rounded")
+    names: dict = {}
+    exec(program, names)
+    assert names["rounded"]([2.5]) == 7
+    assert program.startswith("from __future__")
+    assert complete_function("    return 2", HEAD, "rounded") == HEAD + "    return 2"
+
+
+# text -> (answer, what of it is the output, what the input)
+ANSWERS = {
+    "[ANSWER]f(1)[/ANSWER]": ("f(1)", "f(1)"),
+    "[ANSWER]\nassert f(1) == 2\nassert f(2) == 3\nassert f(3) == 4": ("2", "f(1)"),
+    "so [ANSWER] assert f(1) == 2\nassert f(2) == 3": ("2", "f(1)"),
+    "[ANSWER]assert f('a\\n') == [1,\n 2]\nassert f(2)": ("[1, 2]", "f('a\\n')"),
+    "[ANSWER]\n\nassert f(1) == 2\nThis is because\nof it": ("2", "f(1)"),
+    "[ANSWER]```python\nassert f(1) == 2\nassert f(2) == 3\n```": ("2", "f(1)"),
+    "[ANSWER]f(1)\nf(2)\nf(3)": ("f(1)", "f(1)"),
+    "[ANSWER]{'a': 1}\n[PYTHON]\ndef f(x):": ("{'a': 1}", "{'a': 1}"),
+    "[ANSWER]assert f(1) == 2": ("2", "f(1)"),
+    "[ANSWER]": ("", ""),
+    "[ANSWER]5[/ANSWER] and the tag [ANSWER] is closed": ("5", "5"),
+    "[ANSWER]5[/ANSWER] no, [ANSWER]6[/ANSWER]": ("6", "6"),
+    "assert f(1) == 2\n[/ANSWER]\n\n[PYTHON]\ndef f(x)\n[ANSWER]\nassert f(7) == 8\n[/ANSWER]": ("2", "f(1)"),
+    "3\n[/ANSWER]\n[ANSWER]4": ("3", "3"),
+    "<think>[ANSWER]1[/ANSWER]</think>[ANSWER]2[/ANSWER]": ("2", "2"),
+}
+
+
+@pytest.mark.parametrize("text", ANSWERS)
+def test_the_answer_of_a_response_to_cruxeval(text):
+    found = answered_expression(text)
+    assert (side_of_assertion(found, "output"), side_of_assertion(found, "input")) == ANSWERS[text]
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "`" * MIB,
+        "~" * MIB,
+        "``" + "`x " * (MIB // 3),
+        "```python " * (MIB // 10),
+        "```a " * (MIB // 5),
+        "```\n" * (MIB // 4),
+        "```py\n" * (MIB // 6),
+        "[PYTHON]" * (MIB // 8),
+        "[ANSWER]" * (MIB // 8),
+        "[ANSWER]" + "(" * MIB,
+        "[ANSWER]" + "assert " * (MIB // 7),
+        "assert f(" + "-" * MIB,
+        "def " * (MIB // 4),
+        "\n" * MIB,
+        " " * MIB + "```",
+        "\\ud83d" * 100_000,
+    ],
+    ids=lambda text: text[:12],
+)
+def test_a_mebibyte_of_anything_is_read_in_a_moment(text):
+    for read in (
+        lambda: extract_program(text, "f"),
+        lambda: complete_function(text, HEAD, "rounded"),
+        lambda: side_of_assertion(answered_expression(text), "input"),
+    ):
+        before = time.process_time()
+        read()
+        assert time.process_time() - before < 1.0

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from verigym.rewards.logs import R2E_PARSER, judge_log
+from verigym.rewards.log_parsers import R2E_PARSER
+from verigym.rewards.logs import judge_log
 
 START, END = "+ : '>>>>> Start Test Output'", "+ : '>>>>> End Test Output'"
 Entries = list[tuple[str, str]]

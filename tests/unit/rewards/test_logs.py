@@ -2,13 +2,14 @@
 
 import json
 import os
+import random
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from verigym.rewards.logs import grade_log, read_log
+from verigym.rewards.logs import UngradableLog, grade_log, judge_log, read_log
 
 START, END = "+ : '>>>>> Start Test Output'", "+ : '>>>>> End Test Output'"
 TESTS = ["t.py::a", "t.py::b", "t.py::c"]
@@ -101,6 +102,140 @@ def test_dropping_any_line_of_a_django_log_never_improves_it(entries):
     whole = verdict(lines)
     for n in range(len(lines)):
         assert verdict(lines[:n] + lines[n + 1 :]) <= whole, lines[n]
+
+
+def out_of_order(text: str) -> str:
+    """A log whose standard output was written before its standard error, which has the markers."""
+    lines = text.split("\n")
+    errors = [line for line in lines if line.startswith("+ ")]
+    return "\n".join([*(line for line in lines if not line.startswith("+ ")), *errors])
+
+
+STORED = [
+    ([("PASSED", test) for test in TESTS], True),
+    ([("PASSED", TESTS[0]), ("FAILED", TESTS[1]), ("PASSED", TESTS[2])], False),
+    ([("PASSED", TESTS[0]), ("PASSED", TESTS[1])], False),
+    ([("PASSED", test) for test in TESTS] + [("FAILED", "t.py::other")], True),
+    ([("FAILED", TESTS[0]), ("PASSED", TESTS[1]), ("PASSED", TESTS[2])], False),
+    ([("PASSED", TESTS[0]), ("SKIPPED", "[1] t.py:1: no"), ("PASSED", TESTS[1]), ("PASSED", TESTS[2])], True),
+    ([], False),
+]
+
+
+def stored(text: str, parser: str = "parse_log_pytest", tests=TESTS, **options):
+    return judge_log(text, parser=parser, fail_to_pass=tests[:1], pass_to_pass=tests[1:], **options).score
+
+
+@pytest.mark.parametrize(("entries", "resolved"), STORED)
+def test_a_stored_log_whose_markers_hold_nothing_is_read_as_swebench_reads_it(entries, resolved, tmp_path):
+    from swebench.harness.grading import get_eval_report
+    from swebench.types import TestSpec
+
+    text = out_of_order(pytest_log(entries))
+    score = stored(text, stored=True)
+    assert score.passed is resolved, score.detail
+    if resolved:
+        assert "the whole log was read, as swebench does" in score.detail
+        assert stored(pytest_log(entries), stored=True).detail == "all tests passed"
+    assert not stored(text).passed  # a grading of our own, and --strict
+    (tmp_path / "log").write_text(text)
+    fields = {"instance_id": "i", "log_parser": "parse_log_pytest", "eval_type": "pass_and_fail"}
+    known = {name: fields.get(name, "") for name in TestSpec.__dataclass_fields__}
+    spec = TestSpec(**{**known, "FAIL_TO_PASS": TESTS[:1], "PASS_TO_PASS": TESTS[1:]})
+    prediction = {"instance_id": "i", "model_patch": "x", "model_name_or_path": "m"}
+    official = get_eval_report(spec, prediction, str(tmp_path / "log"), include_tests_status=False)
+    assert official["i"]["resolved"] is resolved
+
+
+def test_statuses_between_the_markers_are_all_that_counts_where_there_are_any():
+    text = pytest_log([("PASSED", TESTS[0]), ("FAILED", TESTS[1]), ("PASSED", TESTS[2])])
+    text = "\n".join([*(f"PASSED {test}" for test in TESTS), text, *(f"PASSED {test}" for test in TESTS)])
+    assert not stored(text, stored=True).passed
+    contradicted = out_of_order(pytest_log([("PASSED", test) for test in TESTS]).replace("Code: 0", "Code: 1"))
+    assert not stored(contradicted, stored=True).passed
+
+
+OLD = """Task Metadata:
+\t- Instance ID: a__b-1
+>>>>> Applied Patch (test)
+>>>>> Applied Patch (pred)
+Test Script: pytest -rA t.py;
+Output:
+PASSED t.py::a
+PASSED t.py::b
+PASSED t.py::c
+===== 3 passed in 0.10s =====
+{}
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        OLD.format(">>>>> All Tests Passed"),
+        OLD.format(">>>>> Some Tests Failed"),
+        OLD.format(">>>>> Tests Timed Out after 900 seconds"),
+        OLD.partition(">>>>> Applied Patch (pred)")[0] + ">>>>> Patch Apply Failed; (pred)\n",
+        OLD.partition("Task")[0] + "PASSED t.py::a\n1 passed in 0.1s\n",
+    ],
+)
+def test_a_stored_log_without_markers_is_ungradable(text):
+    with pytest.raises(UngradableLog, match=r"swebench 1\.x|no marker"):
+        stored(text, stored=True)
+    assert not stored(text).passed
+    for unfinished in ("", "+ source activate\n"):
+        assert not stored(unfinished, stored=True).passed
+
+
+class Counted(str):
+    """A test's id that counts how often ids are compared."""
+
+    __slots__ = ()
+    compared = 0
+
+    def __eq__(self, other):
+        Counted.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_ids_that_are_cut_are_resolved_as_swebench_does_without_looking_at_every_status(monkeypatch):
+    from swebench.harness.grading import get_eval_tests_report
+
+    dice = random.Random(0)
+    outcomes = ["PASSED", "PASSED", "FAILED", "SKIPPED", "XFAIL"]
+    entries = {f"t.py::f[{n % 40} {n}]": dice.choice(outcomes) for n in range(100)}
+    lines = "".join(f"{status} {test}\n" for test, status in entries.items())
+    tests = [*(f"t.py::f[{n}" for n in range(45)), "t.py::f[", "t.py::f", "t.py::f[0 0]", "t.py::f[0 0"]
+    monkeypatch.setattr("verigym.rewards.logs.unaccounted", lambda *_: "")
+    text = f"{START}\n{lines}{END}"
+    for listed in ((tests, []), ([], tests)):
+        gold = dict(zip(("FAIL_TO_PASS", "PASS_TO_PASS"), map(list, listed), strict=True))
+        found = judge_log(text, parser="parse_log_pytest_v2", fail_to_pass=listed[0], pass_to_pass=listed[1]).tests
+        official: dict = get_eval_tests_report(entries, gold)  # type: ignore[arg-type]
+        assert found == {name: official[name] for name in gold}
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_work_of_a_verdict_grows_with_its_tests_not_with_their_square(there, monkeypatch):
+    """Whole ids and cut ones: no list of tests is searched, and what begins like a cut id is found without a scan."""
+    from swebench.harness import grading
+
+    scanned, resolve = [], grading._resolve_case
+    monkeypatch.setattr(
+        grading, "_resolve_case", lambda case, sm: scanned.append(case) if case not in sm else resolve(case, sm)
+    )
+    size = 300
+    entries = [("PASSED", f"t.py::f[{n} x]") for n in range(size)]
+    cut = [f"t.py::{'f' if there else 'g'}[{n}" for n in range(size)]
+    tests = [Counted(test) for test in (*(test for _, test in entries), *cut)]
+    text = pytest_log(entries)
+    Counted.compared = 0
+    verdict = judge_log(text, parser="parse_log_pytest_v2", fail_to_pass=tests[:1], pass_to_pass=tests[1:])
+    assert verdict.score.passed is there
+    assert scanned == []
+    assert Counted.compared < 20 * size
 
 
 def test_published_verdicts_are_repeated():

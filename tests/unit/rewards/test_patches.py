@@ -1,12 +1,14 @@
 """Patches as text: reversed, compared, rewarded."""
 
+import os
+import re
 import subprocess
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verigym.rewards.patches import changes_by_file, patch_of_texts, reverse_patch
+from verigym.rewards.patches import changes_by_file, is_patch, patch_of_texts, paths_of, reverse_patch, sections_of
 from verigym.rewards.rubric import SWE_RUBRICS, swe_rubric
 from verigym.rewards.score import verdict
 from verigym.rewards.similarity import hybrid_score, patch_similarity, similarity_score
@@ -47,6 +49,91 @@ def test_a_reversed_patch_undoes_it_for_git(tmp_path_factory, before, after, tai
 def test_a_binary_change_has_no_reverse():
     with pytest.raises(ValueError, match="binary"):
         reverse_patch("diff --git a/x b/x\nGIT binary patch\nliteral 0\n")
+
+
+def git(folder, *arguments, **options):
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, **options).stdout
+
+
+def bare(patch):
+    """As ``diff -u`` writes it: no line of git's own."""
+    return "".join(
+        line for line in patch.splitlines(keepends=True) if not line.startswith(("diff ", "new ", "deleted "))
+    )
+
+
+CHANGE = {
+    "a b/c d.py": ("x\n-- q\n++ r\n", "x\n--- e\n+++ f\ny"),
+    "p/é.py": ("a\fb\u2028c\n", "a\fb\u2028d\n"),
+    "new.py": ("", "@@ -1 +1 @@\n--- a/none\n+++ b/none\n"),
+    "old.py": ("o\n\n", ""),
+    "z": ("1\n2\r\n", "1\n3\r\n"),
+}
+
+
+@pytest.mark.parametrize("kind", ["git's", "bare", "in a mail", "with an index"])
+def test_patches_of_several_files_are_taken_apart_and_reversed_whoever_wrote_them(kind, tmp_path):
+    patch = patch_of_texts(CHANGE)
+    if kind != "git's":
+        patch = bare(patch)
+    if kind == "in a mail":
+        patch = (
+            f"From 0 Mon Sep 17 00:00:00 2001\nSubject: [PATCH] x\n\n--- is no header\n---\n 5 files changed\n\n{patch}"
+        )
+    if kind == "with an index":
+        patch = re.sub(r"^--- (?=a/|/dev)", "Index: x\n====\n--- ", patch, flags=re.M)
+    assert is_patch(patch)
+    assert {old or new for old, new in paths_of(patch)} == set(CHANGE)
+    assert [pair for pair in paths_of(patch) if not all(pair)] == [("", "new.py"), ("old.py", "")]
+    assert set(changes_by_file(patch)) == set(CHANGE)
+    for path, (before, _) in CHANGE.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True, parents=True)
+        if before:
+            (tmp_path / path).write_bytes(before.encode())
+    git(tmp_path, "apply", "-", input=patch.encode())
+    assert {path: (tmp_path / path).read_bytes().decode() for path, (_, after) in CHANGE.items() if after} == {
+        path: after for path, (_, after) in CHANGE.items() if after
+    }
+    git(tmp_path, "apply", "-", input=reverse_patch(patch).encode())
+    for path, (before, _) in CHANGE.items():
+        assert (tmp_path / path).exists() is bool(before)
+        assert not before or (tmp_path / path).read_bytes() == before.encode()
+
+
+def test_what_git_writes_of_odd_names_binaries_modes_and_moves_is_read_and_reversed(tmp_path):
+    git(tmp_path, "init", "-q")
+    names = ["plain.py", "with blank.py", 'quo"te.py', "t\tab.py", "é\n.py", "a b/c b/d.py"]
+    for name in [*names, "binary", "moved", "mode"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0\1\2" * 50 if name == "binary" else b"1\n2\n3\n4\n")
+    (tmp_path / os.fsdecode(b"\xff.py")).write_text("1\n")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "x")
+    before = git(tmp_path, "write-tree")
+    for name in [*names, os.fsdecode(b"\xff.py")]:
+        (tmp_path / name).write_text("1\nx\n3\n4\n")
+    (tmp_path / "binary").write_bytes(b"\0\1\3" * 60)
+    (tmp_path / "moved").rename(tmp_path / "moved here")
+    (tmp_path / "mode").chmod(0o755)
+    git(tmp_path, "add", "-A")
+    after = git(tmp_path, "write-tree")
+    patch = os.fsdecode(git(tmp_path, "diff", "--cached", "--binary", "-M"))
+    told = {*((name, name) for name in [*names, "binary", "mode", os.fsdecode(b"\xff.py")]), ("moved", "moved here")}
+    assert set(paths_of(patch)) == told
+    assert len(sections_of(patch)) == len(told)
+    git(tmp_path, "apply", "--index", "-", input=os.fsencode(reverse_patch(patch)))
+    assert git(tmp_path, "write-tree") == before
+    git(tmp_path, "apply", "--index", "-", input=os.fsencode(reverse_patch(reverse_patch(patch))))
+    assert git(tmp_path, "write-tree") == after
+
+
+@pytest.mark.parametrize(
+    "text", ["", "I changed nothing.", "+ a\n- b\n", " diff --git a/x b/x", "1c1\n< a\n---\n> b\n"]
+)
+def test_texts_without_a_change(text):
+    assert not is_patch(text)
+    assert paths_of(text) == ()
 
 
 GOLD = patch_of_texts({"a.py": ("x = 1\ny = 2\n", "x = 1\ny = 3\n"), "b.py": ("p\n", "q\n")})

@@ -1,5 +1,10 @@
 import asyncio
+import io
 import json
+import shutil
+import subprocess
+import sys
+import tarfile
 import threading
 import zipfile
 
@@ -9,6 +14,9 @@ from verigym.envs.sandbox import python as python_module
 from verigym.envs.sandbox.local import LocalBackend, UnsafeBackend
 from verigym.envs.sandbox.python import python_environment
 from verigym.envs.sandbox.types import SandboxSpec
+from verigym.envs.synthesis import build_images
+from verigym.envs.synthesis import requirements as requirements_module
+from verigym.envs.synthesis.requirements import pinned_requirements
 from verigym.errors import SandboxError, TaskError
 
 
@@ -96,12 +104,83 @@ def test_failures_have_the_last_words_of_pip(cache):
         python_environment(["tinylib==9"])
 
 
-@pytest.mark.parametrize(
-    "requirement", ["tinylib", "tinylib>=1", "tinylib==1.*", "git+https://x/y==1", "-r x==1", "a==1;b"]
-)
+NO_PINS = ["tinylib", "tinylib>=1", "tinylib==1.*", "git+https://x/y==1", "-r x==1", "a==1;b", "./tinylib", "."]
+NO_PINS += ["--index-url=http://evil/simple", "-e .", "--find-links http://evil", "tinylib @ file:///x.whl"]
+NO_PINS += ["http://evil/tinylib-1.2.tar.gz", "tinylib==1.2 --index-url=http://evil", "tinylib==1.2\n--pre", ""]
+
+
+@pytest.mark.parametrize("requirement", NO_PINS)
 def test_unpinned_requirements_are_refused(requirement, cache):
     with pytest.raises(TaskError, match="is not pinned; write name==version"):
         python_environment([requirement])
+
+
+def _sdist(folder, mark, name):
+    """A package whose build leaves a mark."""
+    code = f"open({str(mark)!r}, 'w').close()\nfrom setuptools import setup\nsetup(name={name!r}, version='1.0')\n"
+    told = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+    with tarfile.open(folder / f"{name}-1.0.tar.gz", "w:gz") as archive:
+        for file, text in (("setup.py", code), ("PKG-INFO", told), ("setup.cfg", "")):
+            entry = tarfile.TarInfo(f"{name}-1.0/{file}")
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return folder / f"{name}-1.0.tar.gz"
+
+
+@pytest.fixture
+def hostile(tmp_path, monkeypatch):
+    """(folder in the package index's place, mark that shows that a build ran): packages that are built where pip
+    takes them, and wheels that lead to them."""
+    folder, mark = tmp_path / "index", tmp_path / "built"
+    folder.mkdir()
+    apart = tmp_path / "apart"
+    apart.mkdir()
+    _sdist(folder, mark, "evil")
+    archive = _sdist(apart, mark, "hidden")
+    repository = tmp_path / "repository"
+    shutil.unpack_archive(archive, tmp_path / "unpacked")
+    shutil.copytree(tmp_path / "unpacked" / "hidden-1.0", repository)
+    git = ["git", "-C", str(repository), "-c", "user.name=x", "-c", "user.email=x@y"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *command], check=True)
+    leads = {"bypath": archive.as_uri(), "bygit": f"git+{repository.as_uri()}", "byfolder": repository.as_uri()}
+    for name, address in leads.items():
+        info = f"{name}-1.0.dist-info"
+        told = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: hidden @ {address}\n"
+        files = {
+            f"{info}/METADATA": told,
+            f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        }
+        files[f"{info}/RECORD"] = "".join(f"{file},,\n" for file in [*files, f"{info}/RECORD"])
+        with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+            for file, text in files.items():
+                wheel.writestr(file, text)
+    monkeypatch.setenv("VERIGYM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PIP_NO_BUILD_ISOLATION", "0")  # "0" switches isolation off: the build needs no index
+    return mark
+
+
+@pytest.mark.parametrize("name", ["evil", "bypath", "bygit", "byfolder"])
+@pytest.mark.parametrize("way", ["environment", "wheels", "resolve"])
+def test_no_package_is_built_on_this_machine(name, way, hostile):
+    requirements = (f"{name}==1.0",)
+    ask = {
+        "environment": lambda: python_environment(requirements),
+        "wheels": lambda: build_images._wheels(requirements, f"{sys.version_info.major}.{sys.version_info.minor}"),
+        "resolve": lambda: requirements_module._resolve(requirements),
+    }
+    told = r"only wheels|would have to be built|Invalid URL|No matching distribution|Could not find a version"
+    with pytest.raises((SandboxError, TaskError), match=told):
+        ask[way]()
+    assert not hostile.exists()
+
+
+@pytest.mark.parametrize("line", ["--index-url=http://evil/", "-e .", "hidden @ file:///x.tar.gz", "./here", "-r x"])
+def test_only_names_are_asked_of_the_index(line):
+    with pytest.raises(TaskError, match=r"no requirement|brought from an address"):
+        pinned_requirements((line,), (), leave_out="other")
 
 
 def test_no_requirements_is_the_bare_interpreter(cache):

@@ -2,6 +2,7 @@
 
 import asyncio
 import warnings
+from dataclasses import replace
 
 import gymnasium
 import pytest
@@ -15,12 +16,17 @@ from verigym.envs.sandbox.types import SandboxSpec
 from verigym.envs.swe.env import SWEEnv
 from verigym.errors import GradingError, SandboxError
 from verigym.model.chat.actions import encode_calls
-from verigym.model.chat.messages import ToolCall
+from verigym.model.chat.encoding import to_bytes
+from verigym.model.chat.messages import Message, ToolCall
 from verigym.model.chat.sampling import Sampling
 
 
+def tool_call(tool: str, **arguments) -> ToolCall:
+    return ToolCall(name=tool, arguments=arguments)
+
+
 def call(name: str, **arguments) -> str:
-    return encode_calls([ToolCall(name=name, arguments=arguments)])
+    return encode_calls([tool_call(name, **arguments)])
 
 
 @pytest.fixture
@@ -51,6 +57,54 @@ def test_gold_scores_one_and_empty_zero(env, task):
     empty = play_through(env, task, env.empty(task))
     assert (empty.ending, empty.reward, empty.passed) == ("submitted", 0.0, False)
     assert empty.breakdown["pass_to_pass"] == 1.0
+
+
+HALF, BYTE = chr(0xD83D), chr(0xDCFF)
+NOT_UTF8 = """echo new > $'\\xff.py'; mkdir $'d\\xe9' && printf 'caf\\xe9\\n' > $'d\\xe9/\\xf6 b.txt';
+ln -s $'\\xfe' link; echo tab > $'t\\tab "quoted" \\303\\251'; printf '\\0\\1' > zero.bin"""
+
+
+def test_files_that_utf8_cannot_name_are_handed_in_and_graded(env):
+    """The patch applies to base, byte by byte, and hides nothing of what mends the code."""
+    task = example_tasks()[0]
+    *gold, submit = env.gold(task)
+    found = play_through(env, task, [*gold, replace(gold[0], calls=(tool_call("bash", command=NOT_UTF8),)), submit])
+    assert (found.ending, found.reward) == ("submitted", 1.0), found.detail
+    patch = to_bytes(env.patch)
+    assert rb'"a/\377.py"' in patch
+    assert rb'"a/d\351/\366 b.txt"' in patch
+    assert b"+\xfe\n" in patch
+
+
+@pytest.mark.parametrize("text", [HALF, f"a{BYTE}b", f"{BYTE}{HALF}"], ids=ascii)
+def test_halves_of_pairs_are_answered_wherever_they_stand(env, text):
+    calls = [
+        tool_call("bash", command=f"echo {text}"),
+        tool_call("view", path=text),
+        tool_call("view", path="shelf.py", start=text),
+        tool_call("create", path="new.py", content=text),
+        tool_call("create", path=text, content="a"),
+        tool_call("edit", path="shelf.py", search=text, replace=text),
+        tool_call("bash", **{text: "ls"}),
+        tool_call(text, command="ls"),
+    ]
+    task = example_tasks()[0]
+    messages = [Message(role="assistant", content=text, calls=(one,)) for one in calls]
+    found = play_through(env, task, [*messages, *env.gold(task)[1:2], env.gold(task)[-1]])
+    assert (found.ending, found.reward) == ("submitted", 1.0), found.detail
+    answers = [message.content for message in found.messages if message.role == "tool"][: len(calls)]
+    assert all(answer.startswith("error: ") for answer in answers), answers
+
+
+@pytest.mark.parametrize("text", [HALF, BYTE, f"diff --git a/{HALF} b/{HALF}\n+{BYTE}"], ids=ascii)
+def test_a_patch_of_halves_is_graded(env, text):
+    task = example_tasks()[0]
+    score = asyncio.run(env.score_patch(task, text))
+    assert not score.passed
+    assert "apply" in score.detail
+    good = row_of(task).patch
+    note = f"diff --git a/note b/note\nnew file mode 100644\n--- /dev/null\n+++ b/note\n@@ -0,0 +1 @@\n+{text[:1]}\n"
+    assert asyncio.run(env.score_patch(task, good + note)).passed
 
 
 def test_the_tools_are_these_in_this_order(env):

@@ -1,14 +1,17 @@
 """Rows of the public training sets become tasks; what the evaluation sets hold is kept out."""
 
 import json
+import os
+import subprocess
 
 import pytest
 
 from verigym.envs.datasets.decontaminate import decontaminate
+from verigym.envs.datasets.eval_scripts import CODE, END, START
 from verigym.envs.datasets.swe import row_of, task_of
-from verigym.envs.datasets.swe_sources import END, START, image_name
+from verigym.envs.datasets.swe_sources import image_name
 from verigym.errors import TaskError
-from verigym.rewards.logs import R2E_PARSER
+from verigym.rewards.log_parsers import R2E_PARSER, SMITH_PARSER
 from verigym.rewards.patches import patch_of_texts
 
 BUG = patch_of_texts({"pkg/a.py": ("x = 1\n", "x = 2\n")})
@@ -61,7 +64,8 @@ def test_swe_smiths_patch_is_the_bug(tmp_path):
     assert (found.start_patch, found.patch) == (BUG, FIX)
     assert found.hidden_files == ("tests/test_a.py",)
     assert found.image == "swesmith.x86_64.a__b.12345678"
-    assert "--verbose tests/test_a.py" in found.eval_script
+    assert "pytest --disable-warnings --color=no --tb=no --verbose\n" in found.eval_script  # the whole suite
+    assert found.parser == SMITH_PARSER
 
 
 def test_swe_rebench_states_its_command_and_parser(tmp_path):
@@ -81,6 +85,41 @@ def test_swe_rebench_states_its_command_and_parser(tmp_path):
     assert "pytest --no-header -rA tests/test_a.py\n" in found.eval_script
     assert "git checkout abc tests/test_a.py" in found.eval_script
     assert found.eval_script.count(START) == found.eval_script.count(END) == 1
+
+
+def test_paths_in_scripts_are_words_whatever_is_in_their_names(tmp_path):
+    """The script runs: what is checked out and what the command gets are the files of the test patch."""
+    names = ["tests/test a.py", "tests/te'st.py", "tests/$(touch x).py", "tests/té.py", "tests/t;ls.py"]
+    repository = tmp_path / "testbed"
+    (repository / "tests").mkdir(parents=True)
+    for name in names:
+        (repository / name).write_text("a\n")
+    commands = [["init", "-q"], ["add", "-A"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]]
+    for command in commands:
+        subprocess.run(["git", *command], cwd=repository, check=True)
+    for name in names:
+        (repository / name).write_text("the agent's\n")
+    found = row(
+        tmp_path,
+        {
+            "instance_id": "a__b-1",
+            "base_commit": "HEAD",
+            "problem_statement": "x",
+            "test_patch": patch_of_texts(
+                {**dict.fromkeys(names, ("a\n", "b\n")), "tests/x y.py": ("", "n\n"), "tests/d.json": ("", "1\n")}
+            ),
+            "FAIL_TO_PASS": ["tests/test a.py::test_x"],
+            "install_config": json.dumps({"test_cmd": "cat"}),
+            "docker_image": "x",
+        },
+    )
+    script = found.eval_script.replace("/testbed", str(repository))
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env={**os.environ, "HOME": str(tmp_path)}
+    )
+    assert done.stdout == "b\n" * len(names) + f"n\n{CODE}: 0\n", done.stderr
+    assert not (repository / "x").exists()
+    assert {(repository / name).read_text() for name in names} == {"a\n"}
 
 
 def test_r2e_gym_names_what_its_tests_must_say(tmp_path):

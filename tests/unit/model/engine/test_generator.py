@@ -11,7 +11,7 @@ from verigym.model.attention import Documents
 from verigym.model.chat.sampling import Completion, Sampling
 from verigym.model.checkpoint import save_checkpoint
 from verigym.model.decoder import Decoder
-from verigym.model.engine import worker
+from verigym.model.engine import thread
 from verigym.model.engine.generator import Generator
 from verigym.model.engine.open import open_checkpoint
 from verigym.model.engine.worker import Worker
@@ -279,7 +279,7 @@ def test_a_thread_that_ends_takes_no_later_request_with_it(decoder: Decoder, mon
         return more
 
     monkeypatch.setattr(Worker, "_work", slow_to_end)
-    monkeypatch.setattr(worker, "_IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(thread, "_IDLE_SECONDS", 0.01)
 
     async def main() -> None:
         async with Generator(decoder, max_batch=1, max_context=200) as engine:

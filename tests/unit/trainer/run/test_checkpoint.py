@@ -1,4 +1,5 @@
 import errno
+import json
 import multiprocessing
 import os
 import resource
@@ -14,7 +15,7 @@ from verigym.model.checkpoint import load_checkpoint
 from verigym.model.tokenizer import train_tokenizer
 from verigym.trainer.loops.loop import SFT
 from verigym.trainer.recipe.config import OptimConfig, SFTConfig
-from verigym.trainer.run.checkpoint import latest, load_training, save_training
+from verigym.trainer.run.checkpoint import latest, load_latest, load_training, save_training
 
 
 @pytest.fixture(scope="module")
@@ -199,3 +200,38 @@ def test_a_crash_at_any_point_leaves_the_last_good_checkpoint(make_trainer, save
             save(trainer, keep=1)
     assert len(results) > 10
     assert results.count("died" if how == "killed" else "refused") > 8
+
+
+def test_a_flipped_byte_in_any_file_is_found(make_trainer, save, tmp_path):
+    trainer = make_trainer()
+    trainer.num_steps = 1
+    good = save(trainer)
+    trainer.num_steps = 2
+    bad = save(trainer)
+    other = make_trainer()
+    for path in sorted(path for path in bad.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        for place in {0, len(content) // 3, len(content) // 2, len(content) - 2}:
+            path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+            with pytest.raises(CheckpointError, match=r"take an earlier"):
+                load_training(bad, other.decoder)
+            loaded = load_latest(tmp_path / "checkpoints", other.decoder)
+            assert loaded is not None
+            assert loaded.step == 1, path
+        path.write_bytes(content)
+    assert load_training(bad, other.decoder).step == 2
+
+    for folder in (good, bad):
+        path = folder / "trainer.pt"
+        path.write_bytes(b"\x01" + path.read_bytes()[1:])
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .* is whole .*trainer\.pt.*remove .* to begin"):
+        load_latest(tmp_path / "checkpoints", other.decoder)
+    assert load_latest(tmp_path / "nowhere", other.decoder) is None
+
+
+def test_a_checkpoint_with_sizes_alone_still_loads(make_trainer, save, tmp_path):
+    path = save(make_trainer())
+    manifest = json.loads((path / "manifest.json").read_text())
+    sizes = {name: facts["bytes"] for name, facts in manifest["files"].items()}
+    (path / "manifest.json").write_text(json.dumps({"files": sizes}))
+    assert load_latest(tmp_path / "checkpoints", make_trainer().decoder) is not None

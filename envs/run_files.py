@@ -1,0 +1,63 @@
+"""Files of a run that are whole or not there: written beside their place, flushed to the disk, then renamed."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[IO[str]]:
+    """A file to write text into; on leaving it takes the place of ``path``. Where the block raises nothing changes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("w", encoding="utf-8") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with written_whole(path) as out:
+        out.write(text)
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
+def write_with(path: Path, write: Callable[[Path], None]) -> None:
+    """Have ``write`` write a file beside ``path``, of the same ending, then put it in its place."""
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        write(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_object(path: Path, what: str, remedy: str, error: type[Exception]) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Args:
+        what: the file is, for the message.
+        remedy: for the message.
+        error: raised where the file is empty, cut, no JSON, or holds something other than an object.
+    """
+    try:
+        content = path.read_bytes()
+        value = json.loads(content) if content.strip() else None
+    except (OSError, ValueError, RecursionError) as problem:
+        raise error(f"{path}, {what}, cannot be read ({problem}); {remedy}") from None
+    if not isinstance(value, dict):
+        found = "is empty" if not content.strip() else f"holds {type(value).__name__}, no object"
+        raise error(f"{path}, {what}, {found}; {remedy}")
+    return cast("dict[str, Any]", value)
