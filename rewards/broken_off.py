@@ -68,7 +68,9 @@ def _open_dollar(tail: str) -> bool:
     plain = tail.replace("\\$", "  ")
     if plain.count("$") % 2 == 0:
         return False
-    after = plain.rpartition("$")[2]
+    before, _, after = plain.rpartition("$")
+    if re.search(r"\d\s?$", before):
+        return False  # "2,74 $"
     return _IN_FORMULA.match(after) is not None and "\n\n" not in after
 
 

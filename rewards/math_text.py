@@ -85,6 +85,7 @@ _FONT = re.compile(r"\\(?:mathbf|boldsymbol|mathit|bm)\s*\{([^{}]*)\}")
 TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textsf|texttt|mathrm|mbox|operatorname)\s*\{([^{}]*)\}")
 # Around a formula or before an amount of money: neither changes the answer.
 _BARE_DOLLAR = re.compile(r"(?<!\\)\$")
+_MOST_BRACES = 8
 _SAID = {
     **dict.fromkeys(("all real numbers", "all reals", "the set of all real numbers", "all real x"), r"\mathbb{R}"),
     **dict.fromkeys(("no solution", "no solutions", "there is no solution", "there are no solutions"), r"\emptyset"),
@@ -112,7 +113,9 @@ def canonical(text: str) -> str:
     if _TRIGONOMETRIC.search(text):
         text = _ANGLE.sub(r"{(\\frac{\1\\pi}{180})}", text)
     text = re.sub(r"^\\[(\[]|\\[)\]]$", "", text).strip()
-    while text.startswith("{") and matching(text, 0) == len(text) - 1:
+    for _ in range(_MOST_BRACES):
+        if not text.startswith("{") or matching(text, 0) != len(text) - 1:
+            break
         text = text[1:-1].strip()
     text = re.sub(r"(?:\\\\|\\[,;:! ]|~|\s|(?<!\\)\\$)+$", "", text)
     text = re.sub(r"(?<!\.)\.$", "", text).strip()

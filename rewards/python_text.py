@@ -8,7 +8,7 @@ _MATRIX = re.compile(r"(?:(?:Mutable|Immutable)(?:Dense)?)?(?:Matrix|array)\((\[
 _INTERVAL = re.compile(r"(?<![\w\\])Interval(?:\.(open|Lopen|Ropen))?\(([^(),]+(?:\([^()]*\)[^(),]*)*),([^,]+)\)")
 _UNION = re.compile(r"Union\((.*)\)", re.S)
 _SET = re.compile(r"FiniteSet\((.*)\)", re.S)
-_DICTIONARY = re.compile(r"\{\s*([a-zA-Z]\w*\s*:\s*[^{}:]+)\}")
+_DICTIONARY = re.compile(r"\{\s*([a-zA-Z]\w*+\s*+:[^{}:,]++(?:,\s*+[a-zA-Z]\w*+\s*+:[^{}:,]++)*+)\}")
 _EQUATION = re.compile(r"Eq\(([^(),]+),([^,]+)\)")
 _NAMED = (
     "Matrix",

@@ -240,7 +240,7 @@ def same_object(gold: Any, answer: Any) -> bool:
     if isinstance(gold, Expr) and isinstance(answer, Expr):
         return same(gold.doit(), answer.doit())
     if isinstance(gold, sympy.MatrixBase) and isinstance(answer, sympy.MatrixBase):
-        return gold.shape == answer.shape and all(map(same, gold, answer))
+        return gold.shape == answer.shape and all(map(same, gold.flat(), answer.flat()))
     if isinstance(gold, sympy.Tuple) and isinstance(answer, sympy.Tuple):
         return len(gold) == len(answer) and all(map(same_object, gold, answer))
     if isinstance(gold, sympy.FiniteSet) and isinstance(answer, sympy.FiniteSet):

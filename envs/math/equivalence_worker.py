@@ -169,7 +169,7 @@ def read_by_library(text: str) -> Any:
         return None
     plain = NormalizationConfig(basic_latex=True, malformed_operators=True, boxed="none")
     try:
-        found = latex2sympy(
+        found: Any = latex2sympy(
             normalize_latex(text, plain), is_real=True, convert_degrees=False, normalization_config=None
         )
     except Exception:
