@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .errors import VerigymError
+from .terminal import print_anything
 
 if TYPE_CHECKING:
     from .agent.sources import PolicySource
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: the command's own; 2 where it cannot do what was asked, 130 where it was interrupted.
     """
+    print_anything()
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser(argv[0] if argv else "").parse_args(argv)
     args.build_policy = functools.partial(build_policy, attention=getattr(args, "attention", "auto"))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..terminal import console as make_console
 from .options import add_episode_options, add_policy_option, add_sandbox_option, budget_of, sampling_of
 
 if TYPE_CHECKING:
@@ -87,12 +88,11 @@ async def _episode(env: "ToolEnv", source: "PolicySource", task: "Task", args: a
 
 
 def _print(trajectory: "Trajectory", max_lines: int) -> None:
-    from rich.console import Console
     from rich.text import Text
 
     from .transcript import STYLES, episode_lines
 
-    console = Console()
+    console = make_console()
     if not console.is_terminal:
         for _, line in episode_lines(trajectory, max_lines=max_lines):
             print(line)

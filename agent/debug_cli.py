@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..terminal import console as make_console
 from .options import add_policy_option, add_sandbox_option
 
 if TYPE_CHECKING:
@@ -58,15 +59,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _run(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from ..envs.cli.trace import read_program
+    from ..envs.source_text import read_source
     from ..envs.trace.run import TraceJob, context_of
     from ..model.chat.trace import Trace
     from .debugger import Session
     from .prediction import TruePredictor
 
-    job = TraceJob(source=read_program(args.file), call=args.call)
+    job = TraceJob(source=read_source(args.file), call=args.call)
     trace = Trace(context=context_of(job), frames=(), ended=False)
     true = await _truth(job, args.sandbox) if args.check or args.policy == "gold" else None
     source = args.build_policy(args.policy, max_batch=1)
@@ -77,7 +76,7 @@ async def _run(args: argparse.Namespace) -> int:
         else:
             predictor = _predictor(source)
         session = Session(trace=trace, predictor=predictor, true=true if args.check else None, skip=args.skip)
-        console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+        console = make_console(highlight=False, width=None if sys.stdout.isatty() else 120)
         return await Interface(session, console).loop()
     finally:
         await source.aclose()

@@ -6,8 +6,8 @@ from dataclasses import replace
 from ..envs.core import ToolEnv
 from ..envs.task import Task
 from ..model.chat.messages import Message, ToolSpec
-from ..model.chat.protocols import Parser, Renderer
-from .policy import Entry, Script, Turn, action_of, context_of
+from ..model.chat.protocols import Parser, Rendered, Renderer
+from .policy import Entry, Script, Turn, action_of, context_of, observed_after, without_header
 from .trajectory import Ending, Segment, TokenTurn, Trajectory, segments_of
 
 
@@ -56,7 +56,8 @@ def tokenize(trajectory: Trajectory, tools: Sequence[ToolSpec], renderer: Render
 def tokenize_messages(
     messages: Sequence[Message], tools: Sequence[ToolSpec], renderer: Renderer, parser: Parser
 ) -> tuple[Segment, ...]:
-    """Segments of a conversation in which an assistant's turns were written, not sampled."""
+    """Segments of a conversation in which an assistant's turns were written, not sampled. What the last turn was
+    answered ends the last segment."""
     conversation: list[Entry] = []
     turns: list[TokenTurn] = []
     for message in messages:
@@ -74,4 +75,26 @@ def tokenize_messages(
         )
         turns.append(tokens)
         conversation.append(Turn(message=message, action="", tokens=tokens))
-    return segments_of(turns)
+    observed = observed_after(conversation, renderer)
+    if observed is not None or not turns or not isinstance(conversation[-1], Message):
+        return segments_of(turns, observed)
+    # The format cannot append: as for a turn, everything is rendered anew.
+    rendered = renderer.start(messages, tools)
+    end = without_header(rendered, renderer.stop_token_ids)
+    token_ids, roles = rendered.token_ids[:end], rendered.roles[:end]
+    segments = segments_of(turns)
+    known = len(segments[-1].token_ids)
+    if token_ids[:known] == segments[-1].token_ids:
+        return segments_of(turns, Rendered(token_ids=token_ids[known:], roles=roles[known:]))
+    return (*segments, _only_observed(token_ids, roles))
+
+
+def _only_observed(token_ids: tuple[int, ...], roles: tuple[str, ...]) -> Segment:
+    count = len(token_ids)
+    return Segment(
+        token_ids=token_ids,
+        loss_mask=(False,) * count,
+        logprobs=(float("nan"),) * count,
+        policy_version=(-1,) * count,
+        roles=roles,
+    )

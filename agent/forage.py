@@ -14,6 +14,7 @@ from ..envs.run_lock import RunLock
 from ..envs.task import Task, read_jsonl
 from ..errors import TaskError
 from ..model.chat.sampling import Sampling
+from .identity import Identity, identity_of
 from .loop import Budget, rollout
 from .sources import PolicyFor
 from .trajectory import Trajectory
@@ -30,11 +31,13 @@ class Foraged:
         env: id of the environment.
         kind: ``Kind`` of a repository's task, else the task's family.
         trajectory: the episode, its tokens left out: another model has another tokenizer.
+        identity: of its task, so that a recipe that holds the task out can tell.
     """
 
     env: str
     kind: str
     trajectory: Trajectory
+    identity: Identity
 
     @property
     def id(self) -> str:
@@ -51,7 +54,7 @@ class Foraged:
 
     def to_json(self) -> dict[str, Any]:
         row = {"id": self.id, "env": self.env, "kind": self.kind, "outcome": self.outcome}
-        return {**row, "trajectory": self.trajectory.to_json()}
+        return {**row, "task": self.identity.to_json(), "trajectory": self.trajectory.to_json()}
 
 
 def kind_of(task: Task) -> str:
@@ -142,7 +145,12 @@ class Forager:
             sampling=replace(self.sampling, seed=seed),
             group_id=task.id,
         )
-        return Foraged(env=self.env_id, kind=kind_of(task), trajectory=replace(trajectory, segments=()))
+        return Foraged(
+            env=self.env_id,
+            kind=kind_of(task),
+            trajectory=replace(trajectory, segments=()),
+            identity=identity_of(task),
+        )
 
 
 def _rows(out: Path) -> Iterator[dict[str, Any]]:

@@ -7,14 +7,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from ..envs.core import Acted, ToolEnv
+from ..envs.core import Acted, CutOff, ToolEnv
 from ..envs.task import Task
 from ..errors import ChatFormatError, ConfigError, GradingError, PolicyError, SandboxError, TaskError, VerigymError
 from ..model.chat.messages import Message
+from ..model.chat.protocols import Rendered
 from ..model.chat.sampling import Sampling
 from ..rewards.score import Score
 from .asking import Clock, clocked
-from .policy import ContextFull, Entry, Policy, Turn
+from .policy import ContextFull, Entry, ObservingPolicy, Policy, Turn
 from .trajectory import TERMINATED, Ending, Segment, Trajectory, segments_of
 
 logger = logging.getLogger(__name__)
@@ -149,6 +150,8 @@ class _Episode:
             if turn.finish_reason == "abort":
                 raise PolicyError("the engine aborted the turn")
             if turn.finish_reason == "length":
+                if not turn.message.calls:
+                    self.env.cut_off = CutOff(turn.message.content)
                 return "token_limit", None
             with self._timed("environment"):
                 acted = await self.env.aact(turn.action)
@@ -169,11 +172,21 @@ class _Episode:
         finally:
             self.seconds[stage] += time.perf_counter() - before
 
+    def _observed(self) -> Rendered | None:
+        """What the last turn was answered, in tokens, where the policy has them."""
+        if not isinstance(self.policy, ObservingPolicy):
+            return None
+        try:
+            return self.policy.observed(self.conversation, self.budget.tokens)
+        except ChatFormatError as error:  # no turn follows that would need it
+            logger.warning("task %r: its last observation has no tokens: %s", self.task.id, error)
+            return None
+
     def trajectory(self, ending: Ending, score: Score | None, detail: str, group_id: str) -> Trajectory:
         turns = [entry for entry in self.conversation if isinstance(entry, Turn)]
         segments: tuple[Segment, ...] = ()
         try:
-            segments = segments_of([turn.tokens for turn in turns if turn.tokens is not None])
+            segments = segments_of([turn.tokens for turn in turns if turn.tokens is not None], self._observed())
         except ValueError as error:  # an engine whose log-probabilities are none
             ending, score, detail = "policy_failure", None, str(error)
         messages: Sequence[Message] = [e.message if isinstance(e, Turn) else e for e in self.conversation]

@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..errors import PolicyError
 from ..model.chat.actions import encode_calls, encode_format_error
 from ..model.chat.messages import Message, ToolSpec
-from ..model.chat.protocols import Engine, Parser, Renderer
+from ..model.chat.protocols import Engine, Parser, Rendered, Renderer
 from ..model.chat.sampling import FinishReason, Sampling
 from .trajectory import TokenTurn
 
@@ -44,6 +44,15 @@ class Policy(Protocol):
         ...
 
 
+@runtime_checkable
+class ObservingPolicy(Protocol):
+    """A policy that has tokens for what its last turn was answered, though no turn follows."""
+
+    def observed(self, conversation: Conversation, max_context: int) -> Rendered | None:
+        """``observed_after`` for this policy, within so many tokens of context; None where there is nothing."""
+        ...
+
+
 class TokenPolicy:
     """Samples tokens from an engine. Sampled ids are appended to the context and never encoded again."""
 
@@ -68,6 +77,9 @@ class TokenPolicy:
             policy_version=completion.policy_version,
         )
         return Turn(message=message, action=action, finish_reason=completion.finish_reason, tokens=tokens)
+
+    def observed(self, conversation: Conversation, max_context: int) -> Rendered | None:
+        return observed_after(conversation, self._renderer, min(max_context, self._engine.max_context))
 
 
 def read_turn(parser: Parser, text: str, tools: Sequence[ToolSpec]) -> tuple[Message, str]:
@@ -133,3 +145,33 @@ def context_of(
             return ids, turn.tokens.prompt_roles + sampled_roles + added.roles
     rendered = renderer.start([e.message if isinstance(e, Turn) else e for e in conversation], tools)
     return rendered.token_ids, rendered.roles
+
+
+def observed_after(conversation: Conversation, renderer: Renderer, max_context: int | None = None) -> Rendered | None:
+    """The tokens of what the environment answered after the last turn, to be appended to that turn's.
+
+    The header of a turn that never came is left out; what a context of ``max_context`` tokens cannot hold is cut.
+
+    Returns:
+        None where nothing was answered, no turn has tokens, or the format cannot append.
+    """
+    last = max((i for i, entry in enumerate(conversation) if isinstance(entry, Turn)), default=None)
+    if last is None:
+        return None
+    turn, news = conversation[last], [entry for entry in conversation[last + 1 :] if isinstance(entry, Message)]
+    if not isinstance(turn, Turn) or turn.tokens is None or not news:
+        return None
+    added = renderer.extend(turn.tokens.token_ids, news)
+    if added is None:
+        return None
+    end = without_header(added, renderer.stop_token_ids)
+    if max_context is not None:
+        end = min(end, max(0, max_context - len(turn.tokens.prompt_ids) - len(turn.tokens.token_ids)))
+    return Rendered(token_ids=added.token_ids[:end], roles=added.roles[:end]) if end else None
+
+
+def without_header(added: Rendered, stops: Sequence[int]) -> int:
+    """Where the messages of what was appended end: behind the terminator of the last one, where the format has one."""
+    said = max((at for at, role in enumerate(added.roles) if role != "template"), default=-1)
+    ends = [at for at in range(said + 1, len(added.roles)) if added.token_ids[at] in stops]
+    return ends[-1] + 1 if ends else said + 1

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from ..errors import ConfigError, PolicyError
 from ..model.chat.messages import ToolSpec
-from ..model.chat.protocols import Parser, Renderer
+from ..model.chat.protocols import Parser, Rendered, Renderer
 from ..model.chat.sampling import Completion, FinishReason, Sampling
 from .asking import asking
 from .endpoint import Endpoint
@@ -171,6 +171,11 @@ class RemoteTokenPolicy:
                 if self._engine is None:
                     self._engine = await self._connect()
         return await TokenPolicy(self._engine, self._renderer, self._parser).respond(conversation, tools, sampling)
+
+    def observed(self, conversation: Conversation, max_context: int) -> Rendered | None:
+        if self._engine is None:
+            return None
+        return TokenPolicy(self._engine, self._renderer, self._parser).observed(conversation, max_context)
 
     async def aclose(self) -> None:
         """Close the connections."""

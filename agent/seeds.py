@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..model.chat.messages import ToolSpec
+from ..model.chat.protocols import Rendered
 from ..model.chat.sampling import Sampling
-from .policy import Conversation, Policy, Turn
+from .policy import Conversation, ObservingPolicy, Policy, Turn
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -30,3 +31,6 @@ class SeededPolicy:
             turn = sum(isinstance(entry, Turn) for entry in conversation)
             sampling = replace(sampling, seed=derive_seed(sampling.seed, *self._place, turn))
         return await self._policy.respond(conversation, tools, sampling)
+
+    def observed(self, conversation: Conversation, max_context: int) -> Rendered | None:
+        return self._policy.observed(conversation, max_context) if isinstance(self._policy, ObservingPolicy) else None

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from ..model.chat.messages import Message, ToolCall
+from ..model.chat.protocols import Rendered
 
 Ending = Literal[
     "submitted",  # the agent handed in its work through a tool
@@ -121,10 +122,12 @@ def _message_from_json(row: Mapping[str, Any]) -> Message:
     return Message(**{**row, "calls": tuple(ToolCall(**call) for call in row.get("calls", ()))})
 
 
-def segments_of(turns: Sequence["TokenTurn"]) -> tuple[Segment, ...]:
+def segments_of(turns: Sequence["TokenTurn"], observed: Rendered | None = None) -> tuple[Segment, ...]:
     """Join turns into segments: a turn whose prompt extends the tokens so far is appended, any other opens a new
     segment. No token is ever rendered or encoded again.
 
+    Args:
+        observed: what the environment answered to the last turn; it ends the last segment.
     Raises:
         ValueError: a sampled token (version >= 0) without a finite log-probability.
     """
@@ -136,6 +139,8 @@ def segments_of(turns: Sequence["TokenTurn"]) -> tuple[Segment, ...]:
             builder = _SegmentBuilder()
         builder.append(turn)
     if builder.token_ids:
+        if observed is not None:
+            builder.observe(observed)
         segments.append(builder.build())
     return tuple(segments)
 
@@ -176,6 +181,14 @@ class _SegmentBuilder:
         self.logprobs += [float("nan")] * len(observed) + list(turn.logprobs)
         self.policy_version += [-1] * len(observed) + list(turn.policy_version)
         self.roles += [*turn.prompt_roles[start:], *["assistant"] * len(turn.token_ids)]
+
+    def observe(self, observed: Rendered) -> None:
+        count = len(observed.token_ids)
+        self.token_ids += observed.token_ids
+        self.loss_mask += [False] * count
+        self.logprobs += [float("nan")] * count
+        self.policy_version += [-1] * count
+        self.roles += observed.roles
 
     def build(self) -> Segment:
         return Segment(

@@ -39,6 +39,10 @@ class Submission:
     message: str = "submitted"
 
 
+class CutOff(str):
+    """A final text that its limit of tokens cut off."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acted:
     """What an action did.
@@ -98,6 +102,9 @@ class ToolEnv(gymnasium.Env[str, str]):
         self._started = False
         self.context_tokens: int | None = None
         """Tokens of the conversation so far, told by the loop for policies that have ids; None: nobody counts."""
+        self.cut_off: CutOff | None = None
+        """The text of a turn without calls that met its limit of tokens, told by the loop; what ``unfinished`` may
+        hand in where an answer in it can be complete."""
 
     # What an environment defines.
 
@@ -176,7 +183,7 @@ class ToolEnv(gymnasium.Env[str, str]):
             raise TaskError(f"task {task.id!r} is of family {task.family!r}; this environment takes {self.family!r}")
         await call(self.check, task)
         self._task, self._num_turns, self._over, self._started = task, 0, False, True
-        self.context_tokens = None
+        self.context_tokens = self.cut_off = None
         messages = [Message(role="system", content=self.system_prompt)] if self.system_prompt else []
         try:
             await call_to_its_end(self.start, task)

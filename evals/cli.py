@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..agent.options import add_episode_options, add_policy_option, add_sandbox_option, add_test_timeout_option
+from ..terminal import console
 from .data_options import (
     add_against_option,
     add_data_options,
@@ -61,8 +62,6 @@ def run(args: argparse.Namespace) -> int:
     from contextlib import nullcontext
     from dataclasses import replace
 
-    from rich.console import Console
-
     from ..envs.run_lock import RunLock
     from ..errors import ConfigError, GradingError
     from .report import build_report, compare_with, report_table, told_comparison, told_failures
@@ -112,11 +111,11 @@ def run(args: argparse.Namespace) -> int:
             report["against"] = compare_with(verdicts, args.against)
         if args.out is not None:
             write_report(args.out, report)
-    Console().print(report_table(report))
+    console().print(report_table(report))
     if args.select:
-        Console().print(told_scaling(report["scaling"]), highlight=False, soft_wrap=True)
+        console().print(told_scaling(report["scaling"]), highlight=False, soft_wrap=True)
     if args.against is not None:
-        Console().print(told_comparison(report["against"]), highlight=False, soft_wrap=True)
+        console().print(told_comparison(report["against"]), highlight=False, soft_wrap=True)
     told = told_failures(verdicts)
     if told:
         print(f"verigym: {told}", file=sys.stderr)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..agent.options import add_sandbox_option, add_test_timeout_option
+from ..terminal import console
 from .data_options import add_against_option, add_data_options, check_against, load_options_of, test_timeout_of
 
 if TYPE_CHECKING:
@@ -60,8 +61,6 @@ def run(args: argparse.Namespace) -> int:
     import time
     from contextlib import nullcontext
 
-    from rich.console import Console
-
     from ..envs.run_lock import RunLock
     from ..errors import ConfigError, GradingError
     from .report import build_report, compare_with, report_table, told_comparison, told_failures
@@ -97,9 +96,9 @@ def run(args: argparse.Namespace) -> int:
             if suite.write_report is not None:
                 errors = [verdict.task_id for verdict in verdicts if verdict.passed is None]
                 suite.write_report(args.out, [task.id for task in tasks], errors)
-    Console().print(report_table(report))
+    console().print(report_table(report))
     if args.against is not None:
-        Console().print(told_comparison(report["against"]), highlight=False, soft_wrap=True)
+        console().print(told_comparison(report["against"]), highlight=False, soft_wrap=True)
     told = told_failures(verdicts)
     if told:
         print(f"verigym: {told}", file=sys.stderr)

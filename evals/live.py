@@ -1,8 +1,8 @@
 """What a long run tells while it works."""
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from ..terminal import console, text_column
 from .verdict import Verdict
 
 
@@ -10,10 +10,10 @@ class LiveProgress:
     """A bar with the score so far and the remaining time on stderr; nothing where stderr is no terminal."""
 
     def __init__(self, doing: str, total: int) -> None:
-        console = Console(stderr=True)
-        columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        told = TextColumn("{task.fields[told]}")
-        self._bar = Progress(*columns, told, console=console, disable=not console.is_terminal)
+        err = console(stderr=True)
+        columns = (text_column(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        told = text_column("{task.fields[told]}")
+        self._bar = Progress(*columns, told, console=err, disable=not err.is_terminal)
         self._task = self._bar.add_task(doing, total=total, told="")
         self._passed = self._graded = self._failures = 0
 

@@ -116,7 +116,8 @@ def prediction_of(trajectory: Trajectory | None, env: ToolEnv | None, policy: st
         patch = getattr(env, "patch", None) or ""
         return {"instance_id": trajectory.task_id, "model_name_or_path": policy, "model_patch": patch}
     final = next((m.content for m in reversed(trajectory.messages) if m.role == "assistant" and not m.calls), "")
-    return {"task_id": trajectory.task_id, "prediction": final}
+    # The ending tells a grader that a text was cut off.
+    return {"task_id": trajectory.task_id, "prediction": final, "ending": trajectory.ending}
 
 
 class _Runner:

@@ -9,7 +9,7 @@ _HUNK_BEGINS = re.compile(r"^@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 _BINARY = re.compile(r"^(?:literal|delta) \d+$")
 _ESCAPE = re.compile(r'\\([abfnrtv"\\]|[0-7]{3})')
 _NAMED = dict(zip("abfnrtv", b"\a\b\f\n\r\t\v", strict=True))
-_CHANGE = re.compile(r"^(?:diff --git |--- |\*\*\* |Index: )", re.M)
+_CHANGE = re.compile(r"^(?:diff --git \S|--- \S.*\n\+\+\+ \S|\*\*\* \S.*\n--- \S)", re.M)
 
 
 def is_patch(text: str) -> bool:

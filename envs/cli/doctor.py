@@ -75,19 +75,20 @@ def examine() -> list[Finding]:
 
 def _print(findings: list[Finding]) -> None:
     """A table; the packages that are there share one row."""
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table("", "what", "found")
+    from ...terminal import console
+
+    table, yes = Table("", "what", "found"), Text("yes", style="green")
     there = [finding for finding in findings if finding.kind == "package" and finding.ok]
     for finding in [finding for finding in findings if finding not in there]:
-        sign = "[green]yes[/]" if finding.ok else "[red]no[/]"
-        remedy = f"\n[dim]{escape(finding.remedy)}[/]" if finding.remedy else ""
-        table.add_row(sign, finding.name, escape(finding.value) + remedy)
+        sign = yes if finding.ok else Text("no", style="red")
+        remedy = Text(f"\n{finding.remedy}" if finding.remedy else "", style="dim")
+        table.add_row(sign, finding.name, Text(finding.value) + remedy)
     versions = ", ".join(f"{finding.name} {finding.value}" for finding in there)
-    table.add_row("[green]yes[/]", f"{len(there)} packages", escape(versions))
-    Console().print(table)
+    table.add_row(yes, f"{len(there)} packages", versions)
+    console().print(table)
 
 
 def _python() -> Finding:

@@ -120,6 +120,11 @@ def run_validate(args: argparse.Namespace) -> int:
         )
         checks = asyncio.run(checking)
     kept = kept_rows(checks)
+    if args.out:  # first of all: hours of work may lie in it
+        if is_swe:
+            write_kept(args.file, args.out, checks)
+        else:
+            write_jsonl(args.out, kept)
     table(
         f"{len(kept)} of {len(checks)} tasks hold ({args.times} times)",
         ("task", "gold", "empty", "verdict"),
@@ -134,10 +139,6 @@ def run_validate(args: argparse.Namespace) -> int:
     if left_out:
         print(f"left out: {', '.join(left_out)}")
     if args.out:
-        if is_swe:
-            write_kept(args.file, args.out, checks)
-        else:
-            write_jsonl(args.out, kept)
         print(f"wrote {args.out}")
     return 1 if left_out and not args.out else 0
 

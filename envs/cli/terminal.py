@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+from ...terminal import console, text_column
 
 FILE_WIDTH = 200
 
@@ -13,8 +14,8 @@ FILE_WIDTH = 200
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """A bar with elapsed and remaining time; yields ``tell(what, done, total)``, total 0 where it is not known."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as progress:
+    columns = (text_column("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console(stderr=True), transient=True) as progress:
         bar = progress.add_task("", total=None)
 
         def tell(what: str, done: int, total: int) -> None:
@@ -32,7 +33,7 @@ def table(title: str, headers: Sequence[str], rows: Iterable[Sequence[object]]) 
         shown.add_column(header, justify="right" if numbers else "left", overflow="fold")
     for row in cells:
         shown.add_row(*map(str, row))
-    console = Console()
-    if not console.is_terminal:
-        console.width = FILE_WIDTH  # ids in one piece, for grep
-    console.print(shown)
+    out = console()
+    if not out.is_terminal:
+        out.width = FILE_WIDTH  # ids in one piece, for grep
+    out.print(shown)

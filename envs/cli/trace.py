@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...terminal import console as make_console
 from ..sandbox.choose import NAMES
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 MISFORTUNES = {
     "events": "more happened than --max-events; the rest ran unrecorded",
     "cut": "values longer than shown end in ...",
+    "hidden": "values whose state C holds are written with ..., and never as unchanged",
     "threads": "only the first thread is recorded",
     "fork": "processes that it forked are not recorded",
     "subprocess": "programs that it started are not recorded",
@@ -54,12 +56,13 @@ def run(args: argparse.Namespace) -> int:
     from ...errors import ConfigError
     from ...model.chat.trace import to_text
     from ..sandbox.choose import make_backend
+    from ..source_text import read_source
     from ..trace.run import TraceBounds, TraceBox, TraceJob
 
     if args.max_events < 1 or not args.seconds > 0:
         raise ConfigError(f"--max-events {args.max_events} and --seconds {args.seconds:g} must be above 0")
-    stdin = read_program(args.stdin) if args.stdin is not None else ""
-    job = TraceJob(source=read_program(args.file), call=args.call, stdin=stdin)
+    stdin = read_stdin(args.stdin) if args.stdin is not None else ""
+    job = TraceJob(source=read_source(args.file), call=args.call, stdin=stdin)
     box = TraceBox(make_backend(args.sandbox), bounds=TraceBounds(events=args.max_events, cpu_s=args.seconds))
     (found,) = asyncio.run(box.trace([job]))
     if args.table:
@@ -77,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_program(path: Path) -> str:
-    """The text of a file.
+def read_stdin(path: Path) -> str:
+    """The text of a file in UTF-8.
 
     Raises:
         TaskError: it is missing, or no UTF-8.
@@ -88,7 +91,7 @@ def read_program(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise TaskError(f"{path}: cannot be read as a Python file in UTF-8 ({error}); give another") from None
+        raise TaskError(f"{path}: cannot be read as UTF-8 ({error}); give another file") from None
 
 
 def plain(found: "TraceRun") -> str:
@@ -101,7 +104,6 @@ def plain(found: "TraceRun") -> str:
 
 
 def _print_table(found: "TraceRun") -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -119,7 +121,7 @@ def _print_table(found: "TraceRun") -> None:
         indent = "  " * (depth - 1)
         cells = (str(line), frame.event, indent + frame.source.strip(), told)
         table.add_row(*(Text(cell, style=styles[frame.event]) for cell in cells))
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = make_console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     if found.stdout:
         console.print("\nprinted:", style="bold")

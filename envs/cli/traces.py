@@ -23,13 +23,21 @@ def register(kinds: Any, *, sandbox_options: Any, positive: Any) -> None:
         + ", ".join(GENERATED),
     )
     traces.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
-    traces.add_argument("--limit", type=positive, default=0, metavar="N", help="most traces (generated: 1000)")
+    traces.add_argument(
+        "--limit",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="most traces, drawn evenly over functions (generated: 1000)",
+    )
     traces.add_argument("--per-function", type=positive, default=12, metavar="N", help="calls of one function (12)")
     traces.add_argument("--max-frames", type=positive, default=400, metavar="N", help="of one trace (400)")
     traces.add_argument(
         "--with", dest="extra", action="append", default=[], metavar="REQUIREMENT", help="for the tests"
     )
-    traces.add_argument("--seed", type=int, default=0, metavar="N", help="which programs are generated (0)")
+    traces.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="which programs are generated, which traces are drawn (0)"
+    )
     sandbox_options(traces)
     traces.set_defaults(run=run)
 
@@ -65,7 +73,14 @@ def run(args: argparse.Namespace) -> int:
                 tell(f"fetching {args.source}", 0, 0)
                 source = open_source(args.source, Path(workdir), extra=args.extra)
                 making = make_from_library(
-                    source, args.out, backend=backend, settings=settings, sieve=sieve, limit=args.limit, tell=tell
+                    source,
+                    args.out,
+                    backend=backend,
+                    settings=settings,
+                    sieve=sieve,
+                    limit=args.limit,
+                    seed=args.seed,
+                    tell=tell,
                 )
                 made = asyncio.run(making)
     table(f"traces of {args.source}", ("what", "number"), sorted(made.counts.items()))

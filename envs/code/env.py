@@ -80,6 +80,10 @@ class CodeEnv(ToolEnv):
         # Runs of its own: nothing that the agent's runs left can help its program.
         return await self._grader.score(task, str(submission))
 
+    def unfinished(self, task: Task) -> str | None:
+        """A text that was cut off may hold a whole program: it is graded as ``verigym grade`` grades it."""
+        return self.cut_off
+
     async def stop(self) -> None:
         box, self._tools_box = self._tools_box, None
         if box is not None:

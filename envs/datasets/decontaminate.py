@@ -9,10 +9,10 @@ from typing import Any
 from ...errors import TaskError
 from ..task import Task
 from .row_format import said_by_the_user
+from .statements import MIN_OVERLAP, shingles_of, words_of
+from .statements import SHINGLE_WORDS as SHINGLE_WORDS
 from .swe_sources import canonical_row
 
-SHINGLE_WORDS = 8
-MIN_OVERLAP = 0.5
 STATEMENT_KEYS = (
     "problem_statement",
     "problem",
@@ -76,7 +76,7 @@ class HeldOutProblems:
                 self._instances[one.id.lower()] = one.id
             self._commits |= {one.commit: one.id} if one.commit else {}
             self._fixes |= {one.fix: one.id} if one.fix else {}
-            mine = _shingles(one.statement)
+            mine = shingles_of(words_of(one.statement))
             for shingle in mine:
                 self._shingles.setdefault(shingle, []).append(len(self._sizes))
             self._sizes.append(len(mine))
@@ -99,7 +99,7 @@ class HeldOutProblems:
         return Dropped(instance_id=problem.id, reason=reason, matches=matches) if reason else None
 
     def _like(self, statement: str) -> str | None:
-        mine = _shingles(statement)
+        mine = shingles_of(words_of(statement))
         shared = Counter(number for shingle in mine for number in self._shingles.get(shingle, ()))
         for number, count in shared.most_common():
             if count >= MIN_OVERLAP * min(len(mine), self._sizes[number]):
@@ -207,10 +207,3 @@ def _added(patch: str) -> str:
     lines = [line[1:].split() for line in patch.splitlines() if line.startswith("+") and not line.startswith("+++")]
     text = "\n".join(" ".join(words) for words in lines if words)
     return text if len(text) >= 40 else ""
-
-
-def _shingles(text: str) -> set[tuple[str, ...]]:
-    words = re.findall(r"\w+", text.lower())
-    if 0 < len(words) < SHINGLE_WORDS:
-        return {tuple(words)}
-    return {tuple(words[n : n + SHINGLE_WORDS]) for n in range(len(words) - SHINGLE_WORDS + 1)}

@@ -10,7 +10,7 @@ from ...rewards.math_rules import Verify
 from ...rewards.score import Score
 from ..code.box import ProgramBox, RunLimits
 from ..code.env import describe_run
-from ..core import ToolEnv
+from ..core import CutOff, ToolEnv
 from ..sandbox.choose import make_backend
 from ..sandbox.types import SandboxBackend
 from ..task import Task
@@ -83,7 +83,12 @@ class MathEnv(ToolEnv):
     def score(self, task: Task, submission: Any) -> Score:
         verify = self._verify or default_checker()
         problem = task.prompt if self._worked_out else None
-        return grade_math(str(submission), task.hidden["answer"], verify=verify, lenient=self._lenient, problem=problem)
+        # A text that was cut off states an answer only in the form asked for: whatever else stands last may go on.
+        lenient = self._lenient and not isinstance(submission, CutOff)
+        return grade_math(str(submission), task.hidden["answer"], verify=verify, lenient=lenient, problem=problem)
+
+    def unfinished(self, task: Task) -> str | None:
+        return self.cut_off
 
     async def stop(self) -> None:
         box, self._box = self._box, None

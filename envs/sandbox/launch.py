@@ -15,7 +15,7 @@ from ...errors import SandboxError
 from .boot import boot_line, modules, sized
 from .types import Bind, Limits, SandboxSpec
 
-GUEST_FILES = ("system", "process", "shell", "run", "reset", "server")
+GUEST_FILES = ("system", "process", "words", "shell", "run", "reset", "server")
 
 BOOT = boot_line("verigym_guest")
 

@@ -27,7 +27,21 @@ INSIDE = "/.verigym"
 
 MODULES = (
     *("ast", "collections.abc", "ctypes", "encodings.ascii", "encodings.latin_1", "encodings.utf_8", "errno", "fcntl"),
-    *("gzip", "marshal", "os", "resource", "select", "shutil", "signal", "socket", "stat", "struct", "sys", "tarfile"),
+    *(
+        "gzip",
+        "marshal",
+        "os",
+        "re",
+        "resource",
+        "select",
+        "shutil",
+        "signal",
+        "socket",
+        "stat",
+        "struct",
+        "sys",
+        "tarfile",
+    ),
     *("time", "typing", "zlib"),
 )
 """What the guest imports, at its start or later."""

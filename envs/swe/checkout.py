@@ -5,7 +5,6 @@ import hashlib
 import io
 import posixpath
 import re
-import shlex
 import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -13,13 +12,15 @@ from functools import lru_cache
 from pathlib import Path
 
 from ...errors import ConfigError, SandboxError, TaskError
+from ...model.chat.encoding import to_bytes
 from ..datasets.swe import SWERow, require_repository
 from ..datasets.swe_sources import CONDA_PYTHON
 from ..sandbox.choose import make_backend
 from ..sandbox.python import PythonEnvironment, python_environment
 from ..sandbox.types import Limits, ReusingBackend, Sandbox, SandboxBackend, SandboxSpec
 from .history import IGNORED, fresh_repository, purge_history
-from .patching import apply_start_patch, run_script, snapshot
+from .patching import apply_start_patch
+from .worktree import run_script, snapshot
 
 DEFAULT_REQUIREMENTS = ("pytest==8.3.4",)
 
@@ -27,7 +28,10 @@ HOST_BACKENDS = ("local", "unsafe")
 """Backends without images: they take a row's archive and its pinned requirements."""
 
 _BASES: dict[tuple[str, str], bytes] = {}
-"""(image, start patch) -> the .git that an agent's work is compared with, of images without an archive."""
+"""(image, digest of what else makes the base) -> the .git that an agent's work is compared with."""
+
+_HAS_LINKS: dict[tuple[str, str], bool] = {}
+"""Key of ``_BASES`` -> whether an archive's base commit has submodules."""
 
 
 def placed(row: SWERow, backend: SandboxBackend) -> SWERow:
@@ -191,9 +195,12 @@ async def _fill(sandbox: Sandbox, row: SWERow) -> None:
 async def _hide(sandbox: Sandbox, row: SWERow) -> None:
     """Make a checkout an agent's workspace."""
     if row.hidden_files:
-        doomed = " ".join(shlex.quote(path) for path in row.hidden_files)
-        await run_script(sandbox, f"rm -rf -- {doomed}", root=row.root)
-    if not row.archive and _base_key(row) not in _BASES:
+        listed = b"".join(to_bytes(path) + b"\0" for path in row.hidden_files)
+        result = await run_script(sandbox, "xargs -0 -r rm -rf --", root=row.root, stdin=listed)
+        if result.exit_code != 0:
+            said = result.stderr.decode("utf-8", errors="replace").strip()[-300:]
+            raise TaskError(f"{row.instance_id}: its hidden files cannot be removed from {row.image}: {said}")
+    if await _is_recorded(sandbox, row) and _base_key(row) not in _BASES:
         _BASES[_base_key(row)] = await snapshot(sandbox, row.root)
     if row.start_patch or row.hidden_files:
         await fresh_repository(sandbox, row.root)
@@ -208,11 +215,25 @@ def base_of(row: SWERow) -> bytes:
     Raises:
         SandboxError: no workspace of the row was opened in this process.
     """
-    if row.archive:
+    if _base_key(row) in _BASES:
+        return _BASES[_base_key(row)]
+    if row.archive and not _HAS_LINKS.get(_base_key(row)):
         return _git_dir(row.archive, _changed_ns(row))
     if _base_key(row) not in _BASES:
         raise SandboxError(f"{row.instance_id}: its workspace was not opened in this process")
     return _BASES[_base_key(row)]
+
+
+async def _is_recorded(sandbox: Sandbox, row: SWERow) -> bool:
+    """Whether a workspace is compared with a record of itself: images, and archives whose base commit has submodules,
+    of whose files it says nothing."""
+    if not row.archive:
+        return True
+    key = _base_key(row)
+    if key not in _HAS_LINKS:
+        script = "git ls-tree -r HEAD | grep -q '^160000 '"
+        _HAS_LINKS[key] = (await run_script(sandbox, script, root=row.root)).exit_code == 0
+    return _HAS_LINKS[key]
 
 
 def _changed_ns(row: SWERow) -> int:
@@ -220,7 +241,8 @@ def _changed_ns(row: SWERow) -> int:
 
 
 def _base_key(row: SWERow) -> tuple[str, str]:
-    return row.image, hashlib.sha256("\0".join((row.start_patch, *row.hidden_files)).encode()).hexdigest()
+    parts = (row.start_patch, *row.hidden_files, row.archive, str(_changed_ns(row)))
+    return row.image, hashlib.sha256(to_bytes("\0".join(parts))).hexdigest()
 
 
 def _archive(row: SWERow) -> bytes:

@@ -1,8 +1,8 @@
 """``verigym/SWE-CWM-v0``: the SWE environment with the Code World Model's tools, budget lines and rules of format.
 
 Source: arXiv:2510.02387, and github.com/facebookresearch/cwm (``cwm/rl/envs/envs/swerl_tool.py``, ``cwm/rl/swerl``).
-What differs: after a deadline the shell keeps its working directory, and a truncated episode that had submitted is
-graded (there it fails).
+What differs: after a deadline the shell keeps its working directory, a truncated episode that had submitted is
+graded (there it fails), and any patch that git or patch takes can be submitted (there it must begin with "diff").
 """
 
 import posixpath
@@ -16,6 +16,7 @@ from typing import Any, Literal
 from ...model.chat.actions import Action
 from ...model.chat.encoding import from_bytes
 from ...model.chat.messages import Message, ToolCall
+from ...rewards.patches import is_patch
 from ...rewards.score import Score
 from ..datasets.swe import row_of
 from ..task import Task
@@ -209,7 +210,7 @@ class CwmSWEEnv(SWEEnv):
         """Mark a patch file as your submission.
 
         Args:
-            result: path of a file in git's diff format.
+            result: path of a patch, as git diff writes it.
         """
         path = result.strip()
         cwd = (await self._box.aexec("pwd")).output.strip() or "/"
@@ -218,8 +219,10 @@ class CwmSWEEnv(SWEEnv):
         except OSError as error:
             raise ToolError(f"{path}: {error.strerror or error}; nothing was submitted") from None
         text = from_bytes(data)
-        if not text.startswith("diff"):
-            raise ToolError(f"{shlex.quote(path)} does not begin with 'diff'; write it with git diff")
+        if not is_patch(text):
+            raise ToolError(
+                f"{shlex.quote(path)} holds no change that git apply or patch would take; write it with git diff"
+            )
         self.submitted = text
         return f"This patch is submitted:\n\n<submission>\n{text}\n</submission>\n\nCheck it; you can submit another."
 

@@ -21,7 +21,7 @@ from ..tools.files import decode, replace_lines, view_lines
 from ..tools.spec import ToolError, tool
 from .checkout import backend_for, base_of, environment_of, open_workspace, placed, shell_env
 from .grading import TEST_TIMEOUT_S, grade_patch, zero
-from .patching import diff_of
+from .worktree import Unusable, diff_of
 
 _VERDICTS: dict[tuple[str, str, str], Score] = {}
 
@@ -92,16 +92,24 @@ class SWEEnv(ToolEnv):
 
     async def score(self, task: Task, submission: Any) -> Score:
         """Grade the work tree; a final message's text is not looked at."""
-        patch = await self.work()
-        await self.stop()
+        try:
+            patch = await self.work()
+        except Unusable as error:
+            return zero(str(error))
+        finally:
+            await self.stop()
         if patch is None:
             return zero("the difference from the base commit is larger than 16 MiB")
         return await self.score_patch(task, patch)
 
     async def work(self) -> str | None:
-        """What the work tree differs in from base, as a patch; None where that is larger than 16 MiB."""
+        """What the work tree differs in from base, as a patch; None where that is larger than 16 MiB.
+
+        Raises:
+            Unusable: what the agent left cannot be compared.
+        """
         assert self._row is not None
-        return await diff_of(self._box, base_of(self._row), root=self._row.root)
+        return await diff_of(self._box, base_of(self._row), root=self._row.root, disk_mib=self._limits.disk_mib)
 
     async def score_patch(self, task: Task, patch: str) -> Score:
         """Grade a patch of the task by the environment's rubric, in fresh sandboxes."""

@@ -4,8 +4,9 @@ import re
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from ...errors import GradingError, TaskError
+from ...errors import GradingError, SandboxError, TaskError
 from ...model.chat.encoding import to_bytes
+from ...rewards.patches import paths_of
 from ...rewards.score import Score
 from ...rewards.swe import TestReport, grade_tests
 from ..background import all_or_first_error
@@ -13,9 +14,10 @@ from ..datasets.swe import SWERow, require_tests, row_of
 from ..sandbox.types import Limits, Sandbox, SandboxBackend
 from ..task import Task
 from .checkout import checkout, checkout_ahead, environment_of, placed
-from .patching import Applied, apply_patch, run_script, take_back
+from .patching import Applied, apply_patch, take_back
 from .scripted import grade_by_script
 from .testing import TestRun, choose_twins, execute, find_forgery
+from .worktree import run_script, said_by
 
 TEST_TIMEOUT_S = 1_800.0
 """Wall-clock seconds of one run of a task's tests, as in SWE-bench's harness."""
@@ -25,7 +27,7 @@ STOPPED = "stopped: timeout"
 TEST_FOLDERS = frozenset({"test", "tests", "testing", "e2e"})
 STEERING_NAMES = frozenset(
     {"conftest.py", "pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "tox.ini", "setup.cfg"}
-    | {"pyproject.toml", "sitecustomize.py", "usercustomize.py", "tests.py"}
+    | {".gitattributes", "pyproject.toml", "sitecustomize.py", "usercustomize.py", "tests.py"}
 )
 TEST_NAME = re.compile(r"test_.*\.py|.*_test\.py")
 COMPILED = re.compile(r".*\.(pyc|pyo|pth)")
@@ -55,10 +57,8 @@ def steers_tests(path: str, row: SWERow | None = None) -> bool:
 
 
 def _paths_of(patch: str) -> set[str]:
-    """Paths a git patch names."""
-    found = re.findall(r"^(?:---|\+\+\+) [ab]/([^\t\n]+)|^(?:rename|copy) (?:from|to) ([^\n]+)", patch, re.M)
-    headers = re.findall(r"^diff --git a/(.+) b/(.+)$", patch, re.M)
-    return {one or other for one, other in found} | {path for pair in headers for path in pair}
+    """Paths a patch names."""
+    return {path for pair in paths_of(patch) for path in pair if path}
 
 
 async def grade_patch(
@@ -170,8 +170,30 @@ async def _prepare(sandbox: Sandbox, row: SWERow, patch: str) -> tuple[str | Non
         result = await run_script(sandbox, script, root=row.root, stdin=stdin)
         if result.exit_code != 0:
             said = result.stderr.decode("utf-8", errors="replace").strip()
-            raise GradingError(f"{row.instance_id}: test_patch does not apply to the base commit: {said[:500]}")
+            if not await _applies_without(sandbox, row, applied):
+                raise GradingError(f"{row.instance_id}: test_patch does not apply to the base commit: {said[:500]}")
+            return f"it leaves no room for the hidden tests: {said[:300]}", run
     return problem, run
+
+
+async def _applies_without(sandbox: Sandbox, row: SWERow, applied: Applied) -> bool:
+    """Whether the hidden tests' patch, which did not apply, does so where a patch under test has left nothing; if not
+    the row is broken, and nobody's patch is to blame."""
+    if not applied.base:
+        return False
+    await take_back(sandbox, applied, frozenset((*applied.changed, *applied.added)), root=row.root)
+    # git may have written some of it.
+    made = b"".join(to_bytes(f"./{new}") + b"\0" for old, new in paths_of(row.test_patch) if new and not old)
+    script = f"""
+        xargs -0 -r rm -rf -- && aside=$(mktemp -d) && trap 'rm -rf "$aside"' EXIT || exit
+        export GIT_INDEX_FILE="$aside/index"
+        git read-tree {applied.base} && git checkout-index --force --all --quiet
+    """
+    restored = await run_script(sandbox, script, root=row.root, stdin=made)
+    if restored.exit_code != 0:
+        raise SandboxError(f"the base commit could not be restored: {said_by(restored)}")
+    script = "git apply --whitespace=nowarn -"
+    return (await run_script(sandbox, script, root=row.root, stdin=to_bytes(row.test_patch))).exit_code == 0
 
 
 def _rejected(detail: str) -> tuple[Score, TestReport]:

@@ -56,7 +56,9 @@ _FRESH = """
     cat > .git/info/exclude
     export GIT_AUTHOR_NAME=base GIT_AUTHOR_EMAIL=base@localhost GIT_AUTHOR_DATE=2000-01-01T00:00:00Z
     export GIT_COMMITTER_NAME=base GIT_COMMITTER_EMAIL=base@localhost GIT_COMMITTER_DATE=2000-01-01T00:00:00Z
-    git add --all && git commit --quiet --allow-empty --no-verify -m base && rm -rf .git/logs .git/COMMIT_EDITMSG
+    # A folder that is a repository without a commit is no reason not to begin.
+    git add --all --ignore-errors; [ $? -le 1 ] || exit
+    git commit --quiet --allow-empty --no-verify -m base && rm -rf .git/logs .git/COMMIT_EDITMSG
 """
 
 

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from ...errors import GradingError
 from ...model.chat.encoding import from_bytes, to_bytes
+from ...rewards.patches import paths_of
 from ...rewards.score import Score
 from ...rewards.swe import PASSING, TestReport
 from ..datasets.eval_scripts import CODE, END, START
@@ -21,12 +22,13 @@ from ..datasets.swe import SWERow
 from ..sandbox.types import Limits, Sandbox, SandboxBackend
 from .checkout import checkout, checkout_ahead
 from .judging import default_judge
-from .patching import Applied, run_script
+from .patching import Applied
 from .testing_guest import make_twin
+from .worktree import run_script
 
 Prepare = Callable[[Sandbox, SWERow, str], Awaitable[tuple[str | None, Applied]]]
 
-NODE = re.compile(r"^(?P<path>[^:\s]+\.py)::(?P<rest>[^\[]+)")
+NODE = re.compile(r"^(?P<path>[^:\n]+\.py)::(?P<rest>[^\[]+)")
 DJANGO = re.compile(r"^(?P<name>test\w*) \((?P<owner>[\w.]+)\)$")
 
 
@@ -151,7 +153,7 @@ async def _with_twins(sandbox: Sandbox, row: SWERow, report: TestReport) -> tupl
 
 def _test_files(row: SWERow) -> Sequence[str]:
     """Python files that the test patch brings or the tests' ids name."""
-    named = re.findall(r"^\+\+\+ b/(\S+\.py)", row.test_patch, re.M)
+    named = [new for _, new in paths_of(row.test_patch) if new.endswith(".py")]
     named += [match["path"] for test in row.tests if (match := NODE.match(test))]
     return tuple(dict.fromkeys(named))
 

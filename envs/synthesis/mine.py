@@ -12,6 +12,7 @@ from typing import Any
 
 from ...errors import GradingError, TaskError
 from ...rewards.swe import PASSING, TestReport
+from ..datasets.eval_scripts import shell_words
 from ..datasets.repository import archive_of_commit, run_git
 from ..datasets.swe import parse_row
 from ..sandbox.types import Limits, SandboxBackend
@@ -213,7 +214,9 @@ async def _make(
             raise TaskError("no test turns from fail to pass")
         stays = [test for test in turned if before.statuses.get(test) in PASSING]
         row |= {"FAIL_TO_PASS": json.dumps(fails), "PASS_TO_PASS": json.dumps(stays)}
-        row["test_cmd"] = f"python -m pytest -rA -p no:cacheprovider -o addopts= --tb=short {' '.join(fix.test_files)}"
+        row["test_cmd"] = (
+            f"python -m pytest -rA -p no:cacheprovider -o addopts= --tb=short {shell_words(list(fix.test_files))}"
+        )
         await _validate(backend, row, archive, times)
     except BaseException:
         archive.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...errors import TaskError
 from ..background import on_thread_to_its_end
+from ..datasets.eval_scripts import shell_words
 from ..datasets.swe import pack_repository
 from .mutate import Bug, read_source
 from .probing import Baseline
@@ -70,7 +71,7 @@ async def make_row(source: Source, baseline: Baseline, bug: Bug, *, out: Path) -
         "environment_setup_commit": commit,
         "FAIL_TO_PASS": json.dumps(bug.fail_to_pass),
         "PASS_TO_PASS": json.dumps(bug.pass_to_pass),
-        "test_cmd": f"python -m pytest -q {' '.join(test_files)}",
+        "test_cmd": f"python -m pytest -q {shell_words(list(test_files))}",
         "env": dict(source.env),
         "pip_requirements": list(source.requirements),
         "python": source.python,

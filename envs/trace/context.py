@@ -1,14 +1,18 @@
 """The source context of a recorded call: the functions it entered, as they stand in their files."""
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...model.chat.trace import START_MARKER
+from ..source_text import read_source
 
 Function = tuple[str, int]
 """(file, first line of its code: that of its first decorator)."""
+_Block = tuple[int, int, tuple[int, ...]]
+"""(first line, last line, lines of the heads of the classes around it) of a statement that no function holds."""
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,10 +20,9 @@ class _File:
     lines: tuple[str, ...]
     heads: dict[int, int]
     """First line of a decorated definition -> its ``def`` or ``class``."""
-    blocks: tuple[tuple[int, int, tuple[int, ...]], ...]
-    """(first line, last line, lines of the classes around it) of each statement that no function holds."""
+    blocks: tuple[_Block, ...]
 
-    def block(self, line: int) -> tuple[int, int, tuple[int, ...]]:
+    def block(self, line: int) -> _Block:
         for block in self.blocks:
             if block[0] <= line <= block[1]:
                 return block
@@ -41,7 +44,7 @@ class SourceTree:
 
     def context(self, entry: Function, entered: Iterable[Function]) -> str:
         """The functions, in the order of their files and lines, the entry's file first; the entry has the marker."""
-        files: dict[str, set[tuple[int, int, tuple[int, ...]]]] = {entry[0]: set()}
+        files: dict[str, set[_Block]] = {entry[0]: set()}
         for name, line in [entry, *entered]:
             files.setdefault(name, set()).add(self._file(name).block(line))
         parts = []
@@ -57,7 +60,7 @@ class SourceTree:
         return self._files[name]
 
 
-def _text_of(file: _File, blocks: Iterable[tuple[int, int, tuple[int, ...]]], marked: int) -> list[str]:
+def _text_of(file: _File, blocks: Iterable[_Block], marked: int) -> list[str]:
     """Lines of blocks, each class above its methods once."""
     text: list[str] = []
     shown: set[int] = set()
@@ -70,29 +73,62 @@ def _text_of(file: _File, blocks: Iterable[tuple[int, int, tuple[int, ...]]], ma
 
 
 def _read(path: Path) -> _File:
-    text = path.read_text(encoding="utf-8")
+    text = read_source(path)
     tree = ast.parse(text)
-    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    lines = tuple(text.split("\n"))
     heads = {
         min(one.lineno for one in node.decorator_list): node.lineno
         for node in ast.walk(tree)
-        if isinstance(node, definitions) and node.decorator_list
+        if isinstance(node, DEFINITIONS) and node.decorator_list
     }
-    blocks: list[tuple[int, int, tuple[int, ...]]] = []
-    _collect(tree.body, (), blocks)
-    return _File(lines=tuple(text.split("\n")), heads=heads, blocks=tuple(blocks))
+    blocks: list[_Block] = []
+    _collect(tree.body, (), lines, blocks)
+    return _File(lines=lines, heads=heads, blocks=tuple(blocks))
 
 
-def _collect(
-    body: Iterable[ast.stmt], classes: tuple[int, ...], blocks: list[tuple[int, int, tuple[int, ...]]]
-) -> None:
+def _collect(body: Iterable[ast.stmt], classes: tuple[int, ...], lines: Sequence[str], blocks: list[_Block]) -> None:
+    """Statements of a body; of compound ones, whichever they are, those within, and the lines between as they stand."""
     for node in body:
+        first = min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", ()))])
+        last = node.end_lineno or node.lineno
+        inner = [] if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) else _statements_in(node)
+        if not inner:
+            blocks.append((first, last, classes))
+            continue
+        within = classes
         if isinstance(node, ast.ClassDef):
-            _collect(node.body, (*classes, node.lineno), blocks)
-            continue
-        inner = [part for name in ("body", "orelse", "finalbody") for part in getattr(node, name, ())]
-        if isinstance(node, ast.If | ast.Try | ast.With) and any(isinstance(part, ast.stmt) for part in inner):
-            _collect([part for part in inner if isinstance(part, ast.stmt)], classes, blocks)
-            continue
-        decorators = [one.lineno for one in getattr(node, "decorator_list", ())]
-        blocks.append((min([node.lineno, *decorators]), node.end_lineno or node.lineno, classes))
+            within = (*classes, *range(node.lineno, _end_of_head(node, lines) + 1))
+        before = len(blocks)
+        _collect(inner, within, lines, blocks)
+        taken = {number for start, end, _ in blocks[before:] for number in range(start, end + 1)}
+        blocks += [(start, end, classes) for start, end in _runs(set(range(first, last + 1)) - taken)]
+
+
+def _statements_in(node: ast.AST) -> list[ast.stmt]:
+    """The statements right within one, wherever the grammar has them: bodies, handlers, cases."""
+    found: list[ast.stmt] = []
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt):
+            found.append(child)
+        elif not isinstance(child, ast.expr):
+            found += _statements_in(child)
+    return found
+
+
+def _end_of_head(node: ast.ClassDef, lines: Sequence[str]) -> int:
+    """The line with the colon of a class."""
+    end = max([node.lineno, *(one.end_lineno or 0 for one in (*node.bases, *node.keywords))])
+    while end < node.body[0].lineno - 1 and not lines[end - 1].partition("#")[0].rstrip().endswith(":"):
+        end += 1
+    return end
+
+
+def _runs(numbers: set[int]) -> list[tuple[int, int]]:
+    """(first, last) of each run of numbers without a gap."""
+    found: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if found and found[-1][1] == number - 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found

@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from ...errors import TaskError
-from ...model.chat.trace import Frame, Trace
+from ...model.chat.trace import START_MARKER, Frame, Trace
 
+_Item = TypeVar("_Item")
 SPOILT = frozenset({"events", "timeout", "died", "output", "tracer", "settrace", "threads", "fork", "subprocess"})
 SPOILT_MORE = frozenset({"socket", "descriptor", "recursion", "compile"})
 """Flags with which a trace is not kept: something is missing, or a second run may differ."""
@@ -100,14 +102,20 @@ class Wanted:
     max_characters: int = 24_000
 
     def objection(self, example: Example) -> str:
-        """Why a trace is not kept: "trivial", "too_long", "not_ended"; "" where it is."""
+        """Why a trace is not kept: "trivial", "too_long", "not_ended", "outside_context"; "" where it is."""
         if not example.trace.ended:
             return "not_ended"
         if len(example.trace.frames) < self.min_frames:
             return "trivial"
         if len(example.trace.frames) > self.max_frames or example.num_characters > self.max_characters:
             return "too_long"
-        return ""
+        return "" if _shows_its_context(example.trace) else "outside_context"
+
+
+def _shows_its_context(trace: Trace) -> bool:
+    """Whether each line that a frame shows stands in the context: a model could not know it otherwise."""
+    known = {line.replace(START_MARKER, "") for line in trace.context.split("\n")}
+    return all(frame.source.rstrip("\n") in known for frame in trace.frames)
 
 
 @dataclass(slots=True)
@@ -128,3 +136,22 @@ class Sieve:
             if not reason:
                 self._known.add(example.id)
                 yield example
+
+
+def stratified(
+    items: Sequence[_Item], num: int, *, group: Callable[[_Item], Hashable], rng: random.Random
+) -> list[_Item]:
+    """``num`` of the items, or all, drawn at random and as evenly over groups as they have items; in their order.
+
+    The first ``num`` of a library's traces would be those of its first tests, and of few functions.
+    """
+    if len(items) <= num:
+        return list(items)
+    groups: dict[Hashable, list[int]] = {}
+    for place, item in enumerate(items):
+        groups.setdefault(group(item), []).append(place)
+    turns: list[tuple[int, float, int]] = []
+    for places in groups.values():
+        rng.shuffle(places)
+        turns += [(turn, rng.random(), place) for turn, place in enumerate(places)]
+    return [items[place] for place in sorted(place for _, _, place in sorted(turns)[:num])]

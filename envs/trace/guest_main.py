@@ -109,6 +109,7 @@ def main():
     tracer.stop()
     flags |= tracer.flags
     flags |= {"cut"} if values.cut else set()
+    flags |= {"hidden"} if values.hidden else set()
     flags |= {"finalizer"} if values.finalizer else set()
     for stream in (sys.stdout, sys.stderr):
         try:

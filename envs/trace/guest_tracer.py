@@ -118,9 +118,10 @@ class Tracer:
                 now[name], shown[name] = known, ".."
                 continue
             one = text(value)
-            # What cannot change is known by itself. Anything else is not kept alive, and is written anew each time.
-            now[name] = (one, value if id(type(value)) in _ATOMS else _OTHER)
-            shown[name] = ".." if known is not None and known[0] == one else one
+            # What cannot change is known by itself. Anything else is not kept alive, and is written anew each time;
+            # what is not written in full may have changed where it cannot be seen.
+            now[name] = (one if self.values.whole else None, value if id(type(value)) in _ATOMS else _OTHER)
+            shown[name] = ".." if known is not None and known[0] == one and self.values.whole else one
         self._seen[id(frame)] = now
         return shown
 

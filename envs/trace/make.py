@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ..sandbox.types import SandboxBackend
 from ..synthesis.sources import Source
 from .context import SourceTree
-from .examples import SPOILT, SPOILT_MORE, Example, Sieve
+from .examples import SPOILT, SPOILT_MORE, Example, Sieve, stratified
 from .library import Recording, RecordingSettings, examples_of, record_tests
 from .programs import any_program, small_program
 from .run import TraceBounds, TraceBox, TraceJob
@@ -40,12 +40,13 @@ async def make_from_library(
     settings: RecordingSettings | None = None,
     sieve: Sieve | None = None,
     limit: int = 0,
+    seed: int = 0,
     tell: Tell = lambda what, done, total: None,
 ) -> Made:
     """Run the tests twice, under two hash seeds, and write the calls that were the same.
 
     Args:
-        limit: most traces to write; 0 is no bound.
+        limit: most traces to write, drawn with ``seed`` and evenly over functions; 0 is no bound.
     Raises:
         TaskError: no tests, or ``out`` holds a data set. SandboxError: the sandbox failed.
     """
@@ -61,14 +62,17 @@ async def make_from_library(
     tree = SourceTree(source.root)
     origin = f"{source.name}=={source.version}"
     found = (one for rows in same.values() for one in examples_of(rows, tree, origin=origin))
-    kept = sieve.kept(found)
-    if limit:
-        kept = (one for _, one in zip(range(limit), kept))
+    kept = list(sieve.kept(found))
+    if 0 < limit < len(kept):
+        sieve.counts["beyond_limit"] += len(kept) - limit
+        kept = stratified(kept, limit, group=lambda one: one.origin, rng=random.Random(f"{seed}/limit"))
     about = {
         "source": origin,
         "requirements": list(source.requirements),
         "python": source.python,
         "settings": asdict(settings),
+        "limit": limit,
+        "seed": seed,
         "wanted": asdict(sieve.wanted),
         "tests": dict(first.end),
         "counts": sieve.counts,

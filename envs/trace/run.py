@@ -69,6 +69,7 @@ class TraceRun:
         stdout: what was printed.
         detail: one line on an error.
         flags: what makes the trace less than whole, or the run less than repeatable: "events", "cut" (a value),
+            "hidden" (a value has a state that is not written),
             "timeout", "died", "output", "exit", "recursion", "finalizer" (tracing may delay one), "settrace" (the
             program touched the tracer), "threads" (only the first is traced), "fork", "subprocess", "socket",
             "ctypes", "descriptor" (printed past Python), "tracer" (a mistake of ours; ``detail`` has it).

@@ -9,8 +9,9 @@ from ...envs.datasets.swe import SWERow, row_of
 from ...envs.sandbox.types import Limits, Sandbox, SandboxBackend
 from ...envs.swe.checkout import checkout, environment_of, placed
 from ...envs.swe.grading import TEST_NAME, is_test_path, steers_tests
-from ...envs.swe.patching import apply_patch, run_script, take_back
+from ...envs.swe.patching import apply_patch, take_back
 from ...envs.swe.testing import TestRun, execute
+from ...envs.swe.worktree import run_script
 from ...envs.task import Task
 from ...model.chat.encoding import from_bytes, to_bytes
 from ...rewards.swe import PASSING

@@ -10,7 +10,7 @@ from ...errors import TaskError
 from ...rewards.math import grade_math
 from ...rewards.score import Score
 from .cwm import single_turn
-from .spec import GradeOptions, HubSource, LoadOptions, Prediction, Suite
+from .spec import GradeOptions, HubSource, LoadOptions, Prediction, Suite, is_cut_off
 
 ID_KEYS = ("unique_id", "id", "task_id", "problem_id", "problem_idx")
 PROBLEM_KEYS = ("problem", "question", "prompt")
@@ -34,12 +34,13 @@ class AnswerGrader:
     async def grade(self, task: Task, prediction: Prediction) -> Score:
         if "answer" not in task.hidden:
             raise TaskError(f"task {task.id!r} {task.metadata['no_answer']}")
+        lenient = self._lenient and not is_cut_off(prediction)
         return await call(
             grade_math,
             prediction.text,
             task.hidden["answer"],
             verify=self._checker,
-            lenient=self._lenient,
+            lenient=lenient,
             problem=task.prompt,
         )
 

@@ -47,6 +47,11 @@ class Prediction:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
+def is_cut_off(prediction: Prediction) -> bool:
+    """Whether ``verigym eval`` wrote the text of a turn that met its limit of tokens."""
+    return prediction.fields.get("ending") == "token_limit"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradeOptions:
     """How predictions are graded.

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from ...envs.background import call
-from ...envs.core import ToolEnv
+from ...envs.core import CutOff, ToolEnv
 from ...envs.datasets.files import SourceRow
 from ...envs.registry.ids import FAMILY_ENVS
 from ...envs.registry.opening import open_env
 from ...envs.task import Task
 from ...errors import TaskError
 from ...rewards.score import Score
-from .spec import GradeOptions, LoadOptions, Prediction, Suite
+from .spec import GradeOptions, LoadOptions, Prediction, Suite, is_cut_off
 
 
 def tasks_of_rows(rows: Sequence[SourceRow], options: LoadOptions) -> list[Task]:
@@ -55,7 +55,8 @@ class RowGrader:
             self._envs[task.family] = open_env(FAMILY_ENVS[task.family], offered)
         env = self._envs[task.family]
         await call(env.check, task)
-        return await call(env.score, task, prediction.text)
+        text = CutOff(prediction.text) if is_cut_off(prediction) else prediction.text
+        return await call(env.score, task, text)
 
     async def aclose(self) -> None:
         """Sandboxes end with each grading."""

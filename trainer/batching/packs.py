@@ -1,7 +1,7 @@
 """From trajectories to packs: documents laid end to end under a token budget, without padding."""
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from ...agent.trajectory import Segment, Trajectory
+
+OBSERVED = ("system", "user", "tool", "template")
+"""Roles of tokens that the assistant did not write."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,26 +102,35 @@ class PackedBatch:
         return replace(self, **moved, columns=columns)
 
 
-def document_of(segment: Segment, *, sampled: bool, advantage: float = 0.0, weight: float = 1.0) -> Document | None:
-    """Shift a segment. What follows the last trained token is cut: attention is causal, so it changes no loss.
+def document_of(
+    segment: Segment,
+    *,
+    sampled: bool,
+    advantage: float = 0.0,
+    weight: float = 1.0,
+    observed: Container[str] = (),
+) -> Document | None:
+    """Shift a segment. What follows the last token that is learned is cut: attention is causal, so it changes no loss.
 
     Args:
+        observed: roles whose tokens are learned, too (by weights that are written elsewhere): nothing up to the last of
+            these is cut.
         sampled: every trained token needs the log-probability it was sampled with (reinforcement learning); False
             ignores log-probabilities (demonstrations).
     Returns:
-        None where the segment has no trained token.
+        None where the segment has nothing to learn.
     Raises:
         ValueError: a trained token has no finite log-probability, or has no token before it.
     """
     mask = np.asarray(segment.loss_mask, dtype=bool)
-    trained = np.flatnonzero(mask)
-    if not len(trained):
+    learned = np.flatnonzero(mask | np.array([role in observed for role in segment.roles], dtype=bool))
+    if not len(learned) or (not mask.any() and sampled) or learned[-1] == 0:
         return None
     if mask[0]:
         raise ValueError(
             "the first token of a segment is marked as trained, but nothing predicts it; begin with a prompt"
         )
-    end = int(trained[-1])
+    end = int(learned[-1])
     ids = np.asarray(segment.token_ids[: end + 1], dtype=np.int64)
     logprobs = np.full(end, np.nan, dtype=np.float32)
     if sampled:
@@ -147,7 +159,9 @@ def demonstrations_of(trajectories: Iterable[Trajectory], *, observation_weight:
             that it did; 0 trains on the assistant's alone.
     """
     segments = (segment for trajectory in trajectories for segment in trajectory.segments)
-    documents = [found for segment in segments if (found := document_of(segment, sampled=False)) is not None]
+    observed = OBSERVED if observation_weight else ()
+    made = (document_of(segment, sampled=False, observed=observed) for segment in segments)
+    documents = [found for found in made if found is not None]
     if not observation_weight:
         return documents
     return [

@@ -165,7 +165,7 @@ def _scored(
     by_token = is_by_token(own)
     for index, (trajectory, reward) in enumerate(zip(trajectories, rewards, strict=True)):
         for segment in trajectory.segments if reward is not None else ():
-            document = document_of(segment, sampled=True)
+            document = document_of(segment, sampled=True, observed=own[index].echo)
             if document is not None:
                 flat.append(with_temperature(document, own[index]) if by_token else document)
                 owners.append(index)

@@ -77,8 +77,8 @@ class RLConfig(Settings):
     echo: dict[Literal["tool", "user", "system", "template"], float] = Field(default_factory=dict)
     """Learn also what the environment answers: cross-entropy on observed tokens, by who wrote them, times these
     weights, beside the algorithm's own loss and over a token count of its own; {} is off. "template" is what a chat
-    format writes around messages. Taken on the episodes that the algorithm trains on, up to their last sampled token.
-    """
+    format writes around messages. Taken on the episodes that the algorithm trains on, what the last turn was answered
+    included."""
     temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature of the episodes; the trained distribution is the one at this temperature."""
     top_p: float = 1.0

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...terminal import console
 from .layouts import model_config
 from .recipe import SMALL_SOURCES, Recipe
 
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
 
 def dry_run(path: Path, recipe: Recipe, layout: "Layout") -> int:
     """Print the layout, the stages and the command that starts them. Returns the exit status, 0."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"{recipe.name}: a recipe that can be run", title_justify="left", show_header=False)
@@ -27,7 +27,7 @@ def dry_run(path: Path, recipe: Recipe, layout: "Layout") -> int:
     table.add_row("start with", launch_command(path, layout.num_ranks))
     missing = missing_files(recipe)
     table.add_row("not on this machine", ", ".join(missing) if missing else "nothing")
-    Console().print(table)
+    console().print(table)
     return 0
 
 

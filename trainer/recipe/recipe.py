@@ -233,8 +233,8 @@ class Recipe(Settings):
     families: list[FamilyConfig] = Field(min_length=1)
     """What it is trained on."""
     decontaminate: list[Path] = Field(default_factory=list)
-    """Files of evaluation suites (MATH-500's, LiveCodeBench's, SWE-bench's, ... as published). Tasks of training sets
-    that are like a problem in them, or from one of their repositories, are left out."""
+    """Files of evaluation suites (MATH-500's, LiveCodeBench's, SWE-bench's, ... as published). Tasks, demonstrations,
+    traces and trajectories that are like a problem in them, or from one of their repositories, are left out."""
     midtrain: MidtrainStage | None = None
     """Traces and trajectories, before imitation."""
     sft: SFTStage | None = Field(default_factory=SFTStage)
@@ -280,8 +280,13 @@ class Recipe(Settings):
             raise ValueError("there is no stage; set midtrain, sft or rl")
         if self.sft is not None and not any(family.num_demonstrations for family in self.families):
             raise ValueError("the stage sft has no demonstrations; set num_demonstrations of a family above 0")
-        if self.decontaminate and all(family.tasks in (*SMALL_SOURCES, "environment") for family in self.families):
-            raise ValueError("decontaminate compares training sets, and no family has one; remove it")
+        read = self.midtrain is not None and any(not one.demonstrations for one in self.midtrain.sources)
+        if (
+            self.decontaminate
+            and not read
+            and all(one.tasks in (*SMALL_SOURCES, "environment") for one in self.families)
+        ):
+            raise ValueError("decontaminate compares sets and files that are read, and no family has one; remove it")
         for family in self.families:
             if self.rl is None and family.rl != FamilyAlgorithm():
                 raise ValueError(f"family {family.name!r} has settings of rl, and that stage is left out; remove them")

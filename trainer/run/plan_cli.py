@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError
+from ...terminal import console
 from ..recipe.config import LayoutConfig
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from ...model.plan.estimate import HARDWARE, step_time
     from ...model.plan.report import plan_row, plan_table
     from ...model.plan.search import cheapest, trace_by_period
@@ -63,17 +62,17 @@ def _plan(args: argparse.Namespace) -> int:
         raise ConfigError(f"--tokens is {tokens}; a pack has at least 1")
     layout.check(config, tokens)
     hardware = HARDWARE[args.hardware]
-    console = Console(stderr=True)
+    err = console(stderr=True)
     rows: dict[str, dict[str, Any]] = {}
     heads: dict[str, Head] = {"this layout": "fused", "naive log-probabilities": "naive"}
     for title, head in heads.items():
         if head == "naive" and args.skip_naive:
             continue
-        with console.status(f"tracing {title}"):
+        with err.status(f"tracing {title}"):
             traced = (trace_by_period if args.quick else trace_step)(config, layout, [tokens], head=head)
         rows[title] = plan_row(layout, traced, step_time(traced, layout, hardware), tokens)
     if args.memory is not None:
-        with console.status("looking for the cheapest layout") as status:
+        with err.status("looking for the cheapest layout") as status:
             best = cheapest(
                 config, args.gpus, [tokens], hardware, args.memory, tell=lambda one: status.update(f"tried {one}")
             )
@@ -81,7 +80,7 @@ def _plan(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"recipe": recipe.name, "hardware": hardware.name, "plans": rows}, indent=2))
     else:
-        Console().print(plan_table(config, rows, hardware))
+        console().print(plan_table(config, rows, hardware))
     return 0
 
 

@@ -6,8 +6,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+
+from ...terminal import console as make_console
+from ...terminal import text_column
 
 
 class Bar:
@@ -31,15 +34,15 @@ class Progress:
     """Bars while a run goes on; where nobody watches (no terminal), one line at the end of each."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or make_console(stderr=True)
         self._bars = Bars(
-            TextColumn("{task.description}", markup=False),
+            text_column("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
+            text_column("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}", markup=False),
+            text_column("{task.fields[text]}"),
             console=self._console,
             disable=not self._console.is_terminal,
         )
@@ -71,4 +74,4 @@ class Progress:
 
     def print(self, renderable: Any) -> None:
         """A table, or text, on standard output."""
-        Console().print(renderable, highlight=False)
+        make_console().print(renderable, highlight=False)

@@ -36,6 +36,7 @@ def write_report(
     families: Sequence[Family],
     evaluations: Mapping[str, Mapping[str, Evaluation]],
     stages: Mapping[str, Mapping[str, Any]],
+    left_out: Mapping[str, Mapping[str, int]],
     seconds: float,
     note: Callable[[Any], None],
 ) -> None:
@@ -43,6 +44,7 @@ def write_report(
 
     ``report.json``: "families" {NAME: {STAGE: {"pass@1", "interval", "greedy", "n", ...}}}, "mean" {STAGE: pass@1},
     "paired" {NAME: {"rl-sft", "rl-control": {"mean", "interval", "n"}}}, "stages" {STAGE: {"seconds", "checkpoint"}},
+    "left_out" {SOURCE: {REASON: items like what is held out}} (``held_out.jsonl`` names each),
     "evaluations" (those during RL, {"step", "pass@1", "families", ...} each, none without rl.evaluation),
     "num_infrastructure_failures", "seconds". Stage "best" is of the tasks that did not choose it; which step it is of
     stands in "stages", "rl", "best".
@@ -61,6 +63,7 @@ def write_report(
         },
         "paired": {name: _paired(name, evaluations) for name in names},
         "stages": dict(stages),
+        "left_out": {source: dict(reasons) for source, reasons in left_out.items()},
         "evaluations": evaluations_of(out / "rl"),
         "num_infrastructure_failures": sum(
             row["num_infrastructure_failures"] for rows in summaries.values() for row in rows.values()

@@ -26,13 +26,14 @@ from ..learning.trainee import Trainee, check_context, open_trainee
 from ..loops.asynchronous import AsyncRL
 from ..loops.loop import SFT, StepResult, Supervised
 from ..loops.midtrain import Midtrain
-from ..loops.midtrain_data import Source, documents_of, gather, held_out_programs
+from ..loops.midtrain_data import Episode, Source, documents_of, gather
 from ..loops.reinforce import RL
 from ..loops.throughput import Throughput
 from ..ranks.team import Team
 from ..recipe.config import EvaluationConfig, LayoutConfig
 from ..recipe.recipe import FamilyConfig, MidtrainStage, Recipe, RLStage, SFTStage
 from ..sampling.families import Family, prepare_family
+from ..sampling.held_out import Account, HeldOut, held_out_of_run, keep_apart, without_held_out
 from ..sampling.mixture import TaskMixture
 from ..sampling.rl_tasks import config_of_families, measure_tasks, mixture_of
 from ..sampling.rollouts import EpisodePlan
@@ -80,6 +81,7 @@ class _Run:
         self.engines = Engines(recipe, out)
         self.families: list[Family] = []
         self.sources: list[Source] = []
+        self.account = Account()
         self.loop: Supervised | RL | None = None
         self.interrupted = False
         self.evaluations = StageEvaluations(recipe, out, self.engines, progress, self._check_interrupt)
@@ -138,6 +140,7 @@ class _Run:
             families=self.families,
             evaluations=self.evaluations.found,
             stages=self.stages,
+            left_out=self.account.counts(),
             seconds=time.monotonic() - started,
             note=self.progress.print,
         )
@@ -150,6 +153,7 @@ class _Run:
             with self.progress.bar(f"tasks: {config.name}") as bar:
                 self.families.append(await self._family(config, bar))
             self._check_interrupt()
+        self.families = keep_apart(self.families, self.recipe.decontaminate, self.account)
 
     async def _family(self, config: FamilyConfig, bar: Bar) -> Family:
         paths = [self.out / "tasks" / f"{config.name}.{split}.jsonl" for split in ("train", "held_out")]
@@ -163,14 +167,18 @@ class _Run:
 
     async def _model_and_demonstrations(self) -> tuple[Trainee, list[Trajectory]]:
         recipe = self.recipe
-        trajectories = await self._demonstrations()
+        held_out = held_out_of_run(self.families, recipe.decontaminate)
+        trajectories = await self._demonstrations(held_out)
         tools = {family.config.name: family.tools for family in self.families}
         if recipe.midtrain is not None:
-            episodes = [(one, tools[name]) for name, one in trajectories]
+            episodes = [Episode(trajectory=one, tools=tools[name]) for name, one in trajectories]
             with self.progress.bar("traces") as bar:
                 self.sources = await gather(
-                    recipe.midtrain, recipe, self.out / "midtrain", episodes, held_out_programs(self.families), bar.at
+                    recipe.midtrain, recipe, self.out / "midtrain", episodes, held_out, self.account, bar.at
                 )
+        self.account.write(self.out / "held_out.jsonl")
+        for line in self.account.lines():
+            self.progress.note(line)
 
         def texts(parser: Parser) -> list[str]:
             found = [text for name, one in trajectories for text in texts_of(one, tools[name], parser)]
@@ -182,7 +190,7 @@ class _Run:
         renderer, parser = trainee.renderer, trainee.parser
         return trainee, [tokenize(one, tools[name], renderer, parser) for name, one in trajectories]
 
-    async def _demonstrations(self) -> list[tuple[str, Trajectory]]:
+    async def _demonstrations(self, held_out: HeldOut) -> list[tuple[str, Trajectory]]:
         """(family, episode) for each episode an expert played in the real environment; none where none is used."""
         if not self.recipe.uses_demonstrations:
             return []
@@ -194,7 +202,8 @@ class _Run:
             write_jsonl(path, rows)
             keep(self.out, path)
         check_kept(self.out, path.name)
-        return [(row["name"], Trajectory.from_json(row["trajectory"])) for row in read_jsonl(path)]
+        played = [(row["name"], Trajectory.from_json(row["trajectory"])) for row in read_jsonl(path)]
+        return without_held_out(played, held_out, self.account)
 
     # Stages.
 
@@ -203,9 +212,14 @@ class _Run:
             return
         seed = self.recipe.seed
         found = documents_of(self.sources, settings, trainee.cwm_tokenizer, trainee.renderer, trainee.parser, seed=seed)
-        for name, count in found.left_out.items():
+        for name, count in found.too_long.items():
             if count:
                 self.progress.note(f"midtrain: {count} documents of {name} are longer than a microbatch, and left out")
+        for name, count in found.overlapping.items():
+            if count:
+                self.progress.note(
+                    f"midtrain: {count} traces of {name} are left out: they hold calls that measure the loss"
+                )
         loop = Midtrain(
             trainee.decoder,
             found.learned,

@@ -53,6 +53,7 @@ DESYNC: tuple[tuple[str, int | None], ...] = (
     ("trap 'echo bye' EXIT; exit 8", 8),
     ("printf() { echo bad; }; pwd() { echo bad; }; eval() { echo bad; }; read() { echo bad; }", 0),
     ("ulimit -n 4", 0),
+    ("exit 0", 0),
     ("echo \"$BASH_EXECUTION_STRING\"; set +o | head -1 >/dev/null; shopt -s expand_aliases; alias echo='echo bad'", 0),
     ("unalias echo; cd /; umask 000; IFS=x; set -f", 0),
     ("unset PATH HOME", 0),

@@ -30,11 +30,6 @@ def enter(config: Config) -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.setsid()
-    try:
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("500")  # where the whole machine runs out of memory, these go before the trainer
-    except OSError:
-        pass
     for limit, value in config["rlimits"]:
         hard = resource.getrlimit(limit)[1]
         bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
@@ -54,9 +49,53 @@ def keep_only(fds: tuple[int, ...]) -> None:
     os.closerange(len(fds), 1 << 20)
 
 
+class Expendable:
+    """Makes children of this process the first to go where memory runs out: of the sandbox, before the server, which
+    would take the sandbox with it; of the whole machine, before the trainer.
+
+    A child cannot say so of itself: its ``/proc/self`` is root's, as that of a process that nobody may trace.
+    """
+
+    SCORE = b"500"
+
+    def __init__(self) -> None:
+        """Raises OSError where the kernel has no such score."""
+        self._file = os.open("/proc/self/oom_score_adj", os.O_RDWR)
+        self._own, self._pid = os.pread(self._file, 16, 0).strip(), os.getpid()
+
+    def mark(self) -> None:
+        """Children of now have the score."""
+        self._write(self.SCORE)
+
+    def unmark(self) -> None:
+        self._write(self._own)
+
+    def _write(self, score: bytes) -> None:
+        if os.getpid() == self._pid and int(self._own) < int(self.SCORE):
+            os.write(self._file, score)
+
+
+expendable: Expendable | None = None
+"""Of the server; opened before nobody may trace it."""
+
+
+def open_expendable() -> None:
+    global expendable
+    try:
+        expendable = Expendable()
+    except (OSError, ValueError):
+        expendable = None
+
+
 def fork(body: Callable[[], None]) -> int:
     """Run ``body`` in a child that never returns from here. Returns its process id."""
-    pid = os.fork()
+    if expendable is not None:
+        expendable.mark()
+    try:
+        pid = os.fork()
+    finally:
+        if expendable is not None:  # in the child it is another's score, and stays
+            expendable.unmark()
     if pid == 0:
         try:
             body()

@@ -1,9 +1,9 @@
 """The server inside a sandbox: process 1 of its own process namespace, or, unsafe, an ordinary process.
 
-The guest is this folder: system, process, shell, run, reset and this file. They use the standard
-library only (and of it what starts fast), because they run in a bare ``python -I -S -E`` and reach it as compiled code
-over its standard input (launch.py). Requests come and answers go in frames over standard input and output, which no
-command inherits. At the end of its input the server ends, and everything in the sandbox with it.
+The guest is this folder: system, process, words, shell, run, reset and this file. They use the standard library only
+(and of it what starts fast), because they run in a bare ``python -I -S -E`` and reach it as compiled code over its
+standard input (launch.py). Requests come and answers go in frames over standard input and output, which no command
+inherits. At the end of its input the server ends, and everything in the sandbox with it.
 
 Everything inside is killed (``kill(-1)``), and a new shell starts, at the deadline of a command, when one is
 cancelled, and when all processes together exceed the memory or their number.
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 
 from . import system
-from .process import Alive, alive, descendants, kill_descendants, oom_kills, shared_fairly, write_all
+from .process import Alive, alive, descendants, kill_descendants, oom_kills, open_expendable, shared_fairly, write_all
 from .reset import Snapshot, empty_folder
 from .run import Run
 from .shell import Shell, widen
@@ -51,7 +51,7 @@ class Server:
         wakeup_r, wakeup_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wakeup_w, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        self.watch(wakeup_r, lambda: self._reap(wakeup_r))
+        self.watch(wakeup_r, lambda: self._woken(wakeup_r))
 
     def watch(self, fd: int, callback: Callable[[], object], events: int = select.EPOLLIN) -> None:
         if fd in self.callbacks:
@@ -65,9 +65,13 @@ class Server:
         if self.callbacks.pop(fd, None):
             self.poll.unregister(fd)
 
+    def supervisors(self) -> set[int]:
+        return {run.pid for run in self.runs.values()}
+
     def serve(self) -> None:
         """Answer until the input ends."""
         self.shell.run(0, b"", 60.0, 4096, lambda **outcome: self.answer({"id": 0, **outcome, "parts": None}, b""))
+        self._tick_in(FIRST_TICK_S)
         while True:
             wait = None if self.tick_s is None else max(0.0, self.next_tick - time.monotonic())
             self.fresh.clear()
@@ -97,6 +101,11 @@ class Server:
         for run in list(self.runs.values()):
             run.finish(reason)
         self.shell.killed(reason, restart=restart)
+
+    def fail(self, why: str) -> None:
+        """Without a shell that can be trusted there is no sandbox: say why, and end."""
+        sys.stderr.write(f"{why}\n")
+        self.end()
 
     def end(self) -> None:
         if not self.contained:
@@ -197,16 +206,23 @@ class Server:
         head, tail, dropped = outcome.pop("parts")
         self.answer({"id": number, **outcome, "dropped": dropped, "sizes": (len(head), len(tail))}, head + tail)
 
-    def _reap(self, wakeup: int) -> None:
+    def _woken(self, wakeup: int) -> None:
         try:
             os.read(wakeup, 4096)
+        except BlockingIOError:
+            pass
+        self.reap()
+
+    def reap(self) -> None:
+        """Wait for every process of ours that has ended."""
+        try:
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     return
                 if pid == self.shell.pid:
                     self.shell.died(status)
-        except (BlockingIOError, ChildProcessError):
+        except ChildProcessError:
             return
 
     def _tick_in(self, seconds: float) -> None:
@@ -222,6 +238,8 @@ class Server:
         deadlines = [run.deadline + BACKSTOP_S for run in self.runs.values()]
         if self.shell.command is not None:
             deadlines.append(self.shell.command.deadline)
+        if self.shell.silent() and not self.shell.replace():
+            self.fail("the shell does not run what it is given")
         if any(now >= deadline for deadline in deadlines):
             self.kill_all("timeout")
         elif self._watch_limits():
@@ -296,6 +314,7 @@ def prepare(config: Config) -> None:
         system.adopt_orphans()
     if config["furnish"]:
         system.die_with_parent()
+    open_expendable()
     system.protect_server()
     os.chdir(config["workdir"])
 

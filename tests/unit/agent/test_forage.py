@@ -128,6 +128,6 @@ def test_the_command(tmp_path, capsys):
     from verigym.trainer.loops.midtrain_data import read_episodes
 
     episodes = read_episodes(tmp_path / "episodes.jsonl")
-    assert {one.task_id for one, _ in episodes} == {task.id for task in BUILT_IN}
-    assert all(one.passed for one, _ in episodes)
+    assert {one.trajectory.task_id for one in episodes} == {task.id for task in BUILT_IN}
+    assert all(one.trajectory.passed and one.identity for one in episodes)
     assert main(["forage", "verigym/Math-v0", "--out", out, "--samples", "0"]) == 2

@@ -231,4 +231,4 @@ def test_a_mebibyte_of_anything_is_read_in_a_moment(text):
     ):
         before = time.process_time()
         read()
-        assert time.process_time() - before < 1.0
+        assert time.process_time() - before < 3.0  # a second, on a machine with nothing else to do

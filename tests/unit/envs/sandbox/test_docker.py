@@ -12,7 +12,7 @@ import pytest
 from verigym.envs.sandbox import labels
 from verigym.envs.sandbox.docker import DockerBackend, sweep
 from verigym.envs.sandbox.settings import SandboxSettings
-from verigym.envs.sandbox.types import SandboxSpec
+from verigym.envs.sandbox.types import Limits, SandboxSpec
 from verigym.errors import SandboxError
 
 pytestmark = pytest.mark.docker
@@ -54,6 +54,42 @@ def test_a_container_is_hardened(engine):
     assert host["AutoRemove"]
     assert found["Config"]["User"] == "1000:1000"
     assert labels.OWNER in found["Config"]["Labels"]
+
+
+BEYOND_MEMORY = {
+    "memory files": "import os, time\nfd = os.memfd_create('x')\nfor n in range(600): os.write(fd, b'x' * (1 << 20))",
+    "memory files of many": "import os\nfor n in range(8):\n    if os.fork() == 0: break\nfd = os.memfd_create('x')\n"
+    "for n in range(600): os.write(fd, b'x' * (1 << 20))",
+    "socket buffers": """import socket
+kept = []
+while True:
+    for one in socket.socketpair():
+        one.setblocking(False)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 24)
+        kept.append(one)
+        try:
+            while True: one.send(b'x' * 65536)
+        except BlockingIOError: pass""",
+}
+
+
+@pytest.mark.parametrize("kind", BEYOND_MEMORY)
+def test_memory_that_no_process_maps_ends_who_took_it_and_not_the_container(engine, kind):
+    """The kernel ends the fattest; what holds memory in files and buffers is thin, and goes before the guest."""
+
+    async def main():
+        box = await DockerBackend(engines=[engine]).create(SandboxSpec(limits=Limits(memory_mib=256)))
+        try:
+            await box.write_file("/tmp/taken.py", BEYOND_MEMORY[kind].encode())
+            result = await box.arun(["python3", "/tmp/taken.py"], timeout_s=60)
+            scores = await box.aexec("cat /proc/self/oom_score_adj")
+            return result.exit_code, scores.output, (await box.aexec("echo ok")).output
+        finally:
+            await box.aclose()
+
+    code, score, after = asyncio.run(main())
+    assert code != 0
+    assert (score, after) == ("500\n", "ok\n")
 
 
 def test_a_container_killed_from_outside_is_an_infrastructure_failure(engine):

@@ -62,7 +62,7 @@ def test_tools_answer_with_what_is_left(env):
     assert "exists; use edit" in env.step(call("create", path="pkg/calc.py", content="x"))[0]
     assert "new.py is written (1 lines)" in env.step(call("create", path="new.py", content="x"))[0]
     assert "nothing was submitted" in env.step(call("submit", result="gone.patch"))[0]
-    assert "does not begin with 'diff'" in env.step(call("submit", result="pkg/calc.py"))[0]
+    assert "holds no change" in env.step(call("submit", result="pkg/calc.py"))[0]
 
 
 def test_the_last_of_several_submissions_counts_also_when_the_turns_run_out(vault):

@@ -1,12 +1,16 @@
 """Programs that are the same but for names."""
 
+import contextlib
+import io
 import random
+import re
+import tokenize
 
 import pytest
 
-from verigym.envs.trace.programs import small_program
+from verigym.envs.trace.programs import any_program, small_program
 from verigym.envs.trace.run import TraceJob, context_of
-from verigym.envs.trace.twins import twin_key
+from verigym.envs.trace.twins import function_keys, programs_in, twin_key
 
 PROGRAM = "def f(a, b):\n    c = a + len(b)\n    return c\n"
 
@@ -51,3 +55,124 @@ def test_what_is_no_program_is_its_own_key():
 def test_small_programs_are_many():
     keys = {twin_key(small_program(random.Random(seed)).source) for seed in range(500)}
     assert len(keys) > 350
+
+
+OWN = re.compile(
+    r"(?:n|i|k|list|table|text|step|down|add|total|each|[Tt]hing|open|later)\d+|x|y|p|q|r|n|v|by|items|named|values|self|log"
+    r"|error|run|size|name|double|grow"
+)
+"""What the generator names, and no name that it takes from elsewhere."""
+
+
+def renamed(source, rng):
+    """Every name of the program's own gets another, by tokens alone: no syntax tree, no symbol table."""
+    tokens = [one for one in tokenize.generate_tokens(io.StringIO(source).readline) if OWN.fullmatch(one.string)]
+    own = sorted({token.string for token in tokens if token.type == tokenize.NAME})
+    new = dict(zip(own, rng.sample([f"w{n}" for n in range(1000)], len(own))))
+    lines = source.splitlines(keepends=True)
+    for token in reversed(tokens):
+        row, column = token.start
+        line = lines[row - 1]
+        if token.type == tokenize.NAME and not line[:column].endswith("asyncio."):
+            lines[row - 1] = line[:column] + new[token.string] + line[column + len(token.string) :]
+    return "".join(lines), new
+
+
+def ended(source, call):
+    """What a program prints and gives; an exception by its class."""
+    told = io.StringIO()
+    names = {"__name__": "program"}
+    try:
+        with contextlib.redirect_stdout(told):
+            exec(compile(source, "program", "exec"), names)
+            value = eval(call, names)
+    except Exception as error:
+        value = type(error).__name__
+    return value, told.getvalue()
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_programs_of_the_generator_are_recognised_under_any_names(seed):
+    rng = random.Random(seed)
+    job = any_program(rng, statements=10)
+    twin, new = renamed(job.source, rng)
+    assert len(new) > 3
+    call = re.sub("^run", new["run"], job.call)
+    assert ended(twin, call) == ended(job.source, job.call)  # the renamer is right
+    assert twin_key(twin) == twin_key(job.source)
+
+
+BY_OTHER_NAMES = {
+    "nonlocal": (
+        "def f(a):\n    def g():\n        nonlocal a\n        a += 1\n    g()\n    return a\n",
+        "def x(y):\n    def z():\n        nonlocal y\n        y += 1\n    z()\n    return y\n",
+    ),
+    "global": ("n = 0\ndef f():\n    global n\n    n += 1\n", "k = 0\ndef g():\n    global k\n    k += 1\n"),
+    "an exception's name": (
+        "def f():\n    try:\n        g()\n    except ValueError as e:\n        return e\n",
+        "def f():\n    try:\n        g()\n    except ValueError as err:\n        return err\n",
+    ),
+    "keyword arguments": ("def f(a, b=1): return a\nf(2, b=3)\n", "def g(x, y=1): return x\ng(2, y=3)\n"),
+    "arguments of a class": (
+        "class A:\n    def __init__(self, size): self.size = size\nA(size=3).size\n",
+        "class B:\n    def __init__(me, n): me.wide = n\nB(n=3).wide\n",
+    ),
+    "captures": (
+        "match v:\n    case [a, *b]: b\n    case {'k': c, **d}: d\n    case e: e\n",
+        "match v:\n    case [p, *q]: q\n    case {'k': r, **s}: s\n    case t: t\n",
+    ),
+    "async": ("async def f(a):\n    await a\n", "async def g(b):\n    await b\n"),
+    "imports": ("import os as o\no.sep\n", "import os as system\nsystem.sep\n"),
+    "imports as they are": ("import os\nos.sep\n", "import os as system\nsystem.sep\n"),
+    "imports from": ("from os import sep\nsep\n", "from os import sep as s\ns\n"),
+    "methods": (
+        "class A:\n    def go(self): return self.at\n    at = 1\nA().go()\n",
+        "class B:\n    def run(self): return self.n\n    n = 1\nB().run()\n",
+    ),
+    "lambdas": ("f = lambda a, b=2: a + b\n", "g = lambda x, y=2: x + y\n"),
+    "comprehensions": ("[a for a in b if a]\n", "[x for x in y if x]\n"),
+    "the same name in two scopes": (
+        "def f(a): return a\ndef g(a): return a\n",
+        "def f(a): return a\ndef g(b): return b\n",
+    ),
+    "a parameter by a built-in's name": ("def f(list): return list\n", "def f(x): return x\n"),
+    "walrus": ("if (n := 3) > 2: print(n)\n", "if (k := 3) > 2: print(k)\n"),
+    "with": ("with open('a') as f: f.read()\n", "with open('a') as g: g.read()\n"),
+    "annotations": ("a: int = 1\nb = a\n", "c: int = 1\nd = c\n"),
+    "docstrings": ('def f(a):\n    "Of a."\n    return a\n', "def f(b):\n    return b\n"),
+    "decorators": ("def d(f): return f\n@d\ndef g(): pass\n", "def w(h): return h\n@w\ndef k(): pass\n"),
+    "star arguments": ("def f(*a, **k): return f(*a, **k)\n", "def f(*x, **y): return f(*x, **y)\n"),
+}
+
+
+@pytest.mark.parametrize("name", BY_OTHER_NAMES)
+def test_each_place_where_a_name_can_stand(name):
+    one, other = BY_OTHER_NAMES[name]
+    assert twin_key(one) == twin_key(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("import os as o\no.sep\n", "import sys as o\no.sep\n"),
+        ("def f(a, b): return a\nf(1, b=2)\n", "def f(a, b): return a\nf(1, a=2)\n"),
+        ("x.append(1)\n", "x.remove(1)\n"),
+        ("def f(a):\n    a = 1\n    return [a for b in c]\n", "def f(a):\n    a = 1\n    return [b for b in c]\n"),
+        ("n = 0\ndef f():\n    global n\n    n = 1\n", "n = 0\ndef f():\n    n = 1\n"),
+        ("def f(list): return len(list)\n", "def f(x): return sum(x)\n"),
+    ],
+)
+def test_what_differs_by_more_than_names(one, other):
+    assert twin_key(one) != twin_key(other)
+
+
+def test_a_function_is_found_among_others_in_a_class_and_in_prose():
+    (key,) = function_keys(PROGRAM)
+    among = (
+        "import re\n\n\nclass A:\n    def other(self):\n        return re\n\n    def g(x, y):\n        z = x + len(y)\n"
+    )
+    among += "        return z\n"
+    assert key in function_keys(among)
+    for text in (f"Look:\n```python\n{PROGRAM}```\nWhat?", f"What does this give?\n\n{PROGRAM}f(1, [])\n", among):
+        assert any(key in function_keys(piece) for piece in programs_in(text))
+    assert not any(key in function_keys(piece) for piece in programs_in("def f(a, b): nothing of the kind"))

@@ -58,11 +58,12 @@ def gradients(decoder, episodes, config, max_tokens=64):
 
 
 def reference(decoder, episodes, weights):
-    """Cross-entropy of the observed tokens up to the last sampled one, each document by itself, at temperature 1."""
+    """Cross-entropy of the observed tokens, each document by itself, at temperature 1."""
     total, count = torch.zeros((), dtype=torch.float64), 0
     for episode in episodes:
         (segment,) = episode.segments
-        end = max(at for at, sampled in enumerate(segment.loss_mask) if sampled) + 1
+        learned = [at for at, role in enumerate(segment.roles) if segment.loss_mask[at] or role in weights]
+        end = max(learned) + 1
         ids = torch.tensor(segment.token_ids[:end])
         logits = decoder.logits(decoder(ids[:-1], Documents.from_lengths([end - 1])))
         logprobs = logits.double().log_softmax(-1)
@@ -79,7 +80,7 @@ def reference(decoder, episodes, weights):
 def test_the_gradient_is_the_policys_plus_the_cross_entropys_in_float64(
     make_decoder, episodes, temperature, max_tokens
 ):
-    weights = {"tool": 0.5, "template": 0.25}  # 7 tokens, where 10 are sampled
+    weights = {"tool": 0.5, "template": 0.25}  # 8 tokens, where 10 are sampled
     decoder = make_decoder(vocab_size=16).double()
     plain = config_of(temperature=temperature)
     _, policy = gradients(decoder, episodes, plain, max_tokens)
@@ -102,10 +103,10 @@ def test_without_a_weight_nothing_changes_to_the_bit(make_decoder, episodes):
 def test_only_the_roles_asked_for_are_learned_and_never_what_was_sampled(episodes):
     found = experience_of(episodes, config_of(echo={"tool": 0.5, "template": 0.1}))
     (document,) = found.documents[0]
-    # Targets 1 to 9: what follows the last sampled token is cut.
-    np.testing.assert_array_equal(document.columns["echo"], np.float32([0, 0, 0.1, 0, 0, 0.5, 0.5, 0, 0]))
+    # Targets 1 to 10: the answer to the last sampled token is learned like any other.
+    np.testing.assert_array_equal(document.columns["echo"], np.float32([0, 0, 0.1, 0, 0, 0.5, 0.5, 0, 0, 0.5]))
     batch = join([document])
-    assert int(batch.scored.sum()) == 4 + 3
+    assert int(batch.scored.sum()) == 4 + 4
     assert not (batch.loss_mask & (batch.columns["echo"] > 0)).any()
 
 
@@ -119,3 +120,8 @@ def test_a_weight_of_nothing_and_the_assistants_role_are_refused():
         config_of(echo={"tool": 0.0})
     with pytest.raises(ValueError, match="assistant"):
         config_of(echo={"assistant": 1.0})
+
+
+def test_without_a_weight_what_follows_the_last_sampled_token_is_cut(episodes):
+    (document,) = experience_of(episodes, config_of(echo={"user": 0.5})).documents[0]
+    assert len(document) == 9

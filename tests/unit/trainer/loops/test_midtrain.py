@@ -1,6 +1,9 @@
 """Documents of traces and episodes, and their mixture."""
 
+import asyncio
 import random
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,13 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from verigym.agent.trajectory import Trajectory
+from verigym.envs.task import Task
+from verigym.envs.trace.examples import Example, stratified
+from verigym.envs.trace.run import TraceJob, context_of
+from verigym.envs.trace.shards import write_shards
+from verigym.envs.trace.twins import twin_key
 from verigym.errors import ConfigError
-from verigym.model.chat.trace import Frame, Trace, TraceFormat
+from verigym.model.chat.cwm import CwmParser, CwmRenderer
+from verigym.model.chat.messages import Message
+from verigym.model.chat.trace import START_MARKER, Frame, Trace, TraceFormat
 from verigym.model.tokenizer import train_tokenizer
 from verigym.trainer.batching.packs import Document, pack
 from verigym.trainer.loops.midtrain import DocumentMixture, Midtrain, trace_document
+from verigym.trainer.loops.midtrain_data import Episode, Source, documents_of, gather
 from verigym.trainer.recipe.config import MidtrainConfig, OptimConfig
-from verigym.trainer.recipe.recipe import MidtrainSource, MidtrainStage
+from verigym.trainer.recipe.recipe import MidtrainSource, MidtrainStage, Recipe
+from verigym.trainer.sampling.held_out import Account, HeldOut
 
 TRACE = Trace(
     context="def f(x):  # << START_OF_TRACE\n    return x\n",
@@ -139,35 +152,112 @@ def test_packing_changes_no_weight(form):
 TWIN = "def g(y):\n    return y + 1\n"
 
 
+def gathered(stage, folder, held_out, account, seed=0):
+    recipe = Recipe(name="r", seed=seed, families=[{"name": "x", "env": "verigym/Math-v0"}])
+    return asyncio.run(gather(stage, recipe, folder, [], held_out, account, lambda made, wanted: None))
+
+
 def test_what_is_held_out_is_not_learned(tmp_path):
-    """A trace of a held-out task's program is left out of the sources."""
-    import asyncio
-
-    from verigym.envs.task import Task
-    from verigym.envs.trace.examples import Example
-    from verigym.envs.trace.run import TraceJob, context_of
-    from verigym.envs.trace.shards import write_shards
-    from verigym.envs.trace.twins import twin_key
-    from verigym.trainer.loops.midtrain_data import gather, held_out_programs
-    from verigym.trainer.recipe.recipe import Recipe
-
+    """A trace of a held-out task's program is left out of the sources, and counted."""
     jobs = [TraceJob(source=f"def f(x):\n    return x + {n}\n", call="f(1)") for n in range(3)]
     traces = [Trace(context=context_of(job), frames=TRACE.frames) for job in jobs]
-    examples = [Example(trace=trace, kind="library", origin="", function="f") for trace in traces]
+    examples = [Example(trace=trace, kind="programs", origin=f"p/{n}", function="f") for n, trace in enumerate(traces)]
     write_shards(tmp_path / "data", examples, about={})
-
     assert TWIN.replace("g", "f").replace("y", "x") == jobs[1].source
-
-    class Family:
-        held_out = (
-            # The same program by other names, called with something else.
-            Task(id="a", family="trace", prompt="", hidden={"program": TWIN, "call": "g(7)"}),
-            Task(id="b", family="math", prompt="", hidden={}),
-        )
-
-    forbidden = held_out_programs([Family()])  # type: ignore[list-item]
-    assert forbidden == {twin_key(traces[1].context)}
+    # The same program by other names, called with something else.
+    held_out = HeldOut([Task(id="a", family="trace", prompt="", hidden={"program": TWIN, "call": "g(7)"})])
     stage = MidtrainStage(sources=[MidtrainSource(name="t", traces=str(tmp_path / "data"))])
-    recipe = Recipe(name="r", families=[{"name": "x", "env": "verigym/Math-v0"}])
-    (source,) = asyncio.run(gather(stage, recipe, tmp_path, [], forbidden, lambda made, wanted: None))
-    assert source.traces == (traces[0], traces[2])
+    account = Account()
+    (source,) = gathered(stage, tmp_path, held_out, account)
+    assert [one.trace for one in source.examples] == [traces[0], traces[2]]
+    assert account.counts() == {"t": {"program": 1}}
+
+
+def function_example(name, number, *inner):
+    """A call of a function of a library, and of others within it."""
+    called = [Frame(event="call", source=f"def {one}(x):\n", locals={"x": str(number)}) for one in (name, *inner)]
+    ended = [Frame(event="return", source="    return x\n", value=str(number)) for _ in (name, *inner)]
+    source = f"def {name}(x):{START_MARKER}\n    return x\n"
+    trace = Trace(context=source, frames=(*called, *ended))
+    return Example(trace=trace, kind="library", origin=f"lib==1 lib/a.py:{name}", function=name)
+
+
+def test_num_covers_functions_evenly_and_is_drawn_with_the_seed(tmp_path):
+    """Traces stand in the order of the tests: the first hundred would be of two functions."""
+    examples = [function_example(f"f{n // 50}", n) for n in range(500)]
+    write_shards(tmp_path / "data", examples, about={})
+    stage = MidtrainStage(sources=[MidtrainSource(name="t", traces=str(tmp_path / "data"), num=20)])
+    drawn = [gathered(stage, tmp_path, HeldOut([]), Account(), seed)[0].examples for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert Counter(one.function for one in drawn[0]) == {f"f{n}": 2 for n in range(10)}
+    assert stratified(examples, 1000, group=lambda one: one.origin, rng=random.Random(0)) == examples
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_held_out_loss_measures_no_learned_text(seed):
+    """Frames of a function that measures stand in no learned trace, nor in a trace of another source."""
+    rng = random.Random(seed)
+    names = [f"f{n}" for n in range(12)]
+    examples = [function_example(rng.choice(names), n, *rng.sample(names, rng.randint(0, 2))) for n in range(60)]
+    programs = [
+        Example(
+            trace=replace(TRACE, context=f"def {name}(x):\n    return x + {n}\n"),
+            kind="programs",
+            origin="",
+            function="f",
+        )
+        for n in range(10)
+        for name in "fg"
+    ]
+    tokenizer = train_tokenizer([one.trace.context for one in examples], 400)
+    sources = [
+        Source(config=MidtrainSource(name="a", traces="x"), examples=tuple(examples[:40])),
+        Source(config=MidtrainSource(name="b", traces="y"), examples=tuple(examples[40:])),
+        Source(config=MidtrainSource(name="c", traces="z"), examples=tuple(programs)),
+    ]
+    stage = MidtrainStage(sources=[one.config for one in sources], held_out_share=0.2)
+    found = documents_of(sources, stage, tokenizer, CwmRenderer(tokenizer), CwmParser(), seed=seed)
+    form = TraceFormat(tokenizer)
+
+    def read(documents):
+        return [form.decode([int(one.token_ids[0]), *map(int, one.targets)]) for one in documents]
+
+    measuring, learned = read(found.held_out), read([one for some in found.learned.values() for one in some])
+    assert measuring
+    assert learned
+    assert not {twin_key(one.context) for one in measuring if one.frames == TRACE.frames} & {
+        twin_key(one.context) for one in learned
+    }
+    for one in measuring:
+        if one.frames != TRACE.frames:
+            own = one.frames[0].source
+            assert all(frame.source != own for other in learned for frame in other.frames)
+    total = len(found.held_out) + sum(map(len, found.learned.values())) + sum(found.overlapping.values())
+    assert total == 80
+    assert sum(found.too_long.values()) == 0
+
+
+def test_episodes_are_held_out_by_task_in_all_sources():
+    def episode(task, answer):
+        messages = (Message(role="user", content=f"Say {task}."), Message(role="assistant", content=answer))
+        return Episode(trajectory=Trajectory(task_id=task, family="f", ending="answered", messages=messages), tools=())
+
+    tokenizer = train_tokenizer(["Say ash birch cedar"] * 3, 320)
+    sources = [
+        Source(
+            config=MidtrainSource(name=name, trajectories="x"),
+            episodes=tuple(episode(f"t{n % 6}", name) for n in range(12)),
+        )
+        for name in ("a", "b")
+    ]
+    stage = MidtrainStage(sources=[one.config for one in sources], held_out_share=0.2)
+    found = documents_of(sources, stage, tokenizer, CwmRenderer(tokenizer), CwmParser(), seed=0)
+
+    def tasks(documents):
+        texts = [tokenizer.decode(one.targets.tolist()) for one in documents]
+        return {f"t{n}" for n in range(6) for text in texts if f"Say t{n}." in text}
+
+    learned = tasks([one for some in found.learned.values() for one in some])
+    assert tasks(found.held_out)
+    assert not tasks(found.held_out) & learned
+    assert tasks(found.held_out) | learned == {f"t{n}" for n in range(6)}

@@ -63,6 +63,10 @@ def logits_after_prompt(trainer, words, task):
         return trainer.decoder.logits(hidden)[-1]
 
 
+def last_sampled(segment):
+    return [token for token, on in zip(segment.token_ids, segment.loss_mask, strict=True) if on][-1]
+
+
 def test_bandit_only_the_logit_of_the_rewarded_token_rises(make_trainer, words):
     # Every token ends the turn, the gradient is not rescaled (a large eps), and only the head is trained.
     trainer = make_trainer(stop=ALL, turns=1, group_size=64, optim=OptimConfig(lr=10.0, eps=1.0, betas=(0.0, 0.0)))
@@ -73,7 +77,7 @@ def test_bandit_only_the_logit_of_the_rewarded_token_rises(make_trainer, words):
     before = logits_after_prompt(trainer, words, task)
     result = asyncio.run(trainer.step([task]))
     change = logits_after_prompt(trainer, words, task) - before
-    sampled = {one.segments[0].token_ids[-1] for one in result.trajectories}
+    sampled = {last_sampled(one.segments[0]) for one in result.trajectories}
     assert 9 in sampled
     assert len(sampled) > 8
     assert change[9] > 1e-4

@@ -1,0 +1,84 @@
+"""The session answers as bash does: texts of many kinds beside a plain bash in the same sandbox."""
+
+import asyncio
+import re
+
+import pytest
+
+from verigym.envs.sandbox.choose import candidates
+from verigym.envs.sandbox.docker import DockerBackend
+from verigym.envs.sandbox.local import UnsafeBackend
+from verigym.envs.sandbox.types import SandboxSpec
+
+from . import bash_cases
+from .plain_bash import PlainBash, without_lines
+
+NAMES = re.compile(r"(?:/tmp/text/)?bash: (?:eval: )?line|/tmp/text/bash")
+PIDS = re.compile(r"\b\d+(?= (?:Terminated|Killed))")
+
+
+def comparable(text):
+    return PIDS.sub("N", NAMES.sub(lambda found: "bash" + ": line" * ("line" in found[0]), text))
+
+
+async def differences(backend, spec):
+    """Of the single texts: (text, bash's outcome, the session's)."""
+    box = await backend.create(spec)
+    found = []
+    try:
+        for text in bash_cases.SINGLE:
+            await box.write_file("/tmp/text/bash", text.encode() + b"\n")
+            start = 'cd "$1" && unset OLDPWD && exec bash --norc --noprofile /tmp/text/bash 2>&1'
+            plain = await box.arun(["bash", "-c", start, "-", spec.workdir], timeout_s=20)
+            ours = await box.aexec(text, timeout_s=20)
+            code = plain.exit_code if plain.exit_code >= 0 else 128 - plain.exit_code
+            want = comparable(plain.stdout.decode(errors="replace")), code
+            got = comparable(ours.output), ours.exit_code
+            if want != got or ours.killed:
+                found.append((text, want, got, ours.killed))
+            alive = await box.aexec("\\builtin echo alive", timeout_s=20)
+            if "alive\n" not in alive.output or alive.exit_code:
+                found.append((text, "the next command", alive))
+            await box.aexec(f"exec env -i PATH=/usr/bin:/bin bash -c 'cd {spec.workdir}'")
+            await box.aexec(f"cd {spec.workdir}; unset OLDPWD")
+    finally:
+        await box.aclose()
+    return found
+
+
+def test_single_texts_in_the_local_sandbox():
+    made = candidates()
+    if not made:
+        pytest.skip("no local sandbox here")
+    found = asyncio.run(differences(made[0], SandboxSpec()))
+    assert not found, "\n".join(map(str, found))
+
+
+@pytest.mark.docker
+def test_single_texts_in_docker(engine, base_image):
+    backend = DockerBackend(engines=[engine])
+    found = asyncio.run(differences(backend, SandboxSpec(image=base_image)))
+    assert not found, "\n".join(map(str, found))
+
+
+def test_sequences_of_commands(tmp_path):
+    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(tmp_path), "LANG": "C.UTF-8"}
+
+    async def main():
+        found = []
+        for number, commands in enumerate(bash_cases.SEQUENCES):
+            (tmp_path / str(number)).mkdir()
+            plain = PlainBash(tmp_path / str(number), env)
+            box = await UnsafeBackend().create(SandboxSpec(env=env))
+            try:
+                for command in commands:
+                    want, got = plain.run(command), await box.aexec(command, timeout_s=20)
+                    if without_lines(want) != without_lines(got.output):
+                        found.append((commands, command, want, got))
+            finally:
+                plain.close()
+                await box.aclose()
+        return found
+
+    found = asyncio.run(main())
+    assert not found, "\n".join(map(str, found))

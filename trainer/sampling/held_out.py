@@ -1,0 +1,288 @@
+"""What is held out stays out: every source of what a run learns is compared with the tasks that will measure it."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ...agent.identity import Identity, identity_of, programs_of_row
+from ...agent.trajectory import Trajectory
+from ...envs.datasets.decontaminate import held_out_of, problem_of_row, problem_of_task
+from ...envs.datasets.files import read_rows
+from ...envs.datasets.statements import Statements
+from ...envs.task import Task, write_jsonl
+from ...envs.trace.examples import Example
+from ...envs.trace.twins import function_keys, programs_in, twin_key
+from ...errors import TaskError
+from ...model.chat.messages import Message
+from ..recipe.recipe import SMALL_SOURCES
+from .families import Family
+
+MIN_LINE = 15
+"""Characters of a line of a fix, blanks left out, below which other code has it by chance."""
+_PREFIX = re.compile(r"^\s*(?:\d+\s*[:|\t ]\s*)?[+]?\s*")
+"""What stands before a line of code where a file is shown with numbers, or a patch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """One item of a source that is not learned.
+
+    Attributes:
+        source: "tasks NAME", "demonstrations", or the name of a source of midtrain.
+        item: what it is, as far as it has a name.
+        reason: by what it is like a held-out task: "task", "program", "repository", "commit", "patch", "statement",
+            "instance"; the same words for all that have it.
+        like: the held-out task, or the problem of an evaluation suite.
+    """
+
+    source: str
+    item: str
+    reason: str
+    like: str
+
+
+@dataclass(slots=True)
+class Account:
+    """What was left out, by source."""
+
+    rows: list[LeftOut] = field(default_factory=list)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Source -> reason -> items."""
+        found: dict[str, Counter[str]] = {}
+        for row in self.rows:
+            found.setdefault(row.source, Counter())[row.reason] += 1
+        return {source: dict(reasons) for source, reasons in found.items()}
+
+    def lines(self) -> list[str]:
+        """One line a source, for people."""
+        return [
+            f"{source}: {sum(reasons.values())} left out as held out, by "
+            + ", ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items()))
+            for source, reasons in self.counts().items()
+        ]
+
+    def write(self, path: Path) -> None:
+        """One row for each item, also where there is none, so that a reader knows that it was looked into."""
+        write_jsonl(path, (asdict(row) for row in self.rows))
+
+
+Found = tuple[str, str] | None
+"""(reason, what it is like) where an item must not be learned."""
+
+
+class HeldOut:
+    """Everything that a run measures by: its families' held-out tasks, and the evaluation suites it names."""
+
+    def __init__(
+        self, tasks: Sequence[Task], *, trained: Sequence[Task] = (), suites: Iterable[Mapping[str, Any]] = ()
+    ) -> None:
+        """
+        Args:
+            tasks: held out.
+            trained: the families' training tasks: what they say, too, is a template and tells nothing apart.
+            suites: rows of evaluation suites (``recipe.decontaminate``).
+        """
+        rows = list(suites)
+        self._tasks = {(task.family, task.id): task.id for task in tasks}
+        self._suites = held_out_of(rows) if rows else None
+        self._programs: dict[str, str] = {}
+        self._functions: dict[str, str] = {}
+        self._repositories: dict[str, str] = {}
+        self._commits: dict[str, str] = {}
+        self._fixes: dict[str, str] = {}
+        self._fix_lines: dict[str, set[str]] = {}
+        said: list[tuple[str, str]] = []
+        for task in tasks:
+            identity = identity_of(task)
+            self._add(identity, task.id)
+            said.append((task.id, identity.statement))
+        for row in rows:
+            problem = problem_of_row(row)
+            self._add(
+                Identity(
+                    statement=problem.statement,
+                    repository=problem.repository,
+                    commit=problem.commit,
+                    fix=problem.fix,
+                    **programs_of_row(row),
+                ),
+                problem.id,
+            )
+            said.append((problem.id, problem.statement))
+        self._statements = Statements(said, [problem_of_task(task).statement for task in trained])
+        self._trained = {(task.family, task.id) for task in trained}
+
+    def _add(self, identity: Identity, name: str) -> None:
+        self._programs |= dict.fromkeys(identity.programs, name)
+        self._functions |= dict.fromkeys(identity.functions, name)
+        self._repositories |= {identity.repository: name} if identity.repository else {}
+        self._commits |= {identity.commit: name} if identity.commit else {}
+        if identity.fix:
+            self._fixes[identity.fix] = name
+            self._fix_lines[name] = _telling_lines(identity.fix)
+
+    def of_task(self, task: Task, *, near: bool = True) -> Found:
+        """Args: near: also statements that are nearly the same, which tasks made of one template may be."""
+        return self._of_identity(identity_of(task), (task.family, task.id), near=near)
+
+    def of_example(self, example: Example) -> Found:
+        """A trace: by its program, its functions, the library that it is of, or what its source says."""
+        context = example.trace.context
+        library = example.origin.partition("==")[0].lower().replace("_", "-") if example.kind == "library" else ""
+        by_library = next(
+            (name for repo, name in self._repositories.items() if repo.replace("_", "-") == library), None
+        )
+        if library and by_library:
+            return "repository", by_library
+        return self._of_program(context, whole=True) or self._of_words([context])
+
+    def of_episode(self, trajectory: Trajectory, identity: Identity | None = None) -> Found:
+        """An episode: by its task, by what is known of that, and by every word that was said in it.
+
+        Args:
+            identity: of its task, where the file says it.
+        """
+        key = (trajectory.family, trajectory.task_id)
+        if key in self._tasks:
+            return "task", self._tasks[key]
+        is_apart = key in self._trained  # the split has compared its statement with the held-out ones
+        found = None if identity is None else self._of_identity(identity, key, near=not is_apart)
+        if found:
+            return found
+        texts = [text for message in trajectory.messages for text in _texts_of(message)]
+        asked = [message.content for message in trajectory.messages if message.role == "user"]
+        for text in texts:
+            found = self._of_program(text, whole=True)
+            if found:
+                return found
+        return self._of_words(texts) or (None if is_apart else self._of_asked(asked))
+
+    def _of_identity(self, identity: Identity, key: tuple[str, str], *, near: bool) -> Found:
+        if key in self._tasks:
+            return "task", self._tasks[key]
+        for reason, found in (
+            ("program", next((self._programs[one] for one in identity.programs if one in self._programs), None)),
+            ("program", next((self._functions[one] for one in identity.functions if one in self._functions), None)),
+            ("commit", self._commits.get(identity.commit)),
+            ("patch", self._fixes.get(identity.fix)),
+            ("statement", self._statements.same(identity.statement)),
+            ("statement", self._statements.near(identity.statement) if near else None),
+        ):
+            if found:
+                return reason, found
+        if self._suites is not None:
+            dropped = self._suites.match(identity.problem(key[1]))
+            if dropped is not None:
+                return dropped.reason, dropped.matches
+        return None
+
+    def _of_program(self, text: str, *, whole: bool) -> Found:
+        """By a held-out program that a text holds."""
+        if not (self._programs or self._functions) or ("def " not in text and "\n" not in text.strip()):
+            return None
+        for piece in programs_in(text):
+            if self._functions and ("def " in piece or "class " in piece):
+                like = next((self._functions[key] for key in function_keys(piece) if key in self._functions), None)
+                if like:
+                    return "program", like
+            like = self._programs.get(twin_key(piece)) if whole else None
+            if like:
+                return "program", like
+        return None
+
+    def _of_words(self, texts: Sequence[str]) -> Found:
+        """By a held-out fix or statement that stands among other words."""
+        if self._fixes:
+            lines = {line for text in texts for line in _telling_lines(text)}
+            like = next((name for name, wanted in self._fix_lines.items() if wanted and wanted <= lines), None)
+            if like:
+                return "patch", like
+        like = next((found for text in texts if (found := self._statements.within(text))), None)
+        return ("statement", like) if like else None
+
+    def _of_asked(self, texts: Sequence[str]) -> Found:
+        like = next((found for text in texts if (found := self._statements.near(text))), None)
+        return ("statement", like) if like else None
+
+
+def _texts_of(message: Message) -> list[str]:
+    """What was said, and every text that a call was given."""
+    texts, waiting = [message.content], [dict(call.arguments) for call in message.calls]
+    values: list[Any] = list(waiting)
+    while values:
+        value = values.pop()
+        if isinstance(value, str):
+            texts.append(value)
+        elif isinstance(value, Mapping):
+            values += value.values()
+        elif isinstance(value, list | tuple):
+            values += value
+    return [text for text in texts if text]
+
+
+def _telling_lines(text: str) -> set[str]:
+    """Lines of code, blanks left out, whichever way a file or a patch is shown; short ones are everywhere."""
+    lines = (" ".join(_PREFIX.sub("", line).split()) for line in text.splitlines())
+    return {line for line in lines if len(line) >= MIN_LINE}
+
+
+def suites_of(paths: Iterable[Path]) -> list[Mapping[str, Any]]:
+    """The rows of files of evaluation suites."""
+    return [row.value for path in paths for row in read_rows(path)]
+
+
+def held_out_of_run(families: Sequence[Family], suites: Sequence[Path]) -> HeldOut:
+    """What a run measures by: its families' held-out tasks, and evaluation suites."""
+    return HeldOut(
+        [task for family in families for task in family.held_out],
+        trained=[task for family in families for task in family.train],
+        suites=suites_of(suites),
+    )
+
+
+def keep_apart(families: Sequence[Family], suites: Sequence[Path], account: Account) -> list[Family]:
+    """The families without training tasks that are, or are like, a held-out task of any of them.
+
+    Tasks that a recipe makes itself are of few templates, and their makers keep the splits apart: their statements are
+    compared word for word alone.
+
+    Args:
+        account: is told what was left out.
+    Raises:
+        TaskError: a family would have no task left to train on.
+    """
+    held_out = held_out_of_run(families, suites)
+    apart = []
+    for family in families:
+        near = family.config.tasks not in SMALL_SOURCES
+        found = [(task, held_out.of_task(task, near=near)) for task in family.train]
+        kept = tuple(task for task, like in found if like is None)
+        name = f"tasks of {family.config.name}"
+        account.rows += [
+            LeftOut(source=name, item=task.id, reason=like[0], like=like[1]) for task, like in found if like is not None
+        ]
+        if found and not kept:
+            raise TaskError(
+                f"every training task of family {family.config.name!r} is, or is like, one that is held out "
+                f"({found[0][0].id!r} is like {(found[0][1] or ('', ''))[1]!r}); give other tasks"
+            )
+        apart.append(replace(family, train=kept))
+    return apart
+
+
+def without_held_out(
+    demonstrations: Sequence[tuple[str, Trajectory]], held_out: HeldOut, account: Account
+) -> list[tuple[str, Trajectory]]:
+    """(family, episode) for each demonstration that holds nothing of what is held out."""
+    kept = []
+    for name, episode in demonstrations:
+        like = held_out.of_episode(episode)
+        if like is None:
+            kept.append((name, episode))
+        else:
+            account.rows.append(LeftOut(source="demonstrations", item=episode.task_id, reason=like[0], like=like[1]))
+    return kept
