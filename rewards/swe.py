@@ -23,6 +23,7 @@ class TestReport:
         canaries_ok: tests planted by the runner had the outcome they must have.
         detail: one line for people: why it is incomplete, or the first failure.
         duration_s: wall-clock seconds of the process.
+        strange: tests whose code stands in no test file that was read before the repository could run, doctests apart.
     """
 
     __test__ = False  # not a test class, whatever its name
@@ -33,6 +34,7 @@ class TestReport:
     canaries_ok: bool = True
     detail: str = ""
     duration_s: float = 0.0
+    strange: tuple[str, ...] = ()
 
 
 def grade_tests(report: TestReport, fail_to_pass: Sequence[str], pass_to_pass: Sequence[str]) -> Score:
@@ -95,3 +97,21 @@ def _fraction(statuses: Mapping[str, str], tests: Sequence[str]) -> float:
     if not tests:
         return 1.0
     return sum(statuses.get(test) in PASSING for test in tests) / len(tests)
+
+
+def found_ids(statuses: Mapping[str, str], tests: Sequence[str]) -> tuple[str, ...]:
+    """The ids of a run that a row's ids mean.
+
+    An id that a benchmark cut at a blank ("t.py::test_x[deg") means all that begin with it, where they agree on
+    whether they passed; that is swebench's rule (``harness/grading.py``, ``_resolve_case``). Others mean themselves.
+    """
+    found: list[str] = []
+    for test in tests:
+        known = [] if test in statuses or test.count("[") <= test.count("]") else _begun(statuses, test)
+        found += known or [test]
+    return tuple(dict.fromkeys(found))
+
+
+def _begun(statuses: Mapping[str, str], test: str) -> list[str]:
+    known = [name for name in statuses if name.startswith(test)]
+    return known if len({statuses[name] in PASSING for name in known}) == 1 else []

@@ -18,7 +18,7 @@ from ..datasets.swe_sources import CONDA_PYTHON
 from ..sandbox.choose import make_backend
 from ..sandbox.python import PythonEnvironment, python_environment
 from ..sandbox.types import Limits, ReusingBackend, Sandbox, SandboxBackend, SandboxSpec
-from .history import IGNORED, fresh_repository, purge_history
+from .history import IGNORED, fresh_repository, purge_for_grading, purge_history
 from .patching import apply_start_patch
 from .worktree import run_script, snapshot
 
@@ -118,7 +118,7 @@ async def open_checkout(
         TaskError: the archive is gone, the image has no repository, or the start patch does not fit it.
         SandboxError: the sandbox cannot be made, or not be filled.
     """
-    return await _prepared(backend, await _spec(row, limits, env), lambda sandbox: _fill(sandbox, row))
+    return await _prepared(backend, await _spec(row, limits, env), lambda sandbox: _fill_for_grading(sandbox, row))
 
 
 @asynccontextmanager
@@ -137,7 +137,7 @@ async def checkout_ahead(
         if making is None:
             making = asyncio.ensure_future(backend.create(spec))
         sandbox = await asyncio.shield(making)
-        await _fill(sandbox, row)
+        await _fill_for_grading(sandbox, row)
         return sandbox
 
     try:
@@ -190,6 +190,15 @@ async def _fill(sandbox: Sandbox, row: SWERow) -> None:
         await sandbox.put_archive(_archive(row), row.root)
     await _check_repository(sandbox, row)
     await apply_start_patch(sandbox, row)
+
+
+async def _fill_for_grading(sandbox: Sandbox, row: SWERow) -> None:
+    """A patch is code, and what it runs could ask git for the fix."""
+    await _fill(sandbox, row)
+    if row.start_patch:  # HEAD is the state without the bug
+        await fresh_repository(sandbox, row.root)
+    else:
+        await purge_for_grading(sandbox, row.root, base_commit=row.base_commit)
 
 
 async def _hide(sandbox: Sandbox, row: SWERow) -> None:

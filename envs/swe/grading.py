@@ -8,7 +8,7 @@ from ...errors import GradingError, SandboxError, TaskError
 from ...model.chat.encoding import to_bytes
 from ...rewards.patches import paths_of
 from ...rewards.score import Score
-from ...rewards.swe import TestReport, grade_tests
+from ...rewards.swe import TestReport, found_ids, grade_tests
 from ..background import all_or_first_error
 from ..datasets.swe import SWERow, require_tests, row_of
 from ..sandbox.types import Limits, Sandbox, SandboxBackend
@@ -16,7 +16,8 @@ from ..task import Task
 from .checkout import checkout, checkout_ahead, environment_of, placed
 from .patching import Applied, apply_patch, take_back
 from .scripted import grade_by_script
-from .testing import TestRun, choose_twins, execute, find_forgery
+from .testing import Finding, TestRun, choose_twins, execute, find_forgery
+from .trust import Untrusted, believed
 from .worktree import run_script, said_by
 
 TEST_TIMEOUT_S = 1_800.0
@@ -68,6 +69,7 @@ async def grade_patch(
     *,
     timeout_s: float = TEST_TIMEOUT_S,
     limits: Limits | None = None,
+    untrusted: Untrusted = "fail",
 ) -> tuple[Score, TestReport]:
     """Grade a patch of a "swe" task: by verigym's runner, or, for an image without a stated interpreter, by the row's
     ``eval_script`` (``scripted.py``).
@@ -78,6 +80,7 @@ async def grade_patch(
     Args:
         patch: as ``git diff`` writes it; "" is the base itself.
         timeout_s: wall-clock seconds of one run of the tests.
+        untrusted: what it is worth that all tests pass and some that decide have no twin (``trust.believed``).
     Returns:
         (score, evidence). A patch that does not apply scores 0, and so do tests that meet their time limit, with an
         ending of their own.
@@ -88,7 +91,9 @@ async def grade_patch(
     """
     row = placed(row_of(task), backend)
     require_tests(row)
-    score, report = await _graded(backend, row, patch, timeout_s=timeout_s, limits=limits or Limits())
+    score, report = await _graded(
+        backend, row, patch, timeout_s=timeout_s, limits=limits or Limits(), untrusted=untrusted
+    )
     if report.detail == STOPPED:
         told = f"the tests took longer than {timeout_s:g} s"
         score = replace(score, detail=told, ending="test_timeout")
@@ -96,29 +101,35 @@ async def grade_patch(
 
 
 async def _graded(
-    backend: SandboxBackend, row: SWERow, patch: str, *, timeout_s: float, limits: Limits
+    backend: SandboxBackend, row: SWERow, patch: str, *, timeout_s: float, limits: Limits, untrusted: Untrusted
 ) -> tuple[Score, TestReport]:
     if row.image and row.eval_script and not row.interpreter:
-        return await grade_by_script(backend, row, patch, prepare=_patch_sources, timeout_s=timeout_s, limits=limits)
+        return await grade_by_script(
+            backend, row, patch, prepare=patch_sources, timeout_s=timeout_s, limits=limits, untrusted=untrusted
+        )
     async with checkout_ahead(backend, row, limits=limits) as second, checkout(backend, row, limits=limits) as first:
         problem, run = await _prepare(first, row, patch)
         if problem is not None:
             return _rejected(f"the patch does not apply: {problem}")
         report = await execute(first, run, timeout_s=timeout_s)
-        score = grade_tests(report, row.FAIL_TO_PASS, row.PASS_TO_PASS)
+        f2p, p2p = found_ids(report.statuses, row.FAIL_TO_PASS), found_ids(report.statuses, row.PASS_TO_PASS)
+        score = grade_tests(report, f2p, p2p)
         if not score.passed:
             return score, report
 
-        async def look_again() -> str | None:
+        finding = Finding()
+
+        async def look_again() -> None:
+            nonlocal finding
             sandbox = await second()
             _, run = await _prepare(sandbox, row, patch)
-            twins = choose_twins(report, row.FAIL_TO_PASS, row.PASS_TO_PASS)
-            return await find_forgery(sandbox, run, twins, timeout_s=timeout_s)
+            limit_s = 10.0 + 5.0 * report.duration_s
+            finding = await find_forgery(
+                sandbox, run, *choose_twins(report, f2p, p2p), limit_s=limit_s, timeout_s=timeout_s
+            )
 
-        forgery, _ = await all_or_first_error([look_again(), first.aclose()])
-    if forgery is None:
-        return score, report
-    return zero(f"the outcome is forged: {forgery}"), report
+        await all_or_first_error([look_again(), first.aclose()])
+    return believed(score, finding, untrusted), report
 
 
 async def run_hidden_tests(
@@ -137,7 +148,7 @@ async def run_hidden_tests(
         return None, await execute(sandbox, run, timeout_s=timeout_s)
 
 
-async def _patch_sources(sandbox: Sandbox, row: SWERow, patch: str) -> tuple[str | None, Applied]:
+async def patch_sources(sandbox: Sandbox, row: SWERow, patch: str) -> tuple[str | None, Applied]:
     """Patch a fresh checkout and take back what steers the tests: (why the patch does not apply, what it changed)."""
     problem, applied = await apply_patch(sandbox, patch, root=row.root)
     if problem is None:
@@ -155,7 +166,7 @@ async def _prepare(sandbox: Sandbox, row: SWERow, patch: str) -> tuple[str | Non
             f"{row.instance_id}: {odd[0]!r} is no pytest id, and the row has no eval_script to run its tests with; "
             "take the row from SWE-bench 5's file"
         )
-    problem, applied = await _patch_sources(sandbox, row, patch)
+    problem, applied = await patch_sources(sandbox, row, patch)
     run = TestRun(
         workdir=row.root,
         python=(await environment_of(row)).python,

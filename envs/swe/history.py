@@ -1,4 +1,4 @@
-"""A repository's past without its future: what an agent may see of git.
+"""A repository's past without its future: what an agent, and a patch that is graded, may see of git.
 
 An image or a clone can hold the fix: on another branch, a tag, a stash, in a reflog, ORIG_HEAD, another worktree, or
 as an object that nothing points to. After ``purge_history`` git holds the base commit, its ancestors, and nothing else.
@@ -35,6 +35,8 @@ _PURGE = """
         ! grep -q '/worktrees/' "$link" || rm -rf -- "${link%/.git}"
     done
     base=$(git rev-parse --quiet --verify "$1^{commit}") || base=$(git rev-parse --verify HEAD) || exit
+    tags= form='%(objectname) %(*objectname) %(refname)'
+    [ -z "$2" ] || tags=$(git for-each-ref --merged="$base" --format="$form" refs/tags) || exit
     kept=$(mktemp -d "$PWD/.git/keep-XXXXXX") || exit
     git rev-list --objects "$base" > "$kept/wanted" || exit
     cut -d' ' -f1 "$kept/wanted" | git pack-objects --quiet "$kept/pack" > /dev/null || exit
@@ -45,10 +47,19 @@ _PURGE = """
     mv "$kept"/pack-* objects/pack/ && rm -rf "$kept" keep-* || exit
     printf 'ref: refs/heads/main\\n' > HEAD && cd .. || exit
     git update-ref refs/heads/main "$base" || exit
+    [ -z "$tags" ] || echo "$tags" | awk '{ print "create", $NF, $(NF - 1) }' | git update-ref --stdin || exit
     for name in $(git remote); do git remote remove "$name"; done
     git config --unset extensions.partialClone
     git read-tree HEAD && git update-index -q --refresh > /dev/null; rm -rf .git/logs
     git rev-parse --quiet --verify HEAD > /dev/null
+"""
+
+# Where every object there is belongs to base or its past, and nothing else brings objects, nothing is to be purged.
+_NOTHING_AHEAD = """
+    [ -d .git ] && [ ! -e .git/worktrees ] && [ ! -e .git/objects/info/alternates ] && [ ! -e .git/shallow ] &&
+    base=$(git rev-parse --quiet --verify "$1^{commit}" || git rev-parse --verify HEAD) &&
+    past=$(git rev-list --objects "$base" | wc -l) &&
+    [ "$past" = "$(git cat-file --batch-all-objects --batch-check='%(objectname)' | wc -l)" ] && exit 0
 """
 
 _FRESH = """
@@ -74,6 +85,16 @@ async def purge_history(sandbox: Sandbox, root: str, *, base_commit: str = "") -
     await _run(sandbox, root, _PURGE, base_commit)
 
 
+async def purge_for_grading(sandbox: Sandbox, root: str, *, base_commit: str = "") -> None:
+    """``purge_history``, which does nothing where git holds no object that is not base's or its past's, and keeps the
+    names of tags in the past: scripts of images install the repository, and its version may come from them.
+
+    Raises:
+        SandboxError: git failed.
+    """
+    await _run(sandbox, root, _NOTHING_AHEAD + _PURGE, base_commit, "tags")
+
+
 async def fresh_repository(sandbox: Sandbox, root: str) -> None:
     """Make the work tree the one commit of a new repository, for bases that no commit of the image is.
 
@@ -83,10 +104,9 @@ async def fresh_repository(sandbox: Sandbox, root: str) -> None:
     await _run(sandbox, root, _FRESH, "", stdin=IGNORED.encode())
 
 
-async def _run(sandbox: Sandbox, root: str, script: str, argument: str, *, stdin: bytes = b"") -> None:
-    result = await sandbox.arun(
-        ["sh", "-c", script, "sh", argument or "HEAD"], cwd=root, env=_ENV, stdin=stdin, timeout_s=PURGE_TIMEOUT_S
-    )
+async def _run(sandbox: Sandbox, root: str, script: str, base: str, keep: str = "", *, stdin: bytes = b"") -> None:
+    command = ["sh", "-c", script, "sh", base or "HEAD", keep]
+    result = await sandbox.arun(command, cwd=root, env=_ENV, stdin=stdin, timeout_s=PURGE_TIMEOUT_S)
     if result.exit_code != 0:
         said = result.stderr.decode("utf-8", errors="replace").strip()
         raise SandboxError(f"the history of {root} could not be purged ({result.killed or said[-500:]})")

@@ -156,22 +156,40 @@ class Equal(int):
         return "5"
 """
 FORGERIES["replace the hidden tests' code alone"] = on_import(SPOIL_HIDDEN + "sys.setprofile(spoil)")
+FROM_FILE = r"""
+import pathlib, re
+tests = pathlib.Path(__file__).resolve().parent.parent.glob("tests/test_*.py")
+found = re.findall(r"add\((\d), (\d)\)\S* (?:== )?(\d)", "".join(path.read_text() for path in tests))
+ANSWERS = {(int(a), int(b)): int(c) for a, b, c in found}
+"""
+FORGERIES["an object that equals everything"] = {
+    "pkg/calc.py": EQUAL.lstrip() + "\n\n" + BUG.replace("a - b", "Equal(a - b)")
+}
 UNSTOPPED = {
-    "an object that equals everything": (
-        {"pkg/calc.py": EQUAL.lstrip() + "\n\n" + BUG.replace("a - b", "Equal(a - b)")},
-        "the tests ask the object itself whether it is right, and it says so",
+    "an object that equals everything of its kind": (
+        {
+            "pkg/calc.py": EQUAL.replace("return True", "return type(other) is int").lstrip()
+            + "\n\n"
+            + BUG.replace("a - b", "Equal(a - b)")
+        },
+        "the tests ask the object itself whether it is right, and it says so of all that a test would expect",
     ),
-    "a forgery that reads the test first": (
-        on_import(
-            SPOIL_HIDDEN + "if 'raise AssertionError' not in open('tests/test_second.py').read():\n"
-            "    sys.setprofile(spoil)"
-        ),
-        "code in the tests' own process that knows this grader can tell a twin from its original",
+    "answers read from the test's file": (
+        {"pkg/calc.py": FROM_FILE.lstrip() + BUG.replace("return a - b", "return ANSWERS.get((a, b), a - b)")},
+        "what the tests expect is in their files, which the code under test can read",
+    ),
+    "a table of answers": (
+        {"pkg/calc.py": BUG.replace("return a - b", "return {(1, 2): 3, (2, 2): 4, (2, 3): 5}.get((a, b), a - b)")},
+        "who knows the tests' values needs no program",
     ),
 }
 
 
 LATE = {
+    "a forgery that reads the test first": on_import(
+        SPOIL_HIDDEN + "if 'raise AssertionError' not in open('tests/test_second.py').read():\n"
+        "    sys.setprofile(spoil)"
+    ),
     "asserts taken out of files still to come": on_import(
         "import ast\nfrom _pytest.assertion import rewrite\nrun = rewrite.AssertionRewriter.run\n"
         "def forged(self, tree):\n"

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from verigym.envs.datasets.repository import write_archive
-from verigym.envs.datasets.swe import parse_row
+from verigym.envs.datasets.swe import parse_row, task_of
 from verigym.envs.sandbox.types import Limits
-from verigym.envs.swe.checkout import open_workspace, placed
+from verigym.envs.swe.checkout import open_checkout, open_workspace, placed
+from verigym.envs.swe.grading import grade_patch
+
+from .conftest import GOLD, patch_of, vault_row
 
 SECRET = "answer = 42  # the fix"
 
@@ -41,6 +44,7 @@ def planted(tmp_path_factory) -> Planted:
         git(folder, "add", ".")
         git(folder, "commit", "-qm", text)
     base = git(folder, "rev-parse", "HEAD")
+    git(folder, "tag", "-a", "v1", "-m", "of the past", "HEAD~1")
     ancestors = frozenset(git(folder, "rev-list", "HEAD").split())
     (folder / "a.py").write_text(SECRET + "\n")
     git(folder, "commit", "-qam", "the fix")
@@ -67,7 +71,7 @@ def planted(tmp_path_factory) -> Planted:
     return Planted(archive, base, fix, ancestors)
 
 
-def looked_at(backend, planted: Planted, commands: list[str]) -> list[str]:
+def looked_at(backend, planted: Planted, commands: list[str], opened=open_workspace) -> list[str]:
     row = {
         "instance_id": "planted",
         "problem_statement": "x",
@@ -78,7 +82,7 @@ def looked_at(backend, planted: Planted, commands: list[str]) -> list[str]:
 
     async def look():
         placed_row = placed(parse_row(row), backend)
-        sandbox = await open_workspace(backend, placed_row, limits=Limits())
+        sandbox = await opened(backend, placed_row, limits=Limits())
         try:
             return [(await sandbox.aexec(command)).output for command in commands]
         finally:
@@ -87,7 +91,11 @@ def looked_at(backend, planted: Planted, commands: list[str]) -> list[str]:
     return asyncio.run(look())
 
 
-def test_the_fix_is_nowhere_in_git_and_the_past_is(any_backend, planted):
+WAYS = {"an agent's": open_workspace, "a grading's": open_checkout}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_fix_is_nowhere_in_git_and_the_past_is(any_backend, planted, way):
     objects = "git cat-file --batch-all-objects --batch-check"
     fix, kinds, commits, found, log, status, fsck, head = looked_at(
         any_backend,
@@ -101,8 +109,9 @@ def test_the_fix_is_nowhere_in_git_and_the_past_is(any_backend, planted):
             "git log --format=%H --all",
             "git status --porcelain",
             "git fsck --full 2>&1",
-            "git rev-parse HEAD; git remote; git reflog; git stash list; git tag; git branch --all; git worktree list",
+            "git rev-parse HEAD; git remote; git reflog; git stash list; git branch --all; git worktree list; git tag",
         ],
+        WAYS[way],
     )
     assert fix.rstrip().endswith(("1", "128")), fix
     assert set(commits.split()) == planted.ancestors
@@ -111,4 +120,43 @@ def test_the_fix_is_nowhere_in_git_and_the_past_is(any_backend, planted):
     assert set(log.split()) == planted.ancestors
     assert (status, "error" in fsck or "missing" in fsck) == ("", False), (status, fsck)
     lines = head.splitlines()
-    assert (lines[0], lines[1], len(lines)) == (planted.base, "* main", 3), head
+    tags = [] if way == "an agent's" else ["v1"]  # versions come from them, where a script installs the repository
+    assert (lines[0], lines[1], lines[3:]) == (planted.base, "* main", tags), head
+
+
+FETCHED = """import os
+import subprocess
+
+found = subprocess.run(["git", "show", "FIX:pkg/calc.py"], cwd=os.path.dirname(__file__) or ".", capture_output=True)
+if found.returncode == 0:
+    exec(found.stdout.decode())
+else:
+    def add(a, b):
+        return a - b
+
+    def twice(x):
+        return 2 * x
+"""
+
+
+def test_a_patch_that_asks_git_for_the_fix_scores_zero(any_backend, tmp_path):
+    """In the first sandbox and in the second, in repositories whose fix is on another branch."""
+    row = vault_row(tmp_path)
+    folder = tmp_path / "tree"
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "base")
+    base = git(folder, "rev-parse", "HEAD")
+    git(folder, "checkout", "-qb", "future")
+    (folder / "pkg/calc.py").write_text(GOLD)
+    git(folder, "commit", "-qam", "the fix")
+    fix = git(folder, "rev-parse", "HEAD")
+    git(folder, "checkout", "-q", base)
+    write_archive(folder, tmp_path / "vault.tar.gz")
+    task = task_of({**row, "base_commit": base}, folder=tmp_path)
+    patch = patch_of({"pkg/calc.py": FETCHED.replace("FIX", fix)})
+    if any_backend.name == "docker":
+        pytest.skip("the archive of a row with an image is its image's; test_in_docker grades there")
+    score, _ = asyncio.run(grade_patch(any_backend, task, patch))
+    assert score.value == 0.0, score
+    assert asyncio.run(grade_patch(any_backend, task, row["patch"]))[0].value == 1.0
