@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup test test-containers test-docker test-slow lint types demo clean
+.PHONY: setup test test-containers test-docker test-slow mutants lint types demo clean
 
 setup: $(STAMP)
 
@@ -25,6 +25,10 @@ test-docker: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -q -m "slow or docker or gpu"
+
+# Deliberate mistakes in a copy of the tree, one at a time: the tests that each names must fail.
+mutants: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m slow tests/mutants
 
 lint: setup
 	$(BIN)/ruff format --check .
