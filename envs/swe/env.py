@@ -21,6 +21,7 @@ from ..tools.files import decode, replace_lines, view_lines
 from ..tools.spec import ToolError, tool
 from .checkout import backend_for, base_of, environment_of, open_workspace, placed, shell_env
 from .grading import TEST_TIMEOUT_S, grade_patch, zero
+from .trust import Untrusted
 from .worktree import Unusable, diff_of
 
 _VERDICTS: dict[tuple[str, str, str], Score] = {}
@@ -42,6 +43,7 @@ class SWEEnv(ToolEnv):
         reuse_verdicts: bool = False,
         limits: Limits | None = None,
         test_timeout_s: float = TEST_TIMEOUT_S,
+        untrusted: Untrusted = "fail",
         rubric: str = "tests",
         tasks: Sequence[Task] | None = None,
         max_turns: int | None = None,
@@ -55,6 +57,9 @@ class SWEEnv(ToolEnv):
             limits: of the sandboxes; None takes the defaults.
             test_timeout_s: wall-clock seconds of one run of the hidden tests; an episode whose work takes longer ends
                 with "test_timeout" and 0.
+            untrusted: what a patch earns whose tests all pass while no twin can be made of some that decide
+                (``trust.believed``): "fail" 0, "accept" 1, "drop" nothing: the sample is left out like one whose
+                grading failed. The score's ``detail`` begins with "not trusted" in each case.
             rubric: what a patch earns, by name (``rewards.rubric.SWE_RUBRICS``).
             tasks, max_turns, render_mode: as for every ToolEnv.
         """
@@ -63,6 +68,7 @@ class SWEEnv(ToolEnv):
         self._backend = None if isinstance(sandbox, str) else sandbox
         self._rubric = swe_rubric(rubric)
         self._reuse_verdicts, self._limits, self._test_timeout_s = reuse_verdicts, limits or Limits(), test_timeout_s
+        self._untrusted: Untrusted = untrusted
         self._sandbox: Sandbox | None = None
         self._row: SWERow | None = None
         self._used = self._backend
@@ -117,11 +123,18 @@ class SWEEnv(ToolEnv):
         gold = row_of(task).patch
         if not self._rubric.needs_tests:
             return self._rubric.judge(None, patch, gold)
-        key = (task.id, str(task.hidden.get("archive")), hashlib.sha256(to_bytes(patch)).hexdigest())
+        key = (task.id, f"{self._untrusted} {task.hidden.get('archive')}", hashlib.sha256(to_bytes(patch)).hexdigest())
         tests = _VERDICTS.get(key) if self._reuse_verdicts else None
         if tests is None:
             backend = self._used or await asyncio.to_thread(backend_for, row_of(task), self._choice)
-            tests, _ = await grade_patch(backend, task, patch, timeout_s=self._test_timeout_s, limits=self._limits)
+            tests, _ = await grade_patch(
+                backend,
+                task,
+                patch,
+                timeout_s=self._test_timeout_s,
+                limits=self._limits,
+                untrusted=self._untrusted,
+            )
             _VERDICTS[key] = tests
         return self._rubric.judge(tests, patch, gold)
 
