@@ -2,21 +2,22 @@
 
 import re
 
-from .math_forms import box_content
+from .boxes import LONGEST, boxes_of, joined, without_openings
+from .broken_off import goes_on, is_open, rest_after
+from .expression_tokens import FUNCTIONS, GREEK
+from .expressions import read_statement
 from .math_text import TEXT, to_latex
 
-_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*(?=\{)|\\boxed\s+(?=[^\s{])")
-_BOX_OPENED = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{")
-_GAP = r"(?:\\text\s*\{[^{}]*\}|\\q?quad|\\[()\[\],;! ]|[\s$])*"
-# Between boxes of one list: nothing but spacing, and what the next one is called.
-_BETWEEN_BOXES = re.compile(rf"{_GAP}(?:[a-zA-Z](?:_\{{?\w+\}}?)?\s*=\s*{_GAP})?")
-_LISTED = re.compile(r",|;|&|(?:^\s*\$?\s*[a-z]+\s+)?\band\b|\bor\b")
 _STATED = re.compile(
-    r"(?:\b(?:answers?|(?:correct|right|best)\s+(?:option|choice))\**\s*(?:(?:is|are)\b\s*:?|:|=)|####|"
-    r"^\s*\**A(?:nswer)?\**:|^\W*final answer\W*$)\**[ \t]*",
+    r"(?:\b(?:answers?|(?:correct|right|best)\s++(?:option|choice))\**\s*+(?:(?:is|are)\b\s*+:?|:|=)|####|"
+    r"^[^\S\n]*+\**A(?:nswer)?\**:|^[^\w\n]*+final answer[^\w\n]*+$)\**[ \t]*+",
     re.I | re.M,
 )
-_FINAL = re.compile(r"\bfinal answer is:?\s*(?:\$\$?([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]|(-?\$?\d\S*))", re.I)
+_FINAL = re.compile(
+    r"\bfinal answer is:?\s*+"
+    r"(?:\$\$?([^$\n]{1,500})\$|\\\(([^\n]{1,500}?)\\\)|\\\[([^\n]{1,500}?)\\\]|(-?\$?\d\S{0,200}))",
+    re.I,
+)
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$((?:[^$\\]|\\.)+?)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)", re.S)
 _POINT = re.compile(r"[(\[]\s*[^()\[\]\n]{1,80},[^()\[\]\n]{1,80}[)\]]")
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
@@ -25,10 +26,24 @@ _NUMBER = re.compile(
     r"(?:\s*\\?%|(?:e|\s*(?:×|\*|x|\\times)\s*10\s*\^\s*)[{]?-?\d+[}]?)?"
 )
 _JOINT = re.compile(r"\s*(?:,\s*(?:and|or)?|\band\b|\bor\b)\s*\$?\s*", re.I)
-_DENIED = re.compile(r"\b(?:not|n't|than|instead of)\s*\$?\s*$", re.I)
+_DENIED = re.compile(r"(?:\b(?:not|never|than|instead of|except)|n['’]t)\s*\$?\s*$", re.I)
 _CHOICE = re.compile(r"[\s*]*(?i:(?:option|choice)\s+)?(?:\W*\(([A-J])\)|[\s*]*([A-J])(?=\s*(?:[).:*]|$)))")
 _CHOICE_ALONE = re.compile(r"\(?([A-J])\)?[.)]?")
 _CHOICE_IS_RIGHT = re.compile(r"\b(?:option|choice)\s*\**\(?([A-J])\)?\**\s+is\s+(?:the\s+)?(?:correct|right)\b", re.I)
+# Behind a choice or a number: another one, or what takes it back.
+_ANOTHER_CHOICE = re.compile(
+    r"[\s*)]*(?:or|and|nor|,|/|;|&)\s*(?:maybe|perhaps|possibly|either|option|choice)?\W*[A-J]\b"
+)
+_TAKEN_BACK = re.compile(
+    r"[\s*$\\)]*(?:(?:or|and)\s+(?:more|less|fewer|greater|higher|lower|above|below|so|up)\b|"
+    r"(?:is|was|seems|looks)\s+(?:not\b|wrong|false|incorrect)|(?:wrong|false|incorrect)\b)",
+    re.I,
+)
+_BOUND = re.compile(
+    r"\W*(?:at\s+(?:least|most)|(?:less|more|greater|fewer|larger|smaller|other)\s+than|under|over|above|below|not|never|"
+    r"between|any\w*\s+but|everything\s+but|unlikely)\b",
+    re.I,
+)
 _DAY = re.compile(
     r"(?:(?:jan|febr)uary|march|april|may|june|july|august|(?:sept|nov|dec)ember|october)\s+\d{1,2}(?:st|nd|rd|th)?",
     re.I,
@@ -39,15 +54,19 @@ _JUDGED = re.compile(
     re.I,
 )
 _SENTENCE_END = re.compile(r"(?<=\S)(?<!i\.e)(?<!e\.g)[.!?](?=\s|$)")
+_NAMES = sorted({*FUNCTIONS, *GREEK, "pi", "oo", "inf"}, key=len, reverse=True)
+_NAME = re.compile(rf"(?<![a-zA-Z])(?:{'|'.join(_NAMES)})(?![a-zA-Z])")
 _SHORT_PROSE = re.compile(r"[^\W\d_]{3,}|\bi\.e|\be\.g|\b(?:it|is|so|we|he|at|by|my)\b", re.I)
 _PROSE = re.compile(r"\b(?:and|or|then|the|is|for|to|of|each|plus|costs?|pays?)\b|[a-z]{4,}\s+[a-z]{2,}", re.I)
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{\w+\*?\}")
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
-_LONGEST = 2_000
-"""Characters of an answer that are looked at; no gold answer comes near it."""
+# An expression in plain text: operands, and the signs between two of them.
+_OPERAND = rf"(?:(?:{'|'.join(_NAMES)})(?![a-zA-Z])|(?<![a-zA-Z])[a-zA-Z](?![a-zA-Z])|\d[\d,]*(?:\.\d+)?|[()πθ√!])"
+_SPAN = re.compile(rf"{_OPERAND}+(?:\s?(?:\*\*|[-+*/^·×])\s?[-(]?{_OPERAND}+)*")
 _TAIL = 4_000
 """Characters at the end of a response in which an answer without a box is looked for."""
-_MOST_BOXES = 50
+_MOST_NUMBERS = 64
+"""Numbers and points, from the last one on, that are looked at."""
 _SHORT = 200
 """Characters of a response that can be an answer as a whole."""
 
@@ -59,7 +78,8 @@ def extract_answer(text: str, *, lenient: bool = True) -> str | None:
         text: the whole response. What precedes ``</think>`` is not part of the answer; a ``<think>`` that is never
             closed leaves no answer.
         lenient: without a box, the last stated answer ("the answer is", "####", "A:"), then the last formula or
-            number; an empty box is passed over for one before it. False: only the last box counts.
+            number, unless the text breaks off behind it; an empty box is passed over for one before it. False: only
+            the last box counts, which is how a response is read that met its limit.
     Returns:
         The content of the last ``\\boxed{...}`` (braces may nest; boxes joined by a comma, "and" or "or" are one
         list), or the fallback; None where nothing is stated.
@@ -68,54 +88,12 @@ def extract_answer(text: str, *, lenient: bool = True) -> str | None:
         text = text.rpartition("</think>")[2]
     elif text.lstrip().startswith("<think>"):
         return None
-    boxes = _boxes(text)
-    if lenient and any(content for _, _, content in boxes):
-        boxes = [box for box in boxes if box[2]]
+    boxes = boxes_of(text)
+    if lenient and any(box.content for box in boxes):
+        boxes = [box for box in boxes if box.content]
     if boxes:
-        return (_final_after(text[boxes[-1][1] :]) if lenient else None) or _joined(text, boxes) or None
+        return (_final_after(text[boxes[-1].end :][-_TAIL:]) if lenient else None) or joined(text, boxes) or None
     return _unboxed(text[-_TAIL:]) if lenient else None
-
-
-def last_box(text: str) -> str | None:
-    """The content of the last box that is closed, with those listed right before it; None: there is none."""
-    boxes = _boxes(text)
-    return _joined(text, boxes) if boxes else None
-
-
-def _boxes(text: str) -> list[tuple[int, int, str]]:
-    """(start, end, content) of the last boxes that are closed."""
-    matches = list(_BOX.finditer(text))[-_MOST_BOXES:]
-    return [box for match in matches if (box := _read_box(text, match)) is not None]
-
-
-def _read_box(text: str, match: re.Match[str]) -> tuple[int, int, str] | None:
-    start = match.end()
-    if text[start] != "{":
-        content = re.split(r"[\s$]", text[start : start + _LONGEST], maxsplit=1)[0]
-        return match.start(), start + len(content), content
-    found = box_content(text[: start + _LONGEST], start)
-    if found is None:
-        return None
-    end, content = found
-    # A box within the box: what it holds is the answer.
-    inner = last_box(content)
-    return match.start(), end, content if inner is None else inner
-
-
-def _joined(text: str, boxes: list[tuple[int, int, str]]) -> str:
-    listed = [boxes[-1]]
-    joints: list[str] = []
-    for box in reversed(boxes[:-1]):
-        if box[1] > listed[0][0]:
-            continue  # this box holds the next one
-        between = text[box[1] : listed[0][0]]
-        connected = _LISTED.search(between) and _BETWEEN_BOXES.fullmatch(_LISTED.sub("", between))
-        connected = connected or (not between and box[2] != listed[0][2])
-        if not connected:
-            break
-        joints.insert(0, " or " if re.search(r"\bor\b", between) else ", ")
-        listed.insert(0, box)
-    return "".join(content + joint for (_, _, content), joint in zip(listed, [*joints, ""]))
 
 
 def _final_after(rest: str) -> str | None:
@@ -125,15 +103,21 @@ def _final_after(rest: str) -> str | None:
 
 
 def _unboxed(text: str) -> str | None:
-    text = _BOX_OPENED.sub("", text)
+    text = without_openings(text)
+    whole = _whole(text.strip())
+    if is_open(text):
+        return None
     for stated in reversed(list(_STATED.finditer(text))):
         sentence = _first_sentence(text[stated.end() :].lstrip().split("\n", 1)[0])
         if sentence and not _JUDGED.fullmatch(sentence):
-            return _in_sentence(sentence)
+            return None if goes_on(rest_after(text, stated.end())) else _in_sentence(sentence)
     right = _CHOICE_IS_RIGHT.findall(text)
     if right:
         return right[-1].upper()
-    return _whole(text.strip()) or _last_of(text.strip())
+    if whole:
+        return whole
+    found = _last_of(text.strip())
+    return None if found is None or rest_after(text.strip(), found[1]) else found[0]
 
 
 def _first_sentence(line: str) -> str:
@@ -148,12 +132,17 @@ def _first_sentence(line: str) -> str:
 def _in_sentence(sentence: str) -> str | None:
     choice = _CHOICE.match(sentence)
     if choice:
-        return choice.group(1) or choice.group(2)
-    if _whole(sentence):
-        return sentence[:_LONGEST]
+        rest = sentence[choice.end() :]
+        hedged = _ANOTHER_CHOICE.match(rest) or _TAKEN_BACK.match(rest)
+        return sentence[:LONGEST] if hedged else choice.group(1) or choice.group(2)
+    if _whole(sentence) or _BOUND.match(sentence) or _is_expression(sentence):
+        return sentence[:LONGEST]
     if _DAY.fullmatch(sentence):
         return sentence
-    return _last_of(sentence) or sentence.strip(" *_")[:_LONGEST] or None
+    found = _last_of(sentence)
+    if found is None or _TAKEN_BACK.match(sentence[found[1] :]):
+        return sentence.strip(" *_")[:LONGEST] or None
+    return found[0]
 
 
 def _whole(text: str) -> str | None:
@@ -165,45 +154,84 @@ def _whole(text: str) -> str | None:
         return text.rstrip(".!")
     if choice := _CHOICE_ALONE.fullmatch(text):
         return choice.group(1)
-    plain = _COMMAND.sub(" ", TEXT.sub(" ", _ENVIRONMENT.sub(" ", text)))
+    plain = _NAME.sub(" ", _COMMAND.sub(" ", TEXT.sub(" ", _ENVIRONMENT.sub(" ", text))))
+    plain = re.sub(r"(?<=\d)(?:or|and)(?=[A-Z])", " ", plain)
     mathematical = re.search(r"\d|\\|[a-z]\s*[=<>≤≥^+*/-]", to_latex(text))
     prose = _SHORT_PROSE.search(plain)
     return text.removesuffix(".") if mathematical and not prose and text.count("$") != 1 else None
 
 
-def _last_of(text: str) -> str | None:
-    """The last formula or number; those listed with it belong to it, those denied do not count."""
-    items = [match for match in _FORMULA.finditer(text) if not _is_prose(_content(match))]
+def _is_expression(text: str) -> bool:
+    """Whether all of a text is one formula, of known names and single letters."""
+    plain = to_latex(text).strip(" *$")
+    if not re.search(r"\d|\\|[=+*/^(]", plain) or re.search(r"[a-zA-Z]{2}", _NAME.sub(" ", _COMMAND.sub(" ", plain))):
+        return False
+    return read_statement(plain) is not None
+
+
+def _last_of(text: str) -> tuple[str, int] | None:
+    """(the last formula or number, where it ends); those listed with it belong to it, those denied do not count."""
+    items = [
+        (match.start(), match.end(), _content(match))
+        for match in _FORMULA.finditer(text)
+        if not _is_prose(_content(match))
+    ]
+    formulas = len(items)
     for pattern in (_POINT, _NUMBER):
-        held = [(match.start(), match.end()) for match in items]
-        items += [
-            match
-            for match in pattern.finditer(text)
-            if not any(match.start() < end and start < match.end() for start, end in held)
-            and not (pattern is _POINT and (_is_prose(match.group()) or not re.search(r"\d", match.group())))
-        ]
-    items.sort(key=lambda match: match.start())
+        held = list(items)
+        for match in list(pattern.finditer(text))[-_MOST_NUMBERS:]:
+            if any(match.start() < end and start < match.end() for start, end, _ in held):
+                continue
+            if pattern is _NUMBER:
+                items.append(_widened(text, match, held[:formulas]))
+            elif re.search(r"\d", match.group()) and not _is_prose(match.group()):
+                items.append((match.start(), match.end(), match.group().strip()))
+    items = sorted(set(items))
     # "depending on $n$" names a variable; the answer was said before.
-    items = [item for item in items if not re.fullmatch(r"[a-zA-Z]", _content(item))] or items
-    items = [item for item in items if not _DENIED.search(text[max(0, item.start() - 24) : item.start()])]
+    items = [item for item in items if not re.fullmatch(r"[a-zA-Z]", item[2])] or items
+    items = [item for item in items if not _DENIED.search(text[max(0, item[0] - 24) : item[0]])]
     if not items:
         return None
     last = len(items) - 1
     first = last
-    while first > 0 and _JOINT.fullmatch(text[items[first - 1].end() : items[first].start()]):
+    while first > 0 and _JOINT.fullmatch(text[items[first - 1][1] : items[first][0]]):
         first -= 1
+    end = items[last][1]
     if first == last:
-        return _content(items[last])[:_LONGEST]
-    listed = text[items[first].start() : items[last].end()].strip()
+        return items[last][2][:LONGEST], end
+    listed = text[items[first][0] : end].strip()
     if not re.search(r"\s", listed):
-        return listed[:_LONGEST]  # "2,74" may be one number
+        return listed[:LONGEST], end  # "2,74" may be one number
     joint = " or " if re.search(r"\bor\b", listed) else ", "
-    return joint.join(_content(item) for item in items[first:])[:_LONGEST]
+    return joint.join(item[2] for item in items[first:])[:LONGEST], end
+
+
+def _widened(text: str, number: re.Match[str], formulas: list[tuple[int, int, str]]) -> tuple[int, int, str]:
+    """A number with the expression around it: the 3 of "sqrt(3)/2" is no answer."""
+    start, end = number.start(), number.end()
+    before = max((stop for _, stop, _ in formulas if stop <= start), default=0)
+    before = max(before, start - _SHORT)
+    for span in _SPAN.finditer(text, before, min(len(text), end + _SHORT)):
+        if span.start() <= start + len(number.group()) - len(number.group().lstrip()) and span.end() >= end:
+            found = _readable(span.group())
+            if found is not None and len(found) > len(number.group().strip()):
+                return span.start(), span.end(), found
+    return start, end, number.group().strip()
+
+
+def _readable(span: str) -> str | None:
+    """The span, less brackets that do not belong to it, where it is an expression of more than a number."""
+    span = span.strip()
+    while span.count(")") > span.count("(") and span.endswith(")"):
+        span = span[:-1].rstrip()
+    while span.count("(") > span.count(")") and span.startswith("("):
+        span = span[1:].lstrip()
+    if not re.search(r"[a-zA-Zπθ√*/^+!]|\d\s*-", span) or re.fullmatch(r"\d[\d,.]*!+|[\d,.]+\s?[a-zA-Z]", span):
+        return None
+    return span if read_statement(to_latex(span)) is not None else None
 
 
 def _content(match: re.Match[str]) -> str:
-    if match.re is not _FORMULA:
-        return match.group().strip()
     return next(group for group in match.groups() if group is not None).strip()
 
 

@@ -5,7 +5,7 @@ import re
 from typing import NamedTuple
 
 _PYTHON = frozenset({"python", "python3", "py", "py3", "sage"})
-_FENCE = re.compile(r"(`{3,}|~{3,})[ \t]*[{.]*([\w+#-]*)[^\n`~]*")
+_FENCE = re.compile(r"((?<!`)`{3,}+|(?<!~)~{3,}+)[ \t]*+[{.]*+([\w+#-]*+)[^\n`~]*+")
 _INLINE = re.compile(r"(?<!`)(`{3,}+)[ \t]*+([\w+#-]++)[ \t]+")
 _TAGGED = re.compile(r"\[PYTHON\]\n?(.*?)(?:\[/PYTHON\]|\Z)", re.S)
 

@@ -16,6 +16,11 @@ _MEMBER = re.compile(rf"^{_LETTER}\s*\\in(?![a-zA-Z])\s*")
 _BUILDER = re.compile(rf"^\\\{{\s*{_LETTER}\s*(?:\\mid(?![a-zA-Z])|\\vert(?![a-zA-Z])|\||:)\s*(.*)\\\}}$", re.S)
 _ASSIGNMENT = re.compile(rf"({_LETTER})\s*=\s*([^=]+)")
 _COLUMN = re.compile(r"^\\begin\{(?:[pbv]?matrix|array)\}(?:\{[^{}]*\})?(.*)\\end\{(?:[pbv]?matrix|array)\}$", re.S)
+_MATRIX = re.compile(
+    r"(?P<opener>[(\[]?)\s*\\begin\{(?P<kind>[pbB]?matrix|smallmatrix|array)\}(?:\{[^{}]*\})?(?P<rows>.*)"
+    r"\\end\{(?P=kind)\}\s*(?P<closer>[)\]]?)",
+    re.S,
+)
 _CLOSERS = {"(": ")", "[": "]", "\\{": "\\}"}
 _MOST_PARTS = 64
 
@@ -59,6 +64,24 @@ def tuple_of(text: str) -> list[str] | None:
     inside = _inside(text, "(")
     parts = split_top(inside) if inside is not None else []
     return parts if 2 <= len(parts) <= _MOST_PARTS and all(parts) else None
+
+
+def matrix_of(text: str) -> list[list[str]] | None:
+    """The rows of a matrix of at least two rows and columns; None: it is none."""
+    match = _MATRIX.fullmatch(text)
+    if match is None or (match.group("opener"), match.group("closer")) not in (("", ""), ("(", ")"), ("[", "]")):
+        return None
+    rows = [[cell.strip() for cell in row.split("&")] for row in re.split(r"\\\\", match.group("rows")) if row.strip()]
+    if not 2 <= len(rows) <= _MOST_PARTS or not 2 <= len(rows[0]) <= _MOST_PARTS or "\\begin" in match.group("rows"):
+        return None
+    return rows if len({len(row) for row in rows}) == 1 else None
+
+
+def python_list_of(text: str) -> list[str] | None:
+    """The members of "[a, b]", as a Python tool prints a list; None: it is something else."""
+    inside = _inside(text, "[")
+    parts = split_top(inside) if inside is not None else []
+    return parts if 1 <= len(parts) <= _MOST_PARTS and all(parts) else None
 
 
 def list_of(text: str) -> list[str] | None:

@@ -3,6 +3,8 @@
 import re
 import unicodedata
 
+from .python_text import from_python
+
 _SYMBOLS = {
     "−": "-",
     "–": "-",
@@ -32,12 +34,14 @@ _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+|\w))")
 # A response that was escaped once more than it should be. Between rows of a matrix two backslashes stand before none of
 # these words.
 _ESCAPED = re.compile(
-    r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|text|pi|theta|infty|leq?|geq?|neq?|in|cup|cap|pm|times|cdot|left|right|mathbb)"
+    r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|boxed|text|pi|theta|infty|leq?|geq?|neq?|in|cup|cap|pm|times|cdot|left|right|mathbb)"
     r"(?![a-zA-Z]))"
 )
 _SPELLINGS = (
     (re.compile(r"\\(?:phantom|color|label|tag)\s*\{[^{}]*\}|\\(?:overset|underset)\s*\{\s*\}"), ""),
     (re.compile(r"\\textcolor\s*\{[^{}]*\}(?=\s*\{)|\\(?:underline|underbrace)(?=\s*\{)"), ""),
+    (re.compile(r"\\q?quad"), " "),
+    (re.compile(r"(?<=[\d)}])(or|and)(?=[A-Z\d(\\-]|[a-z]\()"), r" \1 "),
     (re.compile(r"_\{\s*(\w)\s*\}"), r"_\1"),
     (re.compile(r"\\colon(?![a-zA-Z])|\{:\}"), ":"),
     (re.compile(r"(?<=\d)\s*(?:\\text\s*\{\s*to\s*\}|\bto\b)\s*(?=\d)"), ":"),
@@ -65,13 +69,23 @@ _SPELLINGS = (
     (re.compile(r"\\frac\s+([a-zA-Z])\s*([a-zA-Z0-9])"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\mathbb\s*(?:\{\s*R\s*\}|R(?![a-zA-Z]))"), r"\\mathbb{R}"),
 )
+# "12th", as a number: "\\text{June 20th}" is words.
+_ORDINAL = re.compile(
+    r"(?<=\d)\s*(?:\^\s*)?(?:\{\s*\\(?:text|textrm|mathrm)\s*\{\s*(?:st|nd|rd|th)\s*\}\s*\}"
+    r"|\\(?:text|textrm|mathrm)\s*\{\s*(?:st|nd|rd|th)\s*\}|\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)(?![a-zA-Z]))"
+)
+_LINES = re.compile(
+    r"\\begin\s*\{(aligned|align|alignat|gathered|split|equation|eqnarray|cases)(\*?)\}(.*)\\end\s*\{\1\2\}\s*\.?", re.S
+)
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 _ANGLE = re.compile(r"(\d+(?:\.\d+)?)\s*\^\{\\circ\}")
-_BOLD = re.compile(r"\*\*(.+?)\*\*", re.S)
+# Not the powers of "x**2 + y**2".
+_BOLD = re.compile(r"(?<![\w)\]}])\*\*(?=[^\s*])([^*]+)(?<=\S)\*\*(?!\w)")
 _FONT = re.compile(r"\\(?:mathbf|boldsymbol|mathit|bm)\s*\{([^{}]*)\}")
 TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textsf|texttt|mathrm|mbox|operatorname)\s*\{([^{}]*)\}")
 # Around a formula or before an amount of money: neither changes the answer.
 _BARE_DOLLAR = re.compile(r"(?<!\\)\$")
+_MOST_BRACES = 8
 _SAID = {
     **dict.fromkeys(("all real numbers", "all reals", "the set of all real numbers", "all real x"), r"\mathbb{R}"),
     **dict.fromkeys(("no solution", "no solutions", "there is no solution", "there are no solutions"), r"\emptyset"),
@@ -89,19 +103,38 @@ def to_latex(text: str) -> str:
 
 def canonical(text: str) -> str:
     """One spelling: no dollars of a formula, sizes, bold type or full stop at the end; one name for each relation."""
+    text = re.sub(r"\s{2,}", " ", text)
     text = _BARE_DOLLAR.sub("", _BOLD.sub(r"\1", to_latex(text).strip().strip("`")))
-    text = _ESCAPED.sub(r"\\", text)
+    text = _in_one_line(from_python(_ESCAPED.sub(r"\\", text)))
+    text = _ORDINAL.sub("", text)
     for pattern, spelling in _SPELLINGS:
         text = pattern.sub(spelling, text)
     text = _FONT.sub(r"\1", text).strip()
     if _TRIGONOMETRIC.search(text):
         text = _ANGLE.sub(r"{(\\frac{\1\\pi}{180})}", text)
     text = re.sub(r"^\\[(\[]|\\[)\]]$", "", text).strip()
-    while text.startswith("{") and matching(text, 0) == len(text) - 1:
+    for _ in range(_MOST_BRACES):
+        if not text.startswith("{") or matching(text, 0) != len(text) - 1:
+            break
         text = text[1:-1].strip()
-    text = re.sub(r"(?:\\\\|\\[,;:! ]|~|\s)+$", "", text)
+    text = re.sub(r"(?:\\\\|\\[,;:! ]|~|\s|(?<!\\)\\$)+$", "", text)
     text = re.sub(r"(?<!\.)\.$", "", text).strip()
     return _SAID.get(words_of(text) or "", text)
+
+
+def _in_one_line(text: str) -> str:
+    """The rows of "aligned" and its like as a list; a row that begins with "=" goes on from the one before."""
+    match = _LINES.fullmatch(text.strip())
+    if match is None or (match.group(1) == "cases" and "&" in match.group(3)):
+        return text
+    rows: list[str] = []
+    for row in re.split(r"\\\\(?:\s*\[[\d.]+\s*\w\w\])?", match.group(3)):
+        row = row.replace("&", " ").strip().rstrip(",").strip()
+        if rows and row.startswith("="):
+            rows[-1] += f" {row}"
+        elif row:
+            rows.append(row)
+    return ", ".join(rows)
 
 
 def bare(text: str) -> str:

@@ -19,7 +19,8 @@ _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar)\s*(?:\{\s*(\d+)\s*\}|(\
 _DOTTED = re.compile(r"(\d*)\.(\d*?)(\d+?)\3{2,}\s*(?:\\[lc]?dots(?![a-zA-Z])|\.\.\.|…)")
 _DECIMAL_COMMA = re.compile(r"([+-]?\s*\d+),(\d+)")
 _SCALED = re.compile(
-    rf"([+-]?\s*{_DECIMAL})\s*(?:\\[ ,;]\s*)*(?:\\text\s*\{{)?\s*(thousand|million|billion|trillion)\b.*", re.S | re.I
+    rf"([+-]?\s*{_DECIMAL})\s*(?:\\[ ,;]\s*)*(?:\\text\s*\{{)?\s*(thousand|million|billion|trillion)\b\s*\}}?(.*)",
+    re.S | re.I,
 )
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _MIXED = re.compile(r"(\d+)\s*(?:\\[ ,;!]\s*)*(?=\\frac|\s\d+\s*/)(.+)")
@@ -71,11 +72,13 @@ def read_decimal_comma(text: str) -> Fraction | None:
     return None if match is None else _signed(f"{match.group(1)}.{match.group(2)}")
 
 
-def read_scaled(text: str) -> Fraction | None:
-    """The number that "3 million" is, whatever follows; None: it is nothing of the kind."""
+def read_scaled(text: str) -> tuple[Fraction, str] | None:
+    """The number that "3 million" is, and what follows it; None: it is nothing of the kind."""
     match = _SCALED.fullmatch(text.strip()) if len(text) <= _LONGEST else None
     value = None if match is None else _signed(match.group(1))
-    return None if match is None or value is None else value * _SCALES[match.group(2).casefold()]
+    if match is None or value is None:
+        return None
+    return value * _SCALES[match.group(2).casefold()], match.group(3)
 
 
 def number_word(word: str) -> int | None:

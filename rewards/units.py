@@ -3,6 +3,7 @@
 import re
 
 from .math_text import TEXT
+from .remarks import is_remark
 
 _KINDS = {
     "length": "mm cm dm m km in ft yd mi nm",
@@ -27,6 +28,7 @@ _NOT_UNITS = frozenset(
     | {"log", "ln", "exp", "sqrt", "pi", "am", "pm", "as", "then", "than", "max", "min", "gcd", "lcm", "equals"}
 )
 _POWER = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?"
+_MOST_TAILS = 8
 _SPACE = r"(?:\\[,;:! ]|~|\s|\\cdot|\\times|/)*"
 _TAIL = re.compile(rf"{_SPACE}\\(?:text|textbf|textit|textrm|mathrm|mbox|operatorname|rm)\s*\{{([^{{}}]*)\}}{_POWER}$")
 _DEGREES = re.compile(r"\s*\^\{\\circ\}\s*(?:[CF])?$")
@@ -44,7 +46,7 @@ def split_unit(text: str, *, short: bool = True) -> tuple[str, str]:
         short: whether a lone letter ("5 m") is a unit, and not a variable.
     """
     rest, unit = re.sub(r"\\\$|[€£¥]", "", text).strip(), ""
-    while True:
+    for _ in range(_MOST_TAILS):
         if degrees := _DEGREES.search(rest):
             rest, unit = rest[: degrees.start()], "deg"
         elif (tail := _TAIL.search(rest)) and _is_unit(tail.group(1)):
@@ -66,13 +68,15 @@ def units_differ(one: str, other: str) -> bool:
 
 def _is_unit(words: str) -> bool:
     first = re.split(r"[\s~.]+", words.strip(" ~.").casefold())[0]
-    return bool(re.search(r"[a-zA-Z]", words)) and first not in _NOT_UNITS and not re.fullmatch(r"\(?[A-J]\)?", words)
+    named = re.search(r"[a-zA-Z]", words) and first not in _NOT_UNITS and not re.fullmatch(r"\(?[A-J]\)?", words)
+    # "feet and 2 inches" holds a second number; "cm2" does not.
+    return bool(named) and not is_remark(words) and not re.search(r"(?<![a-zA-Z^{])\d", words)
 
 
 def _is_plain_unit(match: re.Match[str], short: bool) -> bool:
     words = re.split(r"[\s/.-]+", re.sub(_POWER, "", match.group("unit")).casefold())
     first = words[0]
-    if first in _NOT_UNITS and first != "min":
+    if (first in _NOT_UNITS and first != "min") or is_remark(match.group("unit")):
         return False
     if len(first) == 1:
         return short and first in _SHORT

@@ -30,6 +30,7 @@ class MathEnv(ToolEnv):
         sandbox: str | SandboxBackend = "auto",
         tools: bool = False,
         lenient: bool = True,
+        worked_out: bool = True,
         verify: Verify | None = None,
         system_prompt: str | None = None,
         **kwargs: Any,
@@ -39,7 +40,9 @@ class MathEnv(ToolEnv):
             sandbox: where ``python`` runs: "auto", "local", "docker", "unsafe", or a backend; unused without tools.
             tools: whether the policy may call ``python``.
             lenient: accept an answer that is stated outside a box, where there is no box.
-            verify: the symbolic comparison; None for math-verify in a process that can be killed.
+            worked_out: an answer that leaves what the question asked to be worked out ("17 + 25", where a number is
+                asked for) is none; False: any equal expression is right.
+            verify: the symbolic comparison; None for sympy in a process that can be killed.
             system_prompt: instead of the environment's own; "" for none.
             kwargs: as of ToolEnv.
         """
@@ -52,6 +55,7 @@ class MathEnv(ToolEnv):
         if system_prompt is not None:
             self.system_prompt = system_prompt  # type: ignore[misc]
         self._lenient = lenient
+        self._worked_out = worked_out
         self._verify = verify
         self._box: ProgramBox | None = None
 
@@ -78,9 +82,10 @@ class MathEnv(ToolEnv):
 
     def score(self, task: Task, submission: Any) -> Score:
         verify = self._verify or default_checker()
+        problem = task.prompt if self._worked_out else None
         # A text that was cut off states an answer only in the form asked for: whatever else stands last may go on.
         lenient = self._lenient and not isinstance(submission, CutOff)
-        return grade_math(str(submission), task.hidden["answer"], verify=verify, lenient=lenient)
+        return grade_math(str(submission), task.hidden["answer"], verify=verify, lenient=lenient, problem=problem)
 
     def unfinished(self, task: Task) -> str | None:
         return self.cut_off

@@ -1,4 +1,4 @@
-"""Mathematical equality of two answers, decided by math-verify in processes that can be killed."""
+"""Mathematical equality of two answers, decided by sympy in processes that can be killed."""
 
 import atexit
 import json
@@ -13,6 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from ...errors import GradingError
+from ...rewards.expression_tokens import LONGEST
+from ...rewards.expressions import read_statement
+from ...rewards.math_text import canonical
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,8 @@ class EquivalenceChecker:
         Raises:
             GradingError: no worker can be started, or one hangs without using the processor.
         """
+        if max(len(answer), len(gold)) > LONGEST:
+            return False
         with self._free:
             with self._lock:
                 worker = self._idle.pop() if self._idle else None
@@ -94,7 +99,7 @@ class _Worker:
         try:
             if self._read_line(START_S) != b"ready":
                 raise GradingError(
-                    "the process that compares answers did not start; try: python -c 'import math_verify'"
+                    "the process that compares answers did not start; try: python -c 'import latex2sympy2_extended'"
                 )
         except BaseException:
             self.kill()
@@ -106,7 +111,8 @@ class _Worker:
     def ask(self, answer: str, gold: str, wall_s: float) -> bool | None:
         """True or False; None where the worker ended over this pair."""
         assert self._process.stdin is not None
-        request = json.dumps([answer, gold]).encode() + b"\n"
+        texts = [canonical(text) for text in (answer, gold)]
+        request = json.dumps([*texts, *map(read_statement, texts)]).encode() + b"\n"
         try:
             self._process.stdin.write(request)
             self._process.stdin.flush()

@@ -27,6 +27,8 @@ from .grading import zero
 
 TURNS, TOKENS, COMMAND_S, SANDBOX_S = 128, 131_072, 120.0, 2_400.0
 SNIPPET_LINES = 8
+MAX_PATCH_BYTES = 16 << 20
+"""As for the difference that ``verigym/SWE-v0`` hands in."""
 BYTES_A_TOKEN = 4
 """Guess for text whose tokens nobody has counted."""
 
@@ -218,6 +220,8 @@ class CwmSWEEnv(SWEEnv):
             data = await self._box.read_file(posixpath.normpath(posixpath.join(cwd, path)))
         except OSError as error:
             raise ToolError(f"{path}: {error.strerror or error}; nothing was submitted") from None
+        if len(data) > MAX_PATCH_BYTES:
+            raise ToolError(f"{shlex.quote(path)} has {len(data)} bytes, a patch at most {MAX_PATCH_BYTES}")
         text = from_bytes(data)
         if not is_patch(text):
             raise ToolError(

@@ -22,13 +22,15 @@ _APPLY = f"""
     git_dir=$(git rev-parse --absolute-git-dir) || exit {BROKEN}
     export GIT_INDEX_FILE="$aside/index" LC_ALL=C
     if [ -f "$git_dir/index" ]; then cp "$git_dir/index" "$aside/index" || exit {BROKEN}; fi
-    fail() {{ cat "$aside/told" >&2; exit $1; }}
+    fail() {{ cat "$aside/told" >&2; exit "$1"; }}
     ignored() {{ git ls-files --others --ignored --exclude-standard -z | sort -z; }}
-    stage || fail {BROKEN}
+    # What comes after needs a little of the disk: where a patch has taken it all, that is the patch's doing.
+    has_room() {{ head -c 4194304 /dev/zero > "$aside/room" && rm "$aside/room"; }}
+    has_room && stage || fail {BROKEN}
     base=$(git write-tree) || exit {BROKEN}
     ignored > "$aside/ignored"
     report() {{
-        stage || fail {UNUSABLE}
+        stage && has_room || fail {UNUSABLE}
         printf '%s\\0' "$base"
         git diff --cached --name-status --no-renames -z "$base" -- || exit {UNUSABLE}
         printf '\\0'

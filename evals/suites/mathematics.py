@@ -35,7 +35,14 @@ class AnswerGrader:
         if "answer" not in task.hidden:
             raise TaskError(f"task {task.id!r} {task.metadata['no_answer']}")
         lenient = self._lenient and not is_cut_off(prediction)
-        return await call(grade_math, prediction.text, task.hidden["answer"], verify=self._checker, lenient=lenient)
+        return await call(
+            grade_math,
+            prediction.text,
+            task.hidden["answer"],
+            verify=self._checker,
+            lenient=lenient,
+            problem=task.prompt,
+        )
 
     async def aclose(self) -> None:
         self._checker.close()

@@ -55,7 +55,7 @@ def test_answers_are_equal_symbolically(checker):
 
 
 def test_threads_get_the_main_threads_answers(checker):
-    """Trap 20: math-verify's own time limits work in the main thread alone."""
+    """Trap 20: a library whose time limits are alarms works in the main thread alone."""
     with ThreadPoolExecutor(max_workers=4) as threads:
         results = list(threads.map(lambda pair: checker(pair[0], pair[1]), PAIRS * 3))
     assert results == [equal for *_, equal in PAIRS] * 3

@@ -62,6 +62,8 @@ def test_tools_answer_with_what_is_left(env):
     assert "exists; use edit" in env.step(call("create", path="pkg/calc.py", content="x"))[0]
     assert "new.py is written (1 lines)" in env.step(call("create", path="new.py", content="x"))[0]
     assert "nothing was submitted" in env.step(call("submit", result="gone.patch"))[0]
+    env.step(call("bash", command="{ echo 'diff x'; head -c 17M /dev/zero; } > /tmp/large.patch"))
+    assert "a patch at most 16777216" in env.step(call("submit", result="/tmp/large.patch"))[0]
     assert "holds no change" in env.step(call("submit", result="pkg/calc.py"))[0]
 
 

@@ -276,6 +276,23 @@ def test_no_room_for_the_hidden_tests_is_worth_nothing_and_a_broken_row_is_nobod
         asyncio.run(grade_patch(vault.backend, replace(vault.task, hidden=hidden), fix, timeout_s=60))
 
 
+def test_a_patch_that_takes_the_disk_is_worth_nothing(local_backend, tmp_path, vault):
+    """40 MB of zeros are a patch of some kilobytes; what is left of 64 MiB is too little to go on with."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    subprocess.run(["git", "init", "-q"], cwd=tree, check=True)
+    for n in range(3):
+        (tree / f"zeros{n}").write_bytes(b"\0" * (20 << 20))
+    subprocess.run(["git", "add", "."], cwd=tree, check=True)
+    command = ["git", "diff", "--cached", "--binary", "4b825dc642cb6eb9a060e54bf8d69288fbee4904"]
+    bomb = subprocess.run(command, cwd=tree, check=True, capture_output=True, text=True).stdout
+    assert len(bomb) < 1 << 20
+    task = example_tasks()[0]
+    limits = Limits(disk_mib=64)
+    score, _ = asyncio.run(grade_patch(local_backend, task, row_of(task).patch + bomb, timeout_s=60, limits=limits))
+    assert (score.value, score.passed) == (0.0, False)
+
+
 def test_no_list_of_paths_stands_on_a_command_line(vault):
     """Whatever is added, changed or hidden: the words of a command do not grow with it."""
     row = placed(row_of(vault.task), vault.backend)
