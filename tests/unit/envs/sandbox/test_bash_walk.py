@@ -199,7 +199,7 @@ def walk(folder, number, seed):
 
 
 def test_a_short_walk(tmp_path):
-    found = walk(tmp_path, 400, 1)
+    found = walk(tmp_path, 160, 1)
     assert not found, "\n".join(map(str, found))
 
 
