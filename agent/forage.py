@@ -5,14 +5,14 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from ..envs.core import ToolEnv
 from ..envs.run_lock import RunLock
 from ..envs.task import Task, read_jsonl
-from ..errors import TaskError
+from ..errors import ConfigError, TaskError
 from ..model.chat.sampling import Sampling
 from .identity import Identity, identity_of
 from .loop import Budget, rollout
@@ -72,6 +72,7 @@ class Forager:
 
     Attributes:
         env_id: of the environment, for the rows.
+        policy: what ``policy_for`` plays, in words: another one may not go on with its file.
         make_env: a fresh environment.
         policy_for: the policy of an episode.
         budget, sampling: of an episode; each sample draws with a seed of its own.
@@ -84,6 +85,7 @@ class Forager:
     policy_for: PolicyFor
     budget: Budget
     sampling: Sampling
+    policy: str = ""
     workers: int = 4
     tell: Callable[[int, int], None] = lambda done, wanted: None
     counts: Counter[str] = field(default_factory=Counter)
@@ -95,22 +97,21 @@ class Forager:
             how many "passed", "failed", were "duplicate", or ended in an infrastructure failure.
         Raises:
             TaskError: ``out`` holds something else.
-            ConfigError: another process writes to it.
+            ConfigError: another process writes to it, or it was made with other settings.
         """
         with RunLock(out, is_file=True):
             return await self._run(tasks, out, samples)
 
     async def _run(self, tasks: Sequence[Task], out: Path, samples: int) -> Counter[str]:
         ledger = out.with_name(f"{out.name}.done")
-        graded = set()
         if ledger.exists():  # so both are ours, and may have been killed in the middle of a row
             _mend(ledger)
             _mend(out)
-            graded = {(row["task_id"], row["sample"]) for row in read_jsonl(ledger)}
         known = {row["id"] for row in _rows(out)} if out.exists() else set()
+        graded = self._graded(ledger, known) if ledger.exists() else set()
         slots = asyncio.Semaphore(self.workers)
         wanted = [(task, number) for number in range(samples) for task in tasks]
-        left = [(task, number) for task, number in wanted if (task.id, number) not in graded]
+        left = [(task, number) for task, number in wanted if (task.id, number, _digest(task)) not in graded]
         done = len(wanted) - len(left)
         with out.open("a", encoding="utf-8") as file, ledger.open("a", encoding="utf-8") as finished:
 
@@ -129,10 +130,49 @@ class Forager:
                     known.add(row.id)
                     self.counts[row.outcome] += 1
                     _write(file, row.to_json())
-                _write(finished, {"task_id": task.id, "sample": number})
+                done_with = {"task_id": task.id, "sample": number, "task": _digest(task), "row": row.id}
+                _write(finished, {**done_with, "settings": self.settings})
 
             await asyncio.gather(*(one(task, number) for task, number in left))
         return self.counts
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What an episode depends on besides its task and its number, by the names of the command's options."""
+        sampling = asdict(self.sampling)
+        kept = {name: sampling[name] for name in ("max_tokens", "temperature", "top_p", "seed")}
+        return {
+            "ENV_ID": self.env_id,
+            "--policy": self.policy,
+            "--max-turns": self.budget.turns,
+            "--timeout": self.budget.seconds,
+            **{f"--{name.replace('_', '-')}": value for name, value in kept.items()},
+        }
+
+    def _graded(self, ledger: Path, known: set[str]) -> set[tuple[str, int, str]]:
+        """(task, sample, digest of the task) of the episodes that are done, and whose row is still there.
+
+        Raises:
+            ConfigError: they were played with other settings.
+        """
+        graded = set()
+        for row in read_jsonl(ledger):
+            before = row.get("settings")
+            if not isinstance(before, dict):
+                raise ConfigError(
+                    f"{ledger} does not say with which settings its episodes were played; give another --out, or "
+                    "remove it and the file beside it"
+                )
+            changed = [name for name, value in self.settings.items() if before.get(name) != value]
+            if changed:
+                told = ", ".join(f"{name} was {before.get(name)} and is {self.settings[name]}" for name in changed)
+                raise ConfigError(
+                    f"{ledger.name.removesuffix('.done')} was made with other settings: {told}. Give another --out, or "
+                    "the same settings"
+                )
+            if row.get("row") in known:
+                graded.add((row["task_id"], row["sample"], row.get("task", "")))
+        return graded
 
     async def _episode(self, task: Task, number: int) -> Foraged:
         env = self.make_env()
@@ -151,6 +191,11 @@ class Forager:
             trajectory=replace(trajectory, segments=()),
             identity=identity_of(task),
         )
+
+
+def _digest(task: Task) -> str:
+    """Of a task's content: another task by the same id is another one."""
+    return hashlib.sha256(json.dumps(task.to_json(), sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _rows(out: Path) -> Iterator[dict[str, Any]]:

@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     with progress_bar() as tell:
         forager = Forager(
             env_id=args.env_id,
+            policy=args.policy,
             make_env=make_env,
             policy_for=source.policy_for,
             budget=budget_of(args),
@@ -65,5 +66,9 @@ def run(args: argparse.Namespace) -> int:
         )
         counts = asyncio.run(forage())
     table(f"episodes of {args.policy}", ("outcome", "number"), sorted(counts.items()))
-    print(f"wrote {args.out}")
+    new = counts["passed"] + counts["failed"]
+    if counts:
+        print(f"wrote {new} new episodes to {args.out}")
+    else:
+        print(f"nothing was left to do: {args.out} has what these tasks and settings give")
     return 0 if not counts or counts["passed"] + counts["failed"] + counts["duplicate"] else 1

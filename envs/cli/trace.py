@@ -19,7 +19,7 @@ MISFORTUNES = {
     "fork": "processes that it forked are not recorded",
     "subprocess": "programs that it started are not recorded",
     "settrace": "the program changed the tracing of its own interpreter",
-    "recursion": "events at the limit of recursion are lost",
+    "recursion": "the program stood at the limit of recursion, where events are lost; recording may have ended there",
     "finalizer": "a __del__ may have run later than it would untraced",
     "exit": "the program ended itself",
     "timeout": "the time limit was exceeded",

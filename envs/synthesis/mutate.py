@@ -49,8 +49,8 @@ class Bug:
 
 
 def read_source(source: Source, path: str) -> str:
-    """A file of the tree, line ends as they are."""
-    return (source.root / path).read_bytes().decode()
+    """A file of the tree, line ends as they are, without a byte-order mark: offsets are then the parser's own."""
+    return (source.root / path).read_bytes().decode("utf-8-sig")
 
 
 def candidates(

@@ -1,6 +1,7 @@
 """Where the code of synthesized tasks comes from: a directory, a git repository, or a PyPI requirement's sdist."""
 
 import ast
+import logging
 import os
 import re
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from ...errors import TaskError
 from .requirements import declared_requirements, pinned_requirements, project_pages, stated_version
+
+logger = logging.getLogger(__name__)
 
 REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9._+!-]*)")
 URL = re.compile(r"(https|file|ssh|git)://|[\w.-]+@[\w.-]+:")
@@ -106,10 +109,16 @@ def tree_source(
     test_files = tuple(path for path in python_files if is_collected(path))
     if not test_files:
         raise TaskError(f"{name}=={version} has no tests (no test_*.py or *_test.py in it){_alternative(root, repo)}")
-    source_folder = "src" if (root / "src").is_dir() else ""
-    package_files = tuple(
-        path for path in python_files if _is_package_file(path, source_folder, root) and _is_readable(root / path)
-    )
+    source_folder = _source_folder(root)
+    found = [path for path in python_files if _is_package_file(path, source_folder, root, name)]
+    package_files = tuple(path for path in found if _is_readable(root / path))
+    if left_out := sorted(set(found) - set(package_files)):
+        logger.warning(
+            "%s: %d files are left out: they are no Python of this version in UTF-8 (%s)",
+            name,
+            len(left_out),
+            ", ".join(left_out[:5]),
+        )
     if not package_files:
         raise TaskError(f"{name}=={version} has no Python package beside its tests; is {root.name} the right folder?")
     if requirements is None:
@@ -143,23 +152,49 @@ def _is_aside(path: str) -> bool:
     return any(part in OTHER_FOLDERS or part.startswith(".") for part in PurePosixPath(path).parts[:-1])
 
 
-def _is_package_file(path: str, source_folder: str, root: Path) -> bool:
+def _source_folder(root: Path) -> str:
+    """Where packages stand: "src" or "lib" where there are some in it, else the root; modules in "src" count where the
+    root has no package."""
+    if any(_has_python(folder) for folder in _folders(root / "src") if folder.name not in TEST_FOLDERS):
+        return "src"
+    if any((folder / "__init__.py").is_file() for folder in _folders(root / "lib")):
+        return "lib"
+    at_root = [one for one in _folders(root) if one.name not in TEST_FOLDERS and (one / "__init__.py").is_file()]
+    return "src" if not at_root and any((root / "src").glob("*.py")) else ""
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [one for one in folder.iterdir() if one.is_dir()] if folder.is_dir() else []
+
+
+def _has_python(folder: Path) -> bool:
+    return next(folder.rglob("*.py"), None) is not None
+
+
+def _is_package_file(path: str, source_folder: str, root: Path, name: str) -> bool:
     parts = PurePosixPath(path).parts
     if is_test_file(path) or _is_aside(path) or parts[-1] in OTHER_FILES:
         return False
     if source_folder:
         return parts[0] == source_folder
-    return len(parts) == 1 or (root / parts[0] / "__init__.py").is_file()
+    return len(parts) == 1 or (root / parts[0] / "__init__.py").is_file() or _is_namespace(root / parts[0], name)
+
+
+def _is_namespace(folder: Path, name: str) -> bool:
+    """Whether a folder without ``__init__.py`` is a package all the same: what the project is named after, with
+    packages or modules in it."""
+    return folder.name.lower() in re.split(r"[-_.]", name.lower()) or folder.name.lower() == re.sub(
+        r"[-_.]+", "_", name.lower()
+    )
 
 
 def _is_readable(path: Path) -> bool:
-    """Whether a file is UTF-8 Python without a byte order mark, so that byte offsets are the parser's own."""
-    data = path.read_bytes()
+    """Whether a file is Python in UTF-8, with a byte-order mark or without: offsets are those of that encoding."""
     try:
-        ast.parse(data.decode())
+        ast.parse(path.read_bytes().decode("utf-8-sig"))
     except (UnicodeDecodeError, SyntaxError, ValueError):
         return False
-    return not data.startswith(b"\xef\xbb\xbf")
+    return True
 
 
 def _keep_in_git(root: Path) -> None:

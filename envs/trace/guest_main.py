@@ -95,7 +95,9 @@ def main():
     def watch(event, arguments):
         # A thread that starts is given meet_thread, which is no doing of the program's.
         if watching[0] and event in WATCHED and not tracer.switching and _thread.get_ident() == first:
-            flags.add(WATCHED[event])
+            # Where no room is left to call a tracer in, the interpreter puts it off: not the program. Counting
+            # frames there raises in its turn, and that keeps the tracer on.
+            flags.add("recursion" if event == "sys.settrace" and stands_at_the_limit() else WATCHED[event])
 
     def meet_thread(frame, event, argument):
         flags.add("threads")
@@ -121,6 +123,14 @@ def main():
         flags.add("descriptor")
         telling.line(["o", beside.decode("utf-8", "surrogateescape")])
     telling.line(["d", *ended, sorted(flags), tracer.errors])
+
+
+def stands_at_the_limit():
+    """Whether there is room for few calls more."""
+    frame, depth = sys._getframe(), 0
+    while frame is not None:
+        frame, depth = frame.f_back, depth + 1
+    return depth > sys.getrecursionlimit() - 60
 
 
 def replace_streams(job, telling):

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +16,7 @@ from verigym.agent.trajectory import Trajectory
 from verigym.envs.core import ToolEnv
 from verigym.envs.math.env import BUILT_IN
 from verigym.envs.task import Task
-from verigym.errors import SandboxError, TaskError
+from verigym.errors import ConfigError, SandboxError, TaskError
 from verigym.model.chat.messages import Message
 from verigym.model.chat.sampling import Sampling
 from verigym.rewards.score import verdict
@@ -131,3 +133,57 @@ def test_the_command(tmp_path, capsys):
     assert {one.trajectory.task_id for one in episodes} == {task.id for task in BUILT_IN}
     assert all(one.trajectory.passed and one.identity for one in episodes)
     assert main(["forage", "verigym/Math-v0", "--out", out, "--samples", "0"]) == 2
+
+
+def test_other_settings_are_refused_by_name(tmp_path):
+    out = tmp_path / "episodes.jsonl"
+    asyncio.run(forager([]).run(words("a"), out))
+    before = out.read_text()
+    for changes, told in (
+        ({"policy": "gold"}, "--policy was  and is gold"),
+        ({"sampling": Sampling(seed=6)}, "--seed was 5 and is 6"),
+        ({"sampling": Sampling(seed=5, temperature=0.5)}, "--temperature was 1.0 and is 0.5"),
+        ({"budget": Budget(turns=3)}, "--max-turns was 2 and is 3"),
+        ({"budget": Budget(turns=2, seconds=1.0)}, "--timeout"),
+        ({"env_id": "other/Other-v0"}, "ENV_ID"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(told)):
+            asyncio.run(replace(forager([]), counts=Counter(), **changes).run(words("a"), out))
+    assert out.read_text() == before
+
+
+def test_a_task_that_has_changed_is_another_one(tmp_path):
+    out, seeds = tmp_path / "episodes.jsonl", []
+    asyncio.run(forager(seeds).run(words("a"), out))
+    asyncio.run(forager(seeds).run([replace(words("a")[0], prompt="say it otherwise")], out))
+    assert len(seeds) == 2
+
+
+def test_episodes_whose_rows_are_gone_are_played_again(tmp_path):
+    out, seeds = tmp_path / "episodes.jsonl", []
+    asyncio.run(forager(seeds).run(words("a", "b"), out))
+    rows = out.read_text().splitlines(keepends=True)
+    out.unlink()
+    counts = asyncio.run(forager(seeds).run(words("a", "b"), out))
+    assert counts["passed"] + counts["failed"] == 2
+    assert sorted(out.read_text().splitlines(keepends=True)) == sorted(rows) or len(rows) == 2
+    out.write_text(rows[0])
+    assert sum(asyncio.run(forager(seeds).run(words("a", "b"), out)).values()) == 1
+
+
+def test_a_ledger_without_settings_is_refused(tmp_path):
+    out = tmp_path / "episodes.jsonl"
+    asyncio.run(forager([]).run(words("a"), out))
+    (tmp_path / "episodes.jsonl.done").write_text('{"task_id": "a", "sample": 0}\n')
+    with pytest.raises(ConfigError, match="does not say with which settings"):
+        asyncio.run(forager([]).run(words("a"), out))
+
+
+def test_the_command_says_what_it_did(tmp_path, capsys):
+    out = str(tmp_path / "episodes.jsonl")
+    assert main(["forage", "verigym/Math-v0", "--policy", "gold", "--out", out]) == 0
+    assert f"new episodes to {out}" in capsys.readouterr().out
+    assert main(["forage", "verigym/Math-v0", "--policy", "gold", "--out", out]) == 0
+    assert "nothing was left to do" in capsys.readouterr().out
+    assert main(["forage", "verigym/Math-v0", "--policy", "empty", "--out", out]) == 2
+    assert "--policy was gold and is empty" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from verigym.envs.synthesis import requirements, sources
+from verigym.envs.synthesis.mutate import read_source
 from verigym.envs.synthesis.requirements import declared_requirements, pinned_requirements, project_pages
 from verigym.envs.synthesis.sources import open_source, tree_source
 from verigym.errors import TaskError
@@ -55,6 +56,45 @@ def test_a_src_layout(folder: Path, offline: None):
     source = open_source(str(folder), folder.parent / "work")
     assert source.package_files == ("src/pack/__init__.py",)
     assert source.env == {"PYTHONPATH": "src"}
+
+
+LAYOUTS = {
+    "lib": (["lib/pack/__init__.py", "lib/pack/a.py"], "lib"),
+    "a src of C files": (["src/a.c", "src/generate.h", "pack/__init__.py"], "."),
+    "a src of C files and a script": (["src/a.c", "src/generate.py", "pack/__init__.py"], "."),
+    "a lib of other things": (["lib/a.js", "pack/__init__.py"], "."),
+    "a namespace package": (["acme/tools/__init__.py", "acme/tools/a.py"], "."),
+    "modules in a namespace": (["acme/tools.py"], "."),
+    "a namespace in src": (["src/acme/tools/__init__.py"], "src"),
+    "modules in src": (["src/tools.py"], "src"),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts(tmp_path: Path, name: str):
+    files, path = LAYOUTS[name]
+    for one in (*files, "tests/test_one.py", "scripts/release.py"):
+        (tmp_path / one).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / one).write_text("x = 1\n")
+    found = tree_source(tmp_path, name="acme-tools", version="1", requirements=["pytest==9.0.0"])
+    wanted = [one for one in files if one.endswith(".py") and (path == "." or one.startswith(path))]
+    assert found.package_files == tuple(sorted(one for one in wanted if not one.startswith("src/gen")))
+    assert found.env == {"PYTHONPATH": path}
+
+
+def test_a_byte_order_mark_is_no_reason_and_other_encodings_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    for one, data in (
+        ("pack/__init__.py", b"\xef\xbb\xbfdef f():\n    return 1\n"),
+        ("pack/latin.py", b"# coding: latin-1\nx = '\xe9'\n"),
+        ("tests/test_one.py", b""),
+    ):
+        (tmp_path / one).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / one).write_bytes(data)
+    found = tree_source(tmp_path, name="x", version="1", requirements=["pytest==9.0.0"])
+    assert found.package_files == ("pack/__init__.py",)
+    assert read_source(found, "pack/__init__.py") == "def f():\n    return 1\n"
+    assert "1 files are left out" in caplog.text
+    assert "pack/latin.py" in caplog.text
 
 
 def test_a_git_repository_is_taken_at_its_last_commit(folder: Path, offline: None):
