@@ -14,7 +14,7 @@ _TRAINER = {
     "objective": "losses advantages per_token critic reference",
     "learning": "step optim learner experience trainee",
     "loops": "loop midtrain midtrain_data reinforce asynchronous metrics throughput",
-    "run": "stages report checkpoint saving watching progress",
+    "run": "report checkpoint saving watching progress",
 }
 
 MOVED = {
@@ -27,6 +27,7 @@ MOVED = {
     "verigym.envs.scripted": "verigym.envs.swe.scripted",
     "verigym.envs.equivalence": "verigym.envs.math.equivalence",
     "verigym.envs.opening": "verigym.envs.registry.opening",
+    "verigym.trainer.stages": "verigym.trainer.run.train",
     "verigym.envs.doctor": "verigym.envs.cli.doctor",
     **{
         f"verigym.trainer.{name}": f"verigym.trainer.{room}.{name}"

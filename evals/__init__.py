@@ -1,1 +1,5 @@
-"""Evaluations: suites, the runner, metrics and reports."""
+"""Evaluations: suites, the runner, metrics and reports.
+
+May import: agent, envs, rewards, model.chat.
+Begin at: run.py, then report.py.
+"""

@@ -1,5 +1,8 @@
 """The Code World Model: decoder, tokenizer, checkpoints, sharding, planning, chat formats, engine.
 
+May import: nothing above; chat imports no torch.
+Begin at: the list that follows.
+
 To understand the model, read in this order:
 
     config          its numbers: 64 layers, which of them see all tokens and which a window

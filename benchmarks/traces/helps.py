@@ -65,7 +65,7 @@ def arms_of(rl: Sequence[str]) -> list[str]:
 def run(arm: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """The report of one run, with its wall clock and processor seconds."""
     from verigym.trainer.recipe.recipe import Recipe
-    from verigym.trainer.run.stages import train
+    from verigym.trainer.run.train import train
 
     out = args.out / f"{arm.replace(', ', '-')}-{seed}"
     kept = out / "measured.json"

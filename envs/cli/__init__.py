@@ -1,1 +1,5 @@
-"""The commands `tasks`, `trace` and `doctor`."""
+"""The commands `tasks`, `trace` and `doctor`.
+
+May import: every room of envs.
+Begin at: tasks.py.
+"""

@@ -1,4 +1,8 @@
-"""From the name of an environment to an open one, and from a file to its tasks."""
+"""From the name of an environment to an open one, and from a file to its tasks.
+
+May import: core and what is below.
+Begin at: ids.py.
+"""
 
 from .ids import FAMILY_ENVS as FAMILY_ENVS
 from .ids import OURS as OURS

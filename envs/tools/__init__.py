@@ -1,1 +1,5 @@
-"""Tools that environments share."""
+"""Tools that environments share.
+
+May import: nothing of envs.
+Begin at: spec.py (``@tool``).
+"""

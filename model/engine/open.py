@@ -78,6 +78,7 @@ def _open(text: TextFormat, **own: Any) -> OpenModel:
 
 
 def _open_cwm(checkpoint: Path, device: str, options: dict[str, Any], *, attention: "Backend", ranks: int) -> OpenModel:
+    from ..arithmetic import suited
     from ..checkpoint import load_config, load_decoder
     from .generator import Generator
     from .weights import from_checkpoint
@@ -93,6 +94,7 @@ def _open_cwm(checkpoint: Path, device: str, options: dict[str, Any], *, attenti
         decoder = followers.decoder
     else:
         followers, decoder = None, load_decoder(checkpoint, device)
+        decoder = decoder.to(suited(decoder.head.weight.dtype, device))
         decoder.use_attention(attention)
     options |= {"device": device, "decode": text.decode, "followers": followers}
     try:
@@ -112,6 +114,7 @@ def _open_cwm(checkpoint: Path, device: str, options: dict[str, Any], *, attenti
 
 
 def _open_huggingface(checkpoint: Path, device: str, options: dict[str, Any]) -> OpenModel:
+    from ..arithmetic import suited
     from ..huggingface import load_model
     from .huggingface import HuggingFaceEngine
 
@@ -128,6 +131,7 @@ def _open_huggingface(checkpoint: Path, device: str, options: dict[str, Any]) ->
 
     text = open_format(checkpoint)
     model = load(checkpoint).to(device)
+    model = model.to(suited(model.dtype, device))
     eos = model.generation_config.eos_token_id  # before the engine makes the settings neutral
     eos = model.config.eos_token_id if eos is None else eos
 

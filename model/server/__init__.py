@@ -1,1 +1,5 @@
-"""A model behind OpenAI's HTTP interface."""
+"""A model behind OpenAI's HTTP interface.
+
+May import: engine, chat, weights.
+Begin at: app.py.
+"""

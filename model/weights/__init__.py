@@ -1,1 +1,5 @@
-"""Weights by name: whose names, in which files, and how one becomes another."""
+"""Weights by name: whose names, in which files, and how one becomes another.
+
+May import: the decoder's configuration.
+Begin at: names.py, then convert.py.
+"""

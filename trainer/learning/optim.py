@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from ...model.parallel.optim import clip_gradients
 from ...model.parallel.whole import cut, gather, spread, stacks_of
 from ..recipe.config import OptimConfig
+from .muon import Muon
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Optimizer:
         self._copies: dict[nn.Parameter, nn.Parameter] = {p: _copy_of(p) for p in inner if isinstance(p, DTensor)}
         self._names |= {whole: self._names[shard] for shard, whole in self._copies.items()}
         if inner:
-            self._parts["muon"] = torch.optim.Muon(
+            self._parts["muon"] = Muon(
                 [self._copies.get(p, p) for p in inner],
                 lr=config.muon_lr or config.lr,
                 weight_decay=config.weight_decay,

@@ -9,6 +9,7 @@ import torch
 
 from ...envs.run_files import write_json
 from ...errors import ChatFormatError, ConfigError
+from ...model.arithmetic import warn_where_slow
 from ...model.chat.cwm import CwmParser, CwmRenderer
 from ...model.chat.protocols import Parser, Renderer
 from ...model.checkpoint import check_shape, load_checkpoint, load_config
@@ -134,7 +135,7 @@ def _open_cwm(
         decoder, tokenizer = load_checkpoint(config.checkpoint, device)
         if "preset" in config.model_fields_set:
             check_shape(config.checkpoint, preset(config.preset))
-        decoder = decoder.to(_dtype(config))
+        decoder = decoder.to(_dtype(config, device))
     else:
         tokenizer = train_tokenizer(texts(parser), config.vocab_size)
         shape = preset(config.preset, vocab_size=tokenizer.vocab_size, **config.changes)
@@ -165,11 +166,13 @@ def _open_huggingface(config: ModelConfig, checkpoint: Path, seed: int, device: 
         renderer = HuggingFaceRenderer(tokenizer)
     except ChatFormatError as error:
         raise ConfigError(f"{checkpoint} cannot be trained in conversations: {error}") from error
-    decoder = HuggingFaceDecoder.load(checkpoint, dtype=_dtype(config), local_files_only=True).to(device)
+    decoder = HuggingFaceDecoder.load(checkpoint, dtype=_dtype(config, device), local_files_only=True).to(device)
     return Trainee(
         config=config, decoder=decoder, tokenizer=tokenizer, renderer=renderer, parser=JsonParser(), seed=seed
     )
 
 
-def _dtype(config: ModelConfig) -> torch.dtype:
-    return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+def _dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
+    dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+    warn_where_slow(dtype, device, "model.dtype = 'bfloat16' ('float32' takes twice the memory)")
+    return dtype

@@ -1,1 +1,5 @@
-"""From rewards to numbers per token: advantages, losses, the critic and the reference."""
+"""From rewards to numbers per token: advantages, losses, the critic and the reference.
+
+May import: batching, recipe.
+Begin at: losses.py (the clip is there), advantages.py.
+"""

@@ -1,1 +1,5 @@
-"""A whole run: its stages, checkpoints, evaluations, report and commands."""
+"""A whole run: its stages, checkpoints, evaluations, report and commands.
+
+May import: every room of trainer.
+Begin at: train.py, then stages/.
+"""

@@ -61,7 +61,7 @@ def _train(args: argparse.Namespace) -> int:
 
 def _run(recipe: "Recipe", out: Path, resume: bool, launch: "Launch") -> int:
     from ..recipe.layouts import is_sharded, layout_of
-    from .stages import train
+    from .train import train
 
     if not is_sharded(recipe, launch.world):
         return train(recipe, out, resume=resume)

@@ -1,5 +1,8 @@
 """What every sandbox must do, as checks that the author of a backend can run on it.
 
+May import: sandbox.
+Begin at: the list CHECKS below.
+
 ``CHECKS`` hold for every backend, ``ISOLATION_CHECKS`` for those that contain what runs in them. Each check is a
 coroutine function that takes a backend, makes its own sandboxes, and raises AssertionError saying what differed::
 

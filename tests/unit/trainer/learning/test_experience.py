@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -144,8 +145,6 @@ def test_ppo_steps_over_observations_and_segments(masks, seed):
     values: list[float] = []
 
     def annotate(documents):
-        from dataclasses import replace
-
         made = []
         for one in documents:
             column = np.full(len(one), 99.0, np.float32)  # what is no action must not be read
@@ -213,3 +212,34 @@ def test_a_distance_in_the_reward_lowers_it(episodes, make_decoder):
         else:
             # the two rewards are equal: what tells them apart is the distance alone
             assert (found[0] - found[1]) * (costs[1] - costs[0]) > 0
+
+
+def with_reference(logprob):
+    """What annotates documents with a reference of that log-probability at every trained token."""
+
+    def annotate(documents):
+        return [
+            replace(one, columns={"reference_logprobs": np.where(one.loss_mask, logprob, 0.0).astype(np.float32)})
+            for one in documents
+        ]
+
+    return annotate
+
+
+def test_a_distance_in_the_reward_is_of_the_whole_episode(episodes):
+    """Sampled at -0.5, the reference says -1.5: every token costs 0.1, in whatever segment it stands."""
+    config = GRPOConfig(kl={"coef": 0.1, "place": "reward", "estimator": "k1"})
+    made = experience_of(episodes, config, with_reference(-1.5))
+    rewards = [1.0 - 0.3, 0.0 - 0.2, 0.0 - 0.1]
+    mean = sum(rewards) / 3
+    found = [[one.advantage for one in documents] for documents in made.documents[:3]]
+    assert found == [pytest.approx([reward - mean] * len(row)) for reward, row in zip(rewards, found)]
+
+
+def test_reinforce_pp_counts_the_costs_that_are_still_to_come(episodes):
+    config = ReinforcePPConfig(kl={"coef": 0.1, "place": "reward", "estimator": "k1"})
+    made = experience_of(episodes, config, with_reference(-1.5))
+    plain = np.array([0.7, 0.8, 0.9, -0.2, -0.1, -0.1, 0.9, 0.9])
+    expected = (plain - plain.mean()) / plain.std()
+    found = np.concatenate([one.advantage[one.loss_mask] for documents in made.documents for one in documents])
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -94,3 +94,29 @@ def test_muon_takes_the_layers_matrices_alone_and_its_state_goes_on():
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     with pytest.raises(ValueError, match="muon"):
         Optimizer(model(), OptimConfig()).load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("matrices", ["adamw", "muon"])
+def test_nothing_in_a_saved_state_changes_later(matrices):
+    model = torch.nn.ModuleDict({"layer": torch.nn.Linear(3, 3), "head": torch.nn.Linear(3, 2)})
+    optimizer = Optimizer(model, OptimConfig(matrices=matrices))
+
+    def update():
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.update()
+
+    update()
+    state = optimizer.state_dict()
+    before = copy.deepcopy(state)
+    update()
+    assert state["num_updates"] == before["num_updates"] == 1
+    moments = [
+        (kind, name, key)
+        for kind in before
+        if kind != "num_updates"
+        for name in before[kind]
+        for key in before[kind][name]
+    ]
+    assert moments
+    assert all(torch.equal(state[kind][name][key], before[kind][name][key]) for kind, name, key in moments)

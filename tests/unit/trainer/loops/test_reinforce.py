@@ -1,5 +1,6 @@
 import asyncio
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from verigym.model.engine.generator import Generator
 from verigym.trainer.batching.packs import document_of, pack
 from verigym.trainer.learning.step import score
 from verigym.trainer.loops.reinforce import RL
-from verigym.trainer.recipe.algorithms import ALGORITHMS, DAPOConfig, GRPOConfig, PPOConfig
+from verigym.trainer.recipe.algorithms import ALGORITHMS, DAPOConfig, DrGRPOConfig, GRPOConfig, PPOConfig
 from verigym.trainer.recipe.config import OptimConfig
 from verigym.trainer.sampling.rollouts import EpisodePlan, TaskStream
 
@@ -317,3 +318,80 @@ def test_the_critic_warms_up_alone(make_trainer):
     assert trainer.learning.critic.value.weight.abs().max() > 0
     asyncio.run(trainer.step(tasks(2)))
     assert trainer._generator.policy_version == 1
+
+
+def test_minibatches_are_whole_groups_in_an_order_of_each_epoch(make_trainer):
+    trainer = make_trainer(num_minibatches=3, num_tasks=6, group_size=4)
+    rollouts = asyncio.run(trainer.collect(tasks(6)))
+    experience = SimpleNamespace(documents=[(object(),)] * len(rollouts.trajectories))
+    orders = [trainer._minibatches(rollouts.trajectories, experience, epoch) for epoch in range(3)]
+    for parts in orders:
+        assert sorted(index for part in parts for index in part) == list(range(24))
+        assert [len(part) for part in parts] == [8, 8, 8]
+        groups = [{rollouts.trajectories[index].group_id for index in part} for part in parts]
+        assert sum(len(one) for one in groups) == 6  # no group is in two of them
+    assert orders[0] != orders[1] != orders[2]
+    assert orders[0] == trainer._minibatches(rollouts.trajectories, experience, 0)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_an_update_scores_at_the_temperature_of_sampling(make_trainer, make_decoder, temperature):
+    decoder = make_decoder(vocab_size=16, max_position_embeddings=64)
+    with torch.no_grad():
+        decoder.head.weight.mul_(4.0)  # a sharp distribution: a wrong temperature would show
+    correction = {"kind": "truncate"}
+    trainer = make_trainer(decoder=decoder, temperature=temperature, group_size=64, correction=correction)
+    metrics = asyncio.run(trainer.step(tasks(2))).metrics
+    assert metrics["trainer/mismatch/max"] < 1e-4  # of the weights before the step
+    assert metrics["trainer/ratio/mean"] == pytest.approx(1.0, abs=1e-4)  # and of the step itself
+
+
+def test_what_a_step_learns_from_is_scored_once_before_its_first_update(make_trainer):
+    trainer = make_trainer(num_epochs=2, num_minibatches=2, num_tasks=4, group_size=64, correction={"kind": "truncate"})
+    rollouts = asyncio.run(trainer.collect(tasks(4)))
+    asked = []
+    columns = trainer.learning.columns
+    trainer.learning.columns = lambda packs: asked.append(trainer.learning.optimizer.num_updates) or columns(packs)
+    assert trainer.update(rollouts.trajectories)["trainer/updates/count"] == 4
+    assert asked == [0]
+
+
+def test_the_divisor_of_dr_grpo_is_of_the_minibatchs_own_episodes(make_trainer):
+    trainer = make_trainer(config=DrGRPOConfig, num_minibatches=2, num_tasks=4, group_size=64, length=10)
+    rollouts = asyncio.run(trainer.collect(tasks(4)))
+    seen = []
+    step = trainer.learning.step
+    trainer.learning.step = lambda packs, **more: seen.append(more["divisor"]) or step(packs, **more)
+    metrics = trainer.update(rollouts.trajectories)
+    num_trained = 64 * (4 - metrics["trainer/groups_uniform/count"])
+    assert len(seen) == 2
+    assert sum(seen) == 10.0 * num_trained  # over its minibatches, each episode once
+    assert all(divisor < 10.0 * num_trained for divisor in seen)
+
+
+def test_a_critic_learns_by_its_own_settings(make_trainer):
+    critic = {"kind": "head", "optim": {"lr": 0.25}}
+    trainer = make_trainer(config=PPOConfig, critic=critic, optim=OptimConfig(lr=1e-5))
+    assert trainer.learning.critic_optimizer.config.lr == 0.25
+    assert trainer.learning.optimizer.config.lr == 1e-5
+
+
+def test_steps_that_taught_nothing_count_on_after_a_resume(make_trainer):
+    first = make_trainer(tasks=tasks(2), max_useless_steps=3, faults=["sandbox"] * 999, retries=0, group_size=2)
+    asyncio.run(first.run(2))
+    second = make_trainer(tasks=tasks(2), max_useless_steps=3, faults=["sandbox"] * 999, retries=0, group_size=2)
+    second.load_state_dict(first.state_dict())
+    with pytest.raises(TrainingError, match="3 steps in a row"):
+        asyncio.run(second.run(9))
+    assert second.num_steps == 3
+
+
+def test_the_reference_stays_what_it_was(make_trainer):
+    trainer = make_trainer(kl={"coef": 0.1}, group_size=64)
+    before = {name: weight.clone() for name, weight in trainer.learning.reference.state_dict().items()}
+    asyncio.run(trainer.step(tasks(2)))
+    assert trainer._generator.policy_version == 1
+    after = trainer.learning.reference.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    moved = trainer.decoder.state_dict()
+    assert any(not torch.equal(before[name], moved[name]) for name in before)

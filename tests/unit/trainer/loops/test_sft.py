@@ -101,3 +101,13 @@ def test_a_resumed_run_repeats_the_losses_of_an_uninterrupted_one(make_decoder, 
     assert losses == expected
     assert second.best_loss == whole.best_loss
     assert all(torch.equal(a, b) for a, b in zip(second.decoder.parameters(), whole.decoder.parameters(), strict=True))
+
+
+def test_a_resume_goes_on_with_the_random_numbers_of_then(make_decoder, demonstrations):
+    trainer = SFT(make_decoder(), demonstrations, config=config(), optim=OPTIM)
+    torch.manual_seed(5)
+    state = trainer.state_dict()
+    expected = torch.rand(3)
+    torch.manual_seed(6)
+    trainer.load_state_dict(state)
+    assert torch.equal(torch.rand(3), expected)

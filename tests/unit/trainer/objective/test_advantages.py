@@ -78,3 +78,11 @@ def test_rewards_of_one_group_leave_the_others_bit_identical(groups, before, aft
 def test_the_smallest_differences_are_scaled_like_any_other():
     found = group_advantages([episode("a", 0.0), episode("a", 3.6e-273)], scale="std")
     assert found.values == (-1.0, 1.0)
+
+
+def test_rewards_that_differ_by_rounding_alone_are_not_all_the_same(make_segment, make_trajectory):
+    """What is equal is told by comparison: a tolerance would drop groups of small differences."""
+    some = [make_trajectory(make_segment([1, 2], [0, 1]), reward=reward) for reward in (0.1, 0.1 + 1e-12)]
+    found = group_advantages(some, scale="std", drop_uniform=True)
+    assert found.num_uniform == 0
+    assert found.values == pytest.approx((-1.0, 1.0))

@@ -1,10 +1,13 @@
 """Packs for many ranks: the same number for each, and nothing lost, doubled or too long."""
 
+from types import SimpleNamespace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from verigym.trainer.batching.packs import Document, deal, join, plan_packs
+from verigym.trainer.ranks.team import TeamLearning
 
 lengths_of = st.lists(st.integers(1, 20), min_size=1, max_size=40)
 
@@ -54,3 +57,17 @@ def test_every_rank_has_as_many_packs_and_about_as_many_tokens(lengths, ways):
             assert number is not None or not pack.loss_mask.any()
     totals = [sum(pack.num_tokens for _, pack in share if not pack.filler) for share in shares]
     assert max(totals) - min(totals) <= max(lengths)
+
+
+def test_the_ranks_share_a_divisor():
+    """Each rank adds its part up with the others': together they divide by the step's."""
+    called = []
+    layout = SimpleNamespace(replicate=2, shard=2, token_split=1)
+    team = TeamLearning.__new__(TeamLearning)
+    team._layout = layout
+    team._team = SimpleNamespace(call=lambda name, *, each: called.append(each) or {})
+    packs = [join([one]) for one in documents([5, 4, 3, 2])]
+    team.step(packs, divisor=20.0)
+    [each] = called
+    assert len(each) == 4
+    assert sum(one["divisor"] for one in each) == 20.0

@@ -80,7 +80,7 @@ def test_a_table_is_printed(capsys):
 
 def test_a_layout_is_not_ignored_by_training(tmp_path):
     from verigym.errors import ConfigError
-    from verigym.trainer.run.stages import train
+    from verigym.trainer.run.train import train
 
     with pytest.raises(ConfigError, match="no team of ranks"):
         train(load_recipe(RECIPE), tmp_path / "run")

@@ -1,0 +1,148 @@
+"""What the stages of a run share: the recipe and its folder, what earlier stages made, and how a loop is run."""
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ...agent.trajectory import Trajectory
+from ..engines.open import Engines
+from ..learning.learner import Learning, Lesson
+from ..learning.trainee import Trainee
+from ..loops.loop import StepResult, Supervised
+from ..loops.midtrain_data import Source
+from ..loops.reinforce import RL
+from ..loops.throughput import Throughput
+from ..ranks.team import Team
+from ..recipe.recipe import Recipe
+from ..sampling.families import Family
+from ..sampling.held_out import Account
+from .folder import read_stage, write_stage
+from .progress import Progress
+from .stage_evaluations import StageEvaluations
+from .stage_run import StageRun
+
+
+class Interrupted(Exception):
+    """Ctrl-C: the state is saved, and the run ends here."""
+
+
+class Run:
+    """One run of a recipe.
+
+    Attributes:
+        families: of the recipe, with their tasks; made by the stage ``tasks``.
+        demonstrations: tokenized; made by ``model``, as ``trainee`` and ``sources`` (of midtraining) are.
+        stages: name -> what a finished stage left: "seconds", "checkpoint", "steps", ...
+        evaluations: of the weights after stages, and of scripts.
+    """
+
+    def __init__(self, recipe: Recipe, out: Path, progress: Progress, team: Team | None) -> None:
+        self.recipe, self.out, self.progress, self.team = recipe, out, progress, team
+        self.engines = Engines(recipe, out)
+        self.evaluations = StageEvaluations(recipe, out, self.engines, progress, self.check_interrupt)
+        self.families: list[Family] = []
+        self.sources: list[Source] = []
+        self.demonstrations: list[Trajectory] = []
+        self.account = Account()
+        self.stages: dict[str, dict[str, Any]] = {}
+        self._trainee: Trainee | None = None
+        self._loop: Supervised | RL | None = None
+        self._interrupted = False
+        self._started = time.monotonic()
+
+    @property
+    def trainee(self) -> Trainee:
+        assert self._trainee is not None, "the stage model makes it"
+        return self._trainee
+
+    @trainee.setter
+    def trainee(self, trainee: Trainee) -> None:
+        self._trainee = trainee
+
+    @property
+    def seconds(self) -> float:
+        """Wall clock of this sitting."""
+        return time.monotonic() - self._started
+
+    @property
+    def environments(self) -> dict[str, dict[str, Any]]:
+        """What the environments were made with, which is kept beside the weights."""
+        return {f.config.env: f.config.options for f in self.families if f.config.options}
+
+    def interrupt(self) -> None:
+        """The first Ctrl-C ends the step in progress and saves; the second ends at once."""
+        if self._interrupted:
+            raise KeyboardInterrupt
+        self._interrupted = True
+        self.progress.note("interrupted: saving after this step (again to stop at once)")
+        if self._loop is not None:
+            self._loop.stop()
+
+    def check_interrupt(self) -> None:
+        """Raises Interrupted where the run is to end."""
+        if self._interrupted:
+            raise Interrupted
+
+    def checkpoint(self, stage: str) -> Path:
+        return self.out / stage / "checkpoint"
+
+    def learning(self, lesson: Lesson) -> Learning | None:
+        """What does a loop's updates; None: this process alone."""
+        return None if self.team is None else self.team.learning(self.trainee.decoder, lesson)
+
+    def is_done(self, stage: str) -> bool:
+        """Whether an earlier sitting finished this stage; its weights are then loaded."""
+        info = read_stage(self.out, stage)
+        if info is None:
+            return False
+        self.stages[stage] = info
+        self.trainee.load(self.checkpoint(stage))
+        return True
+
+    def learn(self, stage: str, loop: Supervised, seconds: float | None) -> None:
+        """Run a supervised loop to its end, or for so many seconds, and keep its checkpoint."""
+        with self.running(stage, loop) as run:
+            left = None if seconds is None else max(0.0, seconds - run.seconds)
+            total = loop.config.max_steps if seconds is None else None
+            with self.progress.bar(f"training: {stage}", total=total) as bar:
+
+                def on_step(result: StepResult) -> None:
+                    run.on_step(result)
+                    loss = result.metrics["trainer/loss/mean"]
+                    bar.at(result.step, text=f"loss {loss:.3f}, best held-out loss {loop.best_loss:.3f}")
+
+                loop.run(on_step=on_step, seconds=left)
+            self.check_interrupt()
+        self.finish(stage, run)
+
+    @contextmanager
+    def running(self, stage: str, loop: Supervised | RL) -> Iterator[StageRun]:
+        """Inside, the stage's metrics and checkpoints are written, and Ctrl-C stops the loop."""
+        with StageRun(self.recipe, self.out / stage, loop, self.trainee, lambda: self._interrupted) as run:
+            self._loop = loop
+            num_devices = 1 if self.team is None else self.team.layout.num_ranks
+            loop.throughput = Throughput(self.trainee.decoder, self.recipe.peak_tflops, num_devices)
+            try:
+                yield run
+            finally:
+                self._loop = None
+
+    def finish(self, stage: str, run: StageRun, more: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Save the weights as the stage's checkpoint, and say that it is done."""
+        checkpoint = self.checkpoint(stage)
+        self.trainee.save(checkpoint, self.environments)
+        self.stages[stage] = {
+            "seconds": round(run.seconds, 1),
+            "checkpoint": str(checkpoint),
+            "steps": run.steps,
+            **more,
+        }
+        write_stage(self.out, stage, self.stages[stage])
+        if self.team is not None:
+            self.team.call("drop")
+        # What was kept to resume this stage from is not needed any more.
+        shutil.rmtree(self.out / stage / "steps", ignore_errors=True)

@@ -1,0 +1,23 @@
+"""The control: the supervised weights, imitating on for as long as reinforcement took."""
+
+from ...recipe.recipe import Recipe
+from ..context import Run
+from ..imitation import further
+from .sft import supervise
+
+
+class Control:
+    after = "rl"
+
+    def wanted(self, recipe: Recipe) -> bool:
+        return recipe.rl is not None and recipe.sft is not None and recipe.control
+
+    async def run(self, run: Run) -> None:
+        assert run.recipe.sft is not None
+        run.trainee.load(run.checkpoint("sft"))
+        seed, seconds = run.recipe.seed + 1, run.stages["rl"]["seconds"]
+        supervise(run, "control", further(run.recipe.sft), seed=seed, seconds=seconds)
+        await run.evaluations.of_weights("control", run.trainee, run.families)
+
+
+STAGE = Control()

@@ -1,0 +1,105 @@
+"""Reinforcement learning, in turn with sampling or behind it."""
+
+from typing import Any
+
+from ....agent.policy import TokenPolicy
+from ....envs.task import Task
+from ...engines.open import RolloutEngine
+from ...learning.learner import Lesson
+from ...loops.asynchronous import AsyncRL
+from ...loops.loop import StepResult
+from ...loops.reinforce import RL
+from ...recipe.config import EvaluationConfig
+from ...recipe.recipe import Recipe, RLStage
+from ...sampling.mixture import TaskMixture
+from ...sampling.rl_tasks import config_of_families, measure_tasks, mixture_of
+from ...sampling.rollouts import EpisodePlan
+from ..context import Run
+from ..stage_run import StageRun
+from ..watching import Watcher, best_of, watch
+
+
+class Reinforcement:
+    after = "start"
+
+    def wanted(self, recipe: Recipe) -> bool:
+        return recipe.rl is not None
+
+    async def run(self, run: Run) -> None:
+        settings = run.recipe.rl
+        assert settings is not None
+        if not run.is_done("rl"):
+            await _reinforce(run, settings)
+        await run.evaluations.of_weights("rl", run.trainee, run.families)
+        await run.evaluations.of_best(run.trainee, run.families)
+
+
+async def _reinforce(run: Run, settings: RLStage) -> None:
+    async with run.engines.open(run.trainee, ahead=settings.asynchronous is not None) as generator:
+        mixture = mixture_of(run.families, settings, run.recipe.seed)
+        loop = _loop(run, settings, generator, mixture)
+        with run.running("rl", loop) as stage:
+            if settings.difficulty is not None and settings.difficulty.samples and loop.num_steps == 0:
+                await _measure_tasks(run, settings, mixture)
+            measure = None
+            if settings.evaluation is not None:
+                measure = await watch(_watcher(run, settings.evaluation), stage, loop)
+            await _steps(run, settings, loop, stage, measure)
+    best = best_of(run.out / "rl")
+    run.finish("rl", stage, {} if best is None else {"best": best})
+
+
+async def _steps(run: Run, settings: RLStage, loop: RL, stage: StageRun, measure: Any) -> None:
+    with run.progress.bar("training: rl", total=settings.steps) as bar:
+
+        def on_step(result: StepResult) -> None:
+            stage.on_step(result)
+            bar.at(result.step, text=f"reward {result.metrics.get('rollout/reward/mean', 0.0):.3f}")
+            if settings.max_seconds and stage.seconds > settings.max_seconds:
+                loop.stop()
+
+        await loop.run(settings.steps, on_step=on_step, measure=measure)
+    run.check_interrupt()
+
+
+async def _measure_tasks(run: Run, settings: RLStage, mixture: TaskMixture) -> None:
+    async with run.engines.policy(run.trainee) as sampling:
+        with run.progress.bar("how often each task is solved") as bar:
+            folder, seed = run.out / "rl" / "difficulty", run.recipe.seed
+            await measure_tasks(run.families, settings, mixture, sampling, seed=seed, folder=folder, tell=bar.at)
+
+
+def _watcher(run: Run, settings: EvaluationConfig) -> Watcher:
+    return Watcher(
+        run.families,
+        settings,
+        run.out / "rl",
+        open_policy=lambda: run.engines.policy(run.trainee),
+        save=lambda folder: run.trainee.save(folder, run.environments),
+        seed=run.recipe.seed,
+        concurrency=run.engines.concurrency,
+    )
+
+
+def _loop(run: Run, settings: RLStage, generator: RolloutEngine, mixture: TaskMixture) -> RL:
+    trainee = run.trainee
+    plans = {family.config.name: family.plan(generator.max_context) for family in run.families}
+    policy = TokenPolicy(generator, trainee.renderer, trainee.parser)
+
+    def plan_of(task: Task) -> EpisodePlan:
+        return plans[mixture.name_of(task)]
+
+    common: dict[str, Any] = {
+        "optim": settings.optim,
+        "tasks": mixture,
+        "seed": run.recipe.seed,
+        "config_of": config_of_families(run.families, settings, mixture),
+        "learning": run.learning(Lesson(optim=settings.optim, rl=settings.train)),
+    }
+    if settings.asynchronous is None:
+        return RL(trainee.decoder, generator, policy, plan_of, config=settings.train, **common)
+    common["asynchronous"] = settings.asynchronous
+    return AsyncRL(trainee.decoder, generator, policy, plan_of, config=settings.train, **common)
+
+
+STAGE = Reinforcement()

@@ -1,0 +1,19 @@
+"""What the weights are worth before they are rewarded."""
+
+from ...recipe.recipe import Recipe
+from ..context import Run
+
+
+class Start:
+    after = "sft"
+
+    def wanted(self, recipe: Recipe) -> bool:
+        return True
+
+    async def run(self, run: Run) -> None:
+        recipe = run.recipe
+        name = "sft" if recipe.sft is not None else "midtrain" if recipe.midtrain is not None else "start"
+        await run.evaluations.of_weights(name, run.trainee, run.families)
+
+
+STAGE = Start()

@@ -1,0 +1,38 @@
+"""Tasks of every family: made or read once, then kept in ``tasks/``."""
+
+from ...learning.trainee import check_context
+from ...recipe.recipe import FamilyConfig, Recipe
+from ...sampling.families import Family, prepare_family
+from ...sampling.held_out import keep_apart
+from ..context import Run
+from ..folder import check_kept, keep
+from ..progress import Bar
+
+
+class Tasks:
+    after = ""
+
+    def wanted(self, recipe: Recipe) -> bool:
+        return True
+
+    async def run(self, run: Run) -> None:
+        check_context(run.recipe.model)
+        for config in run.recipe.families:
+            with run.progress.bar(f"tasks: {config.name}") as bar:
+                run.families.append(await _family(run, config, bar))
+            run.check_interrupt()
+        run.families = keep_apart(run.families, run.recipe.decontaminate, run.account)
+
+
+async def _family(run: Run, config: FamilyConfig, bar: Bar) -> Family:
+    paths = [run.out / "tasks" / f"{config.name}.{split}.jsonl" for split in ("train", "held_out")]
+    is_new = not all(path.exists() for path in paths)
+    for path in paths if not is_new else ():
+        check_kept(run.out, path.relative_to(run.out).as_posix())
+    family = await prepare_family(config, run.recipe, run.out / "tasks", bar.at)
+    for path in paths if is_new else ():
+        keep(run.out, path)
+    return family
+
+
+STAGE = Tasks()

@@ -1,0 +1,54 @@
+"""A recipe from its tasks to its report, stage by stage. What a stage has written is not made again on a resume."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import torch
+
+from ...errors import ConfigError
+from ..ranks.team import Team
+from ..recipe.config import LayoutConfig
+from ..recipe.recipe import Recipe
+from .context import Interrupted, Run
+from .folder import opened_run
+from .order import stages_of
+from .progress import Progress
+
+
+def train(recipe: Recipe, out: Path, *, resume: bool = False, team: Team | None = None) -> int:
+    """Run a recipe.
+
+    Args:
+        out: folder of the run. Holds the resolved recipe, tasks, demonstrations, checkpoints, verdicts, metrics, and
+            at the end ``report.json``, ``report.md``, ``curves.png`` and ``episodes.txt``.
+        resume: go on with what is in ``out``; without it a folder that holds a run is refused.
+        team: the processes that train, where the recipe's layout splits the model; this is rank 0. It alone makes
+            tasks, samples and evaluates.
+    Returns:
+        The exit status: 0, or 130 where it was interrupted (the state is saved).
+    Raises:
+        ConfigError: ``out`` holds another run, or is in use by another process.
+    """
+    if team is None and recipe.layout != LayoutConfig():
+        raise ConfigError("the recipe's layout splits the model, and there is no team of ranks; remove layout")
+    with opened_run(recipe, out, resume=resume):
+        if team is None:
+            torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
+        with Progress() as progress:
+            return asyncio.run(_run(Run(recipe, out, progress, team)))
+
+
+async def _run(run: Run) -> int:
+    previous = signal.signal(signal.SIGINT, lambda *_: run.interrupt())
+    try:
+        for stage in stages_of(run.recipe):
+            await stage.run(run)
+    except Interrupted:
+        run.progress.note(f"interrupted; `verigym train ... --out {run.out} --resume` goes on from here")
+        return 130
+    finally:
+        await run.engines.aclose()
+        signal.signal(signal.SIGINT, previous)
+    return 0
