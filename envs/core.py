@@ -16,6 +16,7 @@ from ..model.chat.messages import Message, ToolCall, ToolSpec
 from ..rewards.score import Score
 from .background import call, call_to_its_end, run_sync
 from .task import Task
+from .tools.bounds import bounded
 from .tools.spec import ToolError, tools_of
 
 
@@ -274,12 +275,12 @@ class ToolEnv(gymnasium.Env[str, str]):
     async def _call_tool(self, one: ToolCall) -> str | Submission:
         bound = self._tools.get(one.name)
         if bound is None:
-            return f"error: there is no tool {one.name!r}; the tools are {', '.join(self._tools) or 'none'}"
+            return f"error: there is no tool {one.name[:100]!r}; the tools are {', '.join(self._tools) or 'none'}"
         try:
             result = await call(bound.method, **bound.check(one.arguments))
         except ToolError as error:
-            return f"error: {error}"
-        return result if isinstance(result, Submission) else str(result)
+            return bounded(f"error: {error}")
+        return result if isinstance(result, Submission) else bounded(str(result))
 
     async def ascore(self, submission: Any) -> Score:
         """Score a submission and end the episode.

@@ -165,32 +165,37 @@ def _call(call: tuple) -> int:
     try:
         {"read": _read, "write": _write, "unpack": _unpack, "pack": _pack, "restore": _restore}[name](*arguments)
     except OSError as error:
-        os.write(2, str(error).encode(errors="replace"))
+        os.write(2, (error.strerror or str(error)).encode(errors="replace"))
         return error.errno or errno.EIO
     return 0
 
 
-def _read(path: str) -> None:
+def _read(path: str, most: int | None) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     kind = os.fstat(fd).st_mode
     if stat.S_ISDIR(kind):
         raise IsADirectoryError(errno.EISDIR, "is a directory")
     if not stat.S_ISREG(kind):
         raise OSError(errno.EINVAL, "not a regular file")
-    left = READ_LIMIT
+    left = READ_LIMIT if most is None else most
     while piece := os.read(fd, 1 << 20):
+        if most is not None and len(piece) >= left:
+            write_all(1, piece[:left])
+            return
         left -= len(piece)
         if left < 0:
             raise OSError(errno.EFBIG, f"larger than {READ_LIMIT} bytes")
         write_all(1, piece)
 
 
-def _write(path: str, mode: int) -> None:
+def _write(path: str, mode: int | None, new: bool) -> None:
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK, mode)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | (os.O_EXCL if new else os.O_TRUNC)
+    fd = os.open(path, flags, 0o644 if mode is None else mode)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         raise OSError(errno.EINVAL, "not a regular file")
-    os.fchmod(fd, mode)
+    if mode is not None:
+        os.fchmod(fd, mode)
     while piece := os.read(0, 1 << 20):
         write_all(fd, piece)
     os.close(fd)

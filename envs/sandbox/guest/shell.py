@@ -188,7 +188,8 @@ class Shell:
             self._begin(command, text.replace(b"\0", b""))
         except OSError as error:  # where commands have our own user, they can damage or fill the scratch folder
             told = f"cannot start a command: {error}\n".encode()
-            reply(exit_code=126, killed=None, parts=(told, b"", 0), seconds=time.monotonic() - command.started)
+            seconds = time.monotonic() - command.started
+            reply(exit_code=126, killed=None, parts=(told, b"", 0), seconds=seconds, cwd=self.cwd)
 
     def _begin(self, command: Command, text: bytes) -> None:
         if self.pid is None:
@@ -409,11 +410,12 @@ class Shell:
         return True
 
     def _place(self) -> str:
-        """The shell's directory; empty where the exported PWD has to do."""
+        """The shell's directory, as the kernel has it or, of a shell that has just ended, as PWD says."""
         try:
             return os.readlink(f"/proc/{self.pid}/cwd")
         except OSError:
-            return ""
+            said = re.search(rb'^export PWD="([^"\\$`]*)"$', self.exports or b"", re.M)
+            return said[1].decode("utf-8", "surrogateescape") if said else ""
 
     def died(self, status: int) -> None:
         """The shell has ended, by itself or killed; a running command has ended with it."""
@@ -472,9 +474,8 @@ class Shell:
                 os.unlink(path)
             except OSError:
                 pass
-        command.reply(
-            exit_code=code, killed=killed, parts=command.kept.parts(), seconds=time.monotonic() - command.started
-        )
+        seconds = time.monotonic() - command.started
+        command.reply(exit_code=code, killed=killed, parts=command.kept.parts(), seconds=seconds, cwd=self.cwd)
 
     def _discard(self, fd: int) -> None:
         if self._drain(fd, lambda piece: None, pieces=16):

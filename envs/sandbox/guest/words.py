@@ -14,7 +14,7 @@ VERSION = re.compile(r"(?:4\.[4-9]|[5-9])")
 """Bashes that know ``${name@a}``."""
 
 CHANGES_READING = re.compile(
-    rb"\b(?:alias|posix|POSIXLY_CORRECT|restricted|shopt|verbose)\b|\bset\b[^\n;]*[ \t]-[a-zA-Z]*[rv]"
+    rb"\b(?:expand_aliases|posix|POSIXLY_CORRECT|restricted|verbose)\b|\bset\b[^\n;]*[ \t]-[a-zA-Z]*[rv]"
 )
 """Text that may change how bash reads its own input."""
 
