@@ -13,7 +13,7 @@ import struct
 import time
 from collections.abc import Callable
 
-from .system import Config, adopt_orphans
+from .system import Config, adopt_orphans, limit_calls
 
 STATUS = struct.Struct("!i16s")
 """What a supervisor reports: the wait status of its process, and why it was killed (empty: it was not)."""
@@ -38,6 +38,7 @@ def enter(config: Config) -> None:
         os.setgroups([])
         os.setresgid(config["gid"], config["gid"], config["gid"])
         os.setresuid(config["uid"], config["uid"], config["uid"])
+    limit_calls(config["calls"])
     os.umask(0o022)
 
 
