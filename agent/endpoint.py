@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
@@ -160,9 +160,9 @@ def _is_here(url: str) -> bool:
 def _through(url: str) -> str:
     """The proxy that the environment sets between here and a server, in words, without its password; "" for none."""
     place = urlsplit(url)
-    if _is_here(url) or proxy_bypass_environment(place.hostname or ""):
+    if _is_here(url) or proxy_bypass(place.hostname or ""):
         return ""
-    proxies = getproxies_environment()
+    proxies = getproxies()
     name = next((name for name in (place.scheme, "all") if proxies.get(name)), None)
     if name is None:
         return ""

@@ -215,7 +215,7 @@ def guest_config(engine: Engine, spec: SandboxSpec, facts: ImageFacts) -> dict[s
         "env": env,
         "bash": list(facts.bash),
         "rlimits": launch.process_rlimits(spec.limits),
-        "calls": filter_of(memfd=True),  # the container's memory limit counts what such files hold
+        "calls": filter_of(counted=True),  # the container's memory limit counts what such files hold
     }
 
 

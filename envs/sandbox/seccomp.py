@@ -42,25 +42,26 @@ _REFUSED = {
 _MISSING = {"clone3": (435, 435), "memfd_secret": (447, 447)}
 """Answered as on a kernel that lacks them, so that libraries take the older way: a filter cannot see the arguments of
 clone3."""
-_MEMFD = {"memfd_create": (319, 279)}
+_UNCOUNTED = {"memfd_create": (319, 279), "shmget": (29, 194)}
 _CLONE, _UNSHARE, _SOCKET, _SOCKETPAIR, _PTRACE = (56, 220), (272, 97), (41, 198), (53, 199), (101, 117)
 _ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 _X32 = 0x40000000
 
 
-def filter_of(machine: str | None = None, *, memfd: bool) -> bytes:
+def filter_of(machine: str | None = None, *, counted: bool) -> bytes:
     """The filter, as the kernel takes it (``struct sock_filter``, one after the other); b"" where the machine's calls
     are not known here.
 
     Args:
         machine: None for this one ("x86_64", "aarch64").
-        memfd: whether files in memory may be made; not where nothing bounds them.
+        counted: whether memory that belongs to no process may be had (files in memory, System V memory); not where
+            nothing bounds it.
     """
     machine = machine or os.uname().machine
     if machine not in _ARCHITECTURES:
         return b""
     arch, column = _ARCHITECTURES[machine]
-    missing = _MISSING if memfd else {**_MISSING, **_MEMFD}
+    missing = _MISSING if counted else {**_MISSING, **_UNCOUNTED}
     program = [(_LOAD, 0, 0, _ARCH), (_JUMP_EQUAL, 1, 0, arch), _refusal(errno.ENOSYS), (_LOAD, 0, 0, _NUMBER)]
     if machine == "x86_64":
         program += [(_JUMP_AT_LEAST, 0, 1, _X32), _refusal(errno.ENOSYS)]

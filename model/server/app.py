@@ -52,8 +52,8 @@ def build_app(
     changing = routes.weights() if allow_weight_updates else []
     middleware = [Middleware(AccessMiddleware, access=access, weight_paths=[route.path for route in changing])]
     if access.origins:  # it answers a browser's questions, which bear no key
-        shared = {"allow_origins": list(access.origins), "allow_methods": ["*"], "allow_headers": ["*"]}
-        middleware.insert(0, Middleware(CORSMiddleware, **shared))
+        cors = Middleware(CORSMiddleware, allow_origins=list(access.origins), allow_methods=["*"], allow_headers=["*"])
+        middleware.insert(0, cors)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:

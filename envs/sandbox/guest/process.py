@@ -13,7 +13,7 @@ import struct
 import time
 from collections.abc import Callable
 
-from .system import Config, adopt_orphans, limit_calls
+from .system import Config, adopt_orphans, libc, limit_calls
 
 STATUS = struct.Struct("!i16s")
 """What a supervisor reports: the wait status of its process, and why it was killed (empty: it was not)."""
@@ -313,6 +313,45 @@ def oom_kills(paths: tuple[str, ...]) -> int:
         except OSError:
             continue
     return 0
+
+
+def counted_memory(folder: str) -> int:
+    """Bytes that the kernel counts for our control group: of processes, of files in memory, of its own for us; 0 where
+    that cannot be read. Pages of files on disks, which it can take back, are left out."""
+    total = 0
+    try:
+        with open(folder + "/memory.stat", "rb") as file:
+            for line in file:
+                name, value = line.split()
+                if name in (b"anon", b"rss", b"shmem", b"kernel", b"sock"):
+                    total += int(value)
+                elif name == b"slab_reclaimable":
+                    total -= int(value)
+        for name in ("memory.kmem.usage_in_bytes", "memory.kmem.tcp.usage_in_bytes"):  # control groups of version 1
+            if os.path.exists(f"{folder}/{name}"):
+                with open(f"{folder}/{name}", "rb") as file:
+                    total += int(file.read())
+    except (OSError, ValueError):
+        return 0
+    return total
+
+
+def remove_shared_memory(config: Config) -> None:
+    """Remove the System V memory of our namespace, which outlives its processes."""
+
+    def remove() -> None:
+        enter(config)
+        for number in shared:
+            libc.shmctl(number, 0, None)  # IPC_RMID
+        os._exit(0)
+
+    try:
+        with open("/proc/sysvipc/shm", "rb") as file:
+            shared = [int(line.split()[1]) for line in file.readlines()[1:]]
+    except OSError:
+        return
+    if shared:
+        os.waitpid(fork(remove), 0)
 
 
 def shared_fairly(processes: list[Alive]) -> int:

@@ -97,7 +97,7 @@ def test_single_processes_are_filtered_as_the_shell_is():
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_every_jump_stays_inside(machine):
-    program = filter_of(machine, memfd=False)
+    program = filter_of(machine, counted=False)
     steps = [struct.unpack_from("=HBBI", program, at) for at in range(0, len(program), 8)]
     for place, (code, yes, no, _) in enumerate(steps):
         if code & 7 == 5:
@@ -107,7 +107,7 @@ def test_every_jump_stays_inside(machine):
 
 
 def test_a_machine_that_is_not_known_has_no_filter():
-    assert filter_of("riscv64", memfd=True) == b""
+    assert filter_of("riscv64", counted=True) == b""
 
 
 def test_files_in_memory_are_there_where_they_are_counted():
@@ -117,7 +117,7 @@ import os
 from verigym.envs.sandbox.guest import system
 from verigym.envs.sandbox.seccomp import filter_of
 system.prctl(system.PR_SET_NO_NEW_PRIVS, 1)
-system.limit_calls(filter_of(memfd=True))
+system.limit_calls(filter_of(counted=True))
 print(os.memfd_create("x") > 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
