@@ -205,16 +205,48 @@ def _write(path: str, mode: int | None, new: bool) -> None:
 def _unpack(dest: str) -> None:
     import tarfile
 
-    def plain(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-        kept = tarfile.tar_filter(member, path)
-        return kept.replace(uid=None, gid=None, uname=None, gname=None, deep=False)  # type: ignore[arg-type]
-
     os.makedirs(dest, exist_ok=True)
     try:
         with open(0, "rb") as stdin, tarfile.open(fileobj=stdin, mode="r|*") as archive:
-            archive.extractall(dest, filter=plain)
+            extract(archive, dest, (plain_member(member, dest) for member in archive))
     except (tarfile.TarError, EOFError) as error:
         raise OSError(errno.EINVAL, f"not a whole tar archive ({error})") from None
+
+
+def plain_member(member, dest: str):  # type: ignore[no-untyped-def] - of tarfile, which takes long to import
+    """A member as it may be unpacked: below ``dest``, without owner, special bits and rights of others to write.
+
+    Raises:
+        OSError: it would lie elsewhere.
+    """
+    name = member.name.lstrip("/")
+    inside = os.path.realpath(dest)
+    if os.path.commonpath((os.path.realpath(os.path.join(dest, name)), inside)) != inside:
+        raise OSError(errno.EINVAL, f"not a tar archive to unpack ({member.name!r} lies outside)")
+    kept = _without_owner(member)
+    kept.name = name
+    kept.mode = member.mode & 0o755
+    return kept
+
+
+def extract(archive, dest: str, members) -> None:  # type: ignore[no-untyped-def]
+    """Unpack members as they are. Python before 3.11.4 has no filters; later ones want one."""
+    filters = {"filter": "fully_trusted"} if _has_filters() else {}
+    archive.extractall(dest, members=members, **filters)
+
+
+def _has_filters() -> bool:
+    import tarfile
+
+    return hasattr(tarfile, "fully_trusted_filter")
+
+
+def _without_owner(member):  # type: ignore[no-untyped-def]
+    import copy
+
+    kept = copy.copy(member)
+    kept.uid, kept.gid, kept.uname, kept.gname = os.geteuid(), os.getegid(), "", ""
+    return kept
 
 
 def _pack(folders: tuple[str, ...], files: tuple[str, ...]) -> None:
@@ -237,7 +269,7 @@ def _restore() -> None:
     import tarfile
 
     with open(0, "rb") as stdin, tarfile.open(fileobj=stdin, mode="r|") as archive:
-        archive.extractall("/", filter=lambda member, _: member.replace(uid=None, gid=None, uname=None, gname=None))  # type: ignore[arg-type]
+        extract(archive, "/", (_without_owner(member) for member in archive))
 
 
 def write_all(fd: int, data: bytes) -> None:
