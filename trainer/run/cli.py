@@ -35,6 +35,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _train(args: argparse.Namespace) -> int:
+    from ..loops.trackers import check_tracker
     from ..ranks.launch import Launch
     from ..recipe.layouts import check_layout, is_sharded, layout_of
     from ..recipe.recipe import load_recipe
@@ -46,6 +47,7 @@ def _train(args: argparse.Namespace) -> int:
         recipe = load_recipe(args.recipe, args.overrides)
         num_ranks = launch.world if args.ranks is None else args.ranks
         layout = layout_of(recipe.layout, num_ranks)
+        check_tracker(None if recipe.tracker == "none" else recipe.tracker)
         if is_sharded(recipe, num_ranks):
             check_layout(recipe, layout)
     except ConfigError:
