@@ -94,10 +94,12 @@ def serve(membership: Membership) -> None:
     Raises:
         TrainingError: rank 0, or another rank, is gone or has been silent for the group's timeout.
     """
-    objects.share_secret(membership.control, one_machine=membership.one_machine)
-    rank = Rank(membership)
+    rank, agreed = Rank(membership), False
     while True:
         try:
+            if not agreed:
+                objects.share_secret(membership.control, one_machine=membership.one_machine)
+                agreed = True
             name, arguments = objects.scatter(None, group=membership.control)
         except RuntimeError as error:
             raise TrainingError(

@@ -31,11 +31,14 @@ class Team:
 
     def __init__(self, membership: Membership, *, ping_s: float = PING_SECONDS) -> None:
         """Raises ConfigError where the ranks are on several machines and have no secret, see ``objects``."""
-        objects.share_secret(membership.control, one_machine=membership.one_machine)
+        self._broken: BaseException | None = None
+        try:
+            objects.share_secret(membership.control, one_machine=membership.one_machine)
+        except RuntimeError as error:  # told at the first call
+            self._broken = error
         self._control, self._rank, self._ping_s = membership.control, Rank(membership), ping_s
         self.layout = membership.place.layout
         self._lock, self._closing = threading.Lock(), threading.Event()
-        self._broken: BaseException | None = None
         self._last = time.monotonic()
         self._pinging = threading.Thread(target=self._ping, name="verigym-ranks", daemon=True)
 
