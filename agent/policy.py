@@ -10,6 +10,7 @@ from ..model.chat.actions import encode_calls, encode_format_error
 from ..model.chat.messages import Message, ToolSpec
 from ..model.chat.protocols import Engine, Parser, Rendered, Renderer
 from ..model.chat.sampling import FinishReason, Sampling
+from .columns import Column, Ids, Roles, repeated
 from .trajectory import TokenTurn
 
 logger = logging.getLogger(__name__)
@@ -129,9 +130,9 @@ def play(messages: Sequence[Message]) -> Script:
 
 def context_of(
     conversation: Conversation, tools: Sequence[ToolSpec], renderer: Renderer
-) -> tuple[tuple[int, ...], tuple[str, ...]]:
+) -> tuple[Column[int], Column[str]]:
     """(prompt ids, role of each) for the next turn: the last turn's ids as they were, then what is new."""
-    last = max((i for i, entry in enumerate(conversation) if isinstance(entry, Turn)), default=None)
+    last = next((i for i in reversed(range(len(conversation))) if isinstance(conversation[i], Turn)), None)
     if last is not None:
         turn = conversation[last]
         assert isinstance(turn, Turn)
@@ -140,11 +141,11 @@ def context_of(
         news = [entry for entry in conversation[last + 1 :] if isinstance(entry, Message)]
         added = renderer.extend(turn.tokens.token_ids, news)
         if added is not None:
-            sampled_roles = ("assistant",) * len(turn.tokens.token_ids)
-            ids = turn.tokens.prompt_ids + turn.tokens.token_ids + added.token_ids
-            return ids, turn.tokens.prompt_roles + sampled_roles + added.roles
+            sampled_roles = repeated(Roles, "assistant", len(turn.tokens.token_ids))
+            ids = Ids.of(turn.tokens.prompt_ids) + turn.tokens.token_ids + added.token_ids
+            return ids, Roles.of(turn.tokens.prompt_roles) + sampled_roles + added.roles
     rendered = renderer.start([e.message if isinstance(e, Turn) else e for e in conversation], tools)
-    return rendered.token_ids, rendered.roles
+    return Ids(rendered.token_ids), Roles(rendered.roles)
 
 
 def observed_after(conversation: Conversation, renderer: Renderer, max_context: int | None = None) -> Rendered | None:

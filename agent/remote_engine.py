@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from ..errors import ConfigError, PolicyError
+from ..model.chat.keys import API_KEY, WEIGHTS_KEY, key_in
 from ..model.chat.messages import ToolSpec
 from ..model.chat.protocols import Parser, Rendered, Renderer
 from ..model.chat.sampling import Completion, FinishReason, Sampling
@@ -26,8 +27,16 @@ class RemoteEngine:
     processed_logprobs.
     """
 
-    def __init__(self, endpoint: Endpoint, model: str, max_context: int, version: int) -> None:
+    def __init__(
+        self, endpoint: Endpoint, model: str, max_context: int, version: int, weights_key: str | None = None
+    ) -> None:
+        """
+        Args:
+            weights_key: asked by the routes that change weights; None: the one in the environment (``WEIGHTS_KEY``),
+                else the endpoint's own.
+        """
         self._endpoint, self._model, self._max_context, self._version = endpoint, model, max_context, version
+        self._weights_key = weights_key
 
     @classmethod
     async def connect(
@@ -40,12 +49,13 @@ class RemoteEngine:
             model: the server's name of the model; None takes the only one it has.
             max_context: tokens of a prompt and its completion; None for what the server says.
             version: of the weights that the server has now, where it does not tell the version of each token.
-            options: of ``Endpoint``: key, concurrency, time-outs, retries.
+            options: of ``Endpoint``: concurrency, time-outs, retries, and the key, which else is found in
+                VERIGYM_API_KEY or OPENAI_API_KEY.
         Raises:
             PolicyError: no server, or none that tells token ids.
             ConfigError: it lacks the model, says no context, or tells other log-probabilities.
         """
-        endpoint = Endpoint(base_url, **options)
+        endpoint = Endpoint(base_url, **{"api_key_env": (API_KEY, "OPENAI_API_KEY"), **options})
         try:
             models = _rows(await endpoint.get("/v1/models"), "data", endpoint.url("/v1/models"))
             names = [str(row.get("id")) for row in models]
@@ -123,12 +133,17 @@ class RemoteEngine:
         Raises:
             PolicyError: a step failed. The server stays paused where its weights may be in disorder.
         """
-        await self._endpoint.post(f"/pause?mode={mode}&clear_cache={str(clear_cache).lower()}", {})
-        await self._endpoint.post("/start_weight_update", {})
-        await self._endpoint.post("/update_weights", {"update_info": dict(update_info)})
-        await self._endpoint.post("/finish_weight_update", {"weight_version": str(version)})
+        key = key_in(WEIGHTS_KEY, self._weights_key)
+
+        async def post(path: str, body: Any) -> None:
+            await self._endpoint.post(path, body, key=key)
+
+        await post(f"/pause?mode={mode}&clear_cache={str(clear_cache).lower()}", {})
+        await post("/start_weight_update", {})
+        await post("/update_weights", {"update_info": dict(update_info)})
+        await post("/finish_weight_update", {"weight_version": str(version)})
         self._version = version
-        await self._endpoint.post("/resume", {})
+        await post("/resume", {})
 
     async def aclose(self) -> None:
         """Close the connections. May be called twice."""

@@ -25,12 +25,22 @@ class SeededPolicy:
             place: of the episode in its run, such as the task's id and the number of the sample.
         """
         self._policy, self._place = policy, place
+        self._num_seen = self._num_turns = 0
 
     async def respond(self, conversation: Conversation, tools: Sequence[ToolSpec], sampling: Sampling) -> Turn:
         if sampling.seed is not None:
-            turn = sum(isinstance(entry, Turn) for entry in conversation)
+            turn = self._turns_in(conversation)
             sampling = replace(sampling, seed=derive_seed(sampling.seed, *self._place, turn))
         return await self._policy.respond(conversation, tools, sampling)
 
     def observed(self, conversation: Conversation, max_context: int) -> Rendered | None:
         return self._policy.observed(conversation, max_context) if isinstance(self._policy, ObservingPolicy) else None
+
+    def _turns_in(self, conversation: Conversation) -> int:
+        """How many turns there were; of a conversation that has grown since the last time only the rest is counted."""
+        if len(conversation) < self._num_seen:
+            self._num_seen = self._num_turns = 0
+        for place in range(self._num_seen, len(conversation)):
+            self._num_turns += isinstance(conversation[place], Turn)
+        self._num_seen = len(conversation)
+        return self._num_turns

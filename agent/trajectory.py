@@ -1,11 +1,16 @@
 """A trajectory: one episode with its tokens, from the rollout to the loss. One type from here on."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Literal
+
+import numpy as np
 
 from ..model.chat.messages import Message, ToolCall
 from ..model.chat.protocols import Rendered
+from .columns import Column, Flags, Ids, Logprobs, Roles, Versions, repeated
 
 Ending = Literal[
     "submitted",  # the agent handed in its work through a tool
@@ -21,6 +26,8 @@ Ending = Literal[
 ]
 TERMINATED: frozenset[str] = frozenset({"submitted", "answered", "test_timeout"})
 TRUNCATED: frozenset[str] = frozenset({"turn_limit", "token_limit", "wall_clock"})
+PIECE_TOKENS = 4096
+"""Tokens of one column that are turned into text at a time."""
 INFRASTRUCTURE: frozenset[str] = frozenset(
     {"sandbox_failure", "grader_failure", "policy_failure", "environment_failure"}
 )
@@ -29,6 +36,8 @@ INFRASTRUCTURE: frozenset[str] = frozenset(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
     """Tokens that one forward pass sees together: a prompt, and turns appended to it exactly.
+
+    Every field is a column of its kind (``columns``), whatever sequence it is made from.
 
     Attributes:
         token_ids: [T].
@@ -39,20 +48,36 @@ class Segment:
         roles: [T] who wrote the token: "assistant" where sampled, else as the renderer said.
     """
 
-    token_ids: tuple[int, ...]
-    loss_mask: tuple[bool, ...]
-    logprobs: tuple[float, ...]
-    policy_version: tuple[int, ...]
-    roles: tuple[str, ...]
+    token_ids: Sequence[int]
+    loss_mask: Sequence[bool]
+    logprobs: Sequence[float]
+    policy_version: Sequence[int]
+    roles: Sequence[str]
 
     def __post_init__(self) -> None:
+        for name, kind in _COLUMNS.items():
+            object.__setattr__(self, name, kind.of(getattr(self, name)))
         lengths = {len(self.token_ids), len(self.loss_mask), len(self.logprobs), len(self.policy_version)}
         if lengths != {len(self.roles)}:
             raise ValueError(f"a segment's fields have lengths {sorted(lengths | {len(self.roles)})}; they must be one")
 
     @property
     def num_sampled(self) -> int:
-        return sum(self.loss_mask)
+        return Flags.of(self.loss_mask).count_true()
+
+    def to_json(self) -> dict[str, Any]:
+        """Columns by name; NaN log-probabilities become null."""
+        row: dict[str, Any] = {name: tuple(getattr(self, name)) for name in _COLUMNS}
+        return row | {"logprobs": [None if value != value else value for value in self.logprobs]}
+
+
+_COLUMNS: Mapping[str, type[Column[Any]]] = {
+    "token_ids": Ids,
+    "loss_mask": Flags,
+    "logprobs": Logprobs,
+    "policy_version": Versions,
+    "roles": Roles,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,10 +123,25 @@ class Trajectory:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; NaN log-probabilities become null."""
-        row = asdict(self)
-        for segment in row["segments"]:
-            segment["logprobs"] = [None if value != value else value for value in segment["logprobs"]]
-        return row
+        row = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return row | {
+            "segments": tuple(segment.to_json() for segment in self.segments),
+            "messages": tuple(asdict(message) for message in self.messages),
+            "breakdown": dict(self.breakdown),
+            "timings": dict(self.timings),
+        }
+
+    def json_pieces(self, before: Mapping[str, Any] = MappingProxyType({})) -> Iterator[str]:
+        """The text that ``json.dumps({**before, **self.to_json()})`` is, in pieces of a few milliseconds each: whoever
+        writes a long episode on a thread lets others at the interpreter in between."""
+        row = {**before, **replace(self, segments=()).to_json()}
+        for number, (name, value) in enumerate(row.items()):
+            yield f"{', ' if number else '{'}{json.dumps(name)}: "
+            if name == "segments":
+                yield from _pieces_of(self.segments)
+            else:
+                yield json.dumps(value)
+        yield "}"
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Trajectory":
@@ -112,10 +152,28 @@ class Trajectory:
         return cls(**fields)
 
 
+def _pieces_of(segments: Sequence[Segment]) -> Iterator[str]:
+    yield "["
+    for number, segment in enumerate(segments):
+        if number:
+            yield ", "
+        for place, name in enumerate(_COLUMNS):
+            yield f"{', ' if place else '{'}{json.dumps(name)}: ["
+            column = getattr(segment, name)
+            for start in range(0, len(column), PIECE_TOKENS):
+                values: list[Any] = column[start : start + PIECE_TOKENS].tolist()
+                if name == "logprobs":
+                    values = [None if value != value else value for value in values]
+                yield f"{', ' if start else ''}{json.dumps(values)[1:-1]}"
+            yield "]"
+        yield "}"
+    yield "]"
+
+
 def _segment_from_json(row: Mapping[str, Any]) -> Segment:
-    logprobs = tuple(float("nan") if value is None else value for value in row["logprobs"])
-    columns = {key: tuple(row[key]) for key in ("token_ids", "loss_mask", "policy_version", "roles")}
-    return Segment(logprobs=logprobs, **columns)
+    columns = {name: row[name] for name in _COLUMNS}
+    columns["logprobs"] = [float("nan") if value is None else value for value in row["logprobs"]]
+    return Segment(**columns)
 
 
 def _message_from_json(row: Mapping[str, Any]) -> Message:
@@ -134,7 +192,7 @@ def segments_of(turns: Sequence["TokenTurn"], observed: Rendered | None = None) 
     segments: list[Segment] = []
     builder = _SegmentBuilder()
     for turn in turns:
-        if builder.token_ids and list(turn.prompt_ids[: len(builder.token_ids)]) != builder.token_ids:
+        if builder.token_ids and not Ids.of(turn.prompt_ids).starts_with(builder.token_ids):
             segments.append(builder.build())
             builder = _SegmentBuilder()
         builder.append(turn)
@@ -147,7 +205,7 @@ def segments_of(turns: Sequence["TokenTurn"], observed: Rendered | None = None) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenTurn:
-    """The tokens of one assistant turn.
+    """The tokens of one assistant turn: columns, which share what the turns of an episode have in common.
 
     Attributes:
         prompt_ids: [P] everything the model saw before it sampled.
@@ -155,32 +213,54 @@ class TokenTurn:
         token_ids, logprobs, policy_version: [T] as the engine returned them; NaN and -1 where a script wrote them.
     """
 
-    prompt_ids: tuple[int, ...]
-    prompt_roles: tuple[str, ...]
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    policy_version: tuple[int, ...]
+    prompt_ids: Sequence[int]
+    prompt_roles: Sequence[str]
+    token_ids: Sequence[int]
+    logprobs: Sequence[float]
+    policy_version: Sequence[int]
+
+    def __post_init__(self) -> None:
+        prompt_ids = Ids.of(self.prompt_ids)
+        sampled = Ids.of(self.token_ids)
+        columns = {
+            "prompt_ids": prompt_ids,
+            "prompt_roles": Roles.of(self.prompt_roles),
+            # Behind the prompt, where the next turn's prompt goes on from.
+            "token_ids": (prompt_ids + sampled)[len(prompt_ids) :],
+            "logprobs": Logprobs.of(self.logprobs),
+            "policy_version": Versions.of(self.policy_version),
+        }
+        for name, column in columns.items():
+            object.__setattr__(self, name, column)
 
 
 class _SegmentBuilder:
+    """A segment while turns are appended; each costs what it adds."""
+
     def __init__(self) -> None:
-        self.token_ids: list[int] = []
-        self.loss_mask: list[bool] = []
-        self.logprobs: list[float] = []
-        self.policy_version: list[int] = []
-        self.roles: list[str] = []
+        self.token_ids: Column[int] = Ids()
+        self.loss_mask: Column[bool] = Flags()
+        self.logprobs: Column[float] = Logprobs()
+        self.policy_version: Column[int] = Versions()
+        self.roles: Column[str] = Roles()
 
     def append(self, turn: TokenTurn) -> None:
-        for value, version in zip(turn.logprobs, turn.policy_version, strict=True):
-            if version >= 0 and not float("-inf") < value <= 1e-6:
-                raise ValueError(f"a sampled token has log-probability {value}; a finite one, at most 0, is needed")
-        start = len(self.token_ids)
-        observed = turn.prompt_ids[start:]
-        self.token_ids += [*observed, *turn.token_ids]
-        self.loss_mask += [False] * len(observed) + [True] * len(turn.token_ids)
-        self.logprobs += [float("nan")] * len(observed) + list(turn.logprobs)
-        self.policy_version += [-1] * len(observed) + list(turn.policy_version)
-        self.roles += [*turn.prompt_roles[start:], *["assistant"] * len(turn.token_ids)]
+        values, versions = np.asarray(turn.logprobs), np.asarray(turn.policy_version)
+        if len(values) != len(versions) or len(values) != len(turn.token_ids):
+            raise ValueError(
+                f"a turn has {len(turn.token_ids)} tokens, {len(values)} log-probabilities and {len(versions)} versions"
+            )
+        bad = np.flatnonzero((versions >= 0) & ~(np.isfinite(values) & (values <= 1e-6)))
+        if len(bad):
+            raise ValueError(
+                f"a sampled token has log-probability {values[bad[0]]}; a finite one, at most 0, is needed"
+            )
+        observed, sampled = len(turn.prompt_ids) - len(self.token_ids), len(turn.token_ids)
+        self.roles = self.roles + turn.prompt_roles[len(self.token_ids) :] + repeated(Roles, "assistant", sampled)
+        self.token_ids = Ids.of(turn.prompt_ids) + turn.token_ids
+        self.loss_mask = self.loss_mask + repeated(Flags, False, observed) + repeated(Flags, True, sampled)
+        self.logprobs = self.logprobs + repeated(Logprobs, float("nan"), observed) + turn.logprobs
+        self.policy_version = self.policy_version + repeated(Versions, -1, observed) + turn.policy_version
 
     def observe(self, observed: Rendered) -> None:
         count = len(observed.token_ids)
@@ -192,9 +272,9 @@ class _SegmentBuilder:
 
     def build(self) -> Segment:
         return Segment(
-            token_ids=tuple(self.token_ids),
-            loss_mask=tuple(self.loss_mask),
-            logprobs=tuple(self.logprobs),
-            policy_version=tuple(self.policy_version),
-            roles=tuple(self.roles),
+            token_ids=self.token_ids,
+            loss_mask=self.loss_mask,
+            logprobs=self.logprobs,
+            policy_version=self.policy_version,
+            roles=self.roles,
         )

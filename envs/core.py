@@ -16,19 +16,9 @@ from ..model.chat.messages import Message, ToolCall, ToolSpec
 from ..rewards.score import Score
 from .background import call, call_to_its_end, run_sync
 from .task import Task
+from .text_space import UnicodeText
+from .tools.bounds import bounded
 from .tools.spec import ToolError, tools_of
-
-
-class UnicodeText(gymnasium.spaces.Text):
-    """A text space that admits any string up to ``max_length`` characters (Gymnasium's own needs a character list)."""
-
-    def contains(self, x: Any) -> bool:
-        return isinstance(x, str) and self.min_length <= len(x) <= self.max_length
-
-    def sample(self, mask: Any = None, probability: Any = None) -> str:
-        """A short text: drawing up to ``max_length`` characters would take seconds."""
-        length = int(self.np_random.integers(self.min_length, self.min_length + 65))
-        return super().sample(mask=mask or (length, None), probability=probability)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,12 +264,12 @@ class ToolEnv(gymnasium.Env[str, str]):
     async def _call_tool(self, one: ToolCall) -> str | Submission:
         bound = self._tools.get(one.name)
         if bound is None:
-            return f"error: there is no tool {one.name!r}; the tools are {', '.join(self._tools) or 'none'}"
+            return f"error: there is no tool {one.name[:100]!r}; the tools are {', '.join(self._tools) or 'none'}"
         try:
             result = await call(bound.method, **bound.check(one.arguments))
         except ToolError as error:
-            return f"error: {error}"
-        return result if isinstance(result, Submission) else str(result)
+            return bounded(f"error: {error}")
+        return result if isinstance(result, Submission) else bounded(str(result))
 
     async def ascore(self, submission: Any) -> Score:
         """Score a submission and end the episode.

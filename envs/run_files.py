@@ -11,10 +11,23 @@ from typing import IO, Any, cast
 @contextmanager
 def written_whole(path: Path) -> Iterator[IO[str]]:
     """A file to write text into; on leaving it takes the place of ``path``. Where the block raises nothing changes."""
+    with _beside(path, "w") as out:
+        yield out
+
+
+@contextmanager
+def bytes_written_whole(path: Path) -> Iterator[IO[bytes]]:
+    """``written_whole`` of bytes."""
+    with _beside(path, "wb") as out:
+        yield out
+
+
+@contextmanager
+def _beside(path: Path, mode: str) -> Iterator[IO[Any]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("w", encoding="utf-8") as out:
+        with partial.open(mode, encoding=None if "b" in mode else "utf-8") as out:
             yield out
             out.flush()
             os.fsync(out.fileno())

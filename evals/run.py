@@ -1,7 +1,7 @@
 """Run a policy over tasks: any number of samples, bounded concurrency, resumable."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,10 +85,10 @@ async def evaluate(
         runner = _Runner(make_env, policy_for, budget, sampling, retries, str((settings or {}).get("policy", "")))
         left = iter([job for job, key in zip(jobs, order, strict=True) if key not in verdicts])
 
-        def record(verdict: Verdict, trajectory: Trajectory | None, prediction: Mapping[str, Any] | None) -> None:
+        async def record(verdict: Verdict, trajectory: Trajectory | None, prediction: Mapping[str, Any] | None) -> None:
             verdicts[verdict.key] = verdict
             if store:
-                store.append(verdict, trajectory, prediction)
+                await store.put(verdict, trajectory, prediction)
             if progress:
                 progress(verdict, trajectory)
 
@@ -104,7 +104,7 @@ class _Job:
     index: int
 
 
-_Record = Callable[[Verdict, Trajectory | None, Mapping[str, Any] | None], None]
+_Record = Callable[[Verdict, Trajectory | None, Mapping[str, Any] | None], Awaitable[None]]
 
 
 def prediction_of(trajectory: Trajectory | None, env: ToolEnv | None, policy: str) -> dict[str, Any] | None:
@@ -145,7 +145,7 @@ class _Runner:
                     break
                 # What failed may have left its environment in disorder; the next attempt gets a new one.
                 envs.pop(job.task.family, None)
-            record(verdict, trajectory, prediction_of(trajectory, envs.get(job.task.family), self._policy_name))
+            await record(verdict, trajectory, prediction_of(trajectory, envs.get(job.task.family), self._policy_name))
 
     async def _sample(self, job: _Job, envs: dict[str, ToolEnv]) -> tuple[Verdict, Trajectory | None]:
         task = job.task

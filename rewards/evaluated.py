@@ -85,7 +85,7 @@ def _parts(tree: Tree) -> list[Tree]:
 
 def _is_integer(tree: Tree) -> bool:
     """An integer as such: "5", "-5", "5.0", "500 %"."""
-    if tree[0] in ("neg", "percent"):
+    if tree[0] in ("neg", "percent") and tree[1][0] != "neg":
         return _is_integer(tree[1])
     return tree[0] == "num" and (tree[1].endswith("/1") or _is_printed_integer(tree))
 
@@ -101,7 +101,8 @@ def _is_numeral(tree: Tree) -> bool:
     if tree[0] in ("neg", "percent"):
         return _is_numeral(tree[1])
     if tree[0] in ("frac", "div"):
-        return all(part[0] == "num" or (part[0] == "neg" and part[1][0] == "num") for part in tree[1:])
+        parts = [_unsigned(part) for part in tree[1:]]
+        return all(part[0] == "num" and part[1].endswith("/1") and part[2] is None for part in parts)
     if tree[0] == "mul" and len(tree) == 3 and tree[1][0] == "num" and tree[2][0] == "pow":
         base, exponent = tree[2][1:]
         return base[:2] == ["num", "10/1"] and _is_integer(exponent)
@@ -119,7 +120,26 @@ def _is_worked_out(tree: Tree) -> bool:
         return False
     if kind in ("add", "mul") and sum(_is_numeral(_unsigned(part)) for part in _flat(tree, kind)) > 1:
         return False
+    if (kind == "add" and _has_like_terms(tree)) or (kind in ("frac", "div") and _divides(tree)):
+        return False
     return all(map(_is_worked_out, _parts(tree)))
+
+
+def _has_like_terms(tree: Tree) -> bool:
+    """Whether two terms of a sum are multiples of each other: "\\pi + \\pi"."""
+    values = [_float(term) for term in _flat(tree, "add") if not _is_numeral(_unsigned(term))]
+    found = [value for value in values if value]
+    return any(_is_rational(one / other) for place, one in enumerate(found) for other in found[:place])
+
+
+def _divides(tree: Tree) -> bool:
+    """Whether a division by an integer can be carried out: "2\\pi/2"."""
+    bottom = tree[2]
+    if bottom[0] != "num" or not bottom[1].endswith("/1") or bottom[1] == "1/1":
+        return False
+    number = int(bottom[1].removesuffix("/1"))
+    factors = [part for part in _flat(_unsigned(tree[1]), "mul") if part[0] == "num" and part[1].endswith("/1")]
+    return any(number and int(part[1].removesuffix("/1")) % number == 0 for part in factors)
 
 
 def _flat(tree: Tree, kind: str) -> list[Tree]:

@@ -165,7 +165,7 @@ def _command(command: str, glued: bool) -> list[Token] | None:
     if name in ("cdot", "times", "ast"):
         return [Token("sign", "*", glued=glued)]
     if name == "div":
-        return [Token("sign", "/", glued=glued)]
+        return [Token("sign", ":", glued=glued)]
     if name in ("lvert", "rvert", "vert", "mid"):
         return [Token("sign", "|", glued=glued)]
     if name in FUNCTIONS and name not in ("sqrt", "root", "pow", "factorial"):

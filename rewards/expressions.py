@@ -23,6 +23,7 @@ _RELATIONS = {"=": "=", "<": "<", ">": ">", "!=": "ne", "le": "le", "ge": "ge", 
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}
 _BRACKET_COMMANDS = {"lfloor": ("rfloor", "floor"), "lceil": ("rceil", "ceil")}
 _TWO_ARGUMENTS = {"frac": "frac", "binom": "binomial", "dbinom": "binomial", "tbinom": "binomial"}
+_MINUS_ONE: Tree = ["neg", ["num", "1/1", None, 1]]
 _INVERSE = {name: f"a{name}" for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")}
 
 
@@ -120,11 +121,14 @@ class _Reader:
                 right = self.signed(self.juxtaposed)
                 found = [*found, right] if found[0] == "mul" else ["mul", found, right]
             elif self.is_sign("/", ":"):
-                ratios += self.is_sign(":")
+                ratio = self.is_sign(":")
+                ratios += ratio
                 if ratios > 1:
                     raise _NotRead  # 1:2:3 is not (1:2):3
                 self.at += 1
-                found = ["div", found, self.signed(self.juxtaposed)]
+                right = self.signed(self.juxtaposed)
+                # "6 : 2" leaves a division, "6/2" is a fraction too.
+                found = ["mul", found, ["pow", right, _MINUS_ONE]] if ratio else ["div", found, right]
                 if _depth(found) > _DEEPEST:
                     raise _NotRead
             else:

@@ -39,7 +39,7 @@ _CONDITION = re.compile(r"(?:,|\\q?quad|\\[ ,;]|\s)*\\text\s*\{\s*(?:for|where|i
 _RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|in)(?![a-zA-Z])")
 _CONGRUENCE = re.compile(r"(?:[a-z]\s*\\equiv\s*)?([^,;]+?)\s*\\pmod\{(\d+)\}")
 # "\text{Area: } 5", "The answer is 5".
-_INTRODUCED = re.compile(r"(?:\\text\s*\{\s*)?([A-Za-z][A-Za-z' -]*?)\s*(?::|\bis\b:?)\s*\}?\s*(?=[^\s}])(.+)", re.S)
+_INTRODUCED = re.compile(r"(\\text\s*\{\s*)?([A-Za-z][A-Za-z' -]*?)\s*(?::|\bis\b:?)\s*\}?\s*(?=[^\s}])(.+)", re.S)
 _SAYING = frozenset(["the", "final", "answer", "answers", "is", "correct", "right", "true", "result", "value", "total"])
 _NAMES = ("sym", "mul", "add", "neg", "frac", "div", "call")
 
@@ -81,8 +81,10 @@ def introduced(answer: str, gold: str, same: Same) -> bool | None:
     match = _INTRODUCED.fullmatch(answer)
     if match is None or read_number(gold) is None:
         return None
-    words = set(match.group(1).casefold().split()) - _SAYING
-    return None if is_remark(" ".join(words)) else same(match.group(2).strip(), gold)
+    words = set(match.group(2).casefold().split()) - _SAYING
+    if is_remark(" ".join(words)) or (words and not match.group(1)):
+        return None
+    return same(match.group(3).strip(), gold)
 
 
 def congruence(answer: str, gold: str, same: Same) -> bool | None:

@@ -41,6 +41,7 @@ _SPELLINGS = (
     (re.compile(r"\\(?:phantom|color|label|tag)\s*\{[^{}]*\}|\\(?:overset|underset)\s*\{\s*\}"), ""),
     (re.compile(r"\\textcolor\s*\{[^{}]*\}(?=\s*\{)|\\(?:underline|underbrace)(?=\s*\{)"), ""),
     (re.compile(r"\\q?quad"), " "),
+    (re.compile(r"\{\s*\\rm\s+(\w+)\s*\}|\\rm\s*\{\s*(\w+)\s*\}"), r"\\mathrm{\1\2}"),
     (re.compile(r"(?<=[\d)}])(or|and)(?=[A-Z\d(\\-]|[a-z]\()"), r" \1 "),
     (re.compile(r"_\{\s*(\w)\s*\}"), r"_\1"),
     (re.compile(r"\\colon(?![a-zA-Z])|\{:\}"), ":"),

@@ -10,6 +10,7 @@ _UNION = re.compile(r"Union\((.*)\)", re.S)
 _SET = re.compile(r"FiniteSet\((.*)\)", re.S)
 _DICTIONARY = re.compile(r"\{\s*([a-zA-Z]\w*+\s*+:[^{}:,]++(?:,\s*+[a-zA-Z]\w*+\s*+:[^{}:,]++)*+)\}")
 _EQUATION = re.compile(r"Eq\(([^(),]+),([^,]+)\)")
+_BOTH = re.compile(r"\(([^()&|]+)\) & \(([^()&|]+)\)")
 _NAMED = (
     "Matrix",
     "array",
@@ -18,6 +19,8 @@ _NAMED = (
     "FiniteSet",
     "EmptySet",
     "Eq(",
+    "set(",
+    ") & (",
     "[[",
     "[ [",
     "{",
@@ -42,6 +45,8 @@ def from_python(text: str) -> str:
         return rf"\{{{match.group(1)}\}}"
     if (match := _DICTIONARY.fullmatch(text)) and "\\" not in text:
         return re.sub(r"\s*:\s*", " = ", match.group(1))
+    if match := _BOTH.fullmatch(text):
+        return rf"{match.group(1)} \text{{ and }} {match.group(2)}"
     if match := _EQUATION.fullmatch(text):
         return f"{match.group(1).strip()} = {match.group(2).strip()}"
     if "Interval" in text:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 GIB = 1 << 30
@@ -64,6 +65,7 @@ def examine() -> list[Finding]:
         _machine(),
         _gpu(),
         _sandbox("local"),
+        _bounds(),
         _docker(),
         *([_sandbox("docker")] if _docker().ok else []),
         _git(),
@@ -139,6 +141,31 @@ def _sandbox(name: str) -> Finding:
     if answer != "ok":
         return Finding(name=title, ok=False, value=f"answered {answer[:80]!r}", remedy="choose another --sandbox")
     return Finding(name=title, ok=True, value="a command ran in it")
+
+
+def _bounds() -> Finding:
+    """What bounds the local sandbox: a control group where there is one, and a filter of system calls."""
+    from ..sandbox import control_group, seccomp
+
+    found = control_group.place()
+    remedy = "take --sandbox docker, or start verigym in a group of its own: systemd-run --user --scope -p Delegate=yes"
+    missing = (
+        [] if found else ["the buffers of sockets and pipes are not bounded; no files in memory, no System V memory"]
+    )
+    if not seccomp.filter_of(counted=True) or not _kernel_filters():
+        missing.append("system calls are not filtered, files in memory not bounded")
+    if missing:
+        return Finding(name="local sandbox's limits", ok=False, value="; ".join(missing), remedy=remedy)
+    assert found is not None
+    value = f"memory is counted by control groups (version {found[1]}), system calls are filtered"
+    return Finding(name="local sandbox's limits", ok=True, value=value)
+
+
+def _kernel_filters() -> bool:
+    try:
+        return "errno" in Path("/proc/sys/kernel/seccomp/actions_avail").read_text().split()
+    except OSError:
+        return False
 
 
 def _docker() -> Finding:

@@ -26,6 +26,8 @@ _READ = """
 """
 _COMMANDS = frozenset(_READ.split())
 """What latex2sympy may be asked to read. It takes words of a text for products of letters."""
+# Words in upright type, subscripts of numbers, primes and "!=" it passes over.
+_NOT_READ = re.compile(r"!\s*=|\\mathrm\s*\{\s*\w\w|'|\d\s*_")
 
 
 def _beside(name: str) -> Any:
@@ -165,7 +167,7 @@ def read_by_library(text: str) -> Any:
     from latex2sympy2_extended.latex2sympy2 import latex2sympy
     from latex2sympy2_extended.math_normalization import NormalizationConfig, normalize_latex
 
-    if not set(re.findall(r"\\([a-zA-Z]+)", text)) <= _COMMANDS or re.search(r"!\s*=|\\mathrm\s*\{\s*\w\w", text):
+    if not set(re.findall(r"\\([a-zA-Z]+)", text)) <= _COMMANDS or _NOT_READ.search(text):
         return None
     plain = NormalizationConfig(basic_latex=True, malformed_operators=True, boxed="none")
     try:

@@ -27,6 +27,7 @@ from .engine import Engine
 from .image_facts import ImageFacts, read_facts
 from .per_loop import PerLoop
 from .runtime import INSIDE, python_argv, runtime_archive, runtime_folder
+from .seccomp import filter_of
 from .settings import SandboxSettings
 from .stream import ContainerStream
 from .types import SandboxSpec
@@ -214,6 +215,7 @@ def guest_config(engine: Engine, spec: SandboxSpec, facts: ImageFacts) -> dict[s
         "env": env,
         "bash": list(facts.bash),
         "rlimits": launch.process_rlimits(spec.limits),
+        "calls": filter_of(counted=True),  # the container's memory limit counts what such files hold
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...errors import SandboxError
 from .boot import boot_line, modules, sized
+from .seccomp import filter_of
 from .types import Bind, Limits, SandboxSpec
 
 GUEST_FILES = ("system", "process", "words", "shell", "run", "reset", "server")
@@ -106,6 +107,9 @@ def guest_config(spec: SandboxSpec, *, drop: bool, contained: bool = True) -> di
         "env": env,
         "bash": [bash_path(), "bash"],
         "rlimits": _rlimits(limits, count_processes=contained),
+        "calls": filter_of(counted=False) if contained else b"",
+        "group": "",
+        "disks": ("/", "/dev/shm", SCRATCH),
         "memory_bytes": limits.memory_mib << 20,
         "disk_bytes": limits.disk_mib << 20,
         "shm_bytes": min(SHM_BYTES, limits.disk_mib << 20),

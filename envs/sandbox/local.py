@@ -5,13 +5,16 @@ import logging
 import os
 import shutil
 import tempfile
+from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from ...errors import SandboxError
-from . import launch
+from . import control_group, launch
 from .channel import Channel
+from .seccomp import filter_of
 from .session import GuestSandbox
-from .types import SandboxSpec
+from .types import Bind, SandboxSpec
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,10 @@ class LocalBackend:
     run as a user of their own (one a sandbox) without capabilities. Started by anyone else, a user namespace is
     used, and commands have the server's user: they cannot trace or stop it, but could lower its resource limits,
     which makes the sandbox fail (SandboxError), never succeed.
+
+    Where this machine lets us have a control group (``control_group.py``), memory is what the kernel counts for all of
+    them. Elsewhere it is what their processes have: files in memory and System V memory cannot be made then, and the
+    buffers of sockets and pipes are not bounded.
     """
 
     name = "local"
@@ -53,11 +60,29 @@ class LocalBackend:
         if spec.image is not None:
             raise SandboxError(f"the local sandbox has no images, and the task asks for {spec.image!r}; leave it out")
         config = launch.guest_config(spec, drop=not self.user_namespace)
+        extra = config["shm_bytes"] + config["scratch_bytes"]
+        group = await asyncio.to_thread(control_group.make, spec.limits, extra)
+        shown = spec
+        if group is not None:
+            files = {f"{control_group.SEEN_AT}/{name}": Path(path) for name, path in group.files().items()}
+            shown = replace(spec, binds=(*spec.binds, *(Bind(source=at, target=name) for name, at in files.items())))
+            config |= {"calls": filter_of(counted=True), "group": control_group.SEEN_AT, "oom_files": tuple(files)}
         command = launch.bubblewrap_command if self.launcher == "bwrap" else launch.unshare_command
-        argv = command(spec, config, user_namespace=self.user_namespace)
+        argv = command(shown, config, user_namespace=self.user_namespace)
         argv[0] = shutil.which(argv[0]) or argv[0]
-        channel = await Channel.open(argv, launch.first_input(config), timeout_s=START_S)
-        return GuestSandbox(channel, spec)
+        if group is None:
+            return GuestSandbox(await Channel.open(argv, launch.first_input(config), timeout_s=START_S), spec)
+        try:
+            channel = await Channel.open(group.joining(argv), launch.first_input(config), timeout_s=START_S)
+        except BaseException:
+            await asyncio.to_thread(group.close)
+            raise
+
+        async def end() -> None:
+            await channel.aclose()
+            await asyncio.to_thread(group.close)
+
+        return GuestSandbox(channel, spec, end=end)
 
 
 class UnsafeBackend:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,8 +40,21 @@ class PythonEnvironment:
 
 
 def cache_folder() -> Path:
-    """$VERIGYM_CACHE, else ~/.cache/verigym; not made here."""
-    return Path(os.environ.get("VERIGYM_CACHE") or Path.home() / ".cache" / "verigym").absolute()
+    """$VERIGYM_CACHE, else ~/.cache/verigym, else, where the user has no home, a temporary folder; not made here.
+
+    Raises:
+        SandboxError: that last folder is another user's.
+    """
+    named = os.environ.get("VERIGYM_CACHE")
+    if named:
+        return Path(named).absolute()
+    try:
+        return Path.home() / ".cache" / "verigym"
+    except RuntimeError:  # no HOME, and no entry in passwd
+        folder = Path(tempfile.gettempdir(), f"verigym-{os.getuid()}")
+        if folder.exists() and folder.lstat().st_uid != os.getuid():
+            raise SandboxError(f"{folder} is another user's; set VERIGYM_CACHE to a folder of your own") from None
+        return folder
 
 
 def python_environment(requirements: Sequence[str]) -> PythonEnvironment:

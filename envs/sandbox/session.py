@@ -61,6 +61,7 @@ class GuestSandbox:
             killed=header["killed"],
             truncated=header["dropped"] > 0,
             duration_s=header["seconds"],
+            cwd=header["cwd"] or None,
         )
 
     async def arun(
@@ -110,11 +111,11 @@ class GuestSandbox:
         }
         return await self._open(request)
 
-    async def read_file(self, path: str) -> bytes:
-        return await self._file(("read", self._path(path)), path, b"")
+    async def read_file(self, path: str, *, most_bytes: int | None = None) -> bytes:
+        return await self._file(("read", self._path(path), most_bytes), path, b"")
 
-    async def write_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
-        await self._file(("write", self._path(path), mode), path, data)
+    async def write_file(self, path: str, data: bytes, *, mode: int | None = 0o644, new: bool = False) -> None:
+        await self._file(("write", self._path(path), mode, new), path, data)
 
     async def put_archive(self, archive: bytes, dest: str) -> None:
         await self._file(("unpack", self._path(dest)), dest, archive)
@@ -196,7 +197,26 @@ def _texts(env: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _text(body: bytes, num_head: int, num_dropped: int) -> str:
+    """Head and tail of an output as text. A character that the cut has halved is left out with what was dropped."""
     if not num_dropped:
         return body.decode(errors="replace")
-    head, tail = body[:num_head].decode(errors="replace"), body[num_head:].decode(errors="replace")
-    return f"{head}\n[... {num_dropped} bytes left out ...]\n{tail}"
+    head, tail = body[:num_head], body[num_head:]
+    whole = _whole_end(head)
+    begin = next((n for n, byte in enumerate(tail[:3]) if byte & 0xC0 != 0x80), min(3, len(tail)))
+    if begin == 3:  # no UTF-8 at all
+        begin = 0
+    num_dropped += len(head) - whole + begin
+    shown = head[:whole].decode(errors="replace"), tail[begin:].decode(errors="replace")
+    return f"{shown[0]}\n[... {num_dropped} bytes left out ...]\n{shown[1]}"
+
+
+def _whole_end(data: bytes) -> int:
+    """How many bytes there are before a character that the end of the data cuts in half."""
+    for back in range(1, min(4, len(data)) + 1):
+        byte = data[-back]
+        if byte & 0xC0 == 0xC0:
+            size = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return len(data) - back if back < size else len(data)
+        if byte < 0x80:
+            break
+    return len(data)

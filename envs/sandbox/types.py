@@ -63,9 +63,11 @@ class CommandResult:
     Attributes:
         output: stdout and stderr as they came, UTF-8 with invalid bytes replaced, capped with a note where cut.
         exit_code: the command's own; None where it was killed at its deadline or for a limit.
-        killed: why it was killed ("timeout", "memory", "processes", "disk"), or None.
+        killed: why it was killed ("timeout", "memory", "processes", "disk"), or None. "shell": the shell no longer ran
+            what it was given (`set -n`, `set -r`, no way left to give it text); a new one has taken its place.
         truncated: whether the output was cut.
         duration_s: wall-clock seconds.
+        cwd: the shell's directory afterwards, where that is known.
     """
 
     output: str
@@ -73,6 +75,7 @@ class CommandResult:
     killed: str | None = None
     truncated: bool = False
     duration_s: float = 0.0
+    cwd: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,12 +146,20 @@ class Sandbox(Protocol):
         """Start a process beside the shell and talk to it. It has no deadline, and ends with the sandbox."""
         ...
 
-    async def read_file(self, path: str) -> bytes:
-        """Raises FileNotFoundError, IsADirectoryError or PermissionError as the file is."""
+    async def read_file(self, path: str, *, most_bytes: int | None = None) -> bytes:
+        """The file, of a longer one only so many bytes.
+
+        Raises FileNotFoundError, IsADirectoryError or PermissionError as the file is.
+        """
         ...
 
-    async def write_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
-        """Write a file, making its parent folders."""
+    async def write_file(self, path: str, data: bytes, *, mode: int | None = 0o644, new: bool = False) -> None:
+        """Write a file, making its parent folders. A file that exists stays the same one, with its owner and its links.
+
+        Args:
+            mode: None leaves that of a file that exists.
+            new: raise FileExistsError where there is one.
+        """
         ...
 
     async def put_archive(self, archive: bytes, dest: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ...errors import ConfigError, SandboxError, TaskError
 from ...model.chat.encoding import to_bytes
+from ..background import on_thread_to_its_end
 from ..datasets.swe import SWERow, require_repository
 from ..datasets.swe_sources import CONDA_PYTHON
 from ..sandbox.choose import make_backend
@@ -20,6 +21,7 @@ from ..sandbox.python import PythonEnvironment, python_environment
 from ..sandbox.types import Limits, ReusingBackend, Sandbox, SandboxBackend, SandboxSpec
 from .history import IGNORED, fresh_repository, purge_for_grading, purge_history
 from .patching import apply_start_patch
+from .spool import Spool
 from .worktree import run_script, snapshot
 
 DEFAULT_REQUIREMENTS = ("pytest==8.3.4",)
@@ -27,8 +29,9 @@ DEFAULT_REQUIREMENTS = ("pytest==8.3.4",)
 HOST_BACKENDS = ("local", "unsafe")
 """Backends without images: they take a row's archive and its pinned requirements."""
 
-_BASES: dict[tuple[str, str], bytes] = {}
-"""(image, digest of what else makes the base) -> the .git that an agent's work is compared with."""
+_BASES = Spool()
+"""(image, digest of what else makes the base) -> the .git that an agent's work is compared with. It may have 512 MiB,
+and an environment that is used again is not taken apart again: it is kept, but not in memory."""
 
 _HAS_LINKS: dict[tuple[str, str], bool] = {}
 """Key of ``_BASES`` -> whether an archive's base commit has submodules."""
@@ -210,7 +213,11 @@ async def _hide(sandbox: Sandbox, row: SWERow) -> None:
             said = result.stderr.decode("utf-8", errors="replace").strip()[-300:]
             raise TaskError(f"{row.instance_id}: its hidden files cannot be removed from {row.image}: {said}")
     if await _is_recorded(sandbox, row) and _base_key(row) not in _BASES:
-        _BASES[_base_key(row)] = await snapshot(sandbox, row.root)
+        base = await snapshot(sandbox, row.root)
+        try:
+            await on_thread_to_its_end(_BASES.put, _base_key(row), base)
+        except OSError as error:
+            raise SandboxError(f"the base of {row.instance_id} cannot be kept ({error}); free some space") from error
     if row.start_patch or row.hidden_files:
         await fresh_repository(sandbox, row.root)
     else:
@@ -225,12 +232,12 @@ def base_of(row: SWERow) -> bytes:
         SandboxError: no workspace of the row was opened in this process.
     """
     if _base_key(row) in _BASES:
-        return _BASES[_base_key(row)]
+        return _BASES.get(_base_key(row))
     if row.archive and not _HAS_LINKS.get(_base_key(row)):
         return _git_dir(row.archive, _changed_ns(row))
     if _base_key(row) not in _BASES:
         raise SandboxError(f"{row.instance_id}: its workspace was not opened in this process")
-    return _BASES[_base_key(row)]
+    return _BASES.get(_base_key(row))
 
 
 async def _is_recorded(sandbox: Sandbox, row: SWERow) -> bool:

@@ -5,6 +5,7 @@ What differs: after a deadline the shell keeps its working directory, a truncate
 graded (there it fails), and any patch that git or patch takes can be submitted (there it must begin with "diff").
 """
 
+import asyncio
 import posixpath
 import shlex
 import time
@@ -20,7 +21,8 @@ from ...rewards.patches import is_patch
 from ...rewards.score import Score
 from ..datasets.swe import row_of
 from ..task import Task
-from ..tools.files import replace_lines, view_lines
+from ..tools.bounds import bounded
+from ..tools.files import num_lines, view_lines
 from ..tools.spec import ToolError, tool
 from .env import SWEEnv
 from .grading import zero
@@ -29,6 +31,8 @@ TURNS, TOKENS, COMMAND_S, SANDBOX_S = 128, 131_072, 120.0, 2_400.0
 SNIPPET_LINES = 8
 MAX_PATCH_BYTES = 16 << 20
 """As for the difference that ``verigym/SWE-v0`` hands in."""
+MAX_SHOWN_CHARS = 32_768
+"""Of a patch, in the answer to its submission."""
 BYTES_A_TOKEN = 4
 """Guess for text whose tokens nobody has counted."""
 
@@ -75,6 +79,7 @@ class CwmSWEEnv(SWEEnv):
         self.submitted: str | None = None
         """The last patch that ``submit`` took."""
         self._since = 0.0
+        self._shell_at: str | None = None
 
     def prompt(self, task: Task) -> str:
         root = self._row.root if self._row is not None else "the working directory"
@@ -88,7 +93,7 @@ class CwmSWEEnv(SWEEnv):
         )
 
     async def start(self, task: Task) -> None:
-        self.submitted = None
+        self.submitted = self._shell_at = None
         await super().start(task)
         self._since = time.monotonic()
 
@@ -155,12 +160,17 @@ class CwmSWEEnv(SWEEnv):
 
     @tool
     async def bash(self, command: str) -> str:
-        """Run one or more lines of bash, none of them interactive, in the session's shell.
+        """Run one or more lines of bash, none of them interactive, in the session's shell. Directory, variables,
+        functions and jobs stay for the next call. The answer is stdout and stderr as they came, at most 32768 bytes: of
+        more, the beginning and the end. What a background job prints after the command has ended is lost. When a
+        command's time is over everything that runs is ended, and a new shell starts with the directory and the exported
+        variables.
 
         Args:
             command: the lines.
         """
         result = await self._box.aexec(command, timeout_s=self._command_s)
+        self._shell_at = result.cwd or self._shell_at
         if not result.killed:
             return result.output
         return (
@@ -169,53 +179,49 @@ class CwmSWEEnv(SWEEnv):
 
     @tool
     async def edit(self, path: str, search: str, replace: str) -> str:
-        """Replace whole consecutive lines of a file, which must stand in it exactly once, blanks included.
+        """Replace whole consecutive lines of a text file, which must stand in it exactly once, blanks included. The
+        lines around are shown. Line ends, mode and owner of the file stay as they are. Characters that nobody sees are
+        shown, and may be written, as <U+000C>.
 
         Args:
-            path: of the file.
+            path: of the file; a relative one begins at the repository's root, wherever the shell is.
             search: the lines as they are.
-            replace: the lines as they shall be.
+            replace: the lines as they shall be; nothing deletes them.
         """
-        before = await self._read(path)
-        after = replace_lines(before, search, replace, path)
-        await self._write(path, after)
-        same = next((n for n, pair in enumerate(zip(before.split("\n"), after.split("\n"))) if pair[0] != pair[1]), 0)
-        lines = after.count("\n") + 1
-        first, last = max(1, same + 1 - SNIPPET_LINES), min(lines, same + 1 + SNIPPET_LINES + replace.count("\n"))
-        return (
-            f"{path} is changed at line {same + 1}:\n{view_lines(after, path, first, last)}"
-            if after
-            else f"{path} is empty"
-        )
+        edited = await self._edit(path, search, replace)
+        lines = num_lines(edited.text)
+        if not lines:
+            return f"{path} is empty"
+        first = max(1, min(edited.line, lines) - SNIPPET_LINES)
+        last = min(lines, edited.line + SNIPPET_LINES + replace.count("\n"))
+        shown = await asyncio.to_thread(view_lines, edited.text, path, first, last)
+        return f"{path} is changed at line {edited.line}:\n{shown}"
 
     @tool
     async def create(self, path: str, content: str) -> str:
         """Write a new file into a folder that exists.
 
         Args:
-            path: of the file, which must not exist.
+            path: of the file, which must not exist; a relative one begins at the repository's root, wherever the
+                shell is.
             content: all of it.
         """
-        where = self._inside(path)
-        folder = posixpath.dirname(where)
+        folder = posixpath.dirname(self._inside(path))
         result = await self._box.arun(["test", "-d", folder])
         if result.exit_code != 0:
             raise ToolError(f"the folder {folder} does not exist")
-        result = await self._box.arun(["test", "-e", where])
-        if result.exit_code == 0:
-            raise ToolError(f"{path} exists; use edit")
-        await self._write(path, content)
-        return f"{path} is written ({content.count(chr(10)) + 1} lines)"
+        await self._create(path, content)
+        return f"{path} is written ({num_lines(content)} lines)"
 
     @tool
     async def submit(self, result: str) -> str:
-        """Mark a patch file as your submission.
+        """Mark a patch file as your submission. The answer shows it, of a long one the beginning and the end.
 
         Args:
-            result: path of a patch, as git diff writes it.
+            result: path of a patch, as git diff writes it; a relative one begins where the shell is.
         """
-        path = result.strip()
-        cwd = (await self._box.aexec("pwd")).output.strip() or "/"
+        assert self._row is not None
+        path, cwd = result.strip(), self._shell_at or self._row.root
         try:
             data = await self._box.read_file(posixpath.normpath(posixpath.join(cwd, path)))
         except OSError as error:
@@ -228,7 +234,8 @@ class CwmSWEEnv(SWEEnv):
                 f"{shlex.quote(path)} holds no change that git apply or patch would take; write it with git diff"
             )
         self.submitted = text
-        return f"This patch is submitted:\n\n<submission>\n{text}\n</submission>\n\nCheck it; you can submit another."
+        shown = bounded(text, MAX_SHOWN_CHARS)
+        return f"This patch is submitted:\n\n<submission>\n{shown}\n</submission>\n\nCheck it; you can submit another."
 
 
 def _call(name: str, **arguments: str) -> Message:

@@ -17,10 +17,11 @@ from ..datasets.swe import SWERow, require_repository, require_tests, row_of
 from ..datasets.swe_examples import example_tasks
 from ..sandbox.types import Limits, Sandbox, SandboxBackend
 from ..task import Task
-from ..tools.files import decode, replace_lines, view_lines
+from ..tools.files import MAX_FILE_BYTES, Edited, decode, edit_lines, view_lines
 from ..tools.spec import ToolError, tool
 from .checkout import backend_for, base_of, environment_of, open_workspace, placed, shell_env
 from .grading import TEST_TIMEOUT_S, grade_patch, zero
+from .trust import Untrusted
 from .worktree import Unusable, diff_of
 
 _VERDICTS: dict[tuple[str, str, str], Score] = {}
@@ -42,6 +43,7 @@ class SWEEnv(ToolEnv):
         reuse_verdicts: bool = False,
         limits: Limits | None = None,
         test_timeout_s: float = TEST_TIMEOUT_S,
+        untrusted: Untrusted = "fail",
         rubric: str = "tests",
         tasks: Sequence[Task] | None = None,
         max_turns: int | None = None,
@@ -55,6 +57,9 @@ class SWEEnv(ToolEnv):
             limits: of the sandboxes; None takes the defaults.
             test_timeout_s: wall-clock seconds of one run of the hidden tests; an episode whose work takes longer ends
                 with "test_timeout" and 0.
+            untrusted: what a patch earns whose tests all pass while no twin can be made of some that decide
+                (``trust.believed``): "fail" 0, "accept" 1, "drop" nothing: the sample is left out like one whose
+                grading failed. The score's ``detail`` begins with "not trusted" in each case.
             rubric: what a patch earns, by name (``rewards.rubric.SWE_RUBRICS``).
             tasks, max_turns, render_mode: as for every ToolEnv.
         """
@@ -63,6 +68,7 @@ class SWEEnv(ToolEnv):
         self._backend = None if isinstance(sandbox, str) else sandbox
         self._rubric = swe_rubric(rubric)
         self._reuse_verdicts, self._limits, self._test_timeout_s = reuse_verdicts, limits or Limits(), test_timeout_s
+        self._untrusted: Untrusted = untrusted
         self._sandbox: Sandbox | None = None
         self._row: SWERow | None = None
         self._used = self._backend
@@ -117,11 +123,18 @@ class SWEEnv(ToolEnv):
         gold = row_of(task).patch
         if not self._rubric.needs_tests:
             return self._rubric.judge(None, patch, gold)
-        key = (task.id, str(task.hidden.get("archive")), hashlib.sha256(to_bytes(patch)).hexdigest())
+        key = (task.id, f"{self._untrusted} {task.hidden.get('archive')}", hashlib.sha256(to_bytes(patch)).hexdigest())
         tests = _VERDICTS.get(key) if self._reuse_verdicts else None
         if tests is None:
             backend = self._used or await asyncio.to_thread(backend_for, row_of(task), self._choice)
-            tests, _ = await grade_patch(backend, task, patch, timeout_s=self._test_timeout_s, limits=self._limits)
+            tests, _ = await grade_patch(
+                backend,
+                task,
+                patch,
+                timeout_s=self._test_timeout_s,
+                limits=self._limits,
+                untrusted=self._untrusted,
+            )
             _VERDICTS[key] = tests
         return self._rubric.judge(tests, patch, gold)
 
@@ -142,7 +155,11 @@ class SWEEnv(ToolEnv):
 
     @tool
     async def bash(self, command: str) -> str:
-        """Run a command in the repository's shell.
+        """Run a command in a bash that lasts: directory, variables, functions and jobs stay for the next one. stdin is
+        empty. The answer is stdout and stderr as they came, at most 32768 bytes: of more, the beginning and the end.
+        A last line tells a status other than 0, [exit code 1], or that everything that ran was killed, [killed:
+        timeout]; then, and after `exit`, a new shell starts with the directory and the exported variables. What a
+        background job prints after the command has ended is lost; let it write to a file.
 
         Args:
             command: one or more lines for bash.
@@ -157,44 +174,42 @@ class SWEEnv(ToolEnv):
 
     @tool
     async def view(self, path: str, start: int = 1, end: int = 0) -> str:
-        """Show lines of a file with their numbers.
+        """Show lines of a text file with their numbers, those of `grep -n`: at most 200 lines and 30000 characters; a
+        last line tells which are not shown. Of a line of more than 2000 characters the beginning and the end are shown.
+        Characters that nobody sees are shown as <U+000C>.
 
         Args:
-            path: of the file.
+            path: of the file; a relative one begins at the repository's root, wherever the shell is.
             start: first line.
             end: last line; 0 is the end of the file.
         """
-        return view_lines(await self._read(path), path, start, end)
+        data = await self._read(path)
+        return await asyncio.to_thread(lambda: view_lines(decode(data, path), path, start, end))
 
     @tool
     async def edit(self, path: str, search: str, replace: str) -> str:
-        """Replace whole lines of a file; they must stand in it exactly once.
+        """Replace whole lines of a text file; they must stand in it exactly once, blanks included. Line ends, mode and
+        owner of the file stay as they are. What view shows as <U+000C> may be written so.
 
         Args:
-            path: of the file.
+            path: of the file; a relative one begins at the repository's root, wherever the shell is.
             search: the lines as they are.
-            replace: the lines as they shall be.
+            replace: the lines as they shall be; nothing deletes them.
         """
-        text = replace_lines(await self._read(path), search, replace, path)
-        await self._write(path, text)
+        await self._edit(path, search, replace)
         return f"edited {path}"
 
     @tool
     async def create(self, path: str, content: str) -> str:
-        """Write a new file.
+        """Write a new file, and the folders that it needs.
 
         Args:
-            path: of the file, which must not exist.
+            path: of the file, which must not exist; a relative one begins at the repository's root, wherever the
+                shell is.
             content: all of it.
         """
-        try:
-            await self._box.read_file(self._inside(path))
-        except FileNotFoundError:
-            await self._write(path, content)
-            return f"created {path}"
-        except OSError as error:
-            raise ToolError(f"{path}: {error.strerror or error}") from None
-        raise ToolError(f"{path} exists; use edit")
+        await self._create(path, content)
+        return f"created {path}"
 
     @tool
     async def submit(self) -> Submission:
@@ -213,17 +228,33 @@ class SWEEnv(ToolEnv):
         assert self._row is not None
         return posixpath.normpath(posixpath.join(self._row.root, path))
 
-    async def _read(self, path: str) -> str:
+    async def _read(self, path: str) -> bytes:
         try:
-            return decode(await self._box.read_file(self._inside(path)), path)
+            return await self._box.read_file(self._inside(path), most_bytes=MAX_FILE_BYTES + 1)
         except FileNotFoundError:
             raise ToolError(f"{path}: no such file") from None
         except OSError as error:
             raise ToolError(f"{path}: {error.strerror or error}") from None
 
-    async def _write(self, path: str, text: str) -> None:
+    async def _edit(self, path: str, search: str, replace: str) -> Edited:
+        """Edit a file and tell what has become of it."""
+        data = await self._read(path)
+        # Nothing here takes long, but all that depends on what a policy wrote is kept off the loop.
+        edited = await asyncio.to_thread(lambda: edit_lines(decode(data, path), search, replace, path))
+        await self._write(path, edited.text, new=False)
+        return edited
+
+    async def _create(self, path: str, content: str) -> None:
+        if path.endswith("/"):
+            raise ToolError(f"{path} names a folder; give the path of a file")
+        await self._write(path, content, new=True)
+
+    async def _write(self, path: str, text: str, *, new: bool) -> None:
+        mode = 0o644 if new else None
         try:
-            await self._box.write_file(self._inside(path), to_bytes(text))
+            await self._box.write_file(self._inside(path), to_bytes(text), mode=mode, new=new)
+        except FileExistsError:
+            raise ToolError(f"{path} exists; use edit") from None
         except OSError as error:
             raise ToolError(f"{path}: {error.strerror or error}") from None
 

@@ -95,7 +95,11 @@ class LogJudge:
         if "error" in answer:
             raise ValueError(answer["error"])
         found = answer["verdict"]
-        return LogVerdict(score=Score(**found["score"]), tests=found["tests"], report=TestReport(**found["report"]))
+        # JSON knows no tuple.
+        report: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in found["report"].items()
+        }
+        return LogVerdict(score=Score(**found["score"]), tests=found["tests"], report=TestReport(**report))
 
 
 @lru_cache(maxsize=1)

@@ -133,7 +133,7 @@ class ScriptTwins:
                     plans[place][id(group)] = first + n
             elif others_too:
                 for n, plan in enumerate(plans):
-                    plan[id(group)] = first + n
+                    plan[id(group)] = -first - n  # at once: their own time is not spent again
         return plans
 
     def script(self, twins: Mapping[int, int]) -> str:

@@ -240,12 +240,14 @@ def unseen(node, number):
 
 
 def choose(function, number):
-    """What the twin of a number does; consecutive ones take the ways there are in turn.
+    """What the twin of a number does; consecutive ones take the ways there are in turn, and those below 0 fail at once.
 
     Returns:
         (failing statement, "start" or "end", None), or ("", "", the literal to be replaced by ``unseen``).
     """
     means, literals = means_of(function), literals_of(function)
+    if number < 0:
+        return means[-number % len(means)], "start", None
     turn, place = divmod(number, len(means) + bool(literals))
     if place == len(means):
         return "", "", literals[turn % len(literals)]

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from ..swe.grading import grade_patch, is_configuration, is_test_path, run_hidde
 from ..task import Task, write_jsonl
 from .requirements import declared_requirements, pinned_requirements
 from .rows import archives_of
+from .sources import unpack
 
 BUG_WORDS = re.compile(
     r"\b(fix(es|ed)?|bugs?|issues?|regressions?|crash(es)?|errors?|wrong|incorrect|broken|closes?|resolves?)\b|#\d+",
@@ -250,9 +250,8 @@ def _environment(
 ) -> tuple[tuple[str, ...], str]:
     """(pinned requirements of a commit's tests, where its packages are)."""
     with tempfile.TemporaryDirectory(prefix="verigym-mine-") as scratch:
-        with tarfile.open(archive) as tar:
-            tar.extractall(scratch, filter="data")
         root = Path(scratch)
+        unpack(archive, root)
         runtime, testing = declared_requirements(root)
         key = (*runtime, "|", *testing, "|", *extra)
         if key not in pins:

@@ -7,11 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ...errors import TaskError
+from ..sandbox.guest.process import extract, plain_member
 from .requirements import declared_requirements, pinned_requirements, project_pages, stated_version
 
 logger = logging.getLogger(__name__)
@@ -228,12 +230,22 @@ def _from_index(name: str, version: str, workdir: Path, tree: Path, *, extra: Se
         if archive.suffix == ".zip":
             shutil.unpack_archive(archive, unpacked)
         else:
-            shutil.unpack_archive(archive, unpacked, filter="data")
-    except (shutil.ReadError, OSError) as error:
+            unpack(archive, unpacked)
+    except (shutil.ReadError, tarfile.TarError, OSError) as error:
         raise TaskError(f"the sdist {archive.name} cannot be unpacked ({error})") from None
     (top,) = unpacked.iterdir()
     shutil.copytree(top, tree, symlinks=True, ignore=LEFT_BEHIND)
     return tree_source(tree, name=name, version=version, repo=f"pypi/{name}", extra=extra)
+
+
+def unpack(archive: Path, dest: Path) -> None:
+    """Unpack a tar archive, as tarfile's filter "data" lets it; before Python 3.11.4, which has none, files and folders
+    alone. Raises OSError and tarfile.TarError."""
+    with tarfile.open(archive) as tar:
+        if hasattr(tarfile, "data_filter"):
+            tar.extractall(dest, filter="data")
+        else:
+            extract(tar, str(dest), (plain_member(one, str(dest)) for one in tar if one.isfile() or one.isdir()))
 
 
 def _alternative(root: Path, repo: str) -> str:

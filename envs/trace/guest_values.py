@@ -91,7 +91,12 @@ class Values:
         # By identity: a metaclass can write __hash__ and __eq__ for its classes.
         show = self._by_type.get(id(kind))
         if show is not None:
-            found = show(value)
+            try:
+                found = show(value)
+            except (AttributeError, TypeError, ValueError):
+                # One that is being made, such as a Fraction without its numbers.
+                self._hide()
+                found = f"<{_qualname(kind)} {MARK}>"
             self._room -= len(found)
             return found
         for place in self._open:

@@ -7,10 +7,11 @@ Plans travel over gloo, as they are the host's; tensors over nccl on CUDA, which
 import logging
 import multiprocessing
 import pickle
+import secrets
 import signal
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ...errors import CheckpointError, ConfigError
 from ..attention import Backend
 from ..checkpoint import load_config
 from ..decoder import Decoder
+from ..parallel import objects
 from ..parallel.checkpoint import load_into_shards
 from ..parallel.layout import Layout
 from ..parallel.tensor import split_tensors
@@ -50,6 +52,7 @@ class Share:
         sizes: of ``Forward``.
         attention: of ``Decoder.use_attention``.
         num_threads: torch's; None leaves them.
+        secret: by which they know each other's words.
     """
 
     checkpoint: Path
@@ -59,6 +62,7 @@ class Share:
     sizes: dict[str, Any]
     attention: Backend
     num_threads: int | None
+    secret: bytes = field(repr=False)
 
     def join(self, rank: int) -> tuple[Decoder, ProcessGroup]:
         """Meet the others and load this rank's shards. Returns (its decoder, the group that commands travel over).
@@ -69,6 +73,8 @@ class Share:
         cuda = self.device == "cuda"
         if cuda:
             torch.cuda.set_device(rank)
+        objects.use_secret(self.secret)
+        objects.stay_on_this_machine()
         url = f"file://{self.meeting_point}"
         dist.init_process_group("nccl" if cuda else "gloo", init_method=url, rank=rank, world_size=self.size)
         commands = dist.new_group(backend="gloo", timeout=_PATIENCE)
@@ -109,7 +115,7 @@ class FollowerProcesses:
 
     def tell(self, method: str, arguments: tuple) -> None:
         try:
-            dist.broadcast_object_list([(method, arguments)], group=self._commands, group_src=0)
+            objects.broadcast((method, arguments), group=self._commands)
         except (pickle.PicklingError, AttributeError, TypeError) as error:  # before anything is sent
             raise ConfigError(
                 f"{method} cannot be told to the other ranks ({error}); take weights from a folder, by from_checkpoint"
@@ -158,6 +164,7 @@ def start_followers(
             sizes=sizes,
             attention=attention,
             num_threads=num_threads,
+            secret=secrets.token_bytes(32),
         )
         return FollowerProcesses(share)
 
@@ -174,13 +181,11 @@ def follow(share: Share, rank: int) -> None:
         return  # the first rank tells it
     forward = Forward(decoder, **share.sizes)
     while True:
-        command: list[Any] = [None]
         try:
-            dist.broadcast_object_list(command, group=commands, group_src=0)
+            method, arguments = objects.broadcast(None, group=commands)
         except RuntimeError:
             logger.warning("the first rank has gone without a word; rank %d ends", rank)
             return
-        method, arguments = command[0]
         if method == _CLOSE:
             break
         with suppress(CheckpointError):  # new weights that cannot be read: the first rank raises it too

@@ -15,6 +15,7 @@ from ...errors import CheckpointError
 from ..checkpoint import load_weights
 from ..decoder import Decoder
 from ..parallel.checkpoint import read_shards
+from ..parallel.objects import all_gather_json, broadcast_json
 
 LoadWeights = Callable[[Decoder], None]
 """Gives an engine's decoder new weights. Where it raises it has written nothing: the engine goes on with the old."""
@@ -73,8 +74,7 @@ def send_weights(decoder: Decoder, group: dist.ProcessGroup | None = None) -> No
     Raises:
         CheckpointError: a receiver's decoder is of another shape or dtype; nothing has been sent.
     """
-    manifest = [_manifest(decoder)]
-    dist.broadcast_object_list(manifest, group=group, group_src=0)
+    broadcast_json(_manifest(decoder), group=group)
     agree(None, group)
     for tensor in _tensors(decoder).values():
         dist.broadcast(tensor.detach().contiguous(), group=group, group_src=0)
@@ -84,11 +84,9 @@ def received(group: dist.ProcessGroup | None = None) -> LoadWeights:
     """Take them from rank 0 of a group, where ``send_weights`` is called at the same time."""
 
     def load(decoder: Decoder) -> None:
-        manifest: list[Any] = [None]
-        dist.broadcast_object_list(manifest, group=group, group_src=0)
-        problem = None
+        manifest, problem = broadcast_json(None, group=group), None
         try:
-            _compare(_manifest(decoder), manifest[0], "the sender's decoder")
+            _compare(_manifest(decoder), manifest, "the sender's decoder")
         except CheckpointError as error:
             problem = str(error)
         agree(problem, group)
@@ -116,8 +114,8 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return dict([*module.named_parameters(), *module.named_buffers()])
 
 
-def _manifest(module: nn.Module) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in _tensors(module).items()}
+def _manifest(module: nn.Module) -> dict[str, list[Any]]:
+    return {name: [list(tensor.shape), str(tensor.dtype)] for name, tensor in _tensors(module).items()}
 
 
 def _compare(mine: dict[str, Any], theirs: dict[str, Any], whose: str) -> None:
@@ -131,8 +129,6 @@ def _compare(mine: dict[str, Any], theirs: dict[str, Any], whose: str) -> None:
 
 def agree(problem: str | None, group: dist.ProcessGroup | None = None) -> None:
     """Every member hears of the first problem that any has, so that none is left waiting."""
-    problems: list[str | None] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(problems, problem, group=group)
-    first = next((found for found in problems if found is not None), None)
+    first = next((found for found in all_gather_json(problem, group=group) if found is not None), None)
     if first is not None:
         raise CheckpointError(first)

@@ -7,17 +7,20 @@ from time import perf_counter
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from .access import Access, AccessMiddleware
 from .bodies import ChatBody, CompletionBody
 from .chat import Chat
 from .completions import Completions
 from .errors import api_error, on_unknown_route
 from .events import ClientGone, event_response, while_listening
 from .gate import Gate
-from .json_body import json_response, read_json, validated
+from .json_body import BODY_SECONDS, BodyLimits, json_response, read_json, validated
 from .metrics import Metrics
 from .served import Served
 from .weights import WeightRoutes
@@ -26,15 +29,31 @@ MAX_BODY_BYTES = 32 * 2**20
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def build_app(served: Served, *, max_body_bytes: int = MAX_BODY_BYTES, allow_weight_updates: bool = False) -> Starlette:
+def build_app(
+    served: Served,
+    *,
+    max_body_bytes: int = MAX_BODY_BYTES,
+    body_seconds: float = BODY_SECONDS,
+    allow_weight_updates: bool = False,
+    access: Access | None = None,
+) -> Starlette:
     """The application; at its end it closes the engine.
 
     Args:
         max_body_bytes: larger bodies are refused with 413.
+        body_seconds: bodies that have not come whole by then are refused with 408.
         allow_weight_updates: add the routes that pause the server and change its weights. Whoever reaches them can
             load any checkpoint of this machine.
+        access: which clients are let in; None: everyone who is no foreign page or name (see ``Access``).
     """
-    routes = _Routes(served, Gate(served.model.engine, abortable=allow_weight_updates), max_body_bytes)
+    access = access or Access()
+    gate = Gate(served.model.engine, abortable=allow_weight_updates)
+    routes = _Routes(served, gate, BodyLimits(most_bytes=max_body_bytes, seconds=body_seconds))
+    changing = routes.weights() if allow_weight_updates else []
+    middleware = [Middleware(AccessMiddleware, access=access, weight_paths=[route.path for route in changing])]
+    if access.origins:  # it answers a browser's questions, which bear no key
+        cors = Middleware(CORSMiddleware, allow_origins=list(access.origins), allow_methods=["*"], allow_headers=["*"])
+        middleware.insert(0, cors)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
@@ -42,15 +61,16 @@ def build_app(served: Served, *, max_body_bytes: int = MAX_BODY_BYTES, allow_wei
         await served.model.engine.aclose()
 
     return Starlette(
-        routes=[*routes.public(), *(routes.weights() if allow_weight_updates else ())],
+        routes=[*routes.public(), *changing],
+        middleware=middleware,
         exception_handlers={404: on_unknown_route, 405: on_unknown_route},
         lifespan=lifespan,
     )
 
 
 class _Routes:
-    def __init__(self, served: Served, gate: Gate, max_body_bytes: int) -> None:
-        self._served, self._gate, self._max_body_bytes = served, gate, max_body_bytes
+    def __init__(self, served: Served, gate: Gate, limits: BodyLimits) -> None:
+        self._served, self._gate, self._limits = served, gate, limits
         self._metrics = Metrics(served.model.engine)
 
     def public(self) -> list[Route]:
@@ -75,7 +95,7 @@ class _Routes:
         def with_body(handler: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]) -> Handler:
             async def respond(request: Request) -> Response:
                 # Not cancelled when the client leaves: weights half read would be of no version.
-                return json_response(await handler(await read_json(request, self._max_body_bytes)))
+                return json_response(await handler(await read_json(request, self._limits)))
 
             return respond
 
@@ -115,11 +135,11 @@ class _Routes:
         return json_response(self._served.to_json())
 
     async def _completions(self, request: Request) -> Response:
-        body = validated(CompletionBody, await read_json(request, self._max_body_bytes))
+        body = validated(CompletionBody, await read_json(request, self._limits))
         return await self._answer(request, bool(body.stream), lambda: Completions(self._served, self._gate, body))
 
     async def _chat(self, request: Request) -> Response:
-        body = validated(ChatBody, await read_json(request, self._max_body_bytes))
+        body = validated(ChatBody, await read_json(request, self._limits))
         return await self._answer(request, bool(body.stream), lambda: Chat(self._served, self._gate, body))
 
     async def _answer(

@@ -161,7 +161,8 @@ class Chat:
     def writer_parts(self) -> tuple[AnswerText, TurnText]:
         """The text of one choice, and its turn."""
         text = AnswerText(self._decode, self._body.stops, keep_stop=self._body.include_stop_str_in_output)
-        return text, TurnText(self._parser, self._tools, self._turn_begun)
+        most_calls = 1 if self._body.parallel_tool_calls is False else None
+        return text, TurnText(self._parser, self._tools, self._turn_begun, most_calls=most_calls)
 
     def logprobs_of(self, part: CompletionPart | Completion) -> list[dict[str, Any]]:
         """Of a part's tokens; none where they were not asked for."""

@@ -1,14 +1,22 @@
 """``verigym serve``: a checkpoint behind OpenAI's HTTP interface. Heavy imports wait until it runs."""
 
 import argparse
+import ipaddress
 import os
+import secrets
 import signal
 import socket
+import sys
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ..chat.keys import API_KEY, WEIGHTS_KEY, key_in
+
+if TYPE_CHECKING:
+    from .access import Access
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 
@@ -56,10 +64,9 @@ def register(commands: Any) -> None:
         help="log-probabilities of the model at temperature 1, or of what is drawn from (default: raw_logprobs)",
     )
     parser.add_argument(
-        "--allow-weight-updates",
-        action="store_true",
-        help="add vLLM's routes /pause, /resume, /update_weights: whoever reaches them can load any checkpoint",
+        "--body-timeout", type=int, default=60, metavar="S", help="seconds for a request's body (default: 60)"
     )
+    _add_access(parser)
     parser.add_argument(
         "--drain-timeout",
         type=int,
@@ -71,6 +78,39 @@ def register(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--api-key",
+        metavar="KEY",
+        help=f"asked of every client, as a bearer token; better in the environment, as {API_KEY} (default: none)",
+    )
+    parser.add_argument(
+        "--allow-weight-updates",
+        action="store_true",
+        help="add vLLM's routes /pause, /resume, /update_weights: whoever has their key can load any checkpoint",
+    )
+    parser.add_argument(
+        "--weights-key",
+        metavar="KEY",
+        help=f"asked by the routes that change weights; better in the environment, as {WEIGHTS_KEY} (default: one that "
+        "is made and printed)",
+    )
+    parser.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name that clients reach this server by, besides localhost, this machine's name and addresses; * is any",
+    )
+    parser.add_argument(
+        "--allowed-origin",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="pages that may ask from a browser, such as https://chat.example.org (default: none)",
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal comes."""
     import uvicorn
@@ -78,10 +118,14 @@ def run(args: argparse.Namespace) -> int:
     from ...errors import ConfigError
     from ..engine.open import open_checkpoint
     from .app import build_app
+    from .patience import PatientProtocol
     from .served import Served
 
-    if args.max_body_mib < 1 or args.max_waiting < 0 or args.drain_timeout < 0:
-        raise ConfigError("--max-body-mib must be at least 1, --max-waiting and --drain-timeout at least 0")
+    if args.max_body_mib < 1 or args.body_timeout < 1 or args.max_waiting < 0 or args.drain_timeout < 0:
+        raise ConfigError(
+            "--max-body-mib must be at least 1, as --body-timeout, and --max-waiting and --drain-timeout at least 0"
+        )
+    access, made_key = _access(args)
     listener = _listen(args.host, args.port)
     model = open_checkpoint(
         args.checkpoint,
@@ -99,11 +143,17 @@ def run(args: argparse.Namespace) -> int:
     app = build_app(
         Served(name=name, model=model, logprobs_mode=args.logprobs_mode),
         max_body_bytes=args.max_body_mib * 2**20,
+        body_seconds=args.body_timeout,
         allow_weight_updates=args.allow_weight_updates,
+        access=access,
     )
     host, port = listener.getsockname()[:2]
     listener.listen(2048)  # whoever reads the line below can connect
     print(f"serving {name} at http://{f'[{host}]' if ':' in host else host}:{port}/v1", flush=True)
+    if made_key:
+        print(f"weights change with the key {access.weights_key} (give it to trainers as {WEIGHTS_KEY})", flush=True)
+    if access.api_key is None and not _is_loopback(host):
+        print(f"anyone who reaches this address may ask; set {API_KEY} to a key", file=sys.stderr, flush=True)
     if model.chat_problem:
         print(f"no chat: {model.chat_problem}", flush=True)
     # uvicorn drains on these signals, and then raises them once more.
@@ -112,9 +162,36 @@ def run(args: argparse.Namespace) -> int:
     if args.end_with is not None:
         threading.Thread(target=_end_with, args=(args.end_with,), name="verigym-end-with", daemon=True).start()
     uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=args.drain_timeout)
+        uvicorn.Config(
+            app,
+            http=PatientProtocol,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=args.drain_timeout,
+        )
     ).run(sockets=[listener])
     return 0
+
+
+def _access(args: argparse.Namespace) -> "tuple[Access, bool]":
+    """What clients are asked for, and whether the key of weights was made here."""
+    from ...errors import ConfigError
+    from .access import Access
+
+    api_key = key_in(API_KEY, args.api_key)
+    weights_key = key_in(WEIGHTS_KEY, args.weights_key)
+    for name, given in (("--api-key", args.api_key), ("--weights-key", args.weights_key)):
+        if given is not None and not given.strip():
+            raise ConfigError(f"{name} is empty; give a key, or leave it out")
+    made_key = args.allow_weight_updates and weights_key is None
+    if made_key:
+        weights_key = secrets.token_urlsafe(32)
+    hosts = (*args.allowed_host, args.host)
+    return Access(api_key=api_key, weights_key=weights_key, hosts=hosts, origins=args.allowed_origin), made_key
+
+
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
 def _end_with(pid: int) -> None:

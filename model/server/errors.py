@@ -28,6 +28,10 @@ class ApiError(Exception):
     def response(self) -> Response:
         """The HTTP answer; a client that was sent away is told when to come back."""
         headers = {"retry-after": "1"} if self.status in (429, 503) else None
+        if self.status == 401:
+            headers = {"www-authenticate": "Bearer"}
+        if self.status in (408, 413):  # what is left of the body is not waited for
+            headers = {"connection": "close"}
         return json_response(self.to_json(), status=self.status, headers=headers)
 
 

@@ -1,6 +1,8 @@
 """JSON in and out of HTTP."""
 
+import asyncio
 import json
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -8,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 Body = TypeVar("Body", bound=BaseModel)
+BODY_SECONDS = 60.0
 
 
 class BodyError(ValueError):
@@ -18,12 +21,39 @@ class BodyError(ValueError):
         self.status, self.param = status, param
 
 
-async def read_json(request: Request, most_bytes: int) -> dict[str, Any]:
-    """The JSON object of a request; no more than ``most_bytes`` is ever held.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyLimits:
+    """``most_bytes`` of a body, which must come whole within ``seconds``."""
+
+    most_bytes: int
+    seconds: float = BODY_SECONDS
+
+
+async def read_json(request: Request, limits: BodyLimits) -> dict[str, Any]:
+    """The JSON object of a request; no more than its limit is ever held.
 
     Raises:
-        BodyError: too large (413), or no JSON object (400).
+        BodyError: not said to be JSON (415), too large (413), too slow (408), or no JSON object (400).
     """
+    # A browser asks nobody before it sends text or a form to another site; JSON it would ask for.
+    kind = request.headers.get("content-type", "application/json")
+    if kind.partition(";")[0].strip().lower() != "application/json":
+        raise BodyError(415, f"the content-type is {kind!r}; send application/json")
+    try:
+        async with asyncio.timeout(limits.seconds):
+            held = await _read(request, limits.most_bytes)
+    except TimeoutError:
+        raise BodyError(408, f"the body has not come whole within {limits.seconds:g} s") from None
+    try:
+        value = json.loads(held)
+    except (ValueError, RecursionError) as error:
+        raise BodyError(400, f"the body is not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise BodyError(400, f"the body must be a JSON object, not {type(value).__name__}")
+    return value
+
+
+async def _read(request: Request, most_bytes: int) -> bytearray:
     too_large = BodyError(413, f"the body is larger than {most_bytes} bytes, which is the most this server takes")
     told = request.headers.get("content-length", "")
     if told.isdecimal() and len(told) < 20 and int(told) > most_bytes:
@@ -33,13 +63,7 @@ async def read_json(request: Request, most_bytes: int) -> dict[str, Any]:
         held += chunk
         if len(held) > most_bytes:
             raise too_large
-    try:
-        value = json.loads(held)
-    except (ValueError, RecursionError) as error:
-        raise BodyError(400, f"the body is not valid JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise BodyError(400, f"the body must be a JSON object, not {type(value).__name__}")
-    return value
+    return held
 
 
 def validated(kind: type[Body], value: dict[str, Any]) -> Body:

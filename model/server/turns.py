@@ -1,6 +1,7 @@
 """An assistant's turn as it comes, split into reasoning and content."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..chat.messages import Message, ToolSpec
 from ..chat.protocols import Parser
@@ -17,11 +18,15 @@ class TurnText:
     are what the parser makes of the text.
     """
 
-    def __init__(self, parser: Parser, tools: Sequence[ToolSpec], begun: str = "") -> None:
+    def __init__(
+        self, parser: Parser, tools: Sequence[ToolSpec], begun: str = "", *, most_calls: int | None = None
+    ) -> None:
         """
         Args:
             begun: text of the turn that stands in the prompt already.
+            most_calls: calls that the turn may have; those after them are left out. None: any number.
         """
+        self._most_calls = most_calls
         self._parser, self._tools = parser, tools
         self._openers = tuple(parser.call_openers) if tools else ()
         self._text = begun
@@ -55,6 +60,8 @@ class TurnText:
             "reasoning_content": _rest(message.thinking or "", self._reasoning),
             "content": _rest(message.content, self._content),
         }
+        if self._most_calls is not None:
+            message = replace(message, calls=message.calls[: self._most_calls])
         return {name: text for name, text in left.items() if text}, message
 
     def _certain(self, answer: str) -> str:

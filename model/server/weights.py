@@ -57,9 +57,10 @@ class WeightRoutes:
         self._check_paused()
         info = body.get("update_info")
         path = info.get("path") if isinstance(info, dict) else None
-        if not isinstance(info, dict) or not isinstance(path, str):
+        if not isinstance(info, dict) or not isinstance(path, str) or not path.strip() or "\0" in path:
             raise refused(
-                'update_info must be {"path": a checkpoint\'s folder, "version": a number}', param="update_info"
+                f'update_info must be {{"path": a checkpoint\'s folder, "version": a number}}, not {info!r:.120}',
+                param="update_info",
             )
         engine = self._served.model.engine
         version = _version_of(info.get("version", engine.policy_version + 1))

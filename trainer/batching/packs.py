@@ -1,5 +1,6 @@
 """From trajectories to packs: documents laid end to end under a token budget, without padding."""
 
+import heapq
 import random
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...agent.trajectory import Segment, Trajectory
+from .rooms import Rooms
 
 OBSERVED = ("system", "user", "tool", "template")
 """Roles of tokens that the assistant did not write."""
@@ -194,38 +196,43 @@ def plan_packs(documents: Sequence[Document], *, max_tokens: int, ways: int = 1)
     Raises:
         ValueError: one document is longer than ``max_tokens``.
     """
-    order = sorted(range(len(documents)), key=lambda index: -len(documents[index]))
-    if order and len(documents[order[0]]) > max_tokens:
-        raise ValueError(
-            f"a document has {len(documents[order[0]])} tokens, and a microbatch holds {max_tokens}; raise "
-            "microbatch_tokens, or bound episodes with a smaller token budget"
-        )
+    lengths = [len(document) for document in documents]
+    check_lengths(lengths, max_tokens)
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     bins: list[list[int]] = []
-    room: list[int] = []
+    rooms = Rooms()
     for index in order:
-        size = len(documents[index])
-        place = next((number for number, left in enumerate(room) if left >= size), None)
+        place = rooms.first(lengths[index])
         if place is None:
+            place = rooms.add(max_tokens)
             bins.append([])
-            room.append(max_tokens)
-            place = len(bins) - 1
         bins[place].append(index)
-        room[place] -= size
-    return bins if ways == 1 else _evened(documents, order, bins, max_tokens, ways)
+        rooms.take(place, lengths[index])
+    return bins if ways == 1 else _evened(lengths, order, bins, max_tokens, ways)
+
+
+def check_lengths(lengths: Iterable[int], max_tokens: int) -> None:
+    """Raises ValueError where a document is longer than a microbatch."""
+    longest = max(lengths, default=0)
+    if longest > max_tokens:
+        raise ValueError(
+            f"a document has {longest} tokens, and a microbatch holds {max_tokens}; raise microbatch_tokens, or bound "
+            "episodes with a smaller token budget"
+        )
 
 
 def _evened(
-    documents: Sequence[Document], order: Sequence[int], bins: list[list[int]], max_tokens: int, ways: int
+    lengths: Sequence[int], order: Sequence[int], bins: list[list[int]], max_tokens: int, ways: int
 ) -> list[list[int]]:
     """The documents dealt to whole rounds of packs, the longest to the emptiest; ``bins`` where one would not fit."""
-    count = min(-(-len(bins) // ways) * ways, len(documents))
+    count = min(-(-len(bins) // ways) * ways, len(lengths))
     evened: list[list[int]] = [[] for _ in range(count)]
-    sizes = [0] * count
+    emptiest = [(0, place) for place in range(count)]  # a heap
     for index in order:
-        place = min(range(count), key=lambda number: (sizes[number], number))
+        size, place = emptiest[0]
         evened[place].append(index)
-        sizes[place] += len(documents[index])
-    return evened if max(sizes, default=0) <= max_tokens else bins
+        heapq.heapreplace(emptiest, (size + lengths[index], place))
+    return evened if max(emptiest, default=(0, 0))[0] <= max_tokens else bins
 
 
 def filler_pack() -> PackedBatch:

@@ -1,18 +1,22 @@
 """One engine of a fleet: a server, and its process where that was started here."""
 
 import asyncio
+import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...agent.endpoint import Endpoint
 from ...agent.remote_engine import PauseMode, RemoteEngine
 from ...errors import ConfigError, PolicyError, RequestRefused
+from ...model.chat.keys import API_KEY, WEIGHTS_KEY, key_in
 from ...model.server.process import ServerProcess
 from ..recipe.config import EnginesConfig
 
 KEY_ENV = "VERIGYM_ENGINES_KEY"
-"""Environment variable of a key to send to the servers, where something before them asks for one."""
+"""Environment variable of a key to send to the servers that run elsewhere, in the place of ``API_KEY``; the key of
+their weights is in ``WEIGHTS_KEY``. Servers that are started here get keys of their own."""
 HEALTH_SECONDS = 10.0
 
 
@@ -54,6 +58,8 @@ class FleetServer:
         self.place, self._config, self._sizes = place, config, sizes
         self._log = logs / f"engine-{place}.log"
         self.url = config.urls[place].rstrip("/") if config.urls else ""
+        self._key = secrets.token_urlsafe(32) if self.is_ours else key_in((KEY_ENV, API_KEY))
+        self._weights_key = secrets.token_urlsafe(32) if self.is_ours else key_in((WEIGHTS_KEY, KEY_ENV))
         self.process: ServerProcess | None = None
         self.engine: RemoteEngine | None = None
         self.num_inside = 0
@@ -82,7 +88,8 @@ class FleetServer:
         engine = await RemoteEngine.connect(
             self.url,
             None,
-            api_key_env=KEY_ENV,
+            api_key_env=(),
+            api_key=self._key,
             concurrency=self._sizes.concurrency,
             timeout_s=seconds,
             give_up_s=seconds,
@@ -100,10 +107,12 @@ class FleetServer:
     async def push(self, version: int, weights: Path, *, mode: PauseMode = "abort", clear_cache: bool = False) -> None:
         """Have it read weights; on any loop. Raises RequestRefused where it will not, PolicyError where it is gone."""
         seconds = self._config.start_seconds
-        endpoint = Endpoint(self.url, api_key_env=KEY_ENV, timeout_s=seconds, give_up_s=seconds, attempts=2)
+        endpoint = self._endpoint(timeout_s=seconds, give_up_s=seconds, attempts=2)
         told = {"path": str(weights), "version": version}
         try:
-            await RemoteEngine(endpoint, "", 0, 0).update_weights(version, told, mode=mode, clear_cache=clear_cache)
+            await RemoteEngine(endpoint, "", 0, 0, self._weights_key).update_weights(
+                version, told, mode=mode, clear_cache=clear_cache
+            )
         finally:
             await endpoint.aclose()
 
@@ -119,12 +128,12 @@ class FleetServer:
         except RequestRefused as error:
             raise ConfigError(
                 f"{self.url} does not take new weights ({error}); start it with --allow-weight-updates, on a machine "
-                f"that sees {weights.parent}"
+                f"that sees {weights.parent}, and give its key here in {WEIGHTS_KEY}"
             ) from error
 
     async def answers(self) -> bool:
         """Whether it is there."""
-        endpoint = Endpoint(self.url, api_key_env=KEY_ENV, attempts=1, timeout_s=HEALTH_SECONDS)
+        endpoint = self._endpoint(attempts=1, timeout_s=HEALTH_SECONDS)
         try:
             with suppress(PolicyError):
                 await endpoint.get("/health")
@@ -132,6 +141,9 @@ class FleetServer:
             return False
         finally:
             await endpoint.aclose()
+
+    def _endpoint(self, **options: Any) -> Endpoint:
+        return Endpoint(self.url, api_key_env=(), api_key=self._key, **options)
 
     def _options(self) -> list[str]:
         config, sizes = self._config, self._sizes
@@ -149,4 +161,5 @@ class FleetServer:
         return self._config.gpus[self.place * num : (self.place + 1) * num]
 
     def _environment(self) -> dict[str, str]:
-        return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self._gpus))}
+        keys = {API_KEY: self._key or "", WEIGHTS_KEY: self._weights_key or ""}
+        return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self._gpus)), **keys}

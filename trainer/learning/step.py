@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor
 from ...model.attention import Documents
 from ...model.decoder import Decoder
 from ...model.lora import AnyDecoder
+from ...model.parallel.objects import all_gather_json
 from ...model.parallel.packs import share_of, whole_of
 from ...model.parallel.place import Place
 from ..batching.packs import PackedBatch
@@ -291,9 +292,7 @@ def _gather_metrics(means: dict[str, Tensor], maxima: dict[str, Tensor]) -> dict
     """Over all ranks; a rank without packs has no names of its own, so names travel with the values."""
     rows = [({name: float(v) for name, v in means.items()}, {name: float(v) for name, v in maxima.items()})]
     if _is_distributed():
-        gathered: list[tuple[dict[str, float], dict[str, float]]] = [({}, {})] * dist.get_world_size()
-        dist.all_gather_object(gathered, rows[0])
-        rows = gathered
+        rows = all_gather_json(rows[0])
     result: dict[str, float] = {}
     for mean, top in rows:
         for name, value in mean.items():

@@ -12,7 +12,7 @@ from ...errors import ChatFormatError, ConfigError
 from ...model.arithmetic import warn_where_slow
 from ...model.chat.cwm import CwmParser, CwmRenderer
 from ...model.chat.protocols import Parser, Renderer
-from ...model.checkpoint import check_shape, load_checkpoint, load_config
+from ...model.checkpoint import check_shape, load_checkpoint
 from ...model.config import preset
 from ...model.decoder import Decoder
 from ...model.engine.generator import Generator
@@ -94,16 +94,6 @@ class Trainee:
     def load(self, path: Path) -> None:
         """Take the weights of a checkpoint that ``save`` wrote. Raises CheckpointError."""
         load_exported(path, self.decoder)
-
-
-def check_context(config: ModelConfig) -> None:
-    """Raises ConfigError, before any work, where episodes may be longer than CWM's context."""
-    if config.checkpoint is not None and model_type(config.checkpoint) != "cwm":
-        return  # its engine asks the model
-    shape = preset(config.preset, **config.changes) if config.checkpoint is None else load_config(config.checkpoint)
-    limit = shape.max_position_embeddings
-    if config.max_context > limit:
-        raise ConfigError(f"model.max_context is {config.max_context} and the model's context {limit}; lower it")
 
 
 def open_trainee(

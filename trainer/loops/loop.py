@@ -12,7 +12,7 @@ import torch
 from ...agent.trajectory import Trajectory
 from ...errors import ConfigError
 from ...model.lora import AnyDecoder
-from ..batching.packs import Document, DocumentStream, PackedBatch, demonstrations_of, pack
+from ..batching.packs import Document, DocumentStream, PackedBatch, check_lengths, demonstrations_of, pack
 from ..learning.learner import Learner, Learning, Lesson
 from ..recipe.config import OptimConfig, SFTConfig, SupervisedConfig
 from .metrics import update_metrics
@@ -209,7 +209,7 @@ class SFT(Supervised):
         """
         documents = demonstrations_of(demonstrations, observation_weight=config.observation_weight)
         stream = DocumentStream(documents, batch_tokens=config.batch_tokens, seed=seed)
-        pack(documents, max_tokens=config.microbatch_tokens)  # refuses an overlong demonstration before the first step
+        check_lengths(map(len, documents), config.microbatch_tokens)  # now, not in the middle of an epoch
         super().__init__(
             decoder,
             stream,

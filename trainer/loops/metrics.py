@@ -7,35 +7,32 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from ...agent.trajectory import TRUNCATED
 from ...envs.task import write_jsonl
 from ...errors import ConfigError
 from ..objective.advantages import GroupAdvantages
 from ..sampling.rollouts import Rollouts
+from .trackers import Tracker
+from .trackers import open_tracker as open_tracker
 
 logger = logging.getLogger(__name__)
-
-
-class Tracker(Protocol):
-    """What is used of accelerate's trackers."""
-
-    def log(self, values: dict[str, Any], step: int | None = None) -> None: ...
-
-    def finish(self) -> None: ...
 
 
 class MetricsWriter:
     """Appends to a JSON Lines file: "step", "seconds" since the run began, and keys "room/quantity/stat".
 
     A number that is not finite is written as null. Opening an existing file goes on with it: lines of steps above
-    ``resume_step`` are dropped, because they will be made again, and "seconds" goes on from the last one kept.
+    ``resume_step`` are dropped, because they will be made again, and "seconds" goes on from the last one kept. A
+    tracker, which forgets nothing, is told of a step that is made again only the first time.
     """
 
     def __init__(self, path: str | Path, *, resume_step: int = 0, tracker: Tracker | None = None) -> None:
         self._path, self._tracker = Path(path), tracker
-        kept = [row for row in read_metrics(self._path) if row["step"] <= resume_step]
+        rows = read_metrics(self._path)
+        kept = [row for row in rows if row["step"] <= resume_step]
+        self._told = max((row["step"] for row in rows), default=0)
         write_jsonl(self._path, kept)
         self._started = time.monotonic() - (kept[-1]["seconds"] if kept else 0.0)
         self._file = self._path.open("a", encoding="utf-8")
@@ -46,7 +43,7 @@ class MetricsWriter:
         row |= {key: value if math.isfinite(value) else None for key, value in metrics.items()}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
-        if self._tracker is not None:
+        if self._tracker is not None and step > self._told:
             self._tracker.log(dict(metrics), step=step)
 
     def close(self) -> None:
@@ -76,45 +73,6 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
                 raise ConfigError(f"{path}, line {number}: not JSON; delete the line or the file") from None
             logger.warning("%s: the last line was cut off and is left out", path)
     return rows
-
-
-def open_tracker(name: str | None, *, run_name: str, folder: Path, config: Mapping[str, Any]) -> Tracker | None:
-    """An experiment tracker by accelerate's name for it ("tensorboard", "wandb", "trackio", ...); None for None.
-
-    Args:
-        folder: where trackers that write files write them.
-        config: the resolved recipe; nested tables become keys joined by "/".
-    Raises:
-        ConfigError: accelerate knows no such tracker, or its package is not installed.
-    """
-    if name is None:
-        return None
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-    from accelerate.utils import LoggerType
-
-    if name not in LOGGER_TYPE_TO_CLASS:
-        known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
-        raise ConfigError(f"no experiment tracker {name!r}; accelerate knows {known}")
-    kind = LOGGER_TYPE_TO_CLASS[name]
-    # Trackers that a user registered with accelerate are in the table, but never among the "available" ones.
-    if name in {one.value for one in LoggerType} and LoggerType(name) not in get_available_trackers():
-        raise ConfigError(f"tracker {name!r} is not installed; pip install {name}, or leave the tracker out")
-    tracker = kind(run_name, str(folder)) if kind.requires_logging_directory else kind(run_name)
-    tracker.start()
-    tracker.store_init_configuration(_flat(config))
-    return tracker
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}/")
-        elif value is not None:
-            flat[prefix + key] = (
-                value if isinstance(value, bool | int | float | str) else json.dumps(value, default=str)
-            )
-    return flat
 
 
 def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:

@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from ...errors import ConfigError
 from ...model.parallel.layout import Layout, Meshes
+from ...model.parallel.objects import stay_on_this_machine
 from ...model.parallel.place import Place
 
 COLLECTIVE_SECONDS = 600.0
@@ -71,10 +72,12 @@ class Membership:
     Attributes:
         place: where it stands in the layout.
         control: all ranks, on the CPU whatever they compute on: for what rank 0 says, apart from tensors at work.
+        one_machine: whether all are on the same one.
     """
 
     place: Place
     control: dist.ProcessGroup
+    one_machine: bool = True
 
 
 @contextmanager
@@ -84,6 +87,9 @@ def joined(launch: Launch, layout: Layout, *, timeout_s: float = COLLECTIVE_SECO
     Raises:
         RuntimeError (torch's): another rank did not come within ``timeout_s``.
     """
+    one_machine = launch.local_world == launch.world
+    if one_machine:
+        stay_on_this_machine()
     timeout = timedelta(seconds=timeout_s)
     cuda = torch.cuda.is_available()
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
@@ -98,6 +104,6 @@ def joined(launch: Launch, layout: Layout, *, timeout_s: float = COLLECTIVE_SECO
         control = dist.new_group(backend="gloo", timeout=timeout)
         assert isinstance(control, dist.ProcessGroup), "every rank is in it"
         place = Place(layout=layout, meshes=Meshes.of(layout, device.type), device=device)
-        yield Membership(place=place, control=control)
+        yield Membership(place=place, control=control, one_machine=one_machine)
     finally:
         dist.destroy_process_group()

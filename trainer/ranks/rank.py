@@ -11,6 +11,7 @@ from torch import Tensor
 from ...errors import TrainingError
 from ...model.config import DecoderConfig
 from ...model.decoder import Decoder
+from ...model.parallel import objects
 from ...model.parallel.place import Place
 from ...model.parallel.whole import gather, gather_module, reshard, spread_module, stacks_of
 from ..batching.packs import PackedBatch
@@ -57,13 +58,9 @@ class Rank:
     def columns(self, *, packs: Sequence[PackedBatch]) -> list[list[dict[str, Tensor]]]:
         """Of every rank's packs, on rank 0; elsewhere none."""
         found = self.learner.columns(packs)
-        gathered: list[list[dict[str, Tensor]]] | None = None
-        if dist.get_rank() == 0:
-            gathered = [[] for _ in range(dist.get_world_size())]
         meshes = self._place.meshes
         first = meshes.context_rank == meshes.tensor_rank == 0  # the others of its packs have found the same
-        dist.gather_object(found if first else [], gathered, dst=0, group=self._control)
-        return gathered or []
+        return objects.gather(found if first else [], group=self._control) or []
 
     @torch.no_grad()
     def weights(self, *, into: Decoder | None = None) -> None:
@@ -97,17 +94,18 @@ def serve(membership: Membership) -> None:
     Raises:
         TrainingError: rank 0, or another rank, is gone or has been silent for the group's timeout.
     """
-    rank = Rank(membership)
+    rank, agreed = Rank(membership), False
     while True:
-        received: list[Any] = [None]
         try:
-            dist.scatter_object_list(received, None, src=0, group=membership.control)
+            if not agreed:
+                objects.share_secret(membership.control, one_machine=membership.one_machine)
+                agreed = True
+            name, arguments = objects.scatter(None, group=membership.control)
         except RuntimeError as error:
             raise TrainingError(
                 f"rank {dist.get_rank()} has lost rank 0 ({_first_line(error)}); its output says why. Start all again "
                 "with --resume"
             ) from error
-        name, arguments = received[0]
         if name == STOP:
             return
         if name == PING:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...errors import ConfigError, TrainingError
 from ...model.decoder import Decoder
 from ...model.lora import has_adapters
+from ...model.parallel import objects
 from ..batching.packs import PackedBatch, deal
 from ..learning.learner import Lesson
 from .launch import Membership
@@ -29,10 +30,15 @@ class Team:
     """
 
     def __init__(self, membership: Membership, *, ping_s: float = PING_SECONDS) -> None:
+        """Raises ConfigError where the ranks are on several machines and have no secret, see ``objects``."""
+        self._broken: BaseException | None = None
+        try:
+            objects.share_secret(membership.control, one_machine=membership.one_machine)
+        except RuntimeError as error:  # told at the first call
+            self._broken = error
         self._control, self._rank, self._ping_s = membership.control, Rank(membership), ping_s
         self.layout = membership.place.layout
         self._lock, self._closing = threading.Lock(), threading.Event()
-        self._broken: BaseException | None = None
         self._last = time.monotonic()
         self._pinging = threading.Thread(target=self._ping, name="verigym-ranks", daemon=True)
 
@@ -101,7 +107,7 @@ class Team:
             return
         arguments = each[1:] if each else [others] * (world - 1)
         commands = [(name, {}), *((name, dict(one)) for one in arguments)]
-        dist.scatter_object_list([None], commands, src=0, group=self._control)
+        objects.scatter(commands, group=self._control)
 
     def _ping(self) -> None:
         while not self._closing.wait(self._ping_s / 4):

@@ -251,8 +251,9 @@ class Recipe(Settings):
     peak_tflops: float | None = Field(default=None, gt=0)
     """Peak of one device, which ``trainer/mfu/mean`` is a share of; None: of a known GPU its dense bfloat16 rate, and
     on a CPU no share is reported."""
-    tracker: Literal["none", "tensorboard", "wandb"] = "none"
-    """Experiment tracker, besides the metrics in JSON Lines."""
+    tracker: Literal["none", "tensorboard", "wandb", "trackio", "mlflow"] = "none"
+    """Experiment tracker, besides the metrics in JSON Lines: one run of it for the whole training, its stages as
+    prefixes."""
 
     @property
     def num_workers(self) -> int:

@@ -35,7 +35,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _train(args: argparse.Namespace) -> int:
+    from ..loops.trackers import check_tracker
     from ..ranks.launch import Launch
+    from ..recipe.context import check_context
     from ..recipe.layouts import check_layout, is_sharded, layout_of
     from ..recipe.recipe import load_recipe
 
@@ -46,8 +48,10 @@ def _train(args: argparse.Namespace) -> int:
         recipe = load_recipe(args.recipe, args.overrides)
         num_ranks = launch.world if args.ranks is None else args.ranks
         layout = layout_of(recipe.layout, num_ranks)
+        check_tracker(None if recipe.tracker == "none" else recipe.tracker)
         if is_sharded(recipe, num_ranks):
             check_layout(recipe, layout)
+        check_context(recipe)
     except ConfigError:
         if launch.rank > 0:
             return 2  # rank 0 says it

@@ -16,6 +16,7 @@ from ..loops.loop import StepResult, Supervised
 from ..loops.midtrain_data import Source
 from ..loops.reinforce import RL
 from ..loops.throughput import Throughput
+from ..loops.trackers import RunTracker, Tracker
 from ..ranks.team import Team
 from ..recipe.recipe import Recipe
 from ..sampling.families import Family
@@ -51,6 +52,7 @@ class Run:
         self.stages: dict[str, dict[str, Any]] = {}
         self._trainee: Trainee | None = None
         self._loop: Supervised | RL | None = None
+        self._tracker: RunTracker | None = None
         self._interrupted = False
         self._started = time.monotonic()
 
@@ -122,7 +124,10 @@ class Run:
     @contextmanager
     def running(self, stage: str, loop: Supervised | RL) -> Iterator[StageRun]:
         """Inside, the stage's metrics and checkpoints are written, and Ctrl-C stops the loop."""
-        with StageRun(self.recipe, self.out / stage, loop, self.trainee, lambda: self._interrupted) as run:
+        tracker = self._tracker_of(stage)
+        with StageRun(
+            self.recipe, self.out / stage, loop, self.trainee, lambda: self._interrupted, tracker=tracker
+        ) as run:
             self._loop = loop
             num_devices = 1 if self.team is None else self.team.layout.num_ranks
             loop.throughput = Throughput(self.trainee.decoder, self.recipe.peak_tflops, num_devices)
@@ -130,6 +135,24 @@ class Run:
                 yield run
             finally:
                 self._loop = None
+
+    def _tracker_of(self, stage: str) -> Tracker | None:
+        """The stage's part of the recipe's tracker, which is opened with the first stage that trains."""
+        if self.recipe.tracker == "none":
+            return None
+        if self._tracker is None:
+            config = self.recipe.model_dump(mode="json")
+            self._tracker = RunTracker(self.recipe.tracker, project=self.recipe.name, folder=self.out, config=config)
+        steps_before = sum(int(done.get("steps", 0)) for done in self.stages.values())
+        return self._tracker.stage(stage, steps_before=steps_before)
+
+    async def aclose(self) -> None:
+        """End what samples, and the tracker's run, which a resume goes on with."""
+        try:
+            await self.engines.aclose()
+        finally:
+            if self._tracker is not None:
+                self._tracker.finish()
 
     def finish(self, stage: str, run: StageRun, more: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Save the weights as the stage's checkpoint, and say that it is done."""

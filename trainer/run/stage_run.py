@@ -9,8 +9,9 @@ from ...envs.task import write_jsonl
 from ...errors import CheckpointError
 from ..learning.trainee import Trainee
 from ..loops.loop import StepResult, Supervised
-from ..loops.metrics import MetricsWriter, open_tracker
+from ..loops.metrics import MetricsWriter
 from ..loops.reinforce import RL
+from ..loops.trackers import Tracker
 from ..recipe.recipe import Recipe
 from .checkpoint import load_latest
 from .saving import CheckpointWriter
@@ -28,13 +29,17 @@ class StageRun:
         loop: Supervised | RL,
         trainee: Trainee,
         must_save: Callable[[], bool],
+        *,
+        tracker: Tracker | None = None,
     ) -> None:
         """
         Args:
             folder: of the stage; its name is the stage's.
             must_save: whether to save after this step, however recent the last save is.
+            tracker: is told of every step too.
         """
         self._recipe, self._folder, self._loop, self._must_save = recipe, folder, loop, must_save
+        self._tracker = tracker
         self._trainee, self._writer = trainee, CheckpointWriter(folder / "steps", trainee.tokenizer)
         self._before = 0.0
         state = load_latest(self._folder / "steps", trainee.decoder)
@@ -45,15 +50,8 @@ class StageRun:
         self._episodes = self._folder / "episodes.jsonl"
 
     def __enter__(self) -> "StageRun":
-        recipe, tracker = self._recipe, None
-        if recipe.tracker != "none":
-            tracker = open_tracker(
-                recipe.tracker,
-                run_name=f"{recipe.name}-{self._folder.name}",
-                folder=self._folder,
-                config=recipe.model_dump(mode="json"),
-            )
-        self._metrics = MetricsWriter(self._folder / "metrics.jsonl", resume_step=self._loop.num_steps, tracker=tracker)
+        path, steps = self._folder / "metrics.jsonl", self._loop.num_steps
+        self._metrics = MetricsWriter(path, resume_step=steps, tracker=self._tracker)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ...errors import ConfigError
+from ..loops.trackers import check_tracker
 from ..ranks.team import Team
 from ..recipe.config import LayoutConfig
 from ..recipe.recipe import Recipe
@@ -33,6 +34,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, team: Team | None 
     """
     if team is None and recipe.layout != LayoutConfig():
         raise ConfigError("the recipe's layout splits the model, and there is no team of ranks; remove layout")
+    check_tracker(None if recipe.tracker == "none" else recipe.tracker)
     with opened_run(recipe, out, resume=resume):
         if team is None:
             torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
@@ -49,6 +51,6 @@ async def _run(run: Run) -> int:
         run.progress.note(f"interrupted; `verigym train ... --out {run.out} --resume` goes on from here")
         return 130
     finally:
-        await run.engines.aclose()
+        await run.aclose()
         signal.signal(signal.SIGINT, previous)
     return 0

@@ -1,5 +1,6 @@
 """A stream of tasks that knows how often each was solved: too easy and too hard ones rest, the others have an order."""
 
+import heapq
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,8 +9,12 @@ from ...agent.trajectory import Trajectory
 from ...envs.task import Task
 from ...errors import TrainingError
 from ..recipe.config import DifficultyConfig
+from .rollouts import shuffled
+from .weights import Weights
 
 NEVER = 1 << 60
+VERSION = 2
+"""Of how "frontier" draws."""
 
 
 class DifficultyStream:
@@ -17,6 +22,9 @@ class DifficultyStream:
 
     Its state holds the rates, who rests until when, and the rest of the epoch's order itself, so that a resumed stream
     goes on exactly, whatever the rates have become. Where nothing rests, "random" is the order of ``TaskStream``.
+
+    A draw of "frontier" goes down a tree of weights. A stream resumed from a state without "version" draws on as that
+    one did, from a list of all: sums in another order may round to another task.
     """
 
     def __init__(self, tasks: Sequence[Task], config: DifficultyConfig, *, seed: int = 0, name: str = "") -> None:
@@ -32,8 +40,11 @@ class DifficultyStream:
         self._graded = [0.0] * len(tasks)
         self._back = [0] * len(tasks)  # the first epoch that a task may be in
         self._epoch = -1
-        self._left: list[int] = []
+        self._left: list[int] = []  # the last is next
         self._num_drawn = 0
+        self._version = VERSION
+        self._weights: Weights | None = None
+        self._waking: list[tuple[int, int]] = []  # a heap of (epoch, task) that rest until then
 
     def take(self, count: int) -> list[Task]:
         """The next tasks.
@@ -74,6 +85,7 @@ class DifficultyStream:
             self._back[index] = self._current_epoch() + 1 + rest if rest else NEVER
         else:
             self._back[index] = 0
+        self._weigh(index)
 
     def _rate(self, index: int) -> float | None:
         return self._passed[index] / self._graded[index] if self._graded[index] else None
@@ -85,17 +97,53 @@ class DifficultyStream:
         if not self._left:
             self._epoch += 1
             awake = self._awake(self._epoch)
-            order = list(range(len(self._tasks)))
-            random.Random(f"{self._seed}/{self._epoch}").shuffle(order)
+            order = shuffled(len(self._tasks), self._seed, self._epoch)
             self._left = [index for index in order if index in awake]
             if self._config.order == "easy_first":
                 rates = [self._rate(index) for index in range(len(self._tasks))]
                 self._left.sort(key=lambda index: -(0.5 if (rate := rates[index]) is None else rate))
-        return self._left.pop(0)
+            self._left.reverse()
+        return self._left.pop()
 
     def _draw(self) -> int:
-        awake = sorted(self._awake(self._current_epoch()))
+        if self._version == 1:
+            return self._draw_from_all()
+        weights = self._tree()
+        epoch = self._current_epoch()
+        while self._waking and self._waking[0][0] <= epoch:
+            weights.set(index := heapq.heappop(self._waking)[1], self._weight(index))
+        if not weights.total:
+            self._awake(epoch)  # raises
+        draw = random.Random(f"{self._seed}/draw/{self._num_drawn}").random()
+        self._num_drawn += 1
+        return weights.at(draw)
+
+    def _tree(self) -> Weights:
+        """The weights of all tasks, made at the first draw and kept up from then on."""
+        if self._weights is None:
+            self._weights = Weights([self._weight(index) for index in range(len(self._tasks))])
+            epoch = self._current_epoch()
+            self._waking = [(back, index) for index, back in enumerate(self._back) if epoch < back < NEVER]
+            heapq.heapify(self._waking)
+        return self._weights
+
+    def _weigh(self, index: int) -> None:
+        """Keep the tree up with a task whose rate, or rest, is another."""
+        if self._weights is not None:
+            self._weights.set(index, self._weight(index))
+            if self._current_epoch() < self._back[index] < NEVER:
+                heapq.heappush(self._waking, (self._back[index], index))
+
+    def _weight(self, index: int) -> float:
+        """Of a task in a draw: largest where it is solved half of the time; 0 while it rests."""
+        if self._back[index] > self._current_epoch():
+            return 0.0
         # (passed + 1) / (graded + 2): a task without episodes is at one half, and none has the weight 0.
+        chance = (self._passed[index] + 1) / (self._graded[index] + 2)
+        return chance * (1 - chance)
+
+    def _draw_from_all(self) -> int:
+        awake = sorted(self._awake(self._current_epoch()))
         chances = [(self._passed[index] + 1) / (self._graded[index] + 2) for index in awake]
         weights = [chance * (1 - chance) for chance in chances]
         (index,) = random.Random(f"{self._seed}/draw/{self._num_drawn}").choices(awake, weights)
@@ -123,7 +171,8 @@ class DifficultyStream:
         return {
             "num_tasks": len(self._tasks),
             "epoch": self._epoch,
-            "left": list(self._left),
+            "left": self._left[::-1],
+            "version": self._version,
             "num_drawn": self._num_drawn,
             "passed": list(self._passed),
             "graded": list(self._graded),
@@ -137,6 +186,7 @@ class DifficultyStream:
                 f"the saved order is of {state['num_tasks']} tasks, here are {len(self._tasks)}; resume with the same"
             )
         self._epoch, self._num_drawn = int(state["epoch"]), int(state["num_drawn"])
-        self._left = list(state["left"])
+        self._left = list(state["left"])[::-1]
+        self._version, self._weights = int(state.get("version", 1)), None
         self._passed, self._graded = list(state["passed"]), list(state["graded"])
         self._back = list(state["back"])

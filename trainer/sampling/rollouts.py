@@ -181,8 +181,16 @@ class Collector:
         return sum(groups, Rollouts())
 
 
+def shuffled(count: int, seed: int, epoch: int) -> list[int]:
+    """The order of ``count`` tasks in an epoch."""
+    order = list(range(count))
+    random.Random(f"{seed}/{epoch}").shuffle(order)
+    return order
+
+
 class TaskStream:
-    """Tasks in a new order each epoch, each exactly once in it. Its state is a cursor."""
+    """Tasks in a new order each epoch, each exactly once in it. Its state is a cursor; the order is made once an
+    epoch."""
 
     def __init__(self, tasks: Sequence[Task], *, seed: int = 0) -> None:
         if not tasks:
@@ -190,20 +198,18 @@ class TaskStream:
         self._tasks, self._seed = tuple(tasks), seed
         self._by_id = {(task.family, task.id): task for task in tasks}
         self.position = 0
+        self._epoch, self._order = -1, [0]
 
     def take(self, count: int) -> list[Task]:
         """The next tasks; a new epoch begins where one ends."""
         taken = []
         for place in range(self.position, self.position + count):
             epoch, index = divmod(place, len(self._tasks))
-            taken.append(self._tasks[self._order(epoch)[index]])
+            if epoch != self._epoch:
+                self._epoch, self._order = epoch, shuffled(len(self._tasks), self._seed, epoch)
+            taken.append(self._tasks[self._order[index]])
         self.position += count
         return taken
-
-    def _order(self, epoch: int) -> list[int]:
-        order = list(range(len(self._tasks)))
-        random.Random(f"{self._seed}/{epoch}").shuffle(order)
-        return order
 
     def find(self, family: str, task_id: str) -> Task:
         """Raises KeyError where there is no such task."""

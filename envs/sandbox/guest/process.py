@@ -13,7 +13,7 @@ import struct
 import time
 from collections.abc import Callable
 
-from .system import Config, adopt_orphans
+from .system import Config, adopt_orphans, libc, limit_calls
 
 STATUS = struct.Struct("!i16s")
 """What a supervisor reports: the wait status of its process, and why it was killed (empty: it was not)."""
@@ -38,6 +38,7 @@ def enter(config: Config) -> None:
         os.setgroups([])
         os.setresgid(config["gid"], config["gid"], config["gid"])
         os.setresuid(config["uid"], config["uid"], config["uid"])
+    limit_calls(config["calls"])
     os.umask(0o022)
 
 
@@ -165,32 +166,37 @@ def _call(call: tuple) -> int:
     try:
         {"read": _read, "write": _write, "unpack": _unpack, "pack": _pack, "restore": _restore}[name](*arguments)
     except OSError as error:
-        os.write(2, str(error).encode(errors="replace"))
+        os.write(2, (error.strerror or str(error)).encode(errors="replace"))
         return error.errno or errno.EIO
     return 0
 
 
-def _read(path: str) -> None:
+def _read(path: str, most: int | None) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     kind = os.fstat(fd).st_mode
     if stat.S_ISDIR(kind):
         raise IsADirectoryError(errno.EISDIR, "is a directory")
     if not stat.S_ISREG(kind):
         raise OSError(errno.EINVAL, "not a regular file")
-    left = READ_LIMIT
+    left = READ_LIMIT if most is None else most
     while piece := os.read(fd, 1 << 20):
+        if most is not None and len(piece) >= left:
+            write_all(1, piece[:left])
+            return
         left -= len(piece)
         if left < 0:
             raise OSError(errno.EFBIG, f"larger than {READ_LIMIT} bytes")
         write_all(1, piece)
 
 
-def _write(path: str, mode: int) -> None:
+def _write(path: str, mode: int | None, new: bool) -> None:
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK, mode)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | (os.O_EXCL if new else os.O_TRUNC)
+    fd = os.open(path, flags, 0o644 if mode is None else mode)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         raise OSError(errno.EINVAL, "not a regular file")
-    os.fchmod(fd, mode)
+    if mode is not None:
+        os.fchmod(fd, mode)
     while piece := os.read(0, 1 << 20):
         write_all(fd, piece)
     os.close(fd)
@@ -199,16 +205,48 @@ def _write(path: str, mode: int) -> None:
 def _unpack(dest: str) -> None:
     import tarfile
 
-    def plain(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-        kept = tarfile.tar_filter(member, path)
-        return kept.replace(uid=None, gid=None, uname=None, gname=None, deep=False)  # type: ignore[arg-type]
-
     os.makedirs(dest, exist_ok=True)
     try:
         with open(0, "rb") as stdin, tarfile.open(fileobj=stdin, mode="r|*") as archive:
-            archive.extractall(dest, filter=plain)
+            extract(archive, dest, (plain_member(member, dest) for member in archive))
     except (tarfile.TarError, EOFError) as error:
         raise OSError(errno.EINVAL, f"not a whole tar archive ({error})") from None
+
+
+def plain_member(member, dest: str):  # type: ignore[no-untyped-def] - of tarfile, which takes long to import
+    """A member as it may be unpacked: below ``dest``, without owner, special bits and rights of others to write.
+
+    Raises:
+        OSError: it would lie elsewhere.
+    """
+    name = member.name.lstrip("/")
+    inside = os.path.realpath(dest)
+    if os.path.commonpath((os.path.realpath(os.path.join(dest, name)), inside)) != inside:
+        raise OSError(errno.EINVAL, f"not a tar archive to unpack ({member.name!r} lies outside)")
+    kept = _without_owner(member)
+    kept.name = name
+    kept.mode = member.mode & 0o755
+    return kept
+
+
+def extract(archive, dest: str, members) -> None:  # type: ignore[no-untyped-def]
+    """Unpack members as they are. Python before 3.11.4 has no filters; later ones want one."""
+    filters = {"filter": "fully_trusted"} if _has_filters() else {}
+    archive.extractall(dest, members=members, **filters)
+
+
+def _has_filters() -> bool:
+    import tarfile
+
+    return hasattr(tarfile, "fully_trusted_filter")
+
+
+def _without_owner(member):  # type: ignore[no-untyped-def]
+    import copy
+
+    kept = copy.copy(member)
+    kept.uid, kept.gid, kept.uname, kept.gname = os.geteuid(), os.getegid(), "", ""
+    return kept
 
 
 def _pack(folders: tuple[str, ...], files: tuple[str, ...]) -> None:
@@ -231,7 +269,7 @@ def _restore() -> None:
     import tarfile
 
     with open(0, "rb") as stdin, tarfile.open(fileobj=stdin, mode="r|") as archive:
-        archive.extractall("/", filter=lambda member, _: member.replace(uid=None, gid=None, uname=None, gname=None))  # type: ignore[arg-type]
+        extract(archive, "/", (_without_owner(member) for member in archive))
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -307,6 +345,45 @@ def oom_kills(paths: tuple[str, ...]) -> int:
         except OSError:
             continue
     return 0
+
+
+def counted_memory(folder: str) -> int:
+    """Bytes that the kernel counts for our control group: of processes, of files in memory, of its own for us; 0 where
+    that cannot be read. Pages of files on disks, which it can take back, are left out."""
+    total = 0
+    try:
+        with open(folder + "/memory.stat", "rb") as file:
+            for line in file:
+                name, value = line.split()
+                if name in (b"anon", b"rss", b"shmem", b"kernel", b"sock"):
+                    total += int(value)
+                elif name == b"slab_reclaimable":
+                    total -= int(value)
+        for name in ("memory.kmem.usage_in_bytes", "memory.kmem.tcp.usage_in_bytes"):  # control groups of version 1
+            if os.path.exists(f"{folder}/{name}"):
+                with open(f"{folder}/{name}", "rb") as file:
+                    total += int(file.read())
+    except (OSError, ValueError):
+        return 0
+    return total
+
+
+def remove_shared_memory(config: Config) -> None:
+    """Remove the System V memory of our namespace, which outlives its processes."""
+
+    def remove() -> None:
+        enter(config)
+        for number in shared:
+            libc.shmctl(number, 0, None)  # IPC_RMID
+        os._exit(0)
+
+    try:
+        with open("/proc/sysvipc/shm", "rb") as file:
+            shared = [int(line.split()[1]) for line in file.readlines()[1:]]
+    except OSError:
+        return
+    if shared:
+        os.waitpid(fork(remove), 0)
 
 
 def shared_fairly(processes: list[Alive]) -> int:

@@ -18,7 +18,18 @@ import time
 from collections.abc import Callable
 
 from . import system
-from .process import Alive, alive, descendants, kill_descendants, oom_kills, open_expendable, shared_fairly, write_all
+from .process import (
+    Alive,
+    alive,
+    counted_memory,
+    descendants,
+    kill_descendants,
+    oom_kills,
+    open_expendable,
+    remove_shared_memory,
+    shared_fairly,
+    write_all,
+)
 from .reset import Snapshot, empty_folder
 from .run import Run
 from .shell import Shell, widen
@@ -28,6 +39,8 @@ FIRST_TICK_S, LAST_TICK_S = 0.02, 0.1
 BACKSTOP_S = 5.0
 """So long after its deadline a process whose supervisor does not report is killed with everything else; and so long
 everything may take to die."""
+MEMORY_OF_SERVER, BYTES_OF_A_FILE = 64 << 20, 2048
+"""Counted with the sandbox's memory, and no command's: the server, and what the kernel keeps of each file."""
 
 
 class Server:
@@ -96,6 +109,8 @@ class Server:
                 time.sleep(0.001)
         else:
             kill_descendants(os.getpid())
+        if self.config["group"]:
+            remove_shared_memory(self.config)
         self.num_files = system.room("/")[1]
         self.num_oom_kills = oom_kills(self.config["oom_files"])
         for run in list(self.runs.values()):
@@ -263,7 +278,15 @@ class Server:
 
     def _too_much_memory(self, processes: list[Alive]) -> bool:
         most = self.config["memory_bytes"]
+        if self.config["group"] and self._counted_memory() > most + MEMORY_OF_SERVER:
+            return True
         return sum(process.rss for process in processes) > most and shared_fairly(processes) > most
+
+    def _counted_memory(self) -> int:
+        """What the kernel counts for all of us, without what lies on the disk, which is bounded by itself."""
+        used = [system.room(path) for path in self.config["disks"]]
+        on_disk = sum(num_bytes + files * BYTES_OF_A_FILE for num_bytes, files in used)
+        return counted_memory(self.config["group"]) - on_disk
 
     def _too_many_files(self) -> bool:
         """Each file costs the kernel memory, also an empty one. True while they grow beyond the limit."""

@@ -49,6 +49,7 @@ from .words import (
     quoted_bytes,
     read_report,
     report,
+    tell,
 )
 
 PIECE = 1 << 18
@@ -125,7 +126,7 @@ class Shell:
         self.exports: bytes | None = None
         self.last_code, self.last_codes = 0, [0]
         self._told: Told | None = None
-        self._folder = self._out = ""
+        self._folder = self._out = self._session = ""
         self._num_outs = 0
         self._strays: set[int] = set()
         """What the shell had left when it got its output: it holds another."""
@@ -143,6 +144,8 @@ class Shell:
         os.makedirs(self._folder)
         os.chmod(self._folder, 0o711)
         script, self._out, self._num_outs = f"{self._folder}/bash", f"{self._folder}/out", 0
+        self._session = os.urandom(8).hex()
+        self._file(f"{self._folder}/tell", tell(self._session).encode())
         self._fifo(script, 0o644)
         self._fifo(self._out, 0o622)
         self._script_fd = os.open(script, os.O_RDWR | os.O_NONBLOCK)
@@ -188,7 +191,8 @@ class Shell:
             self._begin(command, text.replace(b"\0", b""))
         except OSError as error:  # where commands have our own user, they can damage or fill the scratch folder
             told = f"cannot start a command: {error}\n".encode()
-            reply(exit_code=126, killed=None, parts=(told, b"", 0), seconds=time.monotonic() - command.started)
+            seconds = time.monotonic() - command.started
+            reply(exit_code=126, killed=None, parts=(told, b"", 0), seconds=seconds, cwd=self.cwd)
 
     def _begin(self, command: Command, text: bytes) -> None:
         if self.pid is None:
@@ -246,7 +250,8 @@ class Shell:
 
     def _alone(self) -> bool:
         """Whether nothing but the shell writes to its output, and its descriptors are as they were."""
-        self._settle()
+        if self._bare:
+            self._settle()
         try:
             children = set()
             for pid in (os.getpid(), self.pid):
@@ -268,7 +273,6 @@ class Shell:
 
     def _holds_output(self) -> bool:
         """Whether the shell's descriptors 0 to 2 are what they were given as. Raises OSError."""
-        self._settle()
         out = os.stat(self._out).st_ino
         return [_inode(self.pid, number) for number in range(3)] == [os.stat(os.devnull).st_ino, out, out]
 
@@ -302,8 +306,8 @@ class Shell:
                 after += f" && {f'(r{word}=)' if bare else nothing(word)}"
             after += "\n"  # where text ended in a backslash, the line after it is misread
         # The empty line is read when the report is done: what has been read up to its end has been done.
-        tell = report(self._folder, word, version=told.version if told is not None else "", bare=bare)
-        return os_bytes(before) + text + os_bytes(f"{after}\n{tell}\n")
+        tells = report(self._folder, word, self._session, bare=bare)
+        return os_bytes(before) + text + os_bytes(f"{after}\n{tells}\n")
 
     def silent(self) -> bool:
         """Whether the shell has read all it was given and told nothing: it no longer runs what it is given."""
@@ -323,7 +327,7 @@ class Shell:
             return False
         if not command.asked_again:
             command.asked_again, command.num_silent = True, 0
-            self._send(os_bytes(report(self._folder, command.word, bare=True) + "\n"))
+            self._send(os_bytes(report(self._folder, command.word, self._session, bare=True) + "\n"))
             return False
         return True
 
@@ -396,7 +400,8 @@ class Shell:
             return False
         if not command.record:
             return True
-        told, command.record = read_report(command.record, command.word), b""
+        told = read_report(command.record, self._session) or read_report(command.record, command.word)
+        command.record = b""
         if told is None:
             return True
         self._told, self.exports = told, told.exports
@@ -409,11 +414,12 @@ class Shell:
         return True
 
     def _place(self) -> str:
-        """The shell's directory; empty where the exported PWD has to do."""
+        """The shell's directory, as the kernel has it or, of a shell that has just ended, as PWD says."""
         try:
             return os.readlink(f"/proc/{self.pid}/cwd")
         except OSError:
-            return ""
+            said = re.search(rb'^export PWD="([^"\\$`]*)"$', self.exports or b"", re.M)
+            return said[1].decode("utf-8", "surrogateescape") if said else ""
 
     def died(self, status: int) -> None:
         """The shell has ended, by itself or killed; a running command has ended with it."""
@@ -472,9 +478,8 @@ class Shell:
                 os.unlink(path)
             except OSError:
                 pass
-        command.reply(
-            exit_code=code, killed=killed, parts=command.kept.parts(), seconds=time.monotonic() - command.started
-        )
+        seconds = time.monotonic() - command.started
+        command.reply(exit_code=code, killed=killed, parts=command.kept.parts(), seconds=seconds, cwd=self.cwd)
 
     def _discard(self, fd: int) -> None:
         if self._drain(fd, lambda piece: None, pieces=16):

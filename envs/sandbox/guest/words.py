@@ -10,11 +10,8 @@ makes the special builtins ``export``, ``trap`` and ``exit`` come before functio
 
 import re
 
-VERSION = re.compile(r"(?:4\.[4-9]|[5-9])")
-"""Bashes that know ``${name@a}``."""
-
 CHANGES_READING = re.compile(
-    rb"\b(?:alias|posix|POSIXLY_CORRECT|restricted|shopt|verbose)\b|\bset\b[^\n;]*[ \t]-[a-zA-Z]*[rv]"
+    rb"\b(?:expand_aliases|posix|POSIXLY_CORRECT|restricted|verbose)\b|\bset\b[^\n;]*[ \t]-[a-zA-Z]*[rv]"
 )
 """Text that may change how bash reads its own input."""
 
@@ -24,7 +21,7 @@ READING = frozenset(("expand_aliases", "posix", "noexec", "verbose"))
 SPARING = re.compile(rb"\b(?:alias|ulimit)\b")
 """Text after which the lines may need to be without aliased words or further descriptors."""
 
-ALIASED = frozenset(("{", "}", ":", "do", "done", "for", "in"))
+ALIASED = frozenset(("{", "}", ":", "case", "do", "done", "esac", "for", "in"))
 """Words of the report that an alias could change."""
 
 EVALS = {1: "\\builtin eval", 2: "\\command eval", 3: "\\eval"}
@@ -122,26 +119,30 @@ def check(folder: str, word: str, text: bytes, *, bare: bool = False) -> bytes:
     child = f"\\builtin set +x; \\builtin eval {first}".encode() + quoted_bytes(text)
     if bare:
         return b'( %s ) >"%s" 2>&1\n\n' % (child, os_bytes(f"{folder}/.{word}"))
-    place = f'2>/dev/null >/dev/null 3>"{folder}/$BASHPID.{word}"'
+    place = f'3>"{folder}/$BASHPID.{word}" 2>/dev/null >/dev/null'
     return b"{ ( %s 2>&3 ) && %s; } %s\n\n" % (child, os_bytes(nothing(word)), os_bytes(place))
 
 
-def report(folder: str, word: str, *, version: str = "", bare: bool = False) -> str:
+def report(folder: str, word: str, session: str, *, bare: bool = False) -> str:
     """A line that tells the outcome and leaves ``$?`` as it is.
 
     It is told over a FIFO named ``PID.word`` after the shell that reads the line, so that no forked child can tell in
-    its place.
+    its place. As the first redirection the FIFO is closed last, when the child is waited for and all is as it was.
 
     Args:
         folder: of the FIFO.
         word: random, of this run.
-        version: of bash, where it is known.
+        session: random, of this shell: part of the names in the file ``tell``, which saves reading a long line.
         bare: without words that an alias may have changed and without descriptors to spare, over the FIFO ``.word``.
     """
     if bare:
-        return f'( {_told(word, version=version)} ) >"{folder}/.{word}" 2>/dev/null && (r{word}=)\n'
-    told = _told(word, " >&3", version=version)
-    return f'{{ ( {told} ) && {nothing(word)}; }} 2>/dev/null >/dev/null 3>"{folder}/$BASHPID.{word}"\n'
+        return f'( {_told(word)} ) >"{folder}/.{word}" 2>/dev/null && (r{word}=)\n'
+    code, facts, form = f"r{session}", f"v{session}", f"x{session}"
+    told = (
+        f'{code}=$? {facts}="${{PIPESTATUS[@]-}};$-;$SHELLOPTS:$BASHOPTS" {form}=; '
+        f"{EVALS[3]} '{form}=3' || {form}=; POSIXLY_CORRECT=${{POSIXLY_CORRECT-{session}}}; \\. '{folder}/tell'"
+    )
+    return f'{{ ( {told} ) && {nothing(word)}; }} 3>"{folder}/$BASHPID.{word}" 2>/dev/null >/dev/null\n'
 
 
 def on_exit(folder: str, word: str, then: str) -> str:
@@ -150,12 +151,22 @@ def on_exit(folder: str, word: str, then: str) -> str:
     return f"{{ ( {_told(word, ' >&3', kind='exit')} ) && {nothing(word)}; }} {place}\n{then}"
 
 
-def _told(word: str, to: str = "", *, kind: str = "end", version: str = "") -> str:
+def tell(session: str) -> str:
+    """The rest of a report, a file that the forked child reads."""
+    code, facts, form, counts = (f"{letter}{session}" for letter in "rvxa")
+    return (
+        f"{EVALS[2]} '{form}=2' || {form}=${form}\n{EVALS[1]} '{form}=1' || {form}=${form}\n{counts}=\n"
+        f"case $BASH_VERSION in 4.[4-9]*|[5-9]*) {counts}=${{LINENO@a}};; esac\n\\trap -p EXIT >&3\n"
+        f'\\export "{facts}=end;${code};${form};${facts};${{!BASH_ALIASES[@]}};$BASH_VERSION;${counts}"\n'
+        f'\\export -p >&3\n\\exit "${code}"\n'
+    )
+
+
+def _told(word: str, to: str = "", *, kind: str = "end") -> str:
     """What a forked child does. Its variables have random names: the user may have made any other read-only."""
     code, facts, form = f"r{word}", f"v{word}", f"x{word}"
     tried = "; ".join(f"{EVALS[number]} '{form}={number}' || {form}=${form}" for number in (3, 2, 1))
-    counts = "${LINENO@a}" if VERSION.match(version) else ""
-    known = f"$-;$SHELLOPTS:$BASHOPTS;${{!BASH_ALIASES[@]}};$BASH_VERSION;{counts}"
+    known = "$-;$SHELLOPTS:$BASHOPTS;${!BASH_ALIASES[@]};$BASH_VERSION;"
     return (
         f'{code}=$? {facts}="${{PIPESTATUS[@]-}};{known}"; {form}=; {tried}; '
         f"POSIXLY_CORRECT=${{POSIXLY_CORRECT-{word}}}; \\trap -p EXIT{to}; "
@@ -186,7 +197,7 @@ def read_report(record: bytes, word: str) -> Told | None:
         return None
     trap = re.search(rb"^trap -- (-|(?:'[^']*'|\\')*) EXIT\n", record, re.M)
     then = b"" if trap is None or trap[1] == b"-" else re.sub(rb"'([^']*)'|\\(')", rb"\1\2", trap[1])
-    ours = rb'^export (?:[rvx]%s="[^"]*"|POSIXLY_CORRECT="%s")\n' % (name, name)
+    ours = rb'^export (?:[arvx]%s="[^"]*"|POSIXLY_CORRECT="%s")\n' % (name, name)
     exports = re.sub(ours, b"", record[trap.end() if trap else 0 :], flags=re.M)
     return Told(facts, then.decode("utf-8", "surrogateescape"), exports)
 

@@ -71,6 +71,16 @@ def test_strict_wants_the_box(files, tmp_path):
     assert [row["passed"] for row in rows_of(tmp_path / "out" / "verdicts.jsonl")] == [True, False, None, False, False]
 
 
+def test_a_suite_of_numbers_takes_no_expression_left_to_be_worked_out(tmp_path):
+    data = write(tmp_path / "data", [{"id": 1, "problem": "What is $200 + 4$?", "answer": "204"}])
+    answers = ["\\boxed{200+4}", "\\boxed{204}", "\\boxed{204.0}", "\\boxed{\\neq 204}", "The answer is 200 + 4."]
+    predictions = write(tmp_path / "predictions", [{"task_id": 1, "prediction": answer} for answer in answers])
+    out = tmp_path / "out"
+    command = ["grade", "aime24", "--data", data, "--predictions", predictions, "--workers", "1", "--out", str(out)]
+    assert main(command) == 0
+    assert [row["passed"] for row in rows_of(out / "verdicts.jsonl")] == [False, True, True, False, False]
+
+
 def test_an_existing_folder_goes_on_and_one_of_other_files_is_refused(files, tmp_path, capsys):
     out = tmp_path / "out"
     command = ["grade", "math500", *files, "--out", str(out)]

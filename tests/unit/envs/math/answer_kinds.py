@@ -42,6 +42,9 @@ SAME = {
         ("0.5x", r"\frac{x}{2}"),
     ],
     "parts": [
+        (r"{\rm e}^2", "e^2"),
+        (r"{\rm ln} 2", r"\ln 2"),
+        (r"\begin{cases} x = 1 \\ y = 2 \end{cases}", "(1, 2)"),
         (r"1-\frac{2}{\mathrm{e}}", r"1 - \frac{2}{e}"),
         (r"2+\mathrm{i}", "2+i"),
         (r"5\sqrt(2)", r"5\sqrt{2}"),
@@ -85,6 +88,8 @@ SAME = {
         ("FiniteSet(1, 2)", r"\{1,2\}"),
         ("Union(Interval.open(-oo, 1), Interval.open(2, oo))", r"(-\infty,1)\cup(2,\infty)"),
         ("{x: 1, y: 2}", "(1, 2)"),
+        ("set()", r"\emptyset"),
+        ("(x > 1) & (x < 3)", "(1, 3)"),
         ("Eq(y, 2*x)", "y = 2x"),
         ("binomial(5, 2)", "10"),
         ("theta/2", r"\frac{\theta}{2}"),
@@ -95,6 +100,13 @@ SAME = {
 }
 DIFFERENT = {
     "relations and remarks": [
+        ("lambda: 5", "5"),
+        ("5^+", "5"),
+        (r"5 \pm 0.1", "5"),
+        (r"\text{anything except } 5", "5"),
+        (r"\ngtr 5", "5"),
+        ("(A) + (B)", "A"),
+        (r"\text{none of A}", "A"),
         (r"\neq 5", "5"),
         ("<5", "5"),
         (r"\geq 5", "5"),
@@ -161,6 +173,8 @@ DIFFERENT = {
         (r"e^{\pi\sqrt{163}}", "262537412640768744"),
     ],
     "parts": [
+        ("3_{x}", "3"),
+        ("3'", "3"),
         (r"1-\frac{2}{\mathrm{e}}", "1"),
         (r"2+\mathrm{i}", r"2-\mathrm{i}"),
         (r"5\sqrt(2)", "5"),
@@ -202,6 +216,13 @@ DIFFERENT = {
     ],
 }
 OPEN = [
+    ("-(-42)", "42"),
+    (r"3 \div 4", "0.75"),
+    (r"\frac{1.5}{2}", "0.75"),
+    (r"\sqrt{2}+\sqrt{2}", r"2\sqrt2"),
+    (r"2\pi/2", r"\pi"),
+    (r"\pi \cdot 2^2", r"4\pi"),
+    (r"\sqrt{4\cdot 2}", r"2\sqrt2"),
     # expressions that leave what was asked to be worked out
     ("17+25", "42"),
     ("8 + 9", "17"),

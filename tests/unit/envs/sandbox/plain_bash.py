@@ -1,6 +1,7 @@
 """A bash that nobody but its caller talks to: what the session has to equal."""
 
 import array
+import contextlib
 import fcntl
 import os
 import re
@@ -59,7 +60,8 @@ class PlainBash:
                 return b"".join(pieces).decode(errors="replace")
 
     def close(self):
-        os.killpg(self.process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         os.close(self.script)
         os.close(self.out)

@@ -21,12 +21,12 @@ def comparable(text):
     return PIDS.sub("N", NAMES.sub(lambda found: "bash" + ": line" * ("line" in found[0]), text))
 
 
-async def differences(backend, spec):
+async def differences(backend, spec, texts):
     """Of the single texts: (text, bash's outcome, the session's)."""
     box = await backend.create(spec)
     found = []
     try:
-        for text in bash_cases.SINGLE:
+        for text in texts:
             await box.write_file("/tmp/text/bash", text.encode() + b"\n")
             start = 'cd "$1" && unset OLDPWD && exec bash --norc --noprofile /tmp/text/bash 2>&1'
             plain = await box.arun(["bash", "-c", start, "-", spec.workdir], timeout_s=20)
@@ -46,27 +46,29 @@ async def differences(backend, spec):
     return found
 
 
-def test_single_texts_in_the_local_sandbox():
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
+def test_single_texts_in_the_local_sandbox(every):
     made = candidates()
     if not made:
         pytest.skip("no local sandbox here")
-    found = asyncio.run(differences(made[0], SandboxSpec()))
+    found = asyncio.run(differences(made[0], SandboxSpec(), bash_cases.SINGLE[::every]))
     assert not found, "\n".join(map(str, found))
 
 
 @pytest.mark.docker
 def test_single_texts_in_docker(engine, base_image):
     backend = DockerBackend(engines=[engine])
-    found = asyncio.run(differences(backend, SandboxSpec(image=base_image)))
+    found = asyncio.run(differences(backend, SandboxSpec(image=base_image), bash_cases.SINGLE))
     assert not found, "\n".join(map(str, found))
 
 
-def test_sequences_of_commands(tmp_path):
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_sequences_of_commands(tmp_path, every):
     env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(tmp_path), "LANG": "C.UTF-8"}
 
     async def main():
         found = []
-        for number, commands in enumerate(bash_cases.SEQUENCES):
+        for number, commands in enumerate(bash_cases.SEQUENCES[::every]):
             (tmp_path / str(number)).mkdir()
             plain = PlainBash(tmp_path / str(number), env)
             box = await UnsafeBackend().create(SandboxSpec(env=env))

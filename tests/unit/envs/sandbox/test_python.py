@@ -1,6 +1,7 @@
 import asyncio
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -181,6 +182,23 @@ def test_no_package_is_built_on_this_machine(name, way, hostile):
 def test_only_names_are_asked_of_the_index(line):
     with pytest.raises(TaskError, match=r"no requirement|brought from an address"):
         pinned_requirements((line,), (), leave_out="other")
+
+
+def test_a_user_without_a_home_has_a_cache(tmp_path, monkeypatch):
+    def none(cls):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("VERIGYM_CACHE", raising=False)
+    monkeypatch.setattr(python_module.Path, "home", classmethod(none))
+    monkeypatch.setattr(python_module.tempfile, "gettempdir", lambda: str(tmp_path))
+    folder = python_module.cache_folder()
+    assert folder == tmp_path / f"verigym-{os.getuid()}"
+    folder.mkdir()
+    assert python_module.cache_folder() == folder
+    monkeypatch.setattr(python_module.os, "getuid", lambda: 4242)
+    (tmp_path / "verigym-4242").mkdir()
+    with pytest.raises(SandboxError, match="another user's; set VERIGYM_CACHE"):
+        python_module.cache_folder()
 
 
 def test_no_requirements_is_the_bare_interpreter(cache):

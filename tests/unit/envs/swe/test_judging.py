@@ -2,10 +2,13 @@
 
 import asyncio
 import os
+import signal
 
 import pytest
 
 from verigym.envs.swe.judging import LogJudge
+from verigym.rewards.log_accounts import unaccounted
+from verigym.rewards.log_parsers import PARSERS as OWN
 from verigym.rewards.logs import UngradableLog, judge_log
 
 START, END = "+ : '>>>>> Start Test Output'", "+ : '>>>>> End Test Output'"
@@ -65,14 +68,14 @@ PARSERS += ("parse_log_seaborn", "parse_log_matplotlib", "parse_log_r2e", "parse
 @pytest.mark.slow
 @pytest.mark.parametrize("parser", PARSERS)
 def test_no_log_holds_up_anybody(parser, judge):
-    """1 MiB of each: judged, or given up at the limit, as no pass; and the event loop was never held."""
+    """1 MiB of each is judged, or given up at the limit, as no pass."""
 
     async def every():
         texts = [f"{START}\n{text}\n{END}\n" for text in HOSTILE.values()]
         found = await asyncio.gather(*(judge.judge(text, **{**ASKED, "parser": parser}) for text in texts))
         return dict(zip(HOSTILE, found, strict=True))
 
-    found = asyncio.run(every(), debug=False)
+    found = asyncio.run(every())
     assert [name for name, verdict in found.items() if verdict.score.passed] == []
 
 
@@ -85,15 +88,29 @@ def test_what_takes_too_long_has_not_passed_and_the_next_log_is_judged(judge):
     assert asyncio.run(judge.judge(GOOD, **{**ASKED, "pass_to_pass": []})).score.passed
 
 
-def test_our_own_patterns_need_no_limit():
-    """What each of our own readers makes of 1 MiB of every hostile text, counted in steps of the processor's clock."""
-    from verigym.rewards.log_accounts import unaccounted
-    from verigym.rewards.log_parsers import PARSERS as OWN
+def test_the_event_loop_goes_on_while_a_log_is_judged(judge):
+    """The process that judges is stopped: all else on the loop is done, and the verdict comes when it goes on."""
 
-    before = os.times().user
+    async def work():
+        await judge.judge(GOOD, **ASKED)  # a process is there
+        (worker,) = judge._idle
+        os.kill(worker._process.pid, signal.SIGSTOP)
+        judging = asyncio.ensure_future(judge.judge(GOOD, **ASKED))
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+        waiting = not judging.done()
+        os.kill(worker._process.pid, signal.SIGCONT)
+        return waiting, (await judging).score
+
+    waiting, score = asyncio.run(work())
+    assert waiting
+    assert score == judge_log(GOOD, **ASKED).score
+
+
+def test_our_own_readers_take_hostile_texts_whole():
+    """1 MiB of each; a pattern that takes quadratic time would not come back."""
     for text in HOSTILE.values():
         for parser in ("parse_log_pytest", "parse_log_django", "parse_log_sympy"):
-            unaccounted(text, parser, 1)
+            assert unaccounted(text, parser, 1)
         for parse in OWN.values():
-            parse(text, None)
-    assert os.times().user - before < 60  # quadratic ones take hours
+            assert len(parse(text, None)) <= 1

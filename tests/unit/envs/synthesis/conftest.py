@@ -95,10 +95,10 @@ class FolderSandbox:
         stdout, stderr = await process.communicate()
         return ProcessResult(stdout=stdout, stderr=stderr, exit_code=process.returncode)
 
-    async def read_file(self, path: str) -> bytes:
+    async def read_file(self, path: str, *, most_bytes: int | None = None) -> bytes:
         return self.locate(path).read_bytes()
 
-    async def write_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
+    async def write_file(self, path: str, data: bytes, *, mode: int | None = 0o644, new: bool = False) -> None:
         self.locate(path).parent.mkdir(parents=True, exist_ok=True)
         self.locate(path).write_bytes(data)
 

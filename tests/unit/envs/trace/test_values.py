@@ -241,6 +241,14 @@ def test_one_value_that_cannot_be_written_is_lost_and_not_the_trace(monkeypatch)
     assert values.hidden
 
 
+def test_a_value_that_is_only_being_made():
+    frames, values = frames_of(
+        "import fractions\ndef run():\n    v = object.__new__(fractions.Fraction)\n    return 1\n"
+    )
+    assert [frame.locals.get("v") for frame in frames] == [None, None, "<Fraction ...>", None]
+    assert values.hidden
+
+
 HOSTILE = """
 import sys, types
 told = []

@@ -68,7 +68,7 @@ def model_of(engine, tokenizer, *, reasoning=False, parser=None, **fields):
 class Running:
     """A server in a thread."""
 
-    def __init__(self, served, **options):
+    def __init__(self, served, *, http="auto", **options):
         self.served = served
         self.engine = served.model.engine
         listener = socket.socket()
@@ -76,7 +76,7 @@ class Running:
         listener.listen(2048)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self.client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
-        self._server = uvicorn.Server(uvicorn.Config(build_app(served, **options), log_level="warning"))
+        self._server = uvicorn.Server(uvicorn.Config(build_app(served, **options), http=http, log_level="warning"))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, daemon=True)
         self._thread.start()
 

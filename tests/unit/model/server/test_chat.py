@@ -182,3 +182,16 @@ def test_overlap_is_the_longest_end_that_may_grow_into_a_word(text, words):
     length = overlap(text, words)
     begins = [n for n in range(1, len(text) + 1) if any(w != text[-n:] and w.startswith(text[-n:]) for w in words)]
     assert length == max(begins, default=0)
+
+
+def test_one_call_at_a_time_where_that_is_asked_for(scripted):
+    two = f"{CALL}\n{CALL.replace('I look.', '').replace('ls -l', 'pwd')}"
+    with scripted(two) as server:
+        assert len(ask(server, tools=[BASH]).choices[0].message.tool_calls) == 2
+        assert len(ask(server, tools=[BASH], parallel_tool_calls=True).choices[0].message.tool_calls) == 2
+        choice = ask(server, tools=[BASH], parallel_tool_calls=False).choices[0]
+        (call,) = choice.message.tool_calls
+        assert json.loads(call.function.arguments) == {"command": "ls -l"}
+        assert (choice.finish_reason, choice.message.content) == ("tool_calls", "I look.")
+        content, _, calls, finish = streamed(server, tools=[BASH], parallel_tool_calls=False)
+        assert (content, finish, len(calls)) == ("I look.", "tool_calls", 1)

@@ -198,7 +198,9 @@ def serving(checkpoint, *options):
         process.communicate(timeout=60)
 
 
-def test_servers_that_run_already(trainer, tmp_path):
+def test_servers_that_run_already(trainer, tmp_path, monkeypatch):
+    for name in ("VERIGYM_API_KEY", "VERIGYM_WEIGHTS_KEY"):
+        monkeypatch.setenv(name, f"{name} of these servers")
     save_checkpoint(tmp_path / "old", trainer.decoder, trainer.tokenizer)
     trainer.step(5)
 
@@ -218,6 +220,10 @@ def test_servers_that_run_already(trainer, tmp_path):
             asyncio.run(use(url, Sizes(concurrency=8, max_context=2048, request_seconds=60.0)))
     with serving(tmp_path / "old", *options) as url, pytest.raises(ConfigError, match="--allow-weight-updates"):
         asyncio.run(use(url))
+    with serving(tmp_path / "old", *options, "--allow-weight-updates") as url:
+        monkeypatch.setenv("VERIGYM_WEIGHTS_KEY", "another")
+        with pytest.raises(ConfigError, match="give its key here in VERIGYM_WEIGHTS_KEY"):
+            asyncio.run(use(url))
     raw = ("--allow-weight-updates", "--max-context", "1024")
     with serving(tmp_path / "old", *raw) as url, pytest.raises(ConfigError, match="processed_logprobs"):
         asyncio.run(use(url))

@@ -104,6 +104,20 @@ def test_a_dry_run_names_a_model_that_is_not_cwm(tmp_path, capsys, monkeypatch) 
     assert f"{tmp_path}, a qwen3" in capsys.readouterr().out
 
 
+def test_a_dry_run_refuses_episodes_longer_than_the_context(tmp_path, capsys) -> None:
+    recipe = str(RECIPES / "smoke.toml")
+    assert main(["train", recipe, "--set", "model.max_context=8193", "--dry-run"]) == 2
+    assert "model.max_context is 8193 and the model's context 8192; lower it" in capsys.readouterr().err
+    recipe = str(RECIPES / "single-gpu-lora.toml")
+    options = ["--set", f"model.checkpoint={tmp_path}", "--dry-run", "--set"]
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3", "max_position_embeddings": 2048}')
+    assert main(["train", recipe, *options, "model.max_context=2049"]) == 2
+    assert "model.max_context is 2049 and the model's context 2048; lower it" in capsys.readouterr().err
+    assert main(["train", recipe, *options, "model.max_context=2048"]) == 0
+    (tmp_path / "config.json").write_text('{"model_type": "nothing-that-is-known"}')
+    assert main(["train", recipe, *options, "model.max_context=2049"]) == 0
+
+
 def test_the_command_to_start_with() -> None:
     recipe = Path("r.toml")
     assert launch_command(recipe, 1) == "verigym train r.toml"
