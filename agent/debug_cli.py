@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _run(args: argparse.Namespace) -> int:
-    from ..envs.source_text import read_source
     from ..envs.trace.run import TraceJob, context_of
+    from ..envs.trace.source_text import read_source
     from ..model.chat.trace import Trace
     from .debugger import Session
     from .prediction import TruePredictor

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from ..envs.core import ToolEnv
-from ..envs.run_lock import RunLock
+from ..envs.runs.lock import RunLock
 from ..envs.task import Task, read_jsonl
 from ..errors import ConfigError, TaskError
 from ..model.chat.sampling import Sampling

@@ -14,11 +14,11 @@ from ..errors import GradingError, TaskError
 from ..model.chat.actions import Action, decode_action
 from ..model.chat.messages import Message, ToolCall, ToolSpec
 from ..rewards.score import Score
-from .background import call, call_to_its_end, run_sync
+from .sandbox.background import call, call_to_its_end, run_sync
 from .task import Task
-from .text_space import UnicodeText
 from .tools.bounds import bounded
 from .tools.spec import ToolError, tools_of
+from .tools.text_space import UnicodeText
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TaskError
-from .run_files import written_whole
+from .runs.files import written_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

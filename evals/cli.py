@@ -18,7 +18,7 @@ from .preset import fill, leave_open
 
 if TYPE_CHECKING:
     from ..agent.sources import PolicySource
-    from ..envs.run_lock import RunLock
+    from ..envs.runs.lock import RunLock
     from .suites.loading import LoadedSuite
     from .verdict import Verdict
 
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     from contextlib import nullcontext
     from dataclasses import replace
 
-    from ..envs.run_lock import RunLock
+    from ..envs.runs.lock import RunLock
     from ..errors import ConfigError, GradingError
     from .report import build_report, compare_with, report_table, told_comparison, told_failures
     from .report_files import write_report

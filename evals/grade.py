@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..agent.trajectory import Ending
-from ..envs.background import all_or_first_error
-from ..envs.run_lock import RunLock
+from ..envs.runs.lock import RunLock
+from ..envs.sandbox.background import all_or_first_error
 from ..errors import GradingError, SandboxError, TaskError, VerigymError
 from ..rewards.score import Score
 from .predictions import Job

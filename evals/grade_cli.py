@@ -9,7 +9,7 @@ from ..terminal import console
 from .data_options import add_against_option, add_data_options, check_against, load_options_of, test_timeout_of
 
 if TYPE_CHECKING:
-    from ..envs.run_lock import RunLock
+    from ..envs.runs.lock import RunLock
     from ..envs.task import Task
     from .predictions import Job
     from .suites.spec import Suite
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     import time
     from contextlib import nullcontext
 
-    from ..envs.run_lock import RunLock
+    from ..envs.runs.lock import RunLock
     from ..errors import ConfigError, GradingError
     from .report import build_report, compare_with, report_table, told_comparison, told_failures
     from .report_files import write_report

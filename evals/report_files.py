@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..envs.run_files import write_json, write_text, write_with
+from ..envs.runs.files import write_json, write_text, write_with
 from .report import told_comparison
 
 _MOST_BARS = 40

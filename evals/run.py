@@ -11,9 +11,9 @@ from ..agent.loop import Budget, rollout
 from ..agent.seeds import SeededPolicy
 from ..agent.sources import PolicyFor
 from ..agent.trajectory import Trajectory
-from ..envs.background import all_or_first_error
 from ..envs.core import ToolEnv
-from ..envs.run_lock import RunLock
+from ..envs.runs.lock import RunLock
+from ..envs.sandbox.background import all_or_first_error
 from ..envs.task import Task
 from ..errors import ConfigError, TaskError
 from ..model.chat.sampling import Sampling

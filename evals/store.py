@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..agent.trajectory import INFRASTRUCTURE, Trajectory
-from ..envs.background import on_thread_to_its_end
-from ..envs.run_files import bytes_written_whole, read_object, write_json, written_whole
-from ..envs.run_lock import RunLock
+from ..envs.runs.files import bytes_written_whole, read_object, write_json, written_whole
+from ..envs.runs.lock import RunLock
+from ..envs.sandbox.background import on_thread_to_its_end
 from ..errors import ConfigError
 from .verdict import Verdict
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..agent.policy import action_of
-from ..envs.background import run_sync
 from ..envs.core import ToolEnv
 from ..envs.registry.opening import open_env, own_tasks
+from ..envs.sandbox.background import run_sync
 from ..envs.task import Task
 from ..errors import ConfigError, GradingError, SandboxError
 from ..model.chat.actions import encode_calls

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from verigym.envs.math.equivalence import EquivalenceChecker
-from verigym.rewards.math import grade_math
+from verigym.rewards.math.grade import grade_math
 
 Row = dict[str, str]
 

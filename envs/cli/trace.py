@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
     from ...errors import ConfigError
     from ...model.chat.trace import to_text
     from ..sandbox.choose import make_backend
-    from ..source_text import read_source
     from ..trace.run import TraceBounds, TraceBox, TraceJob
+    from ..trace.source_text import read_source
 
     if args.max_events < 1 or not args.seconds > 0:
         raise ConfigError(f"--max-events {args.max_events} and --seconds {args.seconds:g} must be above 0")

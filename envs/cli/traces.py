@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     import tempfile
 
     from ...errors import TaskError
-    from ..run_lock import RunLock
+    from ..runs.lock import RunLock
     from ..sandbox.choose import make_backend
     from ..synthesis.sources import open_source
     from ..trace.examples import Sieve, Wanted

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import TaskError
-from ...rewards.boxes import last_box
+from ...rewards.math.boxes import last_box
 from ..task import Task
 from .row_format import Row, RowFormat, has, said_by_the_user, task_from, text_at
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import TaskError
-from ...rewards.log_parsers import (
+from ...rewards.logs.parsers import (
     SMITH_PARSER,
     SMITH_SUMMARY_PARSER,
     SMITH_UNITTEST_PARSER,

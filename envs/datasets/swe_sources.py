@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import TaskError
-from ...rewards.log_parsers import R2E_PARSER
+from ...rewards.logs.parsers import R2E_PARSER
 from ...rewards.patches import patch_of_texts, paths_of
 from .eval_scripts import eval_script_of, shell_words
 from .swe_smith import smith_row

@@ -5,8 +5,8 @@ from typing import Any
 
 from ...errors import TaskError
 from ...model.chat.messages import Message
-from ...rewards.math import grade_math
-from ...rewards.math_rules import Verify
+from ...rewards.math.grade import grade_math
+from ...rewards.math.rules import Verify
 from ...rewards.score import Score
 from ..code.box import ProgramBox, RunLimits
 from ..code.env import describe_run

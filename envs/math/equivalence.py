@@ -13,9 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from ...errors import GradingError
-from ...rewards.expression_tokens import LONGEST
-from ...rewards.expressions import read_statement
-from ...rewards.math_text import canonical
+from ...rewards.math.expression_tokens import LONGEST
+from ...rewards.math.expressions import read_statement
+from ...rewards.math.text import canonical
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ Run by path, so that it imports nothing of this package but the file beside it. 
 memory; the CPU timer and the memory limit then end this process, and its parent starts another.
 
 A line is [answer, gold, statement of the answer, statement of the gold]; a statement is what
-``rewards/expressions.py`` read, null where it could not. Where both were read these decide; else
+``rewards/math/expressions.py`` read, null where it could not. Where both were read these decide; else
 latex2sympy reads both texts, whole, for sums, integrals, limits and sets.
 """
 

@@ -10,8 +10,8 @@ import gymnasium
 from gymnasium.envs.registration import load_env_creator
 
 from ...errors import ConfigError
-from ..background import call, run_sync
 from ..core import ToolEnv
+from ..sandbox.background import call, run_sync
 from ..task import Task
 from .ids import load_plugins, make_env
 

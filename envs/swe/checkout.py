@@ -13,9 +13,9 @@ from pathlib import Path
 
 from ...errors import ConfigError, SandboxError, TaskError
 from ...model.chat.encoding import to_bytes
-from ..background import on_thread_to_its_end
 from ..datasets.swe import SWERow, require_repository
 from ..datasets.swe_sources import CONDA_PYTHON
+from ..sandbox.background import on_thread_to_its_end
 from ..sandbox.choose import make_backend
 from ..sandbox.python import PythonEnvironment, python_environment
 from ..sandbox.types import Limits, ReusingBackend, Sandbox, SandboxBackend, SandboxSpec

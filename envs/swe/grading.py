@@ -9,8 +9,8 @@ from ...model.chat.encoding import to_bytes
 from ...rewards.patches import paths_of
 from ...rewards.score import Score
 from ...rewards.swe import TestReport, found_ids, grade_tests
-from ..background import all_or_first_error
 from ..datasets.swe import SWERow, require_tests, row_of
+from ..sandbox.background import all_or_first_error
 from ..sandbox.types import Limits, Sandbox, SandboxBackend
 from ..task import Task
 from .checkout import checkout, checkout_ahead, environment_of, placed

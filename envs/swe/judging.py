@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from ...errors import GradingError
-from ...rewards.logs import LogVerdict, UngradableLog
+from ...rewards.logs.judge import LogVerdict, UngradableLog
 from ...rewards.score import Score
 from ...rewards.swe import TestReport
 
@@ -112,7 +112,7 @@ def default_judge() -> LogJudge:
 
 class _Worker:
     def __init__(self) -> None:
-        program = "from verigym.rewards.log_worker import main; main()"
+        program = "from verigym.rewards.logs.worker import main; main()"
         try:
             # In a session of its own: a Ctrl-C reaches the one who asks alone.
             self._process = subprocess.Popen(

@@ -9,8 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ..background import all_or_first_error
 from ..datasets.swe import row_of, task_of
+from ..sandbox.background import all_or_first_error
 from ..sandbox.types import SandboxBackend
 from ..swe.grading import grade_patch
 from ..task import Task, write_jsonl

@@ -13,9 +13,9 @@ from typing import Any
 
 from ...errors import GradingError, SandboxError, TaskError
 from ...rewards.swe import tests_status
-from ..background import all_or_first_error
 from ..datasets.files import read_rows
 from ..datasets.swe import row_of, task_of
+from ..sandbox.background import all_or_first_error
 from ..swe.checkout import backend_for
 from ..swe.grading import grade_patch
 from ..task import Task

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import TaskError
-from ..background import on_thread_to_its_end
 from ..datasets.eval_scripts import shell_words
 from ..datasets.swe import pack_repository
+from ..sandbox.background import on_thread_to_its_end
 from .mutate import Bug, read_source
 from .probing import Baseline
 from .sources import Source

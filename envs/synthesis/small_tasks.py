@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ...errors import TaskError
-from ..background import all_or_first_error
+from ..sandbox.background import all_or_first_error
 from ..sandbox.types import SandboxBackend
 from ..task import write_jsonl
 from .make import Progress, synthesize_tree

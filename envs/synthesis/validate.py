@@ -10,10 +10,10 @@ from typing import Any
 
 from ...errors import GradingError, TaskError
 from ...rewards.swe import PASSING
-from ..background import all_or_first_error
 from ..datasets.swe import any_task_of, row_of
 from ..datasets.swe_sources import is_swe_row
 from ..datasets.training import folder_of, rows_of
+from ..sandbox.background import all_or_first_error
 from ..sandbox.types import Limits, SandboxBackend
 from ..swe.checkout import placed
 from ..swe.grading import TEST_TIMEOUT_S, grade_patch, run_hidden_tests

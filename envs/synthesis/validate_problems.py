@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Sequence
 
 from ...errors import ConfigError, GradingError, TaskError
-from ..background import all_or_first_error, call
 from ..core import ToolEnv
 from ..registry.ids import FAMILY_ENVS
 from ..registry.opening import open_env
+from ..sandbox.background import all_or_first_error, call
 from ..sandbox.types import SandboxBackend
 from ..task import Task
 from .validate import Check, Progress, problem_of_scores

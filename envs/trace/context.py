@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...model.chat.trace import START_MARKER
-from ..source_text import read_source
+from .source_text import read_source
 
 Function = tuple[str, int]
 """(file, first line of its code: that of its first decorator)."""

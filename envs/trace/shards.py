@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import TaskError
-from ..run_files import write_json, write_with
+from ..runs.files import write_json, write_with
 from .examples import Example
 
 MANIFEST = "manifest.json"

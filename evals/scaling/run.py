@@ -10,15 +10,15 @@ from typing import Any
 
 from ...agent.loop import Budget, rollout
 from ...agent.sources import PolicyFor
-from ...envs.background import all_or_first_error
 from ...envs.datasets.files import read_rows
 from ...envs.math.equivalence import EquivalenceChecker
+from ...envs.sandbox.background import all_or_first_error
 from ...envs.sandbox.types import SandboxBackend
 from ...envs.task import Task
 from ...errors import ConfigError
 from ...model.chat.sampling import Sampling
-from ...rewards.answers import extract_answer
-from ...rewards.math_rules import decide
+from ...rewards.math.answers import extract_answer
+from ...rewards.math.rules import decide
 from ..store import write_lines
 from ..verdict import Verdict
 from .select import Candidate, choose, majority_vote

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-from ...envs.background import call
 from ...envs.datasets.files import SourceRow
 from ...envs.math.equivalence import EquivalenceChecker
+from ...envs.sandbox.background import call
 from ...envs.task import Task
 from ...errors import TaskError
-from ...rewards.math import grade_math
+from ...rewards.math.grade import grade_math
 from ...rewards.score import Score
 from .cwm import single_turn
 from .spec import GradeOptions, HubSource, LoadOptions, Prediction, Suite, is_cut_off

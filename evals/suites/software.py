@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...agent.loop import Budget
 from ...envs.datasets.files import read_rows
-from ...envs.run_files import write_json
+from ...envs.runs.files import write_json
 from ...envs.task import Task
 from ...errors import SandboxError, TaskError
 from ...model.chat.sampling import Sampling

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...envs.background import call
 from ...envs.core import CutOff, ToolEnv
 from ...envs.datasets.files import SourceRow
 from ...envs.registry.ids import FAMILY_ENVS
 from ...envs.registry.opening import open_env
+from ...envs.sandbox.background import call
 from ...envs.task import Task
 from ...errors import TaskError
 from ...rewards.score import Score

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ...envs.run_files import write_json
+from ...envs.runs.files import write_json
 from ...errors import ChatFormatError, ConfigError
 from ...model.arithmetic import warn_where_slow
 from ...model.chat.cwm import CwmParser, CwmRenderer

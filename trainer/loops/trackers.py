@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...envs.run_files import read_object, write_json
+from ...envs.runs.files import read_object, write_json
 from ...errors import ConfigError
 
 STATE = "tracker.json"

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...envs.run_files import read_object, write_json
-from ...envs.run_lock import RunLock
+from ...envs.runs.files import read_object, write_json
+from ...envs.runs.lock import RunLock
 from ...errors import CheckpointError, ConfigError
 from ...model.weights.checksums import add_sum, check_sum
 from ..recipe.recipe import Recipe

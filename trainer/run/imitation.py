@@ -8,7 +8,7 @@ from typing import Any
 
 from ...agent.demonstrations import demonstrate
 from ...agent.trajectory import Trajectory
-from ...envs.background import all_or_first_error
+from ...envs.sandbox.background import all_or_first_error
 from ...envs.task import Task
 from ...errors import SandboxError
 from ..recipe.recipe import Recipe, SFTStage

@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from ...agent.transcript import format_episode
-from ...envs.run_files import write_json, write_text, write_with
+from ...envs.runs.files import write_json, write_text, write_with
 from ...evals.metrics import paired_difference
 from ..loops.metrics import read_metrics
 from ..recipe.recipe import Recipe

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...agent.policy import Policy
-from ...envs.run_files import read_object, write_json
+from ...envs.runs.files import read_object, write_json
 from ...envs.task import write_jsonl
 from ...errors import ConfigError
 from ...model.weights.checksums import add_sum, check_sum

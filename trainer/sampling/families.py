@@ -10,12 +10,12 @@ from pathlib import Path
 from ...agent.experts import EXPERTS, Expert, always_say, flip_first_operator
 from ...agent.loop import Budget
 from ...agent.policy import play
-from ...envs.background import call
 from ...envs.core import ToolEnv
 from ...envs.datasets.decontaminate import decontaminate_tasks, held_out_of
 from ...envs.datasets.files import read_rows
 from ...envs.datasets.training import LeftOut, TrainingSet, load_training_set
 from ...envs.registry.opening import open_env, read_any_tasks
+from ...envs.sandbox.background import call
 from ...envs.sandbox.choose import make_backend
 from ...envs.sandbox.types import SandboxBackend
 from ...envs.task import Task, write_jsonl

@@ -9,8 +9,8 @@ from ...agent.loop import Budget, rollout
 from ...agent.policy import Policy
 from ...agent.seeds import SeededPolicy
 from ...agent.trajectory import Trajectory
-from ...envs.background import all_or_first_error
 from ...envs.core import ToolEnv
+from ...envs.sandbox.background import all_or_first_error
 from ...envs.task import Task
 from ...model.chat.sampling import Sampling
 

@@ -412,7 +412,7 @@ def test_64_episodes_on_one_loop_are_in_a_tool_together():
 
 def test_threads_drive_environments_of_their_own():
     """The loop behind the synchronous face is one, also for threads that ask for the first one together."""
-    from verigym.envs import background
+    from verigym.envs.sandbox import background
 
     background._background_loop.cache_clear()
     start = threading.Barrier(8)

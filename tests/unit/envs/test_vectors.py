@@ -8,7 +8,7 @@ import pytest
 
 import verigym.envs  # noqa: F401
 from verigym.envs.task import Task
-from verigym.envs.text_space import LastTexts, TextFiles, UnicodeText
+from verigym.envs.tools.text_space import LastTexts, TextFiles, UnicodeText
 
 
 def math(number: int) -> Task:

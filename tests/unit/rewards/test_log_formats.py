@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from verigym.rewards.log_parsers import R2E_PARSER
-from verigym.rewards.logs import judge_log
+from verigym.rewards.logs.judge import judge_log
+from verigym.rewards.logs.parsers import R2E_PARSER
 
 START, END = "+ : '>>>>> Start Test Output'", "+ : '>>>>> End Test Output'"
 Entries = list[tuple[str, str]]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from verigym.rewards.logs import UngradableLog, grade_log, judge_log, read_log
+from verigym.rewards.logs.judge import UngradableLog, grade_log, judge_log, read_log
 
 START, END = "+ : '>>>>> Start Test Output'", "+ : '>>>>> End Test Output'"
 TESTS = ["t.py::a", "t.py::b", "t.py::c"]
@@ -208,7 +208,7 @@ def test_ids_that_are_cut_are_resolved_as_swebench_does_without_looking_at_every
     entries = {f"t.py::f[{n % 40} {n}]": dice.choice(outcomes) for n in range(100)}
     lines = "".join(f"{status} {test}\n" for test, status in entries.items())
     tests = [*(f"t.py::f[{n}" for n in range(45)), "t.py::f[", "t.py::f", "t.py::f[0 0]", "t.py::f[0 0"]
-    monkeypatch.setattr("verigym.rewards.logs.unaccounted", lambda *_: "")
+    monkeypatch.setattr("verigym.rewards.logs.judge.unaccounted", lambda *_: "")
     text = f"{START}\n{lines}{END}"
     for listed in ((tests, []), ([], tests)):
         gold = dict(zip(("FAIL_TO_PASS", "PASS_TO_PASS"), map(list, listed), strict=True))

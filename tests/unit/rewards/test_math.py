@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verigym.rewards.answers import extract_answer
-from verigym.rewards.math import grade_math
-from verigym.rewards.math_rules import decide
-from verigym.rewards.math_text import to_latex
+from verigym.rewards.math.answers import extract_answer
+from verigym.rewards.math.grade import grade_math
+from verigym.rewards.math.rules import decide
+from verigym.rewards.math.text import to_latex
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 

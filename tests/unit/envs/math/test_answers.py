@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from verigym.envs.math.equivalence import EquivalenceChecker
-from verigym.rewards.math import grade_math
+from verigym.rewards.math.grade import grade_math
 
 PAIRS = runpy.run_path(str(Path(__file__).with_name("answer_pairs.py")))
 DATA = Path(__file__).resolve().parents[5] / "shared" / "data"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from verigym.envs.math.env import MathEnv
 from verigym.envs.math.equivalence import EquivalenceChecker
 from verigym.envs.task import Task
-from verigym.rewards.answers import extract_answer
-from verigym.rewards.math import grade_math
+from verigym.rewards.math.answers import extract_answer
+from verigym.rewards.math.grade import grade_math
 
 KINDS = runpy.run_path(str(Path(__file__).with_name("answer_kinds.py")))
 SAME, DIFFERENT = KINDS["SAME"], KINDS["DIFFERENT"]

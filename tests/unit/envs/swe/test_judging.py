@@ -7,9 +7,9 @@ import signal
 import pytest
 
 from verigym.envs.swe.judging import LogJudge
-from verigym.rewards.log_accounts import unaccounted
-from verigym.rewards.log_parsers import PARSERS as OWN
-from verigym.rewards.logs import UngradableLog, judge_log
+from verigym.rewards.logs.accounts import unaccounted
+from verigym.rewards.logs.judge import UngradableLog, judge_log
+from verigym.rewards.logs.parsers import PARSERS as OWN
 
 START, END = "+ : '>>>>> Start Test Output'", "+ : '>>>>> End Test Output'"
 GOOD = f"{START}\nPASSED t.py::a\n== 1 passed in 0.1s ==\n{END}\n"

@@ -9,13 +9,13 @@ import pytest
 
 from verigym.envs.datasets.swe import parse_row
 from verigym.errors import TaskError
-from verigym.rewards.log_parsers import (
+from verigym.rewards.logs.judge import judge_log, read_log
+from verigym.rewards.logs.parsers import (
     SMITH_PARSER,
     SMITH_SUMMARY_PARSER,
     SMITH_UNITTEST_PARSER,
     SMITH_WORKERS_PARSER,
 )
-from verigym.rewards.logs import judge_log, read_log
 from verigym.rewards.patches import patch_of_texts
 
 BUG = patch_of_texts({"pkg/a.py": ("x = 1\n", "x = 2\n")})

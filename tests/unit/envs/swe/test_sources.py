@@ -11,7 +11,7 @@ from verigym.envs.datasets.eval_scripts import CODE, END, START
 from verigym.envs.datasets.swe import row_of, task_of
 from verigym.envs.datasets.swe_sources import image_name
 from verigym.errors import TaskError
-from verigym.rewards.log_parsers import R2E_PARSER, SMITH_PARSER
+from verigym.rewards.logs.parsers import R2E_PARSER, SMITH_PARSER
 from verigym.rewards.patches import patch_of_texts
 
 BUG = patch_of_texts({"pkg/a.py": ("x = 1\n", "x = 2\n")})

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
-from .logs import UngradableLog, judge_log
+from .judge import UngradableLog, judge_log
 
 
 def without_inits(package: str, *inner: str) -> None:

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from .math_forms import box_content
+from .forms import box_content
 
 LONGEST = 2_000
 """Characters of an answer that are looked at; no gold answer comes near it."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 
 NAME = ".lock"
 

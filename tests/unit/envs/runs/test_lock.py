@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from verigym.envs.run_lock import RunLock
+from verigym.envs.runs.lock import RunLock
 from verigym.errors import ConfigError
 
 HOLD = """
@@ -101,7 +101,7 @@ while True:
 
 
 def test_the_lock_of_another_machine_is_never_taken_over(tmp_path, monkeypatch):
-    from verigym.envs import run_lock
+    from verigym.envs.runs import lock as run_lock
 
     with RunLock(tmp_path):
         monkeypatch.setattr(run_lock, "_place", lambda: "elsewhere")

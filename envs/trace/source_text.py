@@ -4,7 +4,7 @@ import io
 import tokenize
 from pathlib import Path
 
-from ..errors import TaskError
+from ...errors import TaskError
 
 
 def decode_source(data: bytes) -> str:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from verigym.envs.background import all_or_first_error, run_sync
+from verigym.envs.sandbox.background import all_or_first_error, run_sync
 
 
 async def later(value, seconds, ended):

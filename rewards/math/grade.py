@@ -4,10 +4,10 @@ Pure text and exact arithmetic; the symbolic comparison is a function passed in,
 live in a process that can be killed.
 """
 
+from ..score import Score, verdict
 from .answers import extract_answer
 from .boxes import bare_gold
-from .math_rules import Verify, decide
-from .score import Score, verdict
+from .rules import Verify, decide
 
 
 def grade_math(text: str, gold: str, *, verify: Verify, lenient: bool = True, problem: str | None = None) -> Score:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from verigym.envs.run_files import read_object, write_json, write_text, write_with, written_whole
+from verigym.envs.runs.files import read_object, write_json, write_text, write_with, written_whole
 from verigym.errors import ConfigError
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from .log_accounts import django_outcomes, unaccounted
-from .log_parsers import ANSI, PARSERS, SMITH_PARSER
-from .score import Score
-from .swe import FAILING, PASSING, TestReport
+from ..score import Score
+from ..swe import FAILING, PASSING, TestReport
+from .accounts import django_outcomes, unaccounted
+from .parsers import ANSI, PARSERS, SMITH_PARSER
 
 WHOLE = "the marked part holds no status, so the whole log was read, as swebench does"
 FIRST_VERSION = re.compile(r"^>>>>> (?:Applied Patch|Init |All Tests Passed|Some Tests Failed)|^Task Metadata:", re.M)

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from .math_text import TEXT, matching
+from .text import TEXT, matching
 
 _LETTER = r"(?:[a-zA-Z]|\\(?:theta|alpha|beta|lambda|phi|omega))(?:_(?:\w|\{\w+\}))?"
 _RELATION = re.compile(r"(\\le |\\ge |<|>)")

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from .evaluated import is_left_open, is_unsimplified, repeats
-from .math_forms import unwrapped
-from .math_structures import STRUCTURES, chosen, is_one_choice
-from .math_text import TEXT, bare, canonical, words_of
+from .forms import unwrapped
 from .numbers import Number, number_word, read_decimal_comma, read_number, read_scaled
 from .remarks import is_remark
+from .structures import STRUCTURES, chosen, is_one_choice
+from .text import TEXT, bare, canonical, words_of
 from .units import split_unit, units_differ
 
 Verify = Callable[[str, str], bool]

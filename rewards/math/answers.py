@@ -2,11 +2,11 @@
 
 import re
 
+from ..broken_off import goes_on, is_open, rest_after
 from .boxes import LONGEST, boxes_of, joined, without_openings
-from .broken_off import goes_on, is_open, rest_after
 from .expression_tokens import FUNCTIONS, GREEK
 from .expressions import read_statement
-from .math_text import TEXT, to_latex
+from .text import TEXT, to_latex
 
 _STATED = re.compile(
     r"(?:\b(?:answers?|(?:correct|right|best)\s++(?:option|choice))\**\s*+(?:(?:is|are)\b\s*+:?|:|=)|####|"

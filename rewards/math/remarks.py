@@ -2,8 +2,8 @@
 
 import re
 
-from .math_text import TEXT
 from .numbers import number_word
+from .text import TEXT
 
 # Forms of "be" and other small verbs, pronouns, negations, conjunctions, comparisons, judgements, quantities: classes
 # of words that are closed, or nearly, while the names of units and of counted things are not.

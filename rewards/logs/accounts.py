@@ -6,7 +6,7 @@ runner would print.
 
 import re
 
-from .log_parsers import (
+from .parsers import (
     R2E_PARSER,
     SMITH_PARSER,
     SMITH_SUMMARY_PARSER,

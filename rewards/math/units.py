@@ -2,8 +2,8 @@
 
 import re
 
-from .math_text import TEXT
 from .remarks import is_remark
+from .text import TEXT
 
 _KINDS = {
     "length": "mm cm dm m km in ft yd mi nm",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .expressions import Tree, read_expression
-from .math_forms import (
+from .forms import (
     Interval,
     assignments_of,
     intervals_of,
@@ -21,9 +21,9 @@ from .math_forms import (
     tuple_of,
     variables_of,
 )
-from .math_text import TEXT
 from .numbers import read_number
 from .remarks import is_remark
+from .text import TEXT
 
 Same = Callable[[str, str], bool]
 

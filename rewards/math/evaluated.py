@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 from .expressions import Tree, read_statement
-from .math_text import bare, canonical
+from .text import bare, canonical
 
 _TO_WORK_OUT = frozenset({"factorial2", "binomial", "gcd", "lcm", "max", "min", "floor", "ceil", "abs", "sign"})
 _LARGEST_DENOMINATOR, _GAP = 60, 1e-11
