@@ -207,7 +207,7 @@ def check(make_env, task, turns):
 
 
 few = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=5, derandomize=True)
-many = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=250)
+many = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=100)
 turns_of = st.lists(turn, max_size=5)
 
 

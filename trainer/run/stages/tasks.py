@@ -1,6 +1,6 @@
 """Tasks of every family: made or read once, then kept in ``tasks/``."""
 
-from ...learning.trainee import check_context
+from ...recipe.context import check_context
 from ...recipe.recipe import FamilyConfig, Recipe
 from ...sampling.families import Family, prepare_family
 from ...sampling.held_out import keep_apart
@@ -16,7 +16,7 @@ class Tasks:
         return True
 
     async def run(self, run: Run) -> None:
-        check_context(run.recipe.model)
+        check_context(run.recipe)
         for config in run.recipe.families:
             with run.progress.bar(f"tasks: {config.name}") as bar:
                 run.families.append(await _family(run, config, bar))

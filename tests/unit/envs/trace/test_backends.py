@@ -70,7 +70,7 @@ def test_they_agree_on_what_is_tricky(version):
         job = TraceJob(source=TRICKY, call=call)
         by_settrace = trace_with(PYTHONS[version], job, backend="settrace")
         assert trace_with(PYTHONS[version], job, backend="monitoring") == by_settrace
-        assert by_settrace.flags == frozenset()
+        assert by_settrace.flags <= {"hidden"}  # generators
         assert by_settrace.ended == "returned"
 
 
@@ -89,6 +89,7 @@ def test_they_agree_on_generated_programs(seed):
 @pytest.mark.parametrize("version", sorted(PYTHONS), ids=str)
 def test_every_python_traces(version):
     run = trace_with(PYTHONS[version], TraceJob(source=TRICKY, call="f(3)"))
-    assert (run.ended, run.flags) == ("returned", frozenset())
+    assert run.ended == "returned"
+    assert run.flags <= {"hidden"}  # where a generator stands is not seen
     assert run.value == """([1, "KeyError('k')", 3], {'a': 2, 'b': 4}, 7)"""
     assert run.trace.ended
