@@ -26,6 +26,7 @@ MOVED = {
     "verigym.envs.history": "verigym.envs.swe.history",
     "verigym.envs.scripted": "verigym.envs.swe.scripted",
     "verigym.envs.equivalence": "verigym.envs.math.equivalence",
+    "verigym.envs.background": "verigym.envs.sandbox.background",
     "verigym.envs.opening": "verigym.envs.registry.opening",
     "verigym.trainer.stages": "verigym.trainer.run.train",
     "verigym.envs.doctor": "verigym.envs.cli.doctor",

@@ -1,7 +1,7 @@
 """Grading by a row's own script, for tests that pytest does not run: Django's, SymPy's, tox, and published images.
 
 The evidence is text that the code under test can write, so it is believed less: markers and the exit code carry a
-random word of this run, the log must account for every failure (``rewards/logs/judge.py``), the hidden files are the same
+random word of this run, the log must account for every failure (``rewards/logs``), the hidden files are the same
 after the tests, and what passes is run again in a second sandbox, half the time as twins (``script_twins.py``).
 """
 

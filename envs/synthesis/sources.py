@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ...errors import TaskError
-from ..sandbox.guest.process import extract, plain_member
+from ..sandbox.guest.files import extract, plain_member
 from .requirements import declared_requirements, pinned_requirements, project_pages, stated_version
 
 logger = logging.getLogger(__name__)

@@ -37,7 +37,7 @@ class TestWritingEnv(SWEEnv):
 
     async def score(self, task: Task, submission: Any) -> Score:
         try:
-            text = await self._read(TEST_FILE)
+            text = (await self._read(TEST_FILE)).decode(errors="replace")
         except ToolError as error:
             return verdict(False, f"no tests were written: {error}")
         await self.stop()

@@ -18,22 +18,13 @@ import time
 from collections.abc import Callable
 
 from . import system
-from .process import (
-    Alive,
-    alive,
-    counted_memory,
-    descendants,
-    kill_descendants,
-    oom_kills,
-    open_expendable,
-    remove_shared_memory,
-    shared_fairly,
-    write_all,
-)
+from .files import write_all
+from .process import open_expendable, remove_shared_memory
 from .reset import Snapshot, empty_folder
 from .run import Run
 from .shell import Shell, widen
 from .system import Config
+from .watching import Alive, alive, counted_memory, descendants, kill_descendants, oom_kills, shared_fairly
 
 FIRST_TICK_S, LAST_TICK_S = 0.02, 0.1
 BACKSTOP_S = 5.0
