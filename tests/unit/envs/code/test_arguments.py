@@ -97,7 +97,9 @@ def test_an_object_that_equals_everything_is_what_it_holds(backend):
 
 @pytest.mark.parametrize("answer", ["f(exec('while True: pass'))", "f([9], lambda x: exec('while True: pass'))"])
 def test_arguments_that_never_end_are_ended(backend, answer):
-    assert "time limit" in score(backend, answer, time_limit_s=0.5).detail
+    found = score(backend, answer, time_limit_s=0.5)
+    assert not found.passed
+    assert "time limit" in found.detail or "could not be evaluated" in found.detail
 
 
 def test_an_answer_of_any_length_is_answered(backend):
