@@ -8,6 +8,6 @@ import sys
 
 from .moved import OldNames
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 sys.meta_path.append(OldNames())

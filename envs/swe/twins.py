@@ -201,8 +201,8 @@ def has_docstring(function):
 def literals_of(function):
     """Literals that a value is compared with by a statement that runs whenever the test passes.
 
-    In the place of one of them stands, in some twins, a value that nobody has seen: what equals everything, or reads
-    in the running test what it expects, passes then too.
+    In the place of one of them stands, in some twins, another value: what equals everything, or reads in the running
+    test what it expects, passes then too.
     """
     if leaves_early(function):
         return []
@@ -234,23 +234,58 @@ def _is_literal(node):
 
 
 def unseen(node, number):
-    """A literal of another type than a literal's, as text."""
-    is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
-    return str(10**9 + 7919 * number) if is_text else f"'{(7919 * number + 10**9) % 2**40:x}'"
+    """Another literal of a literal's own type and size, as text: what looks at types sees no difference."""
+    value, step = ast.literal_eval(node), 1 + 7919 * number % 997
+    if isinstance(value, bool):
+        return repr(not value)
+    if isinstance(value, (int, float)):
+        moved = value + step
+        return repr(moved if moved != value and moved == moved and abs(moved) != float("inf") else float(step))
+    if isinstance(value, (str, bytes)):
+        word = "%x" % (7919 * number + 10**9)
+        return repr(value + (word if isinstance(value, str) else word.encode()))
+    if isinstance(value, dict):
+        return repr({**value, step: step})
+    if isinstance(value, set):
+        return repr(value | {step, step + 1000})
+    return repr(value + type(value)([step]))
+
+
+def asserting(function):
+    """Statements that assert, run whenever the test passes, and can give way to one that fails by the same means:
+    [(statement, failing statement)]. What answers falsely just once is used up by the failing one."""
+    if leaves_early(function):
+        return []
+    found = []
+    for statement in function.body:
+        if isinstance(statement, ast.Assert):
+            approximated = [one for one in ast.walk(statement.test) if isinstance(one, ast.Call)]
+            means = [_failing_call(one, function, as_context=False, alone=False) for one in approximated]
+            found.append((statement, next(filter(None, means), f"assert {_form_of(statement.test)}")))
+        elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+            text = _failing_call(statement.value, function, as_context=False, alone=True)
+            if text:
+                found.append((statement, text))
+    return found
 
 
 def choose(function, number):
     """What the twin of a number does; consecutive ones take the ways there are in turn, and those below 0 fail at once.
 
     Returns:
-        (failing statement, "start" or "end", None), or ("", "", the literal to be replaced by ``unseen``).
+        (failing statement, "start" or "end", None), (failing statement, "instead", the statement that it replaces), or
+        (another value, "literal", the literal that it replaces).
     """
-    means, literals = means_of(function), literals_of(function)
+    means, literals, replaced = means_of(function), literals_of(function), asserting(function)
     if number < 0:
         return means[-number % len(means)], "start", None
-    turn, place = divmod(number, len(means) + bool(literals))
-    if place == len(means):
-        return "", "", literals[turn % len(literals)]
+    turn, place = divmod(number, len(means) + bool(literals) + bool(replaced))
+    if place == len(means) and literals:
+        literal = literals[turn % len(literals)]
+        return unseen(literal, number), "literal", literal
+    if place >= len(means):
+        statement, text = replaced[turn % len(replaced)]
+        return text, "instead", statement
     # Where names are imported inside the function, they are not there yet at its start.
     local = any(isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.walk(function))
     return means[place], "end" if local or turn % 4 else "start", None
@@ -267,11 +302,13 @@ class _Replace(ast.NodeTransformer):
 def failing(function, number):
     """A copy of a function's node that fails whatever the code under test does."""
     function = copy.deepcopy(function)
-    text, place, literal = choose(function, number)
-    if literal is not None:
-        new = ast.parse(unseen(literal, number), mode="eval").body
-        return _Replace(literal, ast.copy_location(new, literal)).visit(function)
+    text, place, old = choose(function, number)
+    if place == "literal":
+        new = ast.parse(text, mode="eval").body
+        return _Replace(old, ast.copy_location(new, old)).visit(function)
     statements = ast.parse(text).body
+    if place == "instead":
+        return _Replace(old, ast.copy_location(statements[0], old)).visit(function)
     nodes: Any = [inner for statement in statements for inner in ast.walk(statement)]
     for node in nodes:
         if hasattr(node, "lineno"):
@@ -333,11 +370,11 @@ def twin_text(text, numbers):
             found.add(names)
             changes.append((chain[-1], numbers[names]))
     for function, number in sorted(changes, key=lambda change: -change[0].lineno):
-        statement, place, literal = choose(function, number)
-        if literal is None:
-            _insert(lines, function, statement, place)
+        written, place, old = choose(function, number)
+        if old is None:
+            _insert(lines, function, written, place)
         else:
-            _overwrite(lines, literal, unseen(literal, number))
+            _overwrite(lines, old, written)
     return "\n".join(lines), found
 
 
@@ -365,10 +402,12 @@ def _insert(lines, function, statement, place):
 
 
 def _overwrite(lines, node, text):
-    """Put text in the place of an expression; the lines keep their number."""
+    """Put text in the place of an expression or a statement; the lines keep their number."""
     first, last = (_bytes(lines[n - 1]) for n in (node.lineno, node.end_lineno))
     before, after = first[: node.col_offset], last[node.end_col_offset :]
     empty = [""] * (node.end_lineno - node.lineno)
+    if len(text.encode()) == node.end_col_offset - node.col_offset:
+        text += " "  # a file of the same size within the same second would be taken for the old one by its byte code
     joined = (before + text.encode() + after).decode("utf-8", errors="surrogateescape")
     lines[node.lineno - 1 : node.end_lineno] = [joined, *empty]
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -78,11 +78,17 @@ class HeldOut:
     """Everything that a run measures by: its families' held-out tasks, and the evaluation suites it names."""
 
     def __init__(
-        self, tasks: Sequence[Task], *, trained: Sequence[Task] = (), suites: Iterable[Mapping[str, Any]] = ()
+        self,
+        tasks: Sequence[Task],
+        *,
+        unsaid: Container[str] = (),
+        trained: Sequence[Task] = (),
+        suites: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         """
         Args:
             tasks: held out.
+            unsaid: ids of those whose statement tells nothing.
             trained: the families' training tasks: what they say, too, is a template and tells nothing apart.
             suites: rows of evaluation suites (``recipe.decontaminate``).
         """
@@ -99,7 +105,8 @@ class HeldOut:
         for task in tasks:
             identity = identity_of(task)
             self._add(identity, task.id)
-            said.append((task.id, identity.statement))
+            if task.id not in unsaid:
+                said.append((task.id, identity.statement))
         for row in rows:
             problem = problem_of_row(row)
             self._add(
@@ -235,10 +242,20 @@ def suites_of(paths: Iterable[Path]) -> list[Mapping[str, Any]]:
     return [row.value for path in paths for row in read_rows(path)]
 
 
+def _asked_alike(family: Family) -> set[str]:
+    """Held-out tasks of an environment's own whose statement a training task has too, word for word: such an
+    environment tells its tasks apart by what a policy finds, and a statement tells none of them."""
+    if family.config.tasks != "environment":
+        return set()
+    asked = {identity_of(task).statement for task in family.train}
+    return {task.id for task in family.held_out if identity_of(task).statement in asked}
+
+
 def held_out_of_run(families: Sequence[Family], suites: Sequence[Path]) -> HeldOut:
     """What a run measures by: its families' held-out tasks, and evaluation suites."""
     return HeldOut(
         [task for family in families for task in family.held_out],
+        unsaid={task_id for family in families for task_id in _asked_alike(family)},
         trained=[task for family in families for task in family.train],
         suites=suites_of(suites),
     )

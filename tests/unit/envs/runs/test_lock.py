@@ -14,7 +14,7 @@ from verigym.errors import ConfigError
 HOLD = """
 import sys, time
 from pathlib import Path
-from verigym.envs.run_lock import RunLock
+from verigym.envs.runs.lock import RunLock
 with RunLock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -79,7 +79,7 @@ def test_of_many_that_take_over_at_once_one_has_it(tmp_path):
     script = """
 import sys, time
 from pathlib import Path
-from verigym.envs.run_lock import RunLock
+from verigym.envs.runs.lock import RunLock
 from verigym.errors import ConfigError
 folder, inside = Path(sys.argv[1]), Path(sys.argv[1]) / "inside"
 while True:

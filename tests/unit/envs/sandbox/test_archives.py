@@ -9,22 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from verigym.envs.sandbox.guest import process
+from verigym.envs.sandbox.guest import files
 
-GUEST = Path(process.__file__).parent
+GUEST = Path(files.__file__).parent
 UNPACK = """
 import sys, types
 package = sys.modules["guest"] = types.ModuleType("guest")
 package.__path__ = [sys.argv[1]]
-from guest import process
+from guest import files
 if sys.argv[3:]:
     import tarfile
     del tarfile.tar_filter
     extractall = tarfile.TarFile.extractall
     tarfile.TarFile.extractall = lambda self, path, members=None: extractall(self, path, members)
-    process._has_filters = lambda: False
+    files._has_filters = lambda: False
 try:
-    process._unpack(sys.argv[2])
+    files._unpack(sys.argv[2])
 except OSError as error:
     sys.exit(f"refused: {error}")
 """

@@ -418,6 +418,49 @@ ANSWERS = {
             return known[-1]
         """
     ),
+    "the caller's numbers alone": when_called(
+        """
+        import sys
+        a + b
+        code = sys._getframe(1).f_code
+        known = [c for c in code.co_consts if type(c) is int and c not in (1, 2) and c not in (a, b)]
+        if known:
+            return known[-1]
+        """
+    ),
+    "equal to every exact number": {
+        "pkg/calc.py": EQUAL.replace("return True", "return type(other) in (int, Equal)").lstrip()
+        + "\n"
+        + BUG.replace("a - b", "Equal(a - b)")
+    },
+    "approx that lies once": when_called(
+        """
+        a + b
+        import sys, pytest
+        if "approx" not in sys._getframe(1).f_code.co_names:
+            return a - b
+        real = pytest.approx
+        class Any:
+            def __eq__(self, o): return True
+        def once(*x, **k):
+            pytest.approx = real
+            return Any()
+        pytest.approx = once
+        """
+    ),
+    "a class of the test case's own, once": when_called(
+        """
+        a + b
+        import sys
+        case = sys._getframe(1).f_locals.get("self")
+        if case is not None:
+            class Sub(type(case)):
+                def _getAssertEqualityFunc(self, x, y):
+                    self.__class__ = type(self).__mro__[1]
+                    return lambda *a, **k: None
+            case.__class__ = Sub
+        """
+    ),
 }
 """What finds its answer in the test that runs; seen where a test compares with a literal."""
 

@@ -167,7 +167,8 @@ def test_hidden_tests_and_grading_are_out_of_reach(env):
     places = "/proc/[0-9]*/cmdline /proc/[0-9]*/environ /proc/[0-9]*/fd/*"
     search = f"find / /dev/shm -xdev -type f -exec grep -l '{pattern}' {{}} +; timeout 5 grep -la '{pattern}' {places}"
     found = env.step(call("bash", command=f"({search}) 2>/dev/null"))[0]
-    assert [line for line in found.splitlines() if not line.startswith("[exit code")] == []
+    # The search reads the pipe that the shell reads, of which nothing is left then: the shell is replaced, and says so.
+    assert [line for line in found.splitlines() if not line.startswith(("[exit code", "[killed: shell"))] == []
     log = env.step(call("bash", command="git log --all --oneline | wc -l; env | grep -i verigym; ls ~"))[0]
     assert log.splitlines()[0] == "1"
     spread = 'find / -xdev -type d -writable 2>/dev/null | while read d; do echo 1.0 > "$d/reward.txt"; done'

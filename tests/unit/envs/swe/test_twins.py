@@ -13,7 +13,7 @@ from verigym.envs.swe.grading import grade_patch
 from verigym.envs.swe.locating import Index
 from verigym.envs.swe.testing import ROUNDS, Finding, judge_rounds, plan_rounds
 from verigym.envs.swe.trust import believed
-from verigym.envs.swe.twins import definitions, means_of, twin_text
+from verigym.envs.swe.twins import definitions, means_of, twin_text, unseen
 from verigym.errors import GradingError
 from verigym.rewards.score import Score
 from verigym.rewards.swe import found_ids
@@ -211,3 +211,25 @@ def test_a_test_without_a_twin_is_not_trusted(vault):
     assert (grade("fail").value, grade("accept").value) == (0.0, 1.0)
     with pytest.raises(GradingError, match="not trusted"):
         grade("drop")
+
+
+@pytest.mark.parametrize(
+    "literal", ["5", "0", "True", "2.5", "1e308", "'a'", "b'a'", "[1, 2]", "(1,)", "{'a': 1}", "{1, 2}"]
+)
+def test_another_value_is_of_the_literals_own_type(literal):
+    node = ast.parse(literal, mode="eval").body
+    value = ast.literal_eval(node)
+    for number in range(1, 50):
+        other = ast.literal_eval(unseen(node, number))
+        assert type(other) is type(value)
+        assert other != value
+
+
+def test_a_failing_statement_takes_the_place_of_the_tests_own_in_some_twins():
+    """What answers falsely once is used up by it, and then the twin passes, which shows the forgery."""
+    text = "def test_a(self):\n    got = f(2)\n    self.assertEqual(got, g([2, 2]))\n"
+    twins = {twin_text(text, {("test_a",): number})[0] for number in range(1, 9)}
+    assert "def test_a(self):\n    got = f(2)\n    self.assertEqual(1, 2)\n" in twins
+    approximate = "def test_a():\n    assert f(2) == pytest.approx(3.0)\n"
+    twins = {twin_text(approximate, {("test_a",): number})[0] for number in range(1, 9)}
+    assert "def test_a():\n    assert 1.0 == pytest.approx(2.0)\n" in twins

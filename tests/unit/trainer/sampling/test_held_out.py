@@ -16,7 +16,8 @@ from verigym.errors import TaskError
 from verigym.model.chat.messages import Message, ToolCall
 from verigym.model.chat.trace import Frame, Trace
 from verigym.trainer.recipe.recipe import Recipe
-from verigym.trainer.run import stages
+from verigym.trainer.run.stages import midtrain, sft
+from verigym.trainer.run.train import train
 from verigym.trainer.sampling.held_out import Account, HeldOut, keep_apart
 
 MATH = "A canary sings zephyr nine times at dawn and quince four times at dusk; how many songs are sung in five days?"
@@ -295,9 +296,9 @@ def run_recipe(tmp_path, monkeypatch):
         }
     )
     told = {}
-    for name in ("Midtrain", "SFT"):
-        monkeypatch.setattr(stages, name, spy(getattr(stages, name), name, told))
-    stages.train(recipe, tmp_path / "run")
+    for module, name in ((midtrain, "Midtrain"), (sft, "SFT")):
+        monkeypatch.setattr(module, name, spy(getattr(module, name), name, told))
+    train(recipe, tmp_path / "run")
     return told, tmp_path / "run"
 
 
