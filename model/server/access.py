@@ -7,6 +7,7 @@ the server has none, so both are checked always.
 
 import hmac
 import ipaddress
+import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -92,7 +93,13 @@ def _sent(headers: Headers, key: str) -> bool:
     return kind.lower() == "bearer" and hmac.compare_digest(sent.strip().encode("latin-1"), key.encode())
 
 
+# A name or an address, and nothing behind its port: "localhost:80.evil.example" is a name of somebody else's.
+_HOST = re.compile(r"(?:\[[^\[\]]*\]|[^\[\]:@/?#]*)(?::\d*)?")
+
+
 def _hostname(host: str) -> str:
+    if not _HOST.fullmatch(host):
+        return ""
     try:
         return _folded(urlsplit(f"//{host}").hostname or "")
     except ValueError:

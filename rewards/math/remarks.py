@@ -19,7 +19,10 @@ _WORDS = """
     wrong false incorrect invalid untrue erroneous inaccurate error mistake mistaken reject rejected impossible
     contradiction fake bogus nonsense unknown undefined other another correct right true answer
     without minus plus times divided multiplied half halves double twice triple dozen hundred thousand million billion
-    trillion negative positive ignore disregard discard omit remove delete cancel cancelled void former previous strike
+    trillion thirds fifths sixths sevenths eighths ninths tenths hundredths thousandths dozens gross hundreds thousands
+    millions billions trillions doubled tripled quadrupled halved negated factorial inverse reciprocal root fails binary
+    octal hexadecimal negative positive ignore disregard discard omit remove delete cancel cancelled void former previous
+    strike
     struck
 """
 _REMARKS = frozenset(_WORDS.split())
@@ -33,5 +36,5 @@ def is_remark(words: str) -> bool:
     plain = TEXT.sub(r" \1 ", words).casefold()
     plain = _OF_THINGS.sub("", plain)
     said = re.findall(r"[^\W\d_]+", plain)
-    counted = any(number_word(word) is not None for word in said)
+    counted = any(number_word(word) is not None for word in said) or said in (["squared"], ["cubed"])
     return bool(_DENIALS.search(plain)) or counted or not _REMARKS.isdisjoint(said)

@@ -89,7 +89,11 @@ def test_with_the_keys_all_answer(closed):
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example:1", "", "a b", "[x"]
+    "host",
+    [
+        *("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example:1", "", "a b", "[x"),
+        *("localhost:80.evil.example", "[::1].evil.example", "x@localhost"),
+    ],
 )
 @pytest.mark.parametrize("path", ["/v1/models", "/health", "/is_paused"])
 def test_a_name_that_somebody_lets_point_here_is_refused(plain, host, path):
