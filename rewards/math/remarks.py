@@ -21,8 +21,8 @@ _WORDS = """
     without minus plus times divided multiplied half halves double twice triple dozen hundred thousand million billion
     trillion thirds fifths sixths sevenths eighths ninths tenths hundredths thousandths dozens gross hundreds thousands
     millions billions trillions doubled tripled quadrupled halved negated factorial inverse reciprocal root fails binary
-    octal hexadecimal negative positive ignore disregard discard omit remove delete cancel cancelled void former previous
-    strike
+    octal hexadecimal negative positive ignore disregard discard omit remove delete cancel cancelled void former
+    previous strike
     struck
 """
 _REMARKS = frozenset(_WORDS.split())
