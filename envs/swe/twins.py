@@ -303,11 +303,11 @@ def failing(function, number):
     """A copy of a function's node that fails whatever the code under test does."""
     function = copy.deepcopy(function)
     text, place, old = choose(function, number)
-    if place == "literal":
+    if old is not None and place == "literal":
         new = ast.parse(text, mode="eval").body
         return _Replace(old, ast.copy_location(new, old)).visit(function)
     statements = ast.parse(text).body
-    if place == "instead":
+    if old is not None:
         return _Replace(old, ast.copy_location(statements[0], old)).visit(function)
     nodes: Any = [inner for statement in statements for inner in ast.walk(statement)]
     for node in nodes:

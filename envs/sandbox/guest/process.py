@@ -21,8 +21,8 @@ STATUS = struct.Struct("!i16s")
 
 def enter(config: Config) -> None:
     """In a fresh child: a session of its own, default signals, the limits, the sandbox's user."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGCHLD, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)  # also what whoever started us ignores, as nohup does
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.setsid()
     for limit, value in config["rlimits"]:
