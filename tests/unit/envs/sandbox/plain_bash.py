@@ -18,6 +18,12 @@ def without_lines(text):
     return LINES.sub("line:", text)
 
 
+def default_signals():
+    """As a sandbox's processes begin, also where this one ignores some (nohup, a background job)."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+
+
 class PlainBash:
     """bash reading a FIFO as its script. That a text is done shows in bash having read the empty line after it."""
 
@@ -38,6 +44,7 @@ class PlainBash:
             stdout=out,
             stderr=out,
             start_new_session=True,
+            preexec_fn=default_signals,
         )
         os.close(out)
         self.run(f"cd {work}; unset OLDPWD; export OLDPWD; true")
