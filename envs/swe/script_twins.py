@@ -149,7 +149,10 @@ class ScriptTwins:
             text, _ = twin_text(self._texts[path], wanted) if wanted else (self._texts[path], None)
             end = f"END_{secrets.token_hex(8)}"
             text = text if text.endswith("\n") else text + "\n"
-            writes.append(f"cat > {shlex.quote(path)} <<'{end}'\n{text}{end}")
+            folder, name = posixpath.split(path)
+            # Byte code of another run's text, as long and of the same second, would be taken for this one's.
+            stale = posixpath.join(folder, "__pycache__", posixpath.splitext(name)[0])
+            writes.append(f"rm -f -- {shlex.quote(stale)}.*; cat > {shlex.quote(path)} <<'{end}'\n{text}{end}")
         writes.append("set -x" if any("set -" in line and "x" in line for line in lines[:start]) else ":")
         new = [new for old, new in paths_of(self._row.test_patch) if new and not old]
         gone = (

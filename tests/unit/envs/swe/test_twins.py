@@ -9,14 +9,17 @@ from dataclasses import replace
 
 import pytest
 
+from verigym.envs.datasets.eval_scripts import START
+from verigym.envs.datasets.swe import SWERow
 from verigym.envs.swe.grading import grade_patch
 from verigym.envs.swe.locating import Index
+from verigym.envs.swe.script_twins import ScriptTwins
 from verigym.envs.swe.testing import ROUNDS, Finding, judge_rounds, plan_rounds
 from verigym.envs.swe.trust import believed
 from verigym.envs.swe.twins import definitions, means_of, twin_text, unseen
 from verigym.errors import GradingError
 from verigym.rewards.score import Score
-from verigym.rewards.swe import found_ids
+from verigym.rewards.swe import TestReport, found_ids
 
 from .conftest import GOLD, patch_of
 
@@ -233,3 +236,23 @@ def test_a_failing_statement_takes_the_place_of_the_tests_own_in_some_twins():
     approximate = "def test_a():\n    assert f(2) == pytest.approx(3.0)\n"
     twins = {twin_text(approximate, {("test_a",): number})[0] for number in range(1, 9)}
     assert "def test_a():\n    assert 1.0 == pytest.approx(2.0)\n" in twins
+
+
+def test_a_script_with_twins_removes_the_byte_code_of_the_run_before():
+    """Of two texts of one length, written within a second, Python would take the first one's byte code for the second's."""
+    row = SWERow(
+        instance_id="a",
+        problem_statement="p",
+        base_commit="0" * 40,
+        image="i",
+        workdir="/testbed",
+        FAIL_TO_PASS=["tests/test a.py::test_a"],
+        PASS_TO_PASS=[],
+        test_patch="",
+        eval_script=f"#!/bin/bash\nset -x\n: '{START}'\npytest -rA\n",
+        log_parser="parse_log_pytest",
+    )
+    report = TestReport(statuses={"tests/test a.py::test_a": "passed"}, complete=True, exit_code=0)
+    twins = ScriptTwins(row, {"tests/test a.py": "def test_a():\n    assert f() == 1\n"}, report)
+    script = twins.script({id(group): 1 for group in twins.groups})
+    assert "rm -f -- 'tests/__pycache__/test a'.*; cat > 'tests/test a.py'" in script
