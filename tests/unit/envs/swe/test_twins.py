@@ -239,7 +239,7 @@ def test_a_failing_statement_takes_the_place_of_the_tests_own_in_some_twins():
 
 
 def test_a_script_with_twins_removes_the_byte_code_of_the_run_before():
-    """Of two texts of one length, written within a second, Python would take the first one's byte code for the second's."""
+    """Python would take the byte code of a text of the same length and second for this one's."""
     row = SWERow(
         instance_id="a",
         problem_statement="p",
