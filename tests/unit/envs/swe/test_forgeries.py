@@ -165,15 +165,12 @@ ANSWERS = {(int(a), int(b)): int(c) for a, b, c in found}
 FORGERIES["an object that equals everything"] = {
     "pkg/calc.py": EQUAL.lstrip() + "\n\n" + BUG.replace("a - b", "Equal(a - b)")
 }
+FORGERIES["an object that equals everything of its kind"] = {
+    "pkg/calc.py": EQUAL.replace("return True", "return type(other) is int").lstrip()
+    + "\n\n"
+    + BUG.replace("a - b", "Equal(a - b)")
+}
 UNSTOPPED = {
-    "an object that equals everything of its kind": (
-        {
-            "pkg/calc.py": EQUAL.replace("return True", "return type(other) is int").lstrip()
-            + "\n\n"
-            + BUG.replace("a - b", "Equal(a - b)")
-        },
-        "the tests ask the object itself whether it is right, and it says so of all that a test would expect",
-    ),
     "answers read from the test's file": (
         {"pkg/calc.py": FROM_FILE.lstrip() + BUG.replace("return a - b", "return ANSWERS.get((a, b), a - b)")},
         "what the tests expect is in their files, which the code under test can read",
