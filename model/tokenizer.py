@@ -145,10 +145,10 @@ class Tokenizer:
         if not isinstance(description, dict) or not {"model", "added_tokens"} <= description.keys():
             raise CheckpointError(f"{file} is not a tokenizer of the tokenizers library; copy it anew")
         try:
-            core = tokenizers.Tokenizer.from_str(json.dumps(description))
+            # What it reads it may still refuse when it has written it out: a merge of tokens that are not there.
+            return cls(tokenizers.Tokenizer.from_str(json.dumps(description)), config)
         except Exception as error:
             raise CheckpointError(f"{file} is no tokenizer ({error}); copy it anew") from error
-        return cls(core, config)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
