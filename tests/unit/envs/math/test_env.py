@@ -89,18 +89,18 @@ def test_a_runaway_expression_returns_by_its_deadline():
 def test_a_worker_that_does_not_start_is_a_failure_of_grading(monkeypatch):
     """Trap 18: never a score of 0."""
     checker = EquivalenceChecker()
-    monkeypatch.setattr(checker, "_argv", ["/bin/false"])
+    monkeypatch.setattr(checker._workers, "_argv", ["/bin/false"])
     with pytest.raises(GradingError, match="did not start"):
         checker("x", "y")
-    monkeypatch.setattr(checker, "_argv", ["/no/such/program"])
-    with pytest.raises(GradingError, match="cannot start"):
+    monkeypatch.setattr(checker._workers, "_argv", ["/no/such/program"])
+    with pytest.raises(GradingError, match="cannot be started"):
         checker("x", "y")
 
 
 def test_closing_leaves_no_process():
     checker = EquivalenceChecker()
     assert checker("x+x", "2x")
-    (worker,) = checker._idle
+    (worker,) = checker._workers._idle
     checker.close()
     assert not worker.is_alive()
 

@@ -93,7 +93,7 @@ def test_the_event_loop_goes_on_while_a_log_is_judged(judge):
 
     async def work():
         await judge.judge(GOOD, **ASKED)  # a process is there
-        (worker,) = judge._idle
+        (worker,) = judge._workers._idle
         os.kill(worker._process.pid, signal.SIGSTOP)
         judging = asyncio.ensure_future(judge.judge(GOOD, **ASKED))
         for _ in range(20):
