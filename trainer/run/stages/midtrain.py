@@ -9,6 +9,7 @@ from ..context import Run
 
 class Midtraining:
     after = "scripts"
+    beside = False
 
     def wanted(self, recipe: Recipe) -> bool:
         return recipe.midtrain is not None

@@ -16,7 +16,8 @@ from ..imitation import play_experts
 
 
 class Model:
-    after = "tasks"
+    after = "plan"
+    beside = False
 
     def wanted(self, recipe: Recipe) -> bool:
         return True
