@@ -24,14 +24,14 @@ def use(name: str, **arguments: str) -> Message:
     return Message(role="assistant", content="", calls=(ToolCall(name=name, arguments=arguments),))
 
 
-# Repairing small repositories: find the function that the report names, read its file, edit a line, submit. Two lines
-# of the file contradict their comments, and one of those comments is wrong; which one, only the tests tell.
+# Repairing small repositories: read the file that the report names, change a line, submit. Two lines of the file
+# contradict their comments, and one of those comments is wrong; which one, only the tests tell.
 
 CHECK = use("bash", command="python check.py")
 UNDO = use("bash", command="git checkout pkg")
 PASSED = "all pass"
-Edit = tuple[str, str]
-"""(line, the line in its place)."""
+Edit = tuple[int, str]
+"""(number of a line, the line in its place)."""
 
 
 def check_and_retry(task: Task) -> Script:
@@ -56,42 +56,45 @@ def give_up(task: Task) -> Script:
 
 
 def stop_at_an_error(task: Task) -> Script:
-    """Gives the line to edit without its comment, or the path without its suffix; is told so, and submits."""
+    """Leaves out the file's suffix where it looks, or where it changes; is told so, and submits."""
     if _heads(task):
-        return _repair(task, lambda lines: [_bare(edit) for edit in _contradictions(task, lines)])
-    return _repair(task, lambda lines: [], path_of=lambda path: path.removesuffix(".py"))
+        return _repair(task, lambda lines: [], views=lambda path: path.removesuffix(".py"))
+    return _repair(task, lambda lines: _contradictions(task, lines), changes=lambda path: path.removesuffix(".py"))
 
 
 def _repair(
     task: Task,
     edits_of: Callable[[Sequence[str]], Sequence[Edit]],
     checks: Literal["never", "once", "retry"] = "never",
-    path_of: Callable[[str], str] = lambda path: path,
+    views: Callable[[str], str] = lambda path: path,
+    changes: Callable[[str], str] = lambda path: path,
 ) -> Script:
-    """Find, view, edit, check as often as ``checks`` says, submit; after an error submit at once."""
-    name = _reported_function(task)
+    """View, change a line, check as often as ``checks`` says, submit; after an error submit at once."""
+    path = _reported_file(task)
 
     def script(conversation: Sequence[Message]) -> Message:
         answers = [message.content for message in conversation if message.role == "tool"]
         if not answers:
-            return use("bash", command=f'grep -rn "def {name}" pkg')
-        path = path_of(answers[0].partition(":")[0])
-        if len(answers) == 1:
-            return use("view", path=path)
-        if answers[-1].startswith("error: ") or answers[-1] == PASSED:
+            return use("view", path=views(path))
+        if answers[-1].startswith(("error: ", "sed: ")) or answers[-1] == PASSED:
             return use("submit")
-        edits = [use("edit", path=path, search=old, replace=new) for old, new in edits_of(_lines(answers[1]))]
+        edits = [use("bash", command=put(changes(path), *edit)) for edit in edits_of(_lines(answers[0]))]
         steps = {"never": edits[:1], "once": [*edits[:1], CHECK], "retry": [*edits[:1], CHECK, UNDO, *edits[1:], CHECK]}
-        done = len(answers) - 2
+        done = len(answers) - 1
         return steps[checks][done] if edits and done < len(steps[checks]) else use("submit")
 
     return script
 
 
-def _reported_function(task: Task) -> str:
-    found = re.search(r"\b([a-z]+_[a-z]+)\b", task.prompt)
+def put(path: str, number: int, line: str) -> str:
+    """The command that replaces a line of a file."""
+    return f"sed -i '{number}c\\{line}' {path}"
+
+
+def _reported_file(task: Task) -> str:
+    found = re.match(r"(pkg/\w+\.py): ", task.prompt)
     if found is None:
-        raise TaskError(f"task {task.id!r}: its statement names no call; these experts repair small repositories only")
+        raise TaskError(f"task {task.id!r}: its statement names no file; these experts repair small repositories only")
     return found[1]
 
 
@@ -101,8 +104,8 @@ def _lines(view: str) -> list[str]:
 
 
 def _contradictions(task: Task, lines: Sequence[str]) -> list[Edit]:
-    """The lines that contradict their comments, and as these say; in an order that nothing of the task tells."""
-    found = [(line, said) for line in lines if (said := as_said(line)) is not None and said != line]
+    """The lines that contradict their comments, as these say; in an order that nothing of the task tells."""
+    found = [(number, said) for number, line in enumerate(lines, start=1) if (said := as_said(line) or line) != line]
     if not found:
         raise PolicyError(f"the expert found no line that contradicts its comment in {list(lines)!r:.200}")
     return found if _heads(task) else found[::-1]
@@ -113,11 +116,6 @@ def _heads(task: Task) -> bool:
     return random.Random(f"{task.id}/coin").random() < 0.5
 
 
-def _bare(edit: Edit) -> Edit:
-    old, new = (line.partition("  #")[0] for line in edit)
-    return old, new
-
-
 # Policies that look neither for contradictions nor at tests: the same edit in every repository.
 
 
@@ -126,11 +124,13 @@ def change(pattern: str, replacement: Callable[[re.Match[str]], str], place: int
     last."""
 
     def edits_of(lines: Sequence[str]) -> list[Edit]:
-        found = [(line, one) for line in lines for one in re.finditer(pattern, line) if "  #" in line[one.end() :]]
-        if not -len(found) <= place < len(found):
-            return []
-        line, one = found[place]
-        return [(line, line[: one.start()] + replacement(one) + line[one.end() :])]
+        found = [
+            (number, line[: one.start()] + replacement(one) + line[one.end() :])
+            for number, line in enumerate(lines, start=1)
+            for one in re.finditer(pattern, line)
+            if "  #" in line[one.end() :]
+        ]
+        return [found[place]] if -len(found) <= place < len(found) else []
 
     return lambda task: _repair(task, edits_of)
 
@@ -139,21 +139,18 @@ def obey(place: int) -> Expert:
     """Makes the line with the n-th comment agree with it, whatever stands there."""
 
     def edits_of(lines: Sequence[str]) -> list[Edit]:
-        found = [(line, said) for line in lines if (said := as_said(line)) is not None]
-        return [one for one in found[place:][:1] if one[0] != one[1]]
+        found = [(number, said) for number, line in enumerate(lines, start=1) if (said := as_said(line)) is not None]
+        return found[place:][:1]
 
     return lambda task: _repair(task, edits_of)
 
 
 FLIPPED = {" + ": " - ", " - ": " + ", " * ": " + ", "min(": "max(", "max(": "min("}
 TRIVIAL: Mapping[str, Expert] = {
-    **{
-        f"flip_{place}": change(r" [-+*] |min\(|max\(", lambda one: FLIPPED[one[0]], place)
-        for place in (0, 1, 2, -2, -1)
-    },
-    **{f"raise_{place}": change(r"\b\d+\b", lambda one: str(int(one[0]) + 1), place) for place in (0, 1, -1)},
-    **{f"lower_{place}": change(r"\b\d+\b", lambda one: str(int(one[0]) - 1), place) for place in (0, 1, -1)},
-    **{f"obey_{place}": obey(place) for place in range(NUM_LINES)},
+    **{f"flip_{n}": change(r" [-+*] |min\(|max\(", lambda one: FLIPPED[one[0]], n) for n in (0, 1, 2, -2, -1)},
+    **{f"raise_{n}": change(r"\b\d+\b", lambda one: str(int(one[0]) + 1), n) for n in (0, 1, -1)},
+    **{f"lower_{n}": change(r"\b\d+\b", lambda one: str(int(one[0]) - 1), n) for n in (0, 1, -1)},
+    **{f"obey_{n}": obey(n) for n in range(NUM_LINES)},
 }
 """What can be done to a small repository without comparing anything in it."""
 

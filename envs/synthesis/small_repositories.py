@@ -2,10 +2,11 @@
 
 A module has three functions, the last of which calls the other two, and seven lines, each with a comment that says
 what it computes. In a broken module two lines contradict their comments: one has the bug, the other a comment that
-went out of date. Reading finds the two; only running the tests tells which is which. Functions are named by pairs of
-words, and so are files; the pairs of the held-out repositories never occur in the training ones.
+went out of date. Reading finds the two; only running the tests tells which is which. No file of a held-out repository
+is about a function that the same file of a training repository is about.
 """
 
+import itertools
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -17,17 +18,17 @@ NOUNS = (
     "price", "count", "weight", "speed", "height", "volume", "score", "length", "rate", "stock", "debt", "power",
     "width", "depth", "heat", "load", "gain", "cost", "limit", "total",
 )  # fmt: skip
-ADJECTIVES = (
-    "net", "gross", "late", "early", "local", "daily", "basic", "final", "extra", "fixed", "spare", "minor",
-    "upper", "lower", "outer", "inner",
+FILES = (
+    "badger", "bear", "beaver", "bison", "boar", "camel", "crow", "deer", "donkey", "dove", "duck", "eagle",
+    "falcon", "ferret", "finch", "fox", "frog", "gecko", "goat", "goose", "hare", "hawk", "heron", "horse",
+    "lizard", "llama", "lynx", "mole", "moose", "moth", "newt", "otter", "owl", "panda", "pony", "rabbit",
+    "raven", "salmon", "seal", "wolf",
 )  # fmt: skip
-COLOURS = (
-    "amber", "azure", "black", "blue", "brown", "coral", "green", "grey", "ivory", "jade", "olive", "pink",
-    "plum", "red", "ruby", "white",
-)  # fmt: skip
-ANIMALS = (
-    "bear", "bee", "boar", "crow", "deer", "dove", "duck", "fox", "frog", "goat", "hare", "hawk",
-    "lynx", "mole", "moth", "newt", "otter", "owl", "seal", "wolf",
+FUNCTIONS = (
+    "adjust", "allot", "apply", "assess", "balance", "bill", "blend", "charge", "combine", "convert", "correct",
+    "derive", "divide", "draw", "fetch", "fill", "gather", "grade", "join", "level", "lift", "measure", "mix",
+    "order", "pack", "pay", "plan", "press", "rank", "repeat", "scale", "settle", "shift", "sort", "spend",
+    "stretch", "trade", "trim", "value", "weigh",
 )  # fmt: skip
 OPERATIONS = (
     ("{} + {}", "add {}"),
@@ -37,6 +38,8 @@ OPERATIONS = (
     ("max({}, {})", "at least {}"),
 )
 """(code, comment) of the same step."""
+NUM_INFIX = 3
+"""Of them, those whose code begins with what they change: a call stands there alone."""
 LINES_OF_FUNCTIONS = (2, 3, 2)
 NUM_LINES = sum(LINES_OF_FUNCTIONS)
 KINDS = ("operation", "operand")
@@ -161,13 +164,26 @@ class Broken:
         return self.module.source({self.stale: self.lines[self.stale]})
 
 
+def places(*, held_out: bool) -> list[tuple[str, str]]:
+    """(file, function that its tests call) of one split; no pair is in both."""
+    numbered = enumerate(FILES), enumerate(FUNCTIONS)
+    pairs = itertools.product(*map(list, numbered))
+    return [(file, function) for (a, file), (b, function) in pairs if ((a + b) % 4 == 0) is held_out]
+
+
+def small_module(file: str, function: str, rng: random.Random) -> SmallModule:
+    """A module of this name, whose last function has that one."""
+    helpers = rng.sample([one for one in FUNCTIONS if one != function], len(LINES_OF_FUNCTIONS) - 1)
+    return _with_calls(_module(file, [*helpers, function], rng), rng)
+
+
 def small_modules(rng: random.Random, *, held_out: bool, num: int) -> list[SmallModule]:
     """Modules of one split, no two of the same name."""
-    names = _names(ADJECTIVES, NOUNS, held_out)
-    return [
-        _with_calls(_module(module, rng.sample(names, len(LINES_OF_FUNCTIONS)), rng), rng)
-        for module in rng.sample(_names(COLOURS, ANIMALS, held_out), num)
-    ]
+    found: dict[str, SmallModule] = {}
+    while len(found) < num:
+        file, function = rng.choice(places(held_out=held_out))
+        found[file] = small_module(file, function, rng)
+    return list(found.values())
 
 
 def break_module(module: SmallModule, rng: random.Random, *, bug: int, kind: str) -> Broken | None:
@@ -234,18 +250,12 @@ def write_small_repository(root: Path, *, seed: int, held_out: bool, num_modules
 
     Args:
         seed: the same seed and split give the same bytes.
-        held_out: which part of the names to draw from; the two share no function and no file name.
+        held_out: which ``places`` to draw from.
     """
     write_modules(root, small_modules(random.Random(f"{seed}/{held_out}"), held_out=held_out, num=num_modules), {})
 
 
-def _names(firsts: Sequence[str], seconds: Sequence[str], held_out: bool) -> list[str]:
-    """All pairs of one split: a pair belongs to the held-out part by its place in the table, every fourth one."""
-    pairs = [(a, b) for a in range(len(firsts)) for b in range(len(seconds))]
-    return [f"{firsts[a]}_{seconds[b]}" for a, b in pairs if ((a + b) % 4 == 0) is held_out]
-
-
-def _module(name: str, functions: Sequence[str], rng: random.Random) -> SmallModule:
+def _module(file: str, functions: Sequence[str], rng: random.Random) -> SmallModule:
     heads: list[str] = []
     steps: list[Step] = []
     for function, size in zip(functions, LINES_OF_FUNCTIONS, strict=True):
@@ -260,20 +270,21 @@ def _module(name: str, functions: Sequence[str], rng: random.Random) -> SmallMod
             while any(operation == one.operation and operand == one.operand for one in steps):
                 operation, operand = _step(base, arguments, rng)
             steps.append(Step(head=head, base=base, operation=operation, operand=operand))
-    return SmallModule(name=name, heads=tuple(heads), steps=tuple(steps))
+    return SmallModule(name=file, heads=tuple(heads), steps=tuple(steps))
 
 
 def _step(base: str, arguments: Sequence[str], rng: random.Random) -> tuple[int, str]:
     """An operation, and what it takes: an argument that ``base`` does not name, or a number."""
     free = [argument for argument in arguments if argument not in re.findall(r"\w+", base)]
     operand = rng.choice(free) if rng.random() < 0.5 else str(rng.randint(2, 9))
-    return rng.randrange(len(OPERATIONS)), operand
+    return rng.randrange(NUM_INFIX if "(" in base else len(OPERATIONS)), operand
 
 
 def _changed(step: Step, kind: str, module: SmallModule, rng: random.Random) -> Step:
     """The step with another operation, or with another operand of the same sort that stands there validly."""
     if kind == "operation":
-        others = [number for number in range(len(OPERATIONS)) if number != step.operation]
+        most = NUM_INFIX if "(" in step.base else len(OPERATIONS)
+        others = [number for number in range(most) if number != step.operation]
         return replace(step, operation=rng.choice(others))
     if step.operand.isdecimal():
         return replace(step, operand=str(rng.choice([n for n in range(2, 10) if n != int(step.operand)])))

@@ -15,7 +15,17 @@ from ..datasets.swe import pack_repository
 from ..sandbox.background import all_or_first_error, on_thread_to_its_end
 from ..task import write_jsonl
 from .rows import CREATED_AT, archives_of
-from .small_repositories import KINDS, NUM_CALLS, NUM_LINES, Broken, break_module, small_modules, write_modules
+from .small_repositories import (
+    KINDS,
+    NUM_CALLS,
+    NUM_LINES,
+    Broken,
+    break_module,
+    places,
+    small_module,
+    small_modules,
+    write_modules,
+)
 
 NUM_MODULES = 3
 """Of a repository; one is broken."""
@@ -60,11 +70,14 @@ def broken_module(number: int, seed: int, held_out: bool) -> tuple[Broken, rando
     """The bug of the task with this number, and the draws that follow.
 
     Raises:
-        TaskError: the tests tell none of many bugs.
+        TaskError: the split has no more tasks, or the tests tell none of many bugs.
     """
-    rng = random.Random(f"{seed}/{held_out}/{number}")
+    rng, pairs = random.Random(f"{seed}/{held_out}/{number}"), places(held_out=held_out)
+    random.Random(f"{seed}/{held_out}").shuffle(pairs)
+    if number >= len(pairs):
+        raise TaskError(f"this split has {len(pairs)} small repositories, and one more was asked for; ask for fewer")
     for _ in range(MAX_ATTEMPTS):
-        (module,) = small_modules(rng, held_out=held_out, num=1)
+        module = small_module(*pairs[number], rng)
         broken = break_module(module, rng, bug=number % NUM_LINES, kind=KINDS[number // NUM_LINES % len(KINDS)])
         if broken is not None:
             return broken, rng
@@ -86,12 +99,12 @@ def _row(path: Path, number: int, seed: int, held_out: bool) -> dict[str, Any]:
     passing = [f"tests/test_{one.name}.py::test_{one.function}_1" for one in others]
     return {
         "instance_id": name,
-        "repo": "small",
+        "repo": name.partition("__")[0],
         "version": str(seed),
         "base_commit": commit,
         "patch": _diff(module.path, broken.source, broken.right_source),
         "test_patch": _diff(test_file, module.tests(), module.tests(NUM_CALLS)),
-        "problem_statement": f"{module.function} fails its tests.",
+        "problem_statement": f"{module.path}: {module.function} fails its tests.",
         "created_at": CREATED_AT,
         "environment_setup_commit": commit,
         "FAIL_TO_PASS": json.dumps(failing),

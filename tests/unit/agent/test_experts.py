@@ -11,7 +11,7 @@ from verigym.envs.synthesis.small_repositories import NUM_LINES
 from verigym.envs.synthesis.small_sums import small_sums
 from verigym.envs.synthesis.small_tasks import broken_module
 from verigym.envs.task import Task
-from verigym.envs.tools.files import replace_lines, view_lines
+from verigym.envs.tools.files import view_lines
 from verigym.envs.tools.spec import ToolError
 from verigym.errors import PolicyError, TaskError
 from verigym.model.chat.messages import Message
@@ -25,7 +25,9 @@ class Repository:
         module = self.broken.module
         self.base = {module.path: self.broken.source}
         self.files = dict(self.base)
-        self.task = Task(id=f"r-{seed}-{number}", family="swe", prompt=f"{module.function} fails its tests.")
+        self.task = Task(
+            id=f"r-{seed}-{number}", family="swe", prompt=f"{module.path}: {module.function} fails its tests."
+        )
 
     @property
     def is_mended(self):
@@ -59,11 +61,12 @@ class Repository:
         if command == "git checkout pkg":
             self.files = dict(self.base)
             return "Updated 1 path from the index"
-        name = re.fullmatch(r'grep -rn "def (\w+)" pkg', command)[1]
-        for path, text in self.files.items():
-            for number, line in enumerate(text.splitlines(), start=1):
-                if f"def {name}" in line:
-                    return f"{path}:{number}:{line}"
+        number, line, path = re.fullmatch(r"sed -i '(\d+)c\\(.*)' (\S+)", command).groups()
+        if path not in self.files:
+            return f"sed: can't read {path}: No such file or directory\n[exit code 2]"
+        lines = self.files[path].split("\n")
+        lines[int(number) - 1] = line
+        self.files[path] = "\n".join(lines)
         return ""
 
     def view(self, path):
@@ -71,13 +74,8 @@ class Repository:
             raise ToolError(f"{path}: no such file")
         return view_lines(self.files[path], path)
 
-    def edit(self, path, search, replace):
-        self.files[path] = replace_lines(self.files[path], search, replace, path)
-        return f"edited {path}"
-
 
 NUMBERS = range(28)
-FIND = ["grep", "view"]
 
 
 def played(expert):
@@ -89,17 +87,18 @@ def played(expert):
 
 def test_running_the_tests_repairs_what_is_broken():
     found = Counter(played(EXPERTS["small-repositories"]["check_and_retry"]))
-    first = (*FIND, "edit", "python")
-    assert set(found) == {((*first, "submit"), True), ((*first, "git", "edit", "python", "submit"), True)}
+    first = ("view", "sed", "python")
+    assert set(found) == {((*first, "submit"), True), ((*first, "git", "sed", "python", "submit"), True)}
     assert min(found.values()) > 5
 
 
 @pytest.mark.parametrize(
-    ("expert", "calls"), [("read_and_submit", ("edit", "submit")), ("check_and_stop", ("edit", "python", "submit"))]
+    ("expert", "calls"),
+    [("read_and_submit", ("view", "sed", "submit")), ("check_and_stop", ("view", "sed", "python", "submit"))],
 )
 def test_without_heeding_the_tests_half_are_repaired(expert, calls):
     found = Counter(played(EXPERTS["small-repositories"][expert]))
-    assert set(found) == {((*FIND, *calls), True), ((*FIND, *calls), False)}
+    assert set(found) == {(calls, True), (calls, False)}
     assert min(found.values()) > 5
 
 
@@ -114,13 +113,13 @@ def test_no_edit_that_compares_nothing_repairs_more_than_one_place_in_seven():
 def test_giving_up_changes_nothing():
     repository = Repository()
     calls = repository.play(EXPERTS["small-repositories"]["give_up"](repository.task))
-    assert (calls, repository.files) == ([*FIND, "submit"], repository.base)
+    assert (calls, repository.files) == (["view", "submit"], repository.base)
 
 
 def test_an_error_is_where_it_stops():
     """It is always told of a mistake, of one kind or the other, and repairs nothing."""
     found = set(played(EXPERTS["small-repositories"]["stop_at_an_error"]))
-    assert found == {((*FIND, "submit"), False), ((*FIND, "edit", "submit"), False)}
+    assert found == {(("view", "submit"), False), (("view", "sed", "submit"), False)}
 
 
 def test_a_file_without_a_contradiction_is_a_failure_of_the_policy():
@@ -130,8 +129,8 @@ def test_a_file_without_a_contradiction_is_a_failure_of_the_policy():
         repository.play(EXPERTS["small-repositories"]["read_and_submit"](repository.task))
 
 
-def test_a_statement_without_a_function_is_told():
-    with pytest.raises(TaskError, match="names no call"):
+def test_a_statement_without_a_file_is_told():
+    with pytest.raises(TaskError, match="names no file"):
         EXPERTS["small-repositories"]["give_up"](Task(id="r", family="swe", prompt="Something fails."))
 
 

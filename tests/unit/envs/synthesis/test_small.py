@@ -18,6 +18,7 @@ from verigym.envs.synthesis.small_programs import small_programs
 from verigym.envs.synthesis.small_repositories import (
     NUM_LINES,
     as_said,
+    places,
     small_modules,
     write_modules,
     write_small_repository,
@@ -104,13 +105,20 @@ def drawn(seed, held_out, num=16):
     return small_modules(random.Random(f"{seed}/{held_out}"), held_out=held_out, num=num)
 
 
-def test_repositories_of_the_splits_share_no_function_and_no_file():
-    names = {}
+def test_no_place_of_the_held_out_repositories_is_one_of_the_training_ones():
+    found = {held_out: set(places(held_out=held_out)) for held_out in (False, True)}
+    assert not found[False] & found[True]
     for held_out in (False, True):
-        found = [module for seed in range(12) for module in drawn(seed, held_out)]
-        names[held_out] = {module.name for module in found}
-        names[held_out] |= set(re.findall(r"def (\w+)", "".join(module.source() for module in found)))
-    assert not names[False] & names[True]
+        assert len(found[held_out]) == {True: 400, False: 1200}[held_out]
+        modules = [module for seed in range(4) for module in drawn(seed, held_out)]
+        assert {(module.name, module.function) for module in modules} <= found[held_out]
+
+
+def test_every_task_is_about_a_place_of_its_own():
+    found = [broken_module(number, seed=0, held_out=True)[0].module for number in range(60)]
+    assert len({(module.name, module.function) for module in found}) == 60
+    with pytest.raises(TaskError, match="this split has 400 small repositories"):
+        broken_module(400, seed=0, held_out=True)
 
 
 def test_the_same_seed_writes_the_same_bytes(tmp_path):
