@@ -20,7 +20,8 @@ from verigym.model.chat.messages import Message
 from verigym.model.checkpoint import save_checkpoint
 from verigym.model.lora import adapter_weights, copy_trained
 from verigym.model.tokenizer import train_tokenizer
-from verigym.trainer.batching.packs import document_of, pack
+from verigym.trainer.batching.documents import document_of
+from verigym.trainer.batching.packs import pack
 from verigym.trainer.learning.step import score
 from verigym.trainer.learning.trainee import open_trainee
 from verigym.trainer.loops.asynchronous import AsyncRL

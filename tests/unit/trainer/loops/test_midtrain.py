@@ -22,7 +22,8 @@ from verigym.model.chat.cwm import CwmParser, CwmRenderer
 from verigym.model.chat.messages import Message
 from verigym.model.chat.trace import START_MARKER, Frame, Trace, TraceFormat
 from verigym.model.tokenizer import train_tokenizer
-from verigym.trainer.batching.packs import Document, pack
+from verigym.trainer.batching.documents import Document
+from verigym.trainer.batching.packs import pack
 from verigym.trainer.loops.midtrain import DocumentMixture, Midtrain, trace_document
 from verigym.trainer.loops.midtrain_data import Episode, Source, documents_of, gather
 from verigym.trainer.recipe.config import MidtrainConfig, OptimConfig
