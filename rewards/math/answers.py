@@ -4,6 +4,7 @@ import re
 
 from ..broken_off import goes_on, is_open, rest_after
 from .boxes import LONGEST, boxes_of, joined, without_openings
+from .denials import behind_denial
 from .expression_tokens import FUNCTIONS, GREEK
 from .expressions import read_statement
 from .text import TEXT, to_latex
@@ -82,7 +83,8 @@ def extract_answer(text: str, *, lenient: bool = True) -> str | None:
             the last box counts, which is how a response is read that met its limit.
     Returns:
         The content of the last ``\\boxed{...}`` (braces may nest; boxes joined by a comma, "and" or "or" are one
-        list), or the fallback; None where nothing is stated.
+        list), or the fallback; None where nothing is stated. A last box that the words behind it take back ("is
+        wrong, it is 6") is none; lenient, what they state is the answer.
     """
     if "</think>" in text:
         text = text.rpartition("</think>")[2]
@@ -92,7 +94,11 @@ def extract_answer(text: str, *, lenient: bool = True) -> str | None:
     if lenient and any(box.content for box in boxes):
         boxes = [box for box in boxes if box.content]
     if boxes:
-        return (_final_after(text[boxes[-1].end :][-_TAIL:]) if lenient else None) or joined(text, boxes) or None
+        rest = text[boxes[-1].end :]
+        instead = behind_denial(rest)
+        if instead is not None:
+            return _unboxed(instead[-_TAIL:]) if lenient else None
+        return (_final_after(rest[-_TAIL:]) if lenient else None) or joined(text, boxes) or None
     return _unboxed(text[-_TAIL:]) if lenient else None
 
 
