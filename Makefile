@@ -4,6 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# setup.sh leaves byte code to the first import. Container images often forbid to write it: then every process would
+# compile torch and what it imports again, which is half of its start.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: setup test test-containers test-docker test-slow mutants lint types demo clean
 
 setup: $(STAMP)
