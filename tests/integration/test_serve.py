@@ -83,19 +83,8 @@ def test_eval_through_the_server_and_a_drain_at_the_end(checkpoint, tmp_path):
     rows = "".join(json.dumps(row) + "\n" for row in PROBLEMS)
     (tmp_path / "problems.jsonl").write_text(rows)
     with serving(checkpoint, "--max-batch", "4") as (url, process):
-        argv = [sys.executable, "-m", "verigym", "eval", "math500", "--data", str(tmp_path / "problems.jsonl")]
-        argv += [
-            "--policy",
-            f"openai:{url}#tiny",
-            "--max-tokens",
-            "12",
-            "--samples",
-            "2",
-            "--out",
-            str(tmp_path / "run"),
-        ]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
+        argv = ["eval", "math500", "--data", str(tmp_path / "problems.jsonl"), "--policy", f"openai:{url}#tiny"]
+        assert main([*argv, "--max-tokens", "12", "--samples", "2", "--out", str(tmp_path / "run")]) == 0
         report = json.loads((tmp_path / "run" / "report.json").read_text())
         assert (report["num_predictions"], report["num_infrastructure_failures"]) == (4, 0)
         answers = []
