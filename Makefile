@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt setup.sh
 	@touch $@
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 # The part of the tests in containers that every change has to pass; about two minutes.
 test-containers: setup
