@@ -29,7 +29,7 @@ from verigym.trainer.engines.server import Sizes
 from verigym.trainer.recipe.config import EnginesConfig
 
 PROMPTS = [[7, 30, 20 + number] for number in range(8)]
-SIZES = Sizes(concurrency=8, max_context=1024, request_seconds=60.0)
+SIZES = Sizes(concurrency=8, max_context=1024, request_seconds=600.0)
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +234,7 @@ def test_servers_that_run_already(trainer, tmp_path, monkeypatch):
         asyncio.run(use(url))
         asyncio.run(use(url))  # it is left as it can be used again
         with pytest.raises(ConfigError, match="--max-context 2048"):
-            asyncio.run(use(url, Sizes(concurrency=8, max_context=2048, request_seconds=60.0)))
+            asyncio.run(use(url, Sizes(concurrency=8, max_context=2048, request_seconds=600.0)))
         monkeypatch.setenv("VERIGYM_WEIGHTS_KEY", "another")
         with pytest.raises(ConfigError, match="give its key here in VERIGYM_WEIGHTS_KEY"):
             asyncio.run(use(url))
@@ -249,7 +249,7 @@ def test_servers_that_run_already(trainer, tmp_path, monkeypatch):
 
 def test_no_server_is_left_where_one_cannot_start(trainer, tmp_path):
     async def main():
-        fleet = fleet_of(trainer, tmp_path, Sizes(concurrency=8, max_context=100_000, request_seconds=60.0))
+        fleet = fleet_of(trainer, tmp_path, Sizes(concurrency=8, max_context=100_000, request_seconds=600.0))
         with pytest.raises(PolicyError, match=r"could not start: .*max_context is 100000.*engine-[01].log"):
             async with fleet.open():
                 pass
