@@ -30,7 +30,7 @@ from verigym.trainer.loops.reinforce import RL
 from verigym.trainer.objective.reference import AdapterReference, reference_of
 from verigym.trainer.recipe.algorithms import AsyncConfig, GRPOConfig
 from verigym.trainer.recipe.config import LoRAConfig, OptimConfig, SFTConfig
-from verigym.trainer.recipe.recipe import ModelConfig
+from verigym.trainer.recipe.model import ModelConfig
 from verigym.trainer.run.checkpoint import load_training, save_training
 from verigym.trainer.sampling.rollouts import EpisodePlan, TaskStream
 
