@@ -25,7 +25,8 @@ from ...model.tokenizer import Tokenizer
 from ..batching.documents import Document
 from ..recipe.recipe import Recipe
 from ..recipe.stages import MidtrainSource, MidtrainStage
-from ..sampling.held_out import Account, Found, HeldOut, LeftOut
+from ..sampling.held_out import Found, HeldOut
+from ..sampling.left_out import Account, LeftOut
 from .midtrain import trace_document, trajectory_documents
 
 Tell = Callable[[int, int], None]

@@ -22,7 +22,7 @@ from verigym.model.lora import adapter_weights, copy_trained
 from verigym.model.tokenizer import train_tokenizer
 from verigym.trainer.batching.documents import document_of
 from verigym.trainer.batching.packs import pack
-from verigym.trainer.learning.step import score
+from verigym.trainer.learning.scores import score
 from verigym.trainer.learning.trainee import open_trainee
 from verigym.trainer.loops.asynchronous import AsyncRL
 from verigym.trainer.loops.loop import SFT
