@@ -63,21 +63,13 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from ..envs.runs.lock import RunLock
-    from ..errors import ConfigError, GradingError
+    from ..errors import GradingError
     from .report import build_report, compare_with, report_table, told_comparison, told_failures
     from .report_files import write_report
     from .scaling.report import told_scaling
     from .suites.loading import load_suite
 
-    if args.save_trajectories and args.out is None:
-        raise ConfigError("--save-trajectories needs --out DIR to write them to")
-    if args.select and args.out is None:
-        raise ConfigError("--select needs --out DIR, where the samples are recorded")
-    if args.limit is not None and args.limit < 1:
-        raise ConfigError(f"--limit is {args.limit}; at least 1 is needed")
-    check_against(args)
-    if args.workers is not None and args.workers < 1:
-        raise ConfigError(f"--workers is {args.workers}; at least 1 is needed")
+    _check(args)
     cores = os.cpu_count() or 1
     # A model answers a batch in little more time than one; scripts leave the cores to the sandboxes.
     workers = args.workers or (cores if args.policy in ("gold", "empty") else max(8, cores))
@@ -122,6 +114,21 @@ def run(args: argparse.Namespace) -> int:
     if not report["n"]:
         raise GradingError(f"none of {len(verdicts)} samples could be graded; the first: {verdicts[0].detail}")
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises ConfigError where options do not go together or are out of range."""
+    from ..errors import ConfigError
+
+    if args.save_trajectories and args.out is None:
+        raise ConfigError("--save-trajectories needs --out DIR to write them to")
+    if args.select and args.out is None:
+        raise ConfigError("--select needs --out DIR, where the samples are recorded")
+    for name in ("limit", "workers"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name} is {value}; at least 1 is needed")
+    check_against(args)
 
 
 def _evaluate(
