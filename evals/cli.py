@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from ..envs.runs.lock import RunLock
-    from ..errors import GradingError
+    from ..errors import ConfigError, GradingError
     from .report import build_report, compare_with, report_table, told_comparison, told_failures
     from .report_files import write_report
     from .scaling.report import told_scaling
