@@ -85,7 +85,7 @@ LIES = {
     "sorted, once": ("test_sorted", when_called(ONCE.format(name="sorted", lie="[a - b, 1]"))),
     "len, once": ("test_len", when_called(ONCE.format(name="len", lie="a - b"))),
     "greater": ("test_more", when_called(COMPARES.format(name="gt", when="True"))),
-    "greater than whole numbers": ("test_more", when_called(COMPARES.format(name="gt", when="other == other // 1"))),
+    "greater than numbers": ("test_more", when_called(COMPARES.format(name="gt", when="type(other) in (int, float)"))),
     "at least and at most": (
         "test_between",
         when_called(
