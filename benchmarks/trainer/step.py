@@ -33,7 +33,8 @@ from verigym.model.checkpoint import load_checkpoint, save_checkpoint
 from verigym.model.config import preset
 from verigym.model.decoder import Decoder
 from verigym.model.tokenizer import train_tokenizer
-from verigym.trainer.batching.packs import Document, join, pack
+from verigym.trainer.batching.documents import Document
+from verigym.trainer.batching.packs import join, pack
 from verigym.trainer.learning.optim import Optimizer
 from verigym.trainer.learning.step import TrainStep
 from verigym.trainer.objective.objective import loss_of

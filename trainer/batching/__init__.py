@@ -1,5 +1,5 @@
 """Trajectories as documents, and documents as packs of one length.
 
 May import: agent's trajectories.
-Begin at: packs.py.
+Begin at: documents.py, then packs.py.
 """

@@ -11,7 +11,8 @@ from torch import Tensor
 from ...agent.trajectory import TRUNCATED, Trajectory
 from ...model.lora import AnyDecoder
 from ...model.parallel.place import Place
-from ..batching.packs import Document, PackedBatch, document_of, join, plan_packs
+from ..batching.documents import Document, document_of
+from ..batching.packs import PackedBatch, join, plan_packs
 from ..objective.advantages import GroupAdvantages, finite_rewards, generalized_advantages, whiten
 from ..objective.critic import Critic
 from ..objective.losses import kl_estimate
@@ -20,7 +21,7 @@ from ..objective.per_token import add_columns, is_by_token, with_temperature
 from ..objective.reference import AdapterReference
 from ..recipe.algorithms import PPOConfig, ReinforcePPConfig, RLConfig
 from ..recipe.per_family import ConfigOf
-from .step import score
+from .scores import score
 
 Annotate = Callable[[Sequence[Document]], list[Document]]
 

@@ -3,14 +3,12 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
 from torch import nn
 
 from ...agent.policy import Policy
-from ...agent.trajectory import Trajectory
 from ...envs.task import Task
 from ...errors import TrainingError
 from ...model.lora import AnyDecoder, copy_weights
@@ -19,10 +17,11 @@ from ..recipe.algorithms import AsyncConfig, RLConfig
 from ..recipe.config import OptimConfig
 from ..recipe.per_family import ConfigOf
 from ..sampling.rollouts import OnEpisode, PlanOf, Rollouts
+from .groups import Group
 from .loop import OnStep, StepResult
 from .metrics import rollout_metrics
 from .reinforce import RL, Measure, TaskSource
-from .throughput import waiting_metrics
+from .throughput import IdleClock, waiting_metrics
 
 
 class WeightsInFlight(Protocol):
@@ -41,35 +40,6 @@ class WeightsInFlight(Protocol):
         *,
         on_weight_update: Literal["recompute", "keep", "abort"] | None = None,
     ) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """A group of episodes that has ended.
-
-    Attributes:
-        number: in the run, in the order of their starts.
-        task: theirs.
-        rollouts: the episodes.
-    """
-
-    number: int
-    task: Task
-    rollouts: Rollouts
-
-    @property
-    def version(self) -> int | None:
-        """Of the oldest weights that sampled a token; None where none was sampled."""
-        return min(
-            (
-                version
-                for one in self.rollouts.trajectories
-                for s in one.segments
-                for version in s.policy_version
-                if version >= 0
-            ),
-            default=None,
-        )
 
 
 class AsyncRL(RL):
@@ -124,8 +94,7 @@ class AsyncRL(RL):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: BaseException | None = None
         self._num_dropped_in_a_row = 0
-        self._idle_since: float | None = None
-        self._sampler_idle = 0.0
+        self._idle = IdleClock()
 
     async def run(self, num_steps: int, *, on_step: OnStep | None = None, measure: Measure | None = None) -> None:
         """Steps until ``num_steps`` are done in all, or ``stop`` is called; episodes still running are then ended.
@@ -172,7 +141,7 @@ class AsyncRL(RL):
         version = self._engine.policy_version
         lags = [version - found for group in groups if (found := group.version) is not None]
         rollouts = sum((group.rollouts for group in groups), Rollouts())
-        idle, self._sampler_idle = self._sampler_idle, 0.0
+        idle = self._idle.taken()
         metrics = rollout_metrics(rollouts)
         metrics |= await asyncio.to_thread(self.update, rollouts.trajectories)
         ended = time.perf_counter()
@@ -257,7 +226,7 @@ class AsyncRL(RL):
                 number = self._num_started
                 self._num_started += 1
                 self._num_open += 1
-                self._note_idle(False)
+                self._idle.note(False)
                 runner = asyncio.create_task(self._run_group(number, task))
                 self._running[runner] = (number, task)
         except Exception as error:  # told to whoever waits for groups
@@ -282,18 +251,12 @@ class AsyncRL(RL):
             current = asyncio.current_task()
             if current is not None and not current.cancelling():
                 del self._running[current]
-                self._note_idle(not self._running)
+                self._idle.note(not self._running)
         await self._notify()
 
     async def _notify(self) -> None:
         async with self._changed:
             self._changed.notify_all()
-
-    def _note_idle(self, idle: bool) -> None:
-        now = time.perf_counter()
-        if self._idle_since is not None:
-            self._sampler_idle += now - self._idle_since
-        self._idle_since = now if idle else None
 
     def _publish(self, version: int) -> None:
         def load(sampled: nn.Module) -> None:
@@ -308,15 +271,7 @@ class AsyncRL(RL):
             "num_started": self._num_started,
             "counts": dict(self.counts),
             "again": [[task.family, task.id] for task in open_tasks],
-            "ready": [
-                {
-                    "number": group.number,
-                    "task": [group.task.family, group.task.id],
-                    "trajectories": [one.to_json() for one in group.rollouts.trajectories],
-                    "late": group.rollouts.num_late,
-                }
-                for group in self._ready
-            ],
+            "ready": [group.to_json() for group in self._ready],
         }
         return {**super().state_dict(), **own}
 
@@ -325,14 +280,5 @@ class AsyncRL(RL):
         self._num_started = int(state["num_started"])
         self.counts = Counter(state["counts"])
         self._again = [self._source.find(*names) for names in state["again"]]
-        self._ready = [_group_of(row, self._source) for row in state["ready"]]
+        self._ready = [Group.from_json(row, self._source.find) for row in state["ready"]]
         self._num_open = len(self._ready)
-
-
-def _group_of(row: Mapping[str, Any], source: TaskSource) -> Group:
-    trajectories: Sequence[Trajectory] = [Trajectory.from_json(one) for one in row["trajectories"]]
-    return Group(
-        number=int(row["number"]),
-        task=source.find(*row["task"]),
-        rollouts=Rollouts(trajectories=tuple(trajectories), num_late=int(row["late"])),
-    )

@@ -12,7 +12,8 @@ import torch
 from ...agent.trajectory import Trajectory
 from ...errors import ConfigError
 from ...model.lora import AnyDecoder
-from ..batching.packs import Document, DocumentStream, PackedBatch, check_lengths, demonstrations_of, pack
+from ..batching.documents import Document, DocumentStream, demonstrations_of
+from ..batching.packs import PackedBatch, check_lengths, pack
 from ..learning.learner import Learner, Learning, Lesson
 from ..recipe.config import OptimConfig, SFTConfig, SupervisedConfig
 from .metrics import update_metrics

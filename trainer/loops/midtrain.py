@@ -9,7 +9,7 @@ from ...agent.trajectory import Trajectory
 from ...errors import ConfigError
 from ...model.chat.trace import Trace, TraceFormat
 from ...model.lora import AnyDecoder
-from ..batching.packs import Document, DocumentStream, demonstrations_of
+from ..batching.documents import Document, DocumentStream, demonstrations_of
 from ..learning.learner import Learning
 from ..recipe.config import MidtrainConfig, OptimConfig
 from .loop import Supervised

@@ -14,7 +14,8 @@ from ...envs.task import Task
 from ...errors import ConfigError, TrainingError
 from ...model.chat.sampling import Sampling
 from ...model.lora import AnyDecoder
-from ..batching.packs import Document, pack
+from ..batching.documents import Document
+from ..batching.packs import pack
 from ..learning.experience import Experience, annotate, experience_of
 from ..learning.learner import Learner, Learning, Lesson
 from ..objective.objective import baselined_each

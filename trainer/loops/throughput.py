@@ -1,13 +1,15 @@
 """How fast a run is: tokens a second, the share of the device's peak, memory, and who waits for whom."""
 
 import resource
+import time
 from collections.abc import Mapping, Sequence
 
 import torch
 
 from ...model.flops import work_of
 from ...model.lora import AnyDecoder
-from ..batching.packs import Document, PackedBatch
+from ..batching.documents import Document
+from ..batching.packs import PackedBatch
 
 # Dense bfloat16 products in TFLOP/s, without sparsity, as NVIDIA's data sheets state them; the first name that is part
 # of the device's own counts.
@@ -85,6 +87,26 @@ def peak_memory_mib(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
+
+
+class IdleClock:
+    """Adds up the wall clock in which somebody had nothing to do."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._seconds = 0.0
+
+    def note(self, idle: bool) -> None:
+        """From now on, until the next note, they are idle or at work."""
+        now = time.perf_counter()
+        if self._since is not None:
+            self._seconds += now - self._since
+        self._since = now if idle else None
+
+    def taken(self) -> float:
+        """Seconds since the last call, of the times that have a note at their end."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
 
 
 def waiting_metrics(

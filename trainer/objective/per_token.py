@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ...agent.trajectory import Segment, Trajectory
-from ..batching.packs import Document
+from ..batching.documents import Document
 from ..recipe.algorithms import RLConfig
 
 CLIPS = ("clip_low", "clip_high")

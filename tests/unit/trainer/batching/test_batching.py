@@ -7,14 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verigym.agent.trajectory import Segment, Trajectory
-from verigym.trainer.batching.packs import (
-    Document,
-    DocumentStream,
-    demonstrations_of,
-    document_of,
-    join,
-    pack,
-)
+from verigym.trainer.batching.documents import Document, DocumentStream, demonstrations_of, document_of
+from verigym.trainer.batching.packs import join, pack
 
 NAN = float("nan")
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verigym.trainer.batching.packs import Document, check_lengths, plan_packs
+from verigym.trainer.batching.documents import Document
+from verigym.trainer.batching.packs import check_lengths, plan_packs
 from verigym.trainer.batching.rooms import Rooms
 
 LENGTHS = st.lists(st.integers(0, 40), max_size=60)

@@ -7,7 +7,8 @@ import torch
 from verigym.errors import CheckpointError, ConfigError
 from verigym.model.attention import Documents
 from verigym.model.huggingface import HuggingFaceDecoder
-from verigym.trainer.batching.packs import Document, join
+from verigym.trainer.batching.documents import Document
+from verigym.trainer.batching.packs import join
 from verigym.trainer.learning.optim import Optimizer
 from verigym.trainer.learning.step import TrainStep
 from verigym.trainer.objective.losses import sft_loss

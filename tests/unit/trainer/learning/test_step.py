@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from verigym.trainer.batching.packs import Document, join, pack
+from verigym.trainer.batching.documents import Document
+from verigym.trainer.batching.packs import join, pack
 from verigym.trainer.learning.optim import Optimizer
 from verigym.trainer.learning.step import TrainStep, mean_loss
 from verigym.trainer.objective.critic import Critic

@@ -18,7 +18,7 @@ from verigym.model.chat.messages import Message, ToolCall
 from verigym.model.chat.sampling import Completion, Sampling
 from verigym.model.tokenizer import train_tokenizer
 from verigym.rewards.score import verdict
-from verigym.trainer.batching.packs import demonstrations_of
+from verigym.trainer.batching.documents import demonstrations_of
 from verigym.trainer.learning.experience import experience_of
 from verigym.trainer.loops.midtrain import trajectory_documents
 from verigym.trainer.recipe.algorithms import GRPOConfig

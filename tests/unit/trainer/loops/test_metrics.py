@@ -7,7 +7,8 @@ import torch
 
 from verigym.errors import ConfigError
 from verigym.model.flops import work_of
-from verigym.trainer.batching.packs import Document, pack
+from verigym.trainer.batching.documents import Document
+from verigym.trainer.batching.packs import pack
 from verigym.trainer.loops.metrics import MetricsWriter, open_tracker, policy_metrics, read_metrics, rollout_metrics
 from verigym.trainer.loops.throughput import Throughput, peak_of, waiting_metrics
 from verigym.trainer.objective.losses import PolicyLoss, TrainedTokens

@@ -22,12 +22,15 @@ from verigym.model.chat.cwm import CwmParser, CwmRenderer
 from verigym.model.chat.messages import Message
 from verigym.model.chat.trace import START_MARKER, Frame, Trace, TraceFormat
 from verigym.model.tokenizer import train_tokenizer
-from verigym.trainer.batching.packs import Document, pack
+from verigym.trainer.batching.documents import Document
+from verigym.trainer.batching.packs import pack
 from verigym.trainer.loops.midtrain import DocumentMixture, Midtrain, trace_document
 from verigym.trainer.loops.midtrain_data import Episode, Source, documents_of, gather
 from verigym.trainer.recipe.config import MidtrainConfig, OptimConfig
-from verigym.trainer.recipe.recipe import MidtrainSource, MidtrainStage, Recipe
-from verigym.trainer.sampling.held_out import Account, HeldOut
+from verigym.trainer.recipe.recipe import Recipe
+from verigym.trainer.recipe.stages import MidtrainSource, MidtrainStage
+from verigym.trainer.sampling.held_out import HeldOut
+from verigym.trainer.sampling.left_out import Account
 
 TRACE = Trace(
     context="def f(x):  # << START_OF_TRACE\n    return x\n",

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verigym.trainer.batching.packs import Document, deal, join, plan_packs
+from verigym.trainer.batching.documents import Document
+from verigym.trainer.batching.packs import deal, join, plan_packs
 from verigym.trainer.ranks.team import TeamLearning
 
 lengths_of = st.lists(st.integers(1, 20), min_size=1, max_size=40)

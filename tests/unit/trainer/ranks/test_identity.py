@@ -11,7 +11,8 @@ import torch
 from verigym.model.config import DecoderConfig
 from verigym.model.decoder import Decoder
 from verigym.model.parallel.layout import Layout
-from verigym.trainer.batching.packs import Document, join, pack
+from verigym.trainer.batching.documents import Document
+from verigym.trainer.batching.packs import join, pack
 from verigym.trainer.learning.experience import annotate
 from verigym.trainer.learning.learner import Learner, Learning, Lesson
 from verigym.trainer.recipe.algorithms import DrGRPOConfig, GRPOConfig, GSPOConfig, KLConfig, PPOConfig, RLConfig

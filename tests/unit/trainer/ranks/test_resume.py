@@ -10,7 +10,7 @@ import torch
 from verigym.model.checkpoint import load_checkpoint
 from verigym.model.parallel.layout import Layout
 from verigym.model.tokenizer import Tokenizer, train_tokenizer
-from verigym.trainer.batching.packs import Document, DocumentStream
+from verigym.trainer.batching.documents import Document, DocumentStream
 from verigym.trainer.learning.learner import Lesson
 from verigym.trainer.loops.loop import Supervised
 from verigym.trainer.recipe.config import OptimConfig, SupervisedConfig
