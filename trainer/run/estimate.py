@@ -66,11 +66,9 @@ def estimate(recipe: Recipe, costs: Costs) -> list[tuple[str, float]]:
     parts.append(("demonstrations", demonstrations if recipe.uses_demonstrations else 0.0))
     controls = sum(one.num_held_out * episode(one.name, scripted=True) for one in recipe.families)
     parts.append(("scripts on the held-out tasks", controls * len(recipe.eval.controls)))
-    if recipe.sft is not None and recipe.sft.train.max_steps is not None:
-        train = recipe.sft.train
-        parts.append(
-            (f"imitation, up to {train.max_steps} updates", train.max_steps * train.batch_tokens * costs.token_s)
-        )
+    steps = None if recipe.sft is None else recipe.sft.train.max_steps
+    if recipe.sft is not None and steps is not None:
+        parts.append((f"imitation, up to {steps} updates", steps * recipe.sft.train.batch_tokens * costs.token_s))
     worth = sum(one.num_held_out * episode(one.name, scripted=False) for one in recipe.families)
     worth *= recipe.eval.samples + recipe.eval.greedy
     parts.append(("evaluation before rewards", worth))
