@@ -5,7 +5,6 @@ What differs: after a deadline the shell keeps its working directory, a truncate
 graded (there it fails), and any patch that git or patch takes can be submitted (there it must begin with "diff").
 """
 
-import asyncio
 import posixpath
 import shlex
 import time
@@ -20,6 +19,7 @@ from ...model.chat.messages import Message, ToolCall
 from ...rewards.patches import is_patch
 from ...rewards.score import Score
 from ..datasets.swe import row_of
+from ..sandbox.background import on_thread
 from ..task import Task
 from ..tools.bounds import bounded
 from ..tools.files import num_lines, view_lines
@@ -194,7 +194,7 @@ class CwmSWEEnv(SWEEnv):
             return f"{path} is empty"
         first = max(1, min(edited.line, lines) - SNIPPET_LINES)
         last = min(lines, edited.line + SNIPPET_LINES + replace.count("\n"))
-        shown = await asyncio.to_thread(view_lines, edited.text, path, first, last)
+        shown = await on_thread(view_lines, edited.text, path, first, last)
         return f"{path} is changed at line {edited.line}:\n{shown}"
 
     @tool

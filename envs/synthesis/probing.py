@@ -1,6 +1,5 @@
 """Runs of a source's tests in a sandbox, for the making of tasks: the clean tree's, and variants of it."""
 
-import asyncio
 import io
 import json
 import logging
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import TaskError
+from ..sandbox.background import on_thread
 from ..sandbox.python import python_environment
 from ..sandbox.types import Sandbox, SandboxBackend, SandboxSpec
 from .sources import Source
@@ -118,7 +118,7 @@ async def open_probe(source: Source, backend: SandboxBackend) -> AsyncIterator["
         TaskError: the environment cannot be made. SandboxError: the sandbox cannot be made.
     """
     # Installing the environment may take a minute the first time; other workers go on meanwhile.
-    environment = await asyncio.to_thread(python_environment, source.requirements)
+    environment = await on_thread(python_environment, source.requirements)
     sandbox = await backend.create(SandboxSpec(workdir=WORKDIR, binds=tuple(environment.binds)))
     try:
         probe = Probe(sandbox, python=str(environment.python), env={**PROBE_ENV, **source.env})
