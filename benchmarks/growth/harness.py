@@ -21,6 +21,7 @@ Work = Callable[[], Any]
 GROUPS = ("documents", "tasks", "runs", "texts", "repositories", "episodes", "models", "training")
 LINEAR = 1.1
 """The largest exponent that counts as in line with the work."""
+SHORTEST_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +80,9 @@ def measure(name: str, size: int, *, timeout_s: float) -> Point | str:
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
-    """The slope of log cost over log size, by least squares. NaN for fewer than two points above 0."""
-    pairs = [(math.log(size), math.log(cost)) for size, cost in zip(sizes, costs, strict=True) if cost > 0]
+    """The slope of log cost over log size, by least squares, of what took at least ``SHORTEST_S``: what is shorter is
+    the interpreter's start and its caches. NaN for fewer than two such points."""
+    pairs = [(math.log(size), math.log(cost)) for size, cost in zip(sizes, costs, strict=True) if cost >= SHORTEST_S]
     if len(pairs) < 2:
         return math.nan
     mean_x, mean_y = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
