@@ -62,7 +62,7 @@ def served(size: int, folder: Path) -> Work:
     save_trained(folder / "model", decoder, tokenizer)
 
     async def client(url: str, wanted: Callable[[], bool]) -> None:
-        engine = await RemoteEngine.connect(url + "/v1")
+        engine = await RemoteEngine.connect(url, None)
         try:
             while wanted():
                 await engine.generate([7, 8, 9], Sampling(max_tokens=8, seed=1), ())
