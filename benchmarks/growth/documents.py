@@ -13,7 +13,7 @@ from verigym.trainer.batching.stored import StoredDocuments
 from verigym.trainer.loops.midtrain import DocumentMixture
 from verigym.trainer.loops.midtrain_data import documents_of
 from verigym.trainer.loops.midtrain_sources import Drawn, Source
-from verigym.trainer.recipe.recipe import MidtrainSource, MidtrainStage
+from verigym.trainer.recipe.stages import MidtrainSource, MidtrainStage
 
 from .harness import Subject, Work
 

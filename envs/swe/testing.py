@@ -31,7 +31,17 @@ MAX_OTHERS = 12
 """Most PASS_TO_PASS tests that are run again."""
 
 _PACKAGE = "_verigym_runner"
-_MODULES = ("twins", "testing_options", "testing_pristine", "testing_recorder", "testing_rounds", "testing_guest")
+_MODULES = (
+    "twin_means",
+    "twin_operands",
+    "twins",
+    "testing_options",
+    "testing_builtins",
+    "testing_pristine",
+    "testing_recorder",
+    "testing_rounds",
+    "testing_guest",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

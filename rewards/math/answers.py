@@ -4,7 +4,7 @@ import re
 
 from ..broken_off import goes_on, is_open, rest_after
 from .boxes import LONGEST, boxes_of, joined, without_openings
-from .denials import behind_denial
+from .denials import behind_denial, is_denied
 from .expression_tokens import FUNCTIONS, GREEK
 from .expressions import read_statement
 from .text import TEXT, to_latex
@@ -15,7 +15,7 @@ _STATED = re.compile(
     re.I | re.M,
 )
 _FINAL = re.compile(
-    r"\bfinal answer is:?\s*+"
+    r"\b(?:(?:final|correct|right|true|real|actual) answer|(?:but|however|actually|instead)\W+(?:the )?answer) is:?\s*+"
     r"(?:\$\$?([^$\n]{1,500})\$|\\\(([^\n]{1,500}?)\\\)|\\\[([^\n]{1,500}?)\\\]|(-?\$?\d\S{0,200}))",
     re.I,
 )
@@ -93,6 +93,11 @@ def extract_answer(text: str, *, lenient: bool = True) -> str | None:
     boxes = boxes_of(text)
     if lenient and any(box.content for box in boxes):
         boxes = [box for box in boxes if box.content]
+    denied = None
+    while boxes and is_denied(text[: boxes[-1].start]):
+        denied = boxes.pop()
+    if denied and not boxes:
+        return _unboxed(text[denied.end :][-_TAIL:]) if lenient else None
     if boxes:
         rest = text[boxes[-1].end :]
         instead = behind_denial(rest)

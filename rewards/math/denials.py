@@ -1,12 +1,14 @@
-"""Boxes that the words right behind them take back: "\boxed{5} is wrong, it is 6"."""
+"""Boxes that the words right beside them take back: "\boxed{5} is wrong, it is 6", "it is not \boxed{5}"."""
 
 import re
 
 _FARTHEST = 300
 """Characters behind a box in which it can be taken back."""
+_NEAREST = 60
+"""Characters before a box in which it can be denied."""
 
 # What closes the formula that the box stands in, and stops.
-_CLOSED = r"(?:\\[)\]]|[$*_\s.,;:!?)\u2013\u2014-]|\\[,;! ])*+"
+_CLOSED = r"(?:\\[)\]\\]|[$*_\s.,;:!?)\u2013\u2014-]|\\[,;! ])*+"
 _WRONG = (
     r"(?:(?:also|clearly|certainly|completely|definitely|just|obviously|plainly|still|totally|simply)\s+)?"
     r"(?:(?:a\s+|an\s+|the\s+)?(?:wrong|incorrect|false|mistaken|mistake|error|erroneous|invalid|untrue)\b|"
@@ -32,6 +34,21 @@ _TAKEN_BACK = re.compile(
     rf"(?:{_IT}?(?:{_IS}{_WRONG}|{_IS_NOT})|{_IT}{_WRONG}|(?:wrong|incorrect|false)\b)",
     re.I,
 )
+
+_NOT_THIS = re.compile(
+    r"(?:\bnot|\bnever|n['\u2019]t|(?:\bnot|\bnever|n['\u2019]t|\bcannot)\s+be|\binstead\s+of|\brather\s+than|"
+    r"\b(?:wrong|incorrect|false)\s+(?:answer|value|result)\s+(?:is|was|would\s+be|of))\s*+(?:equal\s+to\s*+)?[$*\\(\[\s:]*+$",
+    re.I,
+)
+
+
+def is_denied(before: str) -> bool:
+    """Whether the words right before a box say that what stands in it is not the answer.
+
+    Args:
+        before: the text before the box.
+    """
+    return _NOT_THIS.search(before[-_NEAREST:]) is not None
 
 
 def behind_denial(rest: str) -> str | None:

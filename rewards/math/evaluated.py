@@ -96,7 +96,7 @@ def _is_integer(tree: Tree) -> bool:
 def _is_printed_integer(tree: Tree) -> bool:
     """ "2.9999999999999996", as floating-point arithmetic prints 3."""
     value = float(Fraction(tree[1]))
-    return tree[3] >= 15 and abs(value - round(value)) <= 1e-12 * abs(value)
+    return 15 <= tree[3] <= 17 and abs(value - round(value)) <= 1e-12 * abs(value)
 
 
 def _is_numeral(tree: Tree) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from .evaluated import is_left_open, is_unsimplified, repeats
-from .forms import unwrapped
+from .forms import split_top, unwrapped
 from .numbers import Number, number_word, read_decimal_comma, read_number, read_scaled
 from .remarks import is_remark
 from .structures import STRUCTURES, chosen, is_one_choice
@@ -101,6 +101,15 @@ def _unusual(answer: str, gold: str) -> bool | None:
     """Numerals that nobody writes, for one that is written as usual."""
     odd = _NINES.search(answer) or _SIGNS.search(answer)
     return False if odd and not (_NINES.search(gold) or _SIGNS.search(gold)) else None
+
+
+def _contradictory(answer: str, gold: str) -> bool | None:
+    """ "x = 5 = 6" states no value: whole numbers that are said to be equal, and are not."""
+    if "=" not in answer or "=" in gold:
+        return None
+    read = [read_number(unwrapped(part)) for part in split_top(answer, "=")]
+    values = {one.value for one in read if one is not None and not one.percent and one.value.denominator == 1}
+    return False if len(values) > 1 else None
 
 
 def _capitals(answer: str, gold: str) -> bool | None:
@@ -219,4 +228,4 @@ def _counted(text: str) -> str:
     return f"{value} {rest}" if space else str(value)
 
 
-_RULES = (_text, _unusual, _clock, _base, _number, _choice, _letters, _capitals, _words)
+_RULES = (_text, _unusual, _contradictory, _clock, _base, _number, _choice, _letters, _capitals, _words)

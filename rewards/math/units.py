@@ -22,6 +22,7 @@ _LONG = {
     "quart": "qt", "pint": "pt", "degree": "deg", "radian": "rad", "metre": "m", "centimetre": "cm",
     "kilometre": "km", "millimetre": "mm", "inche": "in", "wk": "week", "yr": "year",
 }  # fmt: skip
+_SIGNS = {"\\$": "dollar", "€": "euro", "£": "pound", "¥": "yen"}
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _FACTOR = re.compile(r"(?P<per>/|\bper\b)|(?P<word>[a-z]+)(?:\s*\^?\s*\{?\s*(?P<power>-?[1-9])\s*\}?)?")
 _SHORT = frozenset(_KIND_OF) | {"mph", "kph", "km/h", "m/s", "kmh", "hz", "kw", "kwh", "sq", "cu", "n", "j", "w", "v"}
@@ -62,7 +63,9 @@ def split_unit(text: str, *, short: bool = True) -> tuple[str, str]:
             return text, ""
     if not unit and (match := _WORDS.fullmatch(rest)) and _is_plain_unit(match, short):
         rest, unit = match.group("number"), match.group("unit")
-    return rest.strip(), unit
+    # Before the number, where it stands beside none.
+    sign = next((name for sign, name in _SIGNS.items() if sign in text), "")
+    return rest.strip(), unit or sign
 
 
 def units_differ(one: str, other: str) -> bool:

@@ -15,7 +15,7 @@ from ...model.chat.trace import TraceFormat
 from ...model.tokenizer import Tokenizer
 from ..batching.documents import Document
 from ..batching.stored import StoredDocuments
-from ..recipe.recipe import MidtrainStage
+from ..recipe.stages import MidtrainStage
 from .midtrain import trace_document, trajectory_documents
 from .midtrain_groups import Group, Grouped
 from .midtrain_sources import Episode, Source

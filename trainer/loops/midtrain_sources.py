@@ -25,8 +25,10 @@ from ...errors import TaskError
 from ...model.chat.messages import ToolSpec
 from ...model.chat.protocols import Parser
 from ...model.chat.trace import texts_of_trace
-from ..recipe.recipe import MidtrainSource, MidtrainStage, Recipe
-from ..sampling.held_out import Account, Found, HeldOut, LeftOut
+from ..recipe.recipe import Recipe
+from ..recipe.stages import MidtrainSource, MidtrainStage
+from ..sampling.held_out import Found, HeldOut
+from ..sampling.left_out import Account, LeftOut
 from .midtrain_groups import Group, digest
 
 Tell = Callable[[int, int], None]

@@ -119,6 +119,26 @@ def test_words_right_behind_the_last_box_take_it_back(rest, answer):
     assert strict == ("5" if answer == "5" else None)
 
 
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is not \\boxed{5}.", None),
+        ("It can't be $\\boxed{5}$.", None),
+        ("The wrong answer is \\boxed{5}; mine is 6.", "6"),
+        ("It is \\boxed{6}, not \\boxed{5}.", "6"),
+        ("\\boxed{5} is what you'd expect, but the answer is 6.", "6"),
+        ("\\boxed{5}\\\\ But that's false.", None),
+        ("\\boxed{5}. The correct answer is 6.", "6"),
+        # of other things
+        ("It is no more than \\boxed{5}.", "5"),
+        ("It is not 6. The answer is \\boxed{5}.", "5"),
+        ("It is not hard to see that it is \\boxed{5}", "5"),
+    ],
+)
+def test_words_right_before_the_last_box_deny_it(text, answer):
+    assert extract_answer(text) == answer
+
+
 def test_only_a_box_counts_when_told_so():
     assert extract_answer("The answer is 9.", lenient=False) is None
     assert extract_answer("\\boxed{9}", lenient=False) == "9"

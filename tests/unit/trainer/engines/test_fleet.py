@@ -264,7 +264,7 @@ def test_weights_in_less(trainer, tokenizer, tmp_path):
 
     from verigym.model.chat.cwm import CwmParser, CwmRenderer
     from verigym.trainer.learning.trainee import Trainee
-    from verigym.trainer.recipe.recipe import ModelConfig
+    from verigym.trainer.recipe.model import ModelConfig
 
     trainee = Trainee(
         config=ModelConfig(),

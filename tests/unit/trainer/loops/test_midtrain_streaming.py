@@ -22,7 +22,7 @@ from verigym.trainer.loops.midtrain import DocumentMixture
 from verigym.trainer.loops.midtrain_data import documents_of
 from verigym.trainer.loops.midtrain_groups import Grouped, digest
 from verigym.trainer.loops.midtrain_sources import Drawn, Source
-from verigym.trainer.recipe.recipe import MidtrainSource, MidtrainStage
+from verigym.trainer.recipe.stages import MidtrainSource, MidtrainStage
 
 
 def example(number, kind="programs"):
