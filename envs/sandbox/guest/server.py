@@ -22,7 +22,8 @@ from .files import write_all
 from .process import open_expendable, remove_shared_memory
 from .reset import Snapshot, empty_folder
 from .run import Run
-from .shell import Shell, widen
+from .shell import Shell
+from .streams import widen
 from .system import Config
 from .watching import Alive, alive, counted_memory, descendants, kill_descendants, oom_kills, shared_fairly
 
@@ -183,7 +184,7 @@ class Server:
         try:
             if request["do"] == "snapshot":
                 self.snapshot = Snapshot(*marshal.loads(body))
-                self.shell_then = self.shell.cwd, self.shell.exports
+                self.shell_then = self.shell.state()
             elif self.snapshot is None:
                 raise OSError("there is no snapshot")
             elif request["do"] == "clean":
