@@ -18,7 +18,7 @@ from .types import Bind, Limits, SandboxSpec
 
 GUEST_FILES = (
     *("system", "watching", "files", "process", "streams", "words", "grammar", "reports", "command", "bash", "shell"),
-    *("run", "reset", "server"),
+    *("limits", "run", "reset", "server", "main"),
 )
 
 BOOT = boot_line("verigym_guest")
