@@ -228,7 +228,7 @@ class CwmSWEEnv(SWEEnv):
         except OSError as error:
             raise ToolError(f"{path}: {error.strerror or error}; nothing was submitted") from None
         if len(data) > MAX_PATCH_BYTES:
-            raise ToolError(f"{shlex.quote(path)} has more than {MAX_PATCH_BYTES} bytes, the most of a patch")
+            raise ToolError(f"{shlex.quote(path)} is too large: a patch at most {MAX_PATCH_BYTES} bytes")
         text = from_bytes(data)
         if not is_patch(text):
             raise ToolError(
