@@ -123,6 +123,8 @@ def test_two_servers_say_what_one_engine_says(shared):
 
 
 def test_a_server_over_two_processes(trainer, tmp_path):
+    """Told to end, it does, with 0."""
+
     async def main():
         fleet = fleet_of(trainer, tmp_path, count=1, tensor_parallel=2)
         try:
@@ -133,6 +135,7 @@ def test_a_server_over_two_processes(trainer, tmp_path):
                 compare(await asked(engine), await in_process(trainer.decoder), 1)
         finally:
             await fleet.aclose()
+        assert fleet.servers[0].process._process.returncode == 0
 
     asyncio.run(main())
 
