@@ -1,6 +1,5 @@
 import json
 import os
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -10,10 +9,6 @@ import pytest
 # is set before any. A machine with a GPU runs the kernels; tests that compile them do so in a process of their own.
 if not os.path.exists("/dev/nvidiactl"):
     os.environ.setdefault("TRITON_INTERPRET", "1")
-
-# Where byte code may not be written (container images often say so), every process that a test starts would compile
-# torch anew, for longer than all the rest of its start.
-os.environ["PYTHONDONTWRITEBYTECODE"], sys.dont_write_bytecode = "", False
 
 
 @pytest.fixture(autouse=True)
