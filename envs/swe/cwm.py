@@ -223,11 +223,12 @@ class CwmSWEEnv(SWEEnv):
         assert self._row is not None
         path, cwd = result.strip(), self._shell_at or self._row.root
         try:
-            data = await self._box.read_file(posixpath.normpath(posixpath.join(cwd, path)))
+            place = posixpath.normpath(posixpath.join(cwd, path))
+            data = await self._box.read_file(place, most_bytes=MAX_PATCH_BYTES + 1)
         except OSError as error:
             raise ToolError(f"{path}: {error.strerror or error}; nothing was submitted") from None
         if len(data) > MAX_PATCH_BYTES:
-            raise ToolError(f"{shlex.quote(path)} has {len(data)} bytes, a patch at most {MAX_PATCH_BYTES}")
+            raise ToolError(f"{shlex.quote(path)} is too large: a patch at most {MAX_PATCH_BYTES} bytes")
         text = from_bytes(data)
         if not is_patch(text):
             raise ToolError(
