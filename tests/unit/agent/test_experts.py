@@ -7,7 +7,8 @@ import re
 import pytest
 
 from verigym.agent.experts import EXPERTS, always_say, use
-from verigym.envs.synthesis.operators import OPERATORS, mutations
+from verigym.envs.synthesis.mutations import mutations
+from verigym.envs.synthesis.operators import OPERATORS
 from verigym.envs.synthesis.small_programs import small_programs
 from verigym.envs.synthesis.small_repositories import write_small_repository
 from verigym.envs.synthesis.small_sums import small_sums

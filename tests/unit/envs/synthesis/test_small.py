@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from verigym.envs.synthesis.operators import OPERATORS, mutations
+from verigym.envs.synthesis.mutations import mutations
+from verigym.envs.synthesis.operators import OPERATORS
 from verigym.envs.synthesis.small_programs import small_programs
 from verigym.envs.synthesis.small_repositories import write_small_repository
 from verigym.envs.synthesis.small_sums import small_sums
