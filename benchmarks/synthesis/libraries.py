@@ -1,6 +1,6 @@
 """How long libraries take to give tasks, and whether these hold.
 
-    python -P benchmarks/synthesis/libraries.py [--limit 3] [--out FILE.json] NAME==VERSION ...
+    python -P benchmarks/synthesis/libraries.py [--limit 3] [--stage-timeout 120] [--out FILE.json] NAME==VERSION ...
 
 Each library begins with nothing cached: its sdist is fetched, its requirements are resolved and installed, its tests
 run. A task that is written has been graded: gold 1, empty 0. Seconds are of the wall, and of the processor (of this
@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("libraries", nargs="+", metavar="NAME==VERSION")
     parser.add_argument("--limit", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--stage-timeout", type=float, default=120.0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     report: dict[str, Any] = {
@@ -36,14 +37,14 @@ def main() -> int:
         "libraries": {},
     }
     for spec in args.libraries:
-        report["libraries"][spec] = found = library(spec, args.limit, args.workers)
+        report["libraries"][spec] = found = library(spec, args.limit, args.workers, args.stage_timeout)
         print(spec, json.dumps(found), flush=True)
         if args.out is not None:
             args.out.write_text(json.dumps(report, indent=2) + "\n")
     return 0
 
 
-def library(spec: str, limit: int, workers: int) -> dict[str, Any]:
+def library(spec: str, limit: int, workers: int, stage_s: float) -> dict[str, Any]:
     from verigym.envs.sandbox.choose import make_backend
     from verigym.envs.synthesis.make import synthesize_tree
     from verigym.envs.synthesis.sources import open_source
@@ -68,6 +69,7 @@ def library(spec: str, limit: int, workers: int) -> dict[str, Any]:
                 backend=make_backend("local"),
                 workers=workers,
                 progress=tell,
+                stage_s=stage_s,
             )
             rows = asyncio.run(making)
         except VerigymError as error:

@@ -22,7 +22,7 @@ STAGE_S = 120.0
 """Wall-clock seconds of one run of the clean tree's tests, or between two tasks, unless said otherwise."""
 
 TEST_S = 10.0
-"""A test of the clean tree that takes longer fails: no bug would be tried often enough with it."""
+"""Processor seconds. A test of the clean tree that takes longer fails: no bug would be tried often enough with it."""
 
 WORKDIR = "/workspace"
 PROBE_FOLDER = ".verigym-probe"
@@ -41,7 +41,8 @@ class Job:
         files: path -> text that stands there during the run.
         keep: the tests to run; None for all.
         budget_s: after so long no further test begins; None: all run.
-        test_s: after so long a test fails, where Python can be interrupted; None: never.
+        test_s: processor seconds after which a test fails, or six times as many of the wall clock, where Python can be
+            interrupted; None: never.
         max_failing: stop after so many failures; 0 never.
         mode: "test"; "trace" also notes what each test calls; "warm" collects only, and compiles what it imports.
     """
