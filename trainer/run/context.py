@@ -16,7 +16,7 @@ from ..engines.open import Engines
 from ..learning.learner import Learning, Lesson
 from ..learning.trainee import Trainee
 from ..loops.loop import StepResult, Supervised
-from ..loops.midtrain_data import Source
+from ..loops.midtrain_sources import Source
 from ..loops.reinforce import RL
 from ..loops.throughput import Throughput
 from ..loops.trackers import RunTracker, Tracker
