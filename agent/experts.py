@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from ..envs.synthesis.small_repositories import NUM_LINES, as_said
+from ..envs.synthesis.small_repositories import KINDS, NUM_LINES, OPERATORS, repairs_of
 from ..envs.task import Task
 from ..errors import PolicyError, TaskError
 from ..model.chat.messages import Message, ToolCall
@@ -24,29 +24,30 @@ def use(name: str, **arguments: str) -> Message:
     return Message(role="assistant", content="", calls=(ToolCall(name=name, arguments=arguments),))
 
 
-# Repairing small repositories: read the file that the report names, change a line, submit. Two lines of the file
-# contradict their comments, and one of those comments is wrong; which one, only the tests tell.
+# Repairing small repositories: read the file that the report names, change a line, submit. One line contradicts its
+# comment in its operator and in its operand, and about one of them the comment is wrong; only the tests tell which.
 
 CHECK = use("bash", command="python check.py")
 UNDO = use("bash", command="git checkout pkg")
 PASSED = "all pass"
-Edit = tuple[int, str]
-"""(number of a line, the line in its place)."""
+Edit = tuple[int, str, str]
+"""(number of a line, the end of its code, what shall stand there)."""
+CODE = re.compile(r"([-+*|]) (\w+)(?=  #)")
 
 
 def check_and_retry(task: Task) -> Script:
-    """Makes one of the contradictory lines agree with its comment and runs the tests; where they fail it takes that
-    back and does the same with the other line."""
+    """Makes half of the contradictory line agree with its comment and runs the tests; where they fail it takes that
+    back and changes the other half."""
     return _repair(task, lambda lines: _contradictions(task, lines), checks="retry")
 
 
 def check_and_stop(task: Task) -> Script:
-    """Makes one of the contradictory lines agree with its comment, runs the tests, and submits whatever they say."""
+    """Makes half of the contradictory line agree with its comment, runs the tests, and submits whatever they say."""
     return _repair(task, lambda lines: _contradictions(task, lines), checks="once")
 
 
 def read_and_submit(task: Task) -> Script:
-    """Makes one of the contradictory lines agree with its comment, and does not look whether that helps."""
+    """Makes half of the contradictory line agree with its comment, and does not look whether that helps."""
     return _repair(task, lambda lines: _contradictions(task, lines))
 
 
@@ -86,9 +87,9 @@ def _repair(
     return script
 
 
-def put(path: str, number: int, line: str) -> str:
-    """The command that replaces a line of a file."""
-    return f"sed -i '{number}c\\{line}' {path}"
+def put(path: str, number: int, old: str, new: str) -> str:
+    """The command that changes a line of a file."""
+    return f"sed -i '{number}s/{old}/{new}/' {path}"
 
 
 def _reported_file(task: Task) -> str:
@@ -104,11 +105,19 @@ def _lines(view: str) -> list[str]:
 
 
 def _contradictions(task: Task, lines: Sequence[str]) -> list[Edit]:
-    """The lines that contradict their comments, as these say; in an order that nothing of the task tells."""
-    found = [(number, said) for number, line in enumerate(lines, start=1) if (said := as_said(line) or line) != line]
-    if not found:
-        raise PolicyError(f"the expert found no line that contradicts its comment in {list(lines)!r:.200}")
-    return found if _heads(task) else found[::-1]
+    """The two changes that a comment asks for; in an order that nothing of the task tells."""
+    for number, line in enumerate(lines, start=1):
+        repairs = repairs_of(line)
+        if len(repairs) == len(KINDS):
+            kinds = KINDS if _heads(task) else KINDS[::-1]
+            return [(number, _code(line), _code(repairs[kind])) for kind in kinds]
+    raise PolicyError(f"the expert found no line that contradicts its comment in {list(lines)!r:.200}")
+
+
+def _code(line: str) -> str:
+    found = CODE.search(line)
+    assert found is not None
+    return found[0]
 
 
 def _heads(task: Task) -> bool:
@@ -119,38 +128,46 @@ def _heads(task: Task) -> bool:
 # Policies that look neither for contradictions nor at tests: the same edit in every repository.
 
 
-def change(pattern: str, replacement: Callable[[re.Match[str]], str], place: int) -> Expert:
-    """Replaces what matches in the code of a file's lines, at one place of those where it does: 0 the first, -1 the
-    last."""
+def change(place: int, of: Callable[[str, str, str], str]) -> Expert:
+    """Changes the n-th line with a comment.
+
+    Args:
+        of: operator, operand and comment of the line -> what shall stand in place of both.
+    """
 
     def edits_of(lines: Sequence[str]) -> list[Edit]:
-        found = [
-            (number, line[: one.start()] + replacement(one) + line[one.end() :])
-            for number, line in enumerate(lines, start=1)
-            for one in re.finditer(pattern, line)
-            if "  #" in line[one.end() :]
-        ]
-        return [found[place]] if -len(found) <= place < len(found) else []
+        found = [(number, one, line) for number, line in enumerate(lines, start=1) if (one := CODE.search(line))]
+        number, one, line = found[place]
+        new = of(one[1], one[2], line.partition("  # ")[2])
+        return [] if new == one[0] else [(number, one[0], new)]
 
     return lambda task: _repair(task, edits_of)
 
 
-def obey(place: int) -> Expert:
-    """Makes the line with the n-th comment agree with it, whatever stands there."""
-
-    def edits_of(lines: Sequence[str]) -> list[Edit]:
-        found = [(number, said) for number, line in enumerate(lines, start=1) if (said := as_said(line)) is not None]
-        return found[place:][:1]
-
-    return lambda task: _repair(task, edits_of)
+def _flipped(operator: str, operand: str, comment: str) -> str:
+    return f"{ {'+': '-', '-': '+', '*': '+', '|': '+'}[operator] } {operand}"
 
 
-FLIPPED = {" + ": " - ", " - ": " + ", " * ": " + ", "min(": "max(", "max(": "min("}
+def _raised(operator: str, operand: str, comment: str) -> str:
+    return f"{operator} {int(operand) + 1 if operand.isdecimal() else operand}"
+
+
+def _lowered(operator: str, operand: str, comment: str) -> str:
+    return f"{operator} {int(operand) - 1 if operand.isdecimal() else operand}"
+
+
+def _operator_said(operator: str, operand: str, comment: str) -> str:
+    return f"{next(one for one, word in OPERATORS.items() if word == comment.split()[0])} {operand}"
+
+
+def _operand_said(operator: str, operand: str, comment: str) -> str:
+    return f"{operator} {comment.split()[1]}"
+
+
 TRIVIAL: Mapping[str, Expert] = {
-    **{f"flip_{n}": change(r" [-+*] |min\(|max\(", lambda one: FLIPPED[one[0]], n) for n in (0, 1, 2, -2, -1)},
-    **{f"raise_{n}": change(r"\b\d+\b", lambda one: str(int(one[0]) + 1), n) for n in (0, 1, -1)},
-    **{f"lower_{n}": change(r"\b\d+\b", lambda one: str(int(one[0]) - 1), n) for n in (0, 1, -1)},
-    **{f"obey_{n}": obey(n) for n in range(NUM_LINES)},
+    f"{of.__name__.strip('_')}_{place}": change(place, of)
+    for of in (_flipped, _raised, _lowered, _operator_said, _operand_said)
+    for place in range(NUM_LINES)
 }
 """What can be done to a small repository without comparing anything in it."""
 

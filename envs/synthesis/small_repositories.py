@@ -1,9 +1,10 @@
 """Small repositories: the quickstart's raw material, each with one bug that its report does not name.
 
 A module has three functions, the last of which calls the other two, and seven lines, each with a comment that says
-what it computes. In a broken module two lines contradict their comments: one has the bug, the other a comment that
-went out of date. Reading finds the two; only running the tests tells which is which. No file of a held-out repository
-is about a function that the same file of a training repository is about.
+what it computes. In a broken module one line contradicts its comment twice, in its operator and in its operand: one
+of the two is the bug, in the other the comment went out of date. Reading finds the line; only running the tests tells
+which half of it to change. No file of a held-out repository is about a function that the same file of a training one is
+about.
 """
 
 import itertools
@@ -30,20 +31,17 @@ FUNCTIONS = (
     "order", "pack", "pay", "plan", "press", "rank", "repeat", "scale", "settle", "shift", "sort", "spend",
     "stretch", "trade", "trim", "value", "weigh",
 )  # fmt: skip
-OPERATIONS = (
-    ("{} + {}", "add {}"),
-    ("{} - {}", "subtract {}"),
-    ("{} * {}", "times {}"),
-    ("min({}, {})", "at most {}"),
-    ("max({}, {})", "at least {}"),
+OPERATORS = {"+": "add", "-": "subtract", "*": "times", "|": "or"}
+"""And what a comment says of each."""
+WORDS = {word: operator for operator, word in OPERATORS.items()}
+LINE = re.compile(
+    r"(?P<head>\s+(?:return|part =) .+) (?P<operator>[-+*|]) (?P<operand>\w+)"
+    rf"  # (?P<word>{'|'.join(WORDS)}) (?P<said>\w+)"
 )
-"""(code, comment) of the same step."""
-NUM_INFIX = 3
-"""Of them, those whose code begins with what they change: a call stands there alone."""
 LINES_OF_FUNCTIONS = (2, 3, 2)
 NUM_LINES = sum(LINES_OF_FUNCTIONS)
-KINDS = ("operation", "operand")
-"""What a bug changes in a line."""
+KINDS = ("operator", "operand")
+"""What a bug has changed in a line, while the comment is wrong about the other."""
 NUM_CALLS = 3
 """Of a module's last function: the first in the tests that the repository has, the others in the hidden ones."""
 
@@ -68,24 +66,16 @@ print("\\n".join(failed) or "all pass")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A line of a function: ``head`` and one operation on ``base`` and ``operand``."""
+    """A line of a function: ``head`` (with what it begins from), an operator and an operand."""
 
     head: str
-    base: str
-    operation: int
+    operator: str
     operand: str
-
-    @property
-    def code(self) -> str:
-        return self.head + OPERATIONS[self.operation][0].format(self.base, self.operand)
-
-    @property
-    def comment(self) -> str:
-        return OPERATIONS[self.operation][1].format(self.operand)
 
     def line(self, said: "Step | None" = None) -> str:
         """The line, under the comment of another step where one is given."""
-        return f"{self.code}  # {(said or self).comment}"
+        said = said or self
+        return f"{self.head} {self.operator} {self.operand}  # {OPERATORS[said.operator]} {said.operand}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +110,7 @@ class SmallModule:
         for head, size in zip(self.heads, LINES_OF_FUNCTIONS, strict=True):
             functions.append("\n".join([head, *lines[:size]]) + "\n")
             lines = lines[size:]
-        return "\n".join(functions)
+        return "".join(functions)
 
     def tests(self, num_calls: int = 1) -> str:
         """The text of its test file: a test for each of the first calls."""
@@ -143,25 +133,25 @@ class Broken:
     """A module with a bug.
 
     Attributes:
-        bug: number of the step whose code is wrong; stale: of the one whose comment is.
-        lines: both as they stand in the broken module.
-        mended: both as their comments say: right for the bug, wrong for the other.
+        kind: of the bug, one of ``KINDS``.
+        bug: number of the step that contradicts its comment.
+        line: as it stands there.
+        repairs: the line with its operator as the comment says, and with its operand so; by kind. One is right.
     """
 
     module: SmallModule
     kind: str
     bug: int
-    stale: int
-    lines: Mapping[int, str]
-    mended: Mapping[int, str]
+    line: str
+    repairs: Mapping[str, str]
 
     @property
     def source(self) -> str:
-        return self.module.source(self.lines)
+        return self.module.source({self.bug: self.line})
 
     @property
     def right_source(self) -> str:
-        return self.module.source({self.stale: self.lines[self.stale]})
+        return self.module.source({self.bug: self.repairs[self.kind]})
 
 
 def places(*, held_out: bool) -> list[tuple[str, str]]:
@@ -187,45 +177,46 @@ def small_modules(rng: random.Random, *, held_out: bool, num: int) -> list[Small
 
 
 def break_module(module: SmallModule, rng: random.Random, *, bug: int, kind: str) -> Broken | None:
-    """The module with a bug in a given step; None where the tests would not tell it, nor which of the two lines has it.
+    """The module with a bug in a given step; None where the tests would not tell it.
 
-    Every call fails on the broken module. The first, which the repository's own tests make, fails too with the stale
-    comment obeyed, before and after the bug is mended.
+    Every call fails on the broken module; the first, which the repository's own tests make, fails too where the wrong
+    half of the line is changed, or both.
     """
-    stale = rng.choice([number for number in range(NUM_LINES) if number != bug])
-    wrong = _changed(module.steps[bug], kind, module, rng)
-    said = _changed(module.steps[stale], rng.choice(KINDS), module, rng)
-    lines = {bug: wrong.line(module.steps[bug]), stale: module.steps[stale].line(said)}
-    mended = {bug: module.steps[bug].line(), stale: said.line()}
-    right = [value for _, value in module.calls]
-    if any(found == value for found, value in zip(module.results(lines), right, strict=True)):
+    right = module.steps[bug]
+    others = {
+        "operator": replace(right, operator=rng.choice([one for one in OPERATORS if one != right.operator])),
+        "operand": replace(right, operand=_another_operand(module, bug, rng)),
+    }
+    stale = "operand" if kind == "operator" else "operator"
+    code, comment = others[kind], others[stale]
+    line = code.line(replace(comment, **{kind: getattr(right, kind)}))
+    repairs = repairs_of(line)
+    results = [value for _, value in module.calls]
+    if any(found == value for found, value in zip(module.results({bug: line}), results, strict=True)):
         return None
-    for others in ({bug: lines[bug], stale: mended[stale]}, {stale: mended[stale]}):
-        if module.results(others)[0] == right[0]:
-            return None
-    if any(module.source(lines).splitlines().count(line) > 1 for line in lines.values()):
+    both = as_said(line)
+    if any(module.results({bug: wrong})[0] == results[0] for wrong in (repairs[stale], both) if wrong is not None):
         return None
-    return Broken(module=module, kind=kind, bug=bug, stale=stale, lines=lines, mended=mended)
+    return Broken(module=module, kind=kind, bug=bug, line=line, repairs=repairs)
+
+
+def repairs_of(line: str) -> dict[str, str]:
+    """What a line's comment asks for and the line does not do: kind -> the line with that half changed."""
+    found = LINE.fullmatch(line)
+    if found is None:
+        return {}
+    step = Step(head=found["head"], operator=found["operator"], operand=found["operand"])
+    said = Step(head=found["head"], operator=WORDS[found["word"]], operand=found["said"])
+    halves = {kind: replace(step, **{kind: getattr(said, kind)}) for kind in KINDS}
+    return {kind: one.line(said) for kind, one in halves.items() if one != step}
 
 
 def as_said(line: str) -> str | None:
-    """A line of a function with its code as its comment says; None where it has none, or cannot be read."""
-    code, _, comment = line.partition("  # ")
-    head = re.match(r"\s+(?:return|part =) ", code)
-    for _, said in OPERATIONS:
-        operand = re.fullmatch(said.format(r"(\w+)"), comment)
-        if head is not None and operand is not None and (base := _base(code[head.end() :])) is not None:
-            operation = next(number for number, (_, words) in enumerate(OPERATIONS) if words == said)
-            return Step(head=head[0], base=base, operation=operation, operand=operand[1]).line()
-    return None
-
-
-def _base(expression: str) -> str | None:
-    for template, _ in OPERATIONS:
-        pattern = re.escape(template).replace(r"\{\}", "(.+)", 1).replace(r"\{\}", r"\w+")
-        if found := re.fullmatch(pattern, expression):
-            return found[1]
-    return None
+    """A line of a function with all of its code as its comment says; None where it has none, or cannot be read."""
+    found = LINE.fullmatch(line)
+    if found is None:
+        return None
+    return Step(head=found["head"], operator=WORDS[found["word"]], operand=found["said"]).line()
 
 
 def write_modules(root: Path, modules: Sequence[SmallModule], sources: Mapping[str, str]) -> None:
@@ -265,38 +256,22 @@ def _module(file: str, functions: Sequence[str], rng: random.Random) -> SmallMod
         if function == functions[-1]:
             bases = [f"{functions[0]}({arguments[0]}, {arguments[1]})", f"{functions[1]}(part, {arguments[2]})"]
         for number, base in enumerate(bases):
-            head = "    return " if number == size - 1 else "    part = "
-            operation, operand = _step(base, arguments, rng)
-            while any(operation == one.operation and operand == one.operand for one in steps):
-                operation, operand = _step(base, arguments, rng)
-            steps.append(Step(head=head, base=base, operation=operation, operand=operand))
+            head = f"    {'return' if number == size - 1 else 'part ='} {base}"
+            free = [argument for argument in arguments if argument not in re.findall(r"\w+", base)]
+            operand = rng.choice(free) if rng.random() < 0.5 else str(rng.randint(2, 9))
+            steps.append(Step(head=head, operator=rng.choice(list(OPERATORS)), operand=operand))
     return SmallModule(name=file, heads=tuple(heads), steps=tuple(steps))
 
 
-def _step(base: str, arguments: Sequence[str], rng: random.Random) -> tuple[int, str]:
-    """An operation, and what it takes: an argument that ``base`` does not name, or a number."""
-    free = [argument for argument in arguments if argument not in re.findall(r"\w+", base)]
-    operand = rng.choice(free) if rng.random() < 0.5 else str(rng.randint(2, 9))
-    return rng.randrange(NUM_INFIX if "(" in base else len(OPERATIONS)), operand
-
-
-def _changed(step: Step, kind: str, module: SmallModule, rng: random.Random) -> Step:
-    """The step with another operation, or with another operand of the same sort that stands there validly."""
-    if kind == "operation":
-        most = NUM_INFIX if "(" in step.base else len(OPERATIONS)
-        others = [number for number in range(most) if number != step.operation]
-        return replace(step, operation=rng.choice(others))
+def _another_operand(module: SmallModule, number: int, rng: random.Random) -> str:
+    """Another of the same sort, a number or an argument, which stands there validly."""
+    step, first = module.steps[number], 0
     if step.operand.isdecimal():
-        return replace(step, operand=str(rng.choice([n for n in range(2, 10) if n != int(step.operand)])))
-    arguments = _arguments_of(module, step)
-    return replace(step, operand=rng.choice([one for one in arguments if one != step.operand]))
-
-
-def _arguments_of(module: SmallModule, step: Step) -> list[str]:
-    number, first = module.steps.index(step), 0
+        return str(rng.choice([number for number in range(2, 10) if number != int(step.operand)]))
     for head, size in zip(module.heads, LINES_OF_FUNCTIONS, strict=True):
         if number < first + size:
-            return head.partition("(")[2].removesuffix("):").split(", ")
+            arguments = head.partition("(")[2].removesuffix("):").split(", ")
+            return rng.choice([one for one in arguments if one != step.operand])
         first += size
     raise AssertionError("a step is of one of its module's functions")
 

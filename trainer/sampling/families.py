@@ -197,7 +197,7 @@ def _split(config: FamilyConfig, seed: int, tasks: Sequence[Task], paths: tuple[
 def _trivial(config: FamilyConfig, env: ToolEnv, train: Sequence[Task]) -> Expert | None:
     """Flip the first operator of a repository's function; elsewhere, always give the commonest gold answer."""
     if config.tasks == "small-repositories":
-        return TRIVIAL["obey_0"]
+        return TRIVIAL["operator_said_0"]
     try:
         answers = Counter(env.gold(task)[-1].content for task in train)
     except TaskError:

@@ -61,11 +61,11 @@ class Repository:
         if command == "git checkout pkg":
             self.files = dict(self.base)
             return "Updated 1 path from the index"
-        number, line, path = re.fullmatch(r"sed -i '(\d+)c\\(.*)' (\S+)", command).groups()
+        number, old, new, path = re.fullmatch(r"sed -i '(\d+)s/([^/]+)/([^/]+)/' (\S+)", command).groups()
         if path not in self.files:
             return f"sed: can't read {path}: No such file or directory\n[exit code 2]"
         lines = self.files[path].split("\n")
-        lines[int(number) - 1] = line
+        lines[int(number) - 1] = lines[int(number) - 1].replace(old, new, 1)
         self.files[path] = "\n".join(lines)
         return ""
 
@@ -102,12 +102,14 @@ def test_without_heeding_the_tests_half_are_repaired(expert, calls):
     assert min(found.values()) > 5
 
 
-def test_no_edit_that_compares_nothing_repairs_more_than_one_place_in_seven():
+def test_no_edit_that_compares_nothing_repairs_one_in_ten():
     """The yardstick of the quickstart: what a policy gets that looks neither for contradictions nor at tests."""
     rates = {name: sum(mended for _, mended in played(expert)) / len(NUMBERS) for name, expert in TRIVIAL.items()}
-    assert all(rates[f"obey_{place}"] == 1 / NUM_LINES for place in range(NUM_LINES))
-    assert max(rates.values()) <= 0.15
-    assert len(rates) == 11 + NUM_LINES
+    assert all(
+        rates[f"{said}_said_{n}"] == 1 / NUM_LINES / 2 for n in range(NUM_LINES) for said in ("operator", "operand")
+    )
+    assert max(rates.values()) <= 0.1
+    assert len(rates) == 5 * NUM_LINES
 
 
 def test_giving_up_changes_nothing():

@@ -19,6 +19,7 @@ from verigym.envs.synthesis.small_repositories import (
     NUM_LINES,
     as_said,
     places,
+    repairs_of,
     small_modules,
     write_modules,
     write_small_repository,
@@ -143,34 +144,39 @@ def test_a_module_agrees_with_its_comments_and_its_tests():
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "said", "kinds"),
     [
-        ("    part = a + 3  # subtract b", "    part = a - b  # subtract b"),
-        ("    return max(net_gain(a, b), 3)  # times 4", "    return net_gain(a, b) * 4  # times 4"),
-        ("    return part * 3  # at most 3", "    return min(part, 3)  # at most 3"),
-        ("    return part  # at most 3", None),
-        ("    part = a + 3", None),
-        ("def f(a):", None),
+        ("    part = a + 3  # subtract b", "    part = a - b  # subtract b", {"operator", "operand"}),
+        ("    return net_gain(a, b) * 3  # times 4", "    return net_gain(a, b) * 4  # times 4", {"operand"}),
+        ("    return part | 3  # add 3", "    return part + 3  # add 3", {"operator"}),
+        ("    return part  # add 3", None, set()),
+        ("    part = a + 3", None, set()),
+        ("def f(a):", None, set()),
     ],
 )
-def test_a_comment_says_the_line(line, said):
+def test_a_comment_says_the_line(line, said, kinds):
     assert as_said(line) == said
+    repairs = repairs_of(line)
+    assert repairs.keys() == kinds
+    if len(kinds) == 1:
+        assert [*repairs.values()] == [said]
 
 
 def test_only_the_tests_tell_a_bug_from_a_stale_comment():
     for number in range(4 * NUM_LINES):
         broken, _ = broken_module(number, seed=3, held_out=False)
         module, right = broken.module, [value for _, value in broken.module.calls]
-        source = broken.source.splitlines()
-        contradictory = {line: said for line in source if (said := as_said(line)) is not None and said != line}
-        assert contradictory == {line: broken.mended[place] for place, line in broken.lines.items()}
-        assert broken.bug == number % NUM_LINES != broken.stale
-        assert all(found != value for found, value in zip(module.results(broken.lines), right))
-        mended = {**broken.lines, broken.bug: broken.mended[broken.bug]}
-        assert module.source(mended) == broken.right_source
-        assert module.results(mended) == right
-        assert module.results({**broken.lines, broken.stale: broken.mended[broken.stale]})[0] != right[0]
-        assert module.results(broken.mended)[0] != right[0]
+        contradictory = [line for line in broken.source.splitlines() if repairs_of(line)]
+        assert contradictory == [broken.line]
+        assert len(repairs_of(broken.line)) == 2
+        assert broken.bug == number % NUM_LINES
+        assert all(found != value for found, value in zip(module.results({broken.bug: broken.line}), right))
+        results = {kind: module.results({broken.bug: line}) for kind, line in broken.repairs.items()}
+        assert results.pop(broken.kind) == right
+        assert module.source({broken.bug: broken.repairs[broken.kind]}) == broken.right_source
+        (wrong,) = results.values()
+        assert wrong[0] != right[0]
+        assert module.results({broken.bug: as_said(broken.line)})[0] != right[0]
 
 
 def test_the_repository_checks_itself(tmp_path):
@@ -192,7 +198,7 @@ def test_rows_are_of_the_schema_and_their_bugs_spread(tmp_path):
     rows = [row_of(task) for task in read_any_tasks(path)]
     assert len({row.instance_id for row in rows}) == 14
     kinds = Counter(task.metadata["operator"] for task in read_any_tasks(path))
-    assert kinds == {"operation": 7, "operand": 7}
+    assert kinds == {"operator": 7, "operand": 7}
     for row in rows:
         assert Path(row.archive).is_file()
         assert (len(row.FAIL_TO_PASS), len(row.PASS_TO_PASS)) == (3, 2)
