@@ -7,6 +7,7 @@ Part of the program that runs in the sandbox (``testing_guest.py``): standard li
 """
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -63,6 +64,8 @@ class Rounds:
 
     def run(self, session):
         items = session.items
+        for item in items:
+            item.repr_failure = str  # nobody reads it, and pytest's takes milliseconds
         for plan in self._plans:
             swaps = {item: Swap(item, self._pristine, plan[item.nodeid]) for item in items if item.nodeid in plan}
             self.untwinned += [item.nodeid for item, swap in swaps.items() if not swap.possible]
@@ -109,6 +112,100 @@ class _Round:
                 recorder.tampered = recorder.tampered or f"the code of {item.nodeid}"
         recorder.check()
         return recorder.summary()
+
+
+class Lead:
+    """Has the tests themselves run in a fork made after collection, so that what is left can play the rounds."""
+
+    def __init__(self, asks, pass_on, sender, code):
+        """
+        Args:
+            asks: a descriptor from which the rounds come, sized JSON; nothing where none are wanted.
+            pass_on: sends on what the fork has said, as it is.
+            code: the exit code that the fork has to end with.
+        """
+        self._asks, self._pass_on, self._sender, self._code = asks, pass_on, sender, code
+        self.send = None
+        """In the fork: what its record goes out by."""
+
+    def ask(self):
+        """Fork, and wait. Returns None where the session goes on here, with its tests: in the fork, or where a fork
+        would be something else than this process. Else what rounds there are to be ({}: none)."""
+        if not bears_fork():
+            return None
+        read, write = os.pipe()
+        leave, verdict = os._exit, os.waitstatus_to_exitcode if hasattr(os, "waitstatus_to_exitcode") else _exit_code
+        child = os.fork()
+        if not child:
+            os.close(read)
+            os.close(self._asks)
+            os.setpgid(0, 0)  # a group of its own, as a process that was started has
+            self.send = self._sender(write)
+            return None
+        os.close(write)
+        said, status = _all_of(read, child)
+        os.close(read)
+        with contextlib.suppress(OSError):
+            os.killpg(child, signal.SIGKILL)
+        self._pass_on(said)
+        ended = verdict(status)
+        if ended != self._code or said.count(b"\n") != 1:
+            leave(ended if ended >= 0 and ended != self._code else 99)
+        size = int.from_bytes(take(self._asks, 4), "big")
+        return json.loads(take(self._asks, size)) if size else {}
+
+
+def bears_fork():
+    """Whether a fork of this process is what the process itself is: no threads, no children, no timers, and nothing
+    open that two processes cannot have in common."""
+    me = "/proc/self"
+    try:
+        if len(os.listdir(f"{me}/task")) > 1 or any(any(signal.getitimer(which)) for which in range(3)):
+            return False
+        with open(f"{me}/task/{os.getpid()}/children", encoding="ascii") as file:
+            if file.read().strip():
+                return False
+        for name in os.listdir(f"{me}/fd"):
+            try:
+                kind = os.readlink(f"{me}/fd/{name}")
+            except FileNotFoundError:
+                continue
+            if kind.startswith(("socket:", "anon_inode:")):
+                return False
+    except OSError:
+        return False
+    return True
+
+
+def _exit_code(status):
+    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def _all_of(descriptor, child):
+    """(what a child sends until it ends, its wait status). What it leaves running may keep the pipe open."""
+    data, status = b"", None
+    while True:
+        ready, _, _ = select.select([descriptor], [], [], 0 if status is not None else 0.02)
+        piece = os.read(descriptor, 1 << 16) if ready else b""
+        data += piece
+        if status is not None and not piece:
+            return data, status
+        if ready and not piece:
+            return data, os.waitpid(child, 0)[1]
+        if status is None and not ready:
+            ended, found = os.waitpid(child, os.WNOHANG)
+            status = found if ended else None
+
+
+def take(descriptor, num_bytes):
+    """So many bytes of a pipe; fewer at its end."""
+    data = b""
+    while len(data) < num_bytes:
+        piece = os.read(descriptor, num_bytes - len(data))
+        if not piece:
+            break
+        data += piece
+    return data
 
 
 def _read_until(descriptor, deadline):
