@@ -14,7 +14,8 @@ from ..datasets.swe import SWERow, require_tests, row_of
 from ..sandbox.types import Limits, Sandbox, SandboxBackend
 from ..task import Task
 from .checkout import checkout, environment_of, placed
-from .patching import Applied, apply_patch, take_back
+from .patching import Applied, apply_patch, apply_plainly, take_back
+from .prepared import is_clean
 from .rounds import choose_twins
 from .scripted import grade_by_script
 from .testing import TestRun, execute, execute_and_doubt, find_forgery
@@ -165,7 +166,12 @@ async def _prepare(sandbox: Sandbox, row: SWERow, patch: str) -> tuple[str | Non
             f"{row.instance_id}: {odd[0]!r} is no pytest id, and the row has no eval_script to run its tests with; "
             "take the row from SWE-bench 5's file"
         )
-    problem, applied = await patch_sources(sandbox, row, patch)
+    plain = None
+    if is_clean(row, "grading"):
+        plain = await apply_plainly(
+            sandbox, patch, row.test_patch, lambda path: bool(path) and steers_tests(path, row), root=row.root
+        )
+    problem, applied = (None, plain) if plain is not None else await patch_sources(sandbox, row, patch)
     run = TestRun(
         workdir=row.root,
         python=(await environment_of(row)).python,
@@ -174,7 +180,7 @@ async def _prepare(sandbox: Sandbox, row: SWERow, patch: str) -> tuple[str | Non
         plugins=row.pytest_plugins,
         distrusted=tuple(path for path in applied.added if not steers_tests(path, row)),
     )
-    if problem is None and row.test_patch.strip():
+    if plain is None and problem is None and row.test_patch.strip():
         script = "git apply --whitespace=nowarn -"
         stdin = to_bytes(row.test_patch)
         result = await run_script(sandbox, script, root=row.root, stdin=stdin)

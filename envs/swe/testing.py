@@ -18,7 +18,7 @@ from typing import Any
 
 from ...errors import GradingError
 from ...rewards.swe import TestReport
-from ..sandbox.boot import boot_line, modules, sized
+from ..sandbox.boot import boot_line, modules, portable, sized
 from ..sandbox.types import Process, ProcessResult, Sandbox
 from .rounds import MORE_ROUNDS, Finding, judge_rounds, plan_rounds
 
@@ -195,25 +195,28 @@ class _Talk:
 
     async def first(self) -> tuple[TestReport, Mapping[str, Any] | None]:
         """The tests' own report: of a process that waits now, or has ended."""
-        await self._read(2, self._timeout_s)
+        await self._read(3, self._timeout_s)
         took = time.monotonic() - self._started
-        lines = self._said.split(b"\n")
-        if len(lines) == 3 and not lines[2] and (_verified(lines[1], self._key) or {}).get("waits"):
-            result = ProcessResult(stdout=self._said, stderr=b"", exit_code=self._exit_code, duration_s=took)
+        if self._line(2, of=3).get("kind") == "waits":  # it has seen the fork end with the code agreed on
+            told = self._said[: self._said.rindex(b"\n", 0, -1) + 1]
+            result = ProcessResult(stdout=told, stderr=b"", exit_code=self._exit_code)
         else:
             result = await self.end()
         return _read(replace(result, duration_s=took), self._key, self._exit_code)
 
+    def _line(self, place: int, *, of: int) -> Mapping[str, Any]:
+        """A record that is signed; {} where there is none, or not exactly so many."""
+        lines = self._said.split(b"\n")
+        return (_verified(lines[place], self._key) or {}) if len(lines) == of + 1 and not lines[of] else {}
+
     async def ask(self, rounds: Mapping[str, Any], *, timeout_s: float) -> Mapping[str, Any] | None:
         """What the rounds gave; None where the process did not end as agreed, or said anything else."""
         self._process.write(sized(json.dumps(rounds).encode()))
-        await self._read(3, timeout_s)
+        await self._read(4, timeout_s)
         result = await self.end()
-        lines = self._said.split(b"\n")
-        if result.killed or result.exit_code != self._exit_code or len(lines) != 4 or lines[3]:
-            return None
-        found = _verified(lines[2], self._key)
-        return found if found is not None and found.get("kind") == "again" else None
+        found = self._line(3, of=4)
+        ended = not result.killed and result.exit_code == self._exit_code
+        return found if ended and found.get("kind") == "again" else None
 
     async def end(self) -> ProcessResult:
         """Have it end where it waits; its outcome, with all that it said."""
@@ -287,9 +290,10 @@ def _order(run: TestRun, key: bytes, exit_code: int, more: Mapping[str, Any]) ->
 @lru_cache(maxsize=1)
 def _guest_program() -> bytes:
     # ``-c`` puts the working directory on the path, first of all.
-    path = ("path", "import sys\nsys.path[:] = [entry for entry in sys.path if entry]\n")
+    sources = {"path": "import sys\nsys.path[:] = [entry for entry in sys.path if entry]\n"}
     here = Path(__file__).parent
-    return modules([path, *((name, (here / f"{name}.py").read_text(encoding="utf-8")) for name in _MODULES)])
+    sources |= {name: (here / f"{name}.py").read_text(encoding="utf-8") for name in _MODULES}
+    return modules([(name, portable(name, source)) for name, source in sources.items()])
 
 
 def _read(result: ProcessResult, key: bytes, exit_code: int) -> tuple[TestReport, Mapping[str, Any] | None]:

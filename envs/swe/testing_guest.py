@@ -86,7 +86,10 @@ def main():
     sys.argv = ["pytest"]
     hide_ourselves()
     recorder = Recorder(pytest, order["tests"], with_unittest, pristine)
-    lead = Lead(asks, lambda data: write_all(results, data), lambda pipe: sender(pipe, key), code) if asks else None
+    lead = None
+    if asks is not None:
+        pass_on, confirm = (lambda data: write_all(results, data)), (lambda: send({"kind": "waits"}))
+        lead = Lead(asks, pass_on, confirm, lambda pipe: sender(pipe, key), code)
 
     def rounds_of(asked):
         settings = {name: asked[name] for name in ("fork", "everything", "limit_s")}
@@ -110,7 +113,6 @@ def main():
                 process = os.getpid()
                 return False
             if asked:
-                recorder.keep_few_canaries()
                 recorder.rounds = rounds_of(asked)
                 recorder.rounds.run(session)
                 recorder.check()

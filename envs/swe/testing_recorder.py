@@ -114,8 +114,10 @@ class Recorder:
         self._ids = {test for test in wanted if "::" in test}
         self._with_unittest = with_unittest
         self._intact = self._close_watch = ()
-        self._codes, self._functions, self._groups = {}, {}, []
-        self.strange, self.tampered, self.canaries = [], None, {}
+        self._codes, self._functions = {}, {}
+        self.strange, self.tampered, self.planted = [], None, {}
+        self.canaries = self.planted
+        """Those of the planted tests that are to run."""
         self.restart(set())
 
     def restart(self, items):
@@ -186,16 +188,17 @@ class Recorder:
 
             items += UnitTestCase.from_parent(module, name=name, obj=getattr(module.obj, name)).collect()
         dice.shuffle(items)
-        wanted = {item.nodeid: "passed" if item.name.endswith("_holds") else "failed" for item in items}
         for item in items:
             item.repr_failure = str
-        self.canaries.update(wanted)
-        self._groups.append(wanted)
+            self.planted[item.nodeid] = "passed" if item.name.endswith("_holds") else "failed"
         return items
 
-    def keep_few_canaries(self):
-        """Of the planted tests those of one place are enough for a round."""
-        self.canaries = random.SystemRandom().choice(self._groups)
+    def few_canaries(self):
+        """Of the planted tests one that must pass and one that must fail, for a round."""
+        dice = random.SystemRandom()
+        kinds = ([n for n, want in self.planted.items() if want == kind] for kind in ("passed", "failed"))
+        self.canaries = {name: self.planted[name] for name in map(dice.choice, kinds)}
+        return self.canaries
 
     def add(self, nodeid, status, message=""):
         if RANK.index(status) >= RANK.index(self.statuses.get(nodeid, "passed")):

@@ -66,12 +66,14 @@ class Rounds:
         items = session.items
         for item in items:
             item.repr_failure = str  # nobody reads it, and pytest's takes milliseconds
+        self._recorder.check()
         for plan in self._plans:
             swaps = {item: Swap(item, self._pristine, plan[item.nodeid]) for item in items if item.nodeid in plan}
             self.untwinned += [item.nodeid for item, swap in swaps.items() if not swap.possible]
-            canaries = self._recorder.canaries
-            chosen = [n for n in items if self._everything or n in swaps or n.nodeid in canaries]
-            self._recorder.check()
+            canaries = self._recorder.few_canaries()
+            planted = self._recorder.planted
+            around = {n for n in items if n.nodeid not in planted} if self._everything else ()
+            chosen = [n for n in items if n in swaps or n.nodeid in canaries or n in around]
             work = _Round(chosen, swaps, self._recorder)
             self.outcomes.append(self._in_child(work) if self._fork else work.run())
 
@@ -117,14 +119,15 @@ class _Round:
 class Lead:
     """Has the tests themselves run in a fork made after collection, so that what is left can play the rounds."""
 
-    def __init__(self, asks, pass_on, sender, code):
+    def __init__(self, asks, pass_on, confirm, sender, code):
         """
         Args:
             asks: a descriptor from which the rounds come, sized JSON; nothing where none are wanted.
             pass_on: sends on what the fork has said, as it is.
+            confirm: says that the fork has ended as it was to.
             code: the exit code that the fork has to end with.
         """
-        self._asks, self._pass_on, self._sender, self._code = asks, pass_on, sender, code
+        self._asks, self._pass_on, self._confirm, self._sender, self._code = asks, pass_on, confirm, sender, code
         self.send = None
         """In the fork: what its record goes out by."""
 
@@ -149,8 +152,13 @@ class Lead:
             os.killpg(child, signal.SIGKILL)
         self._pass_on(said)
         ended = verdict(status)
+        if ended < 0:  # this process is seen to end as that one did
+            with contextlib.suppress(OSError):
+                signal.signal(-ended, signal.SIG_DFL)
+            os.kill(os.getpid(), -ended)
         if ended != self._code or said.count(b"\n") != 1:
-            leave(ended if ended >= 0 and ended != self._code else 99)
+            leave(ended if ended >= 0 else 99)
+        self._confirm()
         size = int.from_bytes(take(self._asks, 4), "big")
         return json.loads(take(self._asks, size)) if size else {}
 
