@@ -15,7 +15,8 @@ from .conftest import GOLD, patch_of, vault_task
 
 FILES = "find . -path ./.git -prune -o -type f -print0 | sort -z | xargs -0 md5sum"
 LOOK = "find . -path ./.git -prune -o -printf '%p %y %m %l\\n' -type f -printf '%p %Ts\\n' | sort; "
-LOOK += "git rev-parse HEAD HEAD^{tree}; git status --porcelain --ignored; git count-objects -v | grep -v size; cat .git/info/exclude; git log | wc -l"
+LOOK += "git rev-parse HEAD HEAD^{tree}; git status --porcelain --ignored; git count-objects -v | grep -v size; "
+LOOK += "cat .git/info/exclude; git log | wc -l"
 
 PATCHES = {
     "gold": patch_of({"pkg/calc.py": GOLD}),
