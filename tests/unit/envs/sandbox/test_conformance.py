@@ -1,21 +1,22 @@
 import asyncio
 import os
-import shutil
 
 import pytest
 
 from verigym.envs.sandbox import conformance
 from verigym.envs.sandbox.conformance import CHECKS, ISOLATION_CHECKS, InImage
 from verigym.envs.sandbox.docker import DockerBackend
-from verigym.envs.sandbox.local import LocalBackend, UnsafeBackend
+from verigym.envs.sandbox.local import LocalBackend, UnsafeBackend, is_there
 
 WAYS = {
+    "fork-root": ("fork", False),
+    "fork-user": ("fork", True),
     "bwrap-root": ("bwrap", False),
     "bwrap-user": ("bwrap", True),
     "unshare-root": ("unshare", False),
     "unshare-user": ("unshare", True),
 }
-MAIN = "bwrap-root" if os.geteuid() == 0 else "bwrap-user"
+MAIN = "fork-root" if os.geteuid() == 0 else "fork-user"
 # What depends on the way the box is made; the rest is the same guest, and on the other ways is run with the slow tests.
 ALWAYS = {
     conformance.check_deadline,
@@ -38,7 +39,7 @@ def backend_of(way):
     if way == "unsafe":
         return UnsafeBackend()
     launcher, user_namespace = WAYS[way]
-    if not shutil.which(launcher):
+    if not is_there(launcher):
         pytest.skip(f"{launcher} is not installed")
     if not user_namespace and os.geteuid() != 0:
         pytest.skip("needs root: sandboxes with a user of their own")
