@@ -153,9 +153,9 @@ class Nestling(Frames):
 
     def _kept(self, keeper: int) -> None:
         self._keeper = keeper
-        self._loop.add_reader(keeper, self._ended)
+        self._loop.add_reader(keeper, self._keeper_ended)
 
-    def _ended(self) -> None:
+    def _keeper_ended(self) -> None:
         """The keeper has ended, and with it the box."""
         self._loop.remove_reader(self._keeper)
         os.close(self._keeper)
