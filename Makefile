@@ -4,6 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# setup.sh leaves byte code to the first import. Container images often forbid to write it: then every process would
+# compile torch and what it imports again, which is half of its start.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: setup test test-containers test-docker test-slow mutants lint types demo clean
 
 setup: $(STAMP)
@@ -13,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt setup.sh
 	@touch $@
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 # The part of the tests in containers that every change has to pass; about two minutes.
 test-containers: setup

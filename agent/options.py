@@ -53,6 +53,16 @@ def add_test_timeout_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_untrusted_option(parser: argparse.ArgumentParser) -> None:
+    """--untrusted; without it the environment's own rule, "fail"."""
+    parser.add_argument(
+        "--untrusted",
+        choices=("fail", "accept", "drop"),
+        help="what a patch is worth whose tests all pass while nothing speaks for some that decide: 0 (default), 1, "
+        "or no sample at all",
+    )
+
+
 def budget_of(args: argparse.Namespace) -> "Budget":
     """The budget that the options state.
 

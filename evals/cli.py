@@ -5,7 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..agent.options import add_episode_options, add_policy_option, add_sandbox_option, add_test_timeout_option
+from ..agent.options import (
+    add_episode_options,
+    add_policy_option,
+    add_sandbox_option,
+    add_test_timeout_option,
+    add_untrusted_option,
+)
 from ..terminal import console
 from .data_options import (
     add_against_option,
@@ -13,6 +19,7 @@ from .data_options import (
     check_against,
     checked_test_timeout,
     load_options_of,
+    untrusted_of,
 )
 from .preset import fill, leave_open
 
@@ -41,6 +48,7 @@ def register(commands: Any) -> None:
     add_episode_options(parser)
     add_sandbox_option(parser)
     add_test_timeout_option(parser)
+    add_untrusted_option(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="episodes at once (default: by cores and policy)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write verdicts.jsonl and report.json there")
     parser.add_argument("--save-trajectories", action="store_true", help="write trajectories.jsonl to DIR too")
@@ -69,15 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from .scaling.report import told_scaling
     from .suites.loading import load_suite
 
-    if args.save_trajectories and args.out is None:
-        raise ConfigError("--save-trajectories needs --out DIR to write them to")
-    if args.select and args.out is None:
-        raise ConfigError("--select needs --out DIR, where the samples are recorded")
-    if args.limit is not None and args.limit < 1:
-        raise ConfigError(f"--limit is {args.limit}; at least 1 is needed")
-    check_against(args)
-    if args.workers is not None and args.workers < 1:
-        raise ConfigError(f"--workers is {args.workers}; at least 1 is needed")
+    _check(args)
     cores = os.cpu_count() or 1
     # A model answers a batch in little more time than one; scripts leave the cores to the sandboxes.
     workers = args.workers or (cores if args.policy in ("gold", "empty") else max(8, cores))
@@ -85,9 +85,11 @@ def run(args: argparse.Namespace) -> int:
         args.suite,
         data=args.data,
         limit=args.limit,
-        env_kwargs={"sandbox": args.sandbox, **checked_test_timeout(args)},
+        env_kwargs={"sandbox": args.sandbox, **checked_test_timeout(args), **untrusted_of(args)},
         options=load_options_of(args),
     )
+    if args.untrusted is not None and all(task.family != "swe" for task in suite.tasks):
+        raise ConfigError(f"--untrusted is of patches, and {args.suite} has no task of the family swe; leave it out")
     sources = fill(args, suite.preset)
     source = args.build_policy(args.policy, max_batch=workers)
     suite = replace(suite, needed_kwargs=source.env_kwargs)
@@ -122,6 +124,21 @@ def run(args: argparse.Namespace) -> int:
     if not report["n"]:
         raise GradingError(f"none of {len(verdicts)} samples could be graded; the first: {verdicts[0].detail}")
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises ConfigError where options do not go together or are out of range."""
+    from ..errors import ConfigError
+
+    if args.save_trajectories and args.out is None:
+        raise ConfigError("--save-trajectories needs --out DIR to write them to")
+    if args.select and args.out is None:
+        raise ConfigError("--select needs --out DIR, where the samples are recorded")
+    for name in ("limit", "workers"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name} is {value}; at least 1 is needed")
+    check_against(args)
 
 
 def _evaluate(
@@ -226,4 +243,5 @@ def _settings(args: argparse.Namespace, suite: "LoadedSuite", source: "PolicySou
         "sandbox": args.sandbox,
         "trajectories": args.save_trajectories,
         **checked_test_timeout(args),
+        **untrusted_of(args),
     }

@@ -55,6 +55,11 @@ def checked_test_timeout(args: argparse.Namespace) -> "dict[str, float]":
     return {"test_timeout_s": args.test_timeout}
 
 
+def untrusted_of(args: argparse.Namespace) -> "dict[str, str]":
+    """``--untrusted`` as an environment takes it; nothing where it was not given."""
+    return {} if args.untrusted is None else {"untrusted": args.untrusted}
+
+
 def test_timeout_of(args: argparse.Namespace, suite: "Suite") -> float | None:
     """The time limit of tests that was asked for, else the suite's own.
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..agent.options import add_sandbox_option, add_test_timeout_option
+from ..agent.options import add_sandbox_option, add_test_timeout_option, add_untrusted_option
 from ..terminal import console
 from .data_options import add_against_option, add_data_options, check_against, load_options_of, test_timeout_of
 
@@ -43,6 +43,7 @@ def register(commands: Any) -> None:
     )
     add_sandbox_option(parser)
     add_test_timeout_option(parser)
+    add_untrusted_option(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="gradings at once (default: the cores)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write verdicts.jsonl and report.json there")
     parser.add_argument(
@@ -73,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
     if args.workers is not None and args.workers < 1:
         raise ConfigError(f"--workers is {args.workers}; at least 1 is needed")
     suite = suite_named(args.suite)
+    if args.untrusted is not None and "swe" not in suite.env_ids:
+        raise ConfigError(f"--untrusted is of patches, and suite {suite.name!r} grades none; leave it out")
     test_timeout_s = test_timeout_of(args, suite)
     tasks, jobs = _jobs(args, suite)
     settings = _settings(args)
@@ -146,6 +149,7 @@ def _grade(
         workers=workers,
         lenient=args.extraction == "lenient",
         strict_logs=args.strict,
+        untrusted=args.untrusted or "fail",
         test_timeout_s=test_timeout_s,
         out=args.out,
     )
@@ -159,7 +163,11 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """What makes two runs the same run."""
     from ..envs.datasets.folders import digest_of
 
-    asked = {"strict_logs": args.strict or None, "test_timeout_s": args.test_timeout}
+    asked = {
+        "strict_logs": args.strict or None,
+        "test_timeout_s": args.test_timeout,
+        "untrusted": args.untrusted,
+    }
     return {
         **{name: value for name, value in asked.items() if value is not None},
         "suite": args.suite,

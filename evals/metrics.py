@@ -156,7 +156,8 @@ def family_summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     Returns:
         "pass@1" (mean over tasks of the share of samples that passed; None where nothing was graded), "interval"
         (see ``interval_of``), "pass@k" for powers of two k that every graded task has samples for, "n" (graded tasks),
-        "num_tasks", "num_predictions", "num_ungradable", "num_infrastructure_failures", "format_error_rate" (of
+        "num_tasks", "num_predictions", "num_ungradable", "num_infrastructure_failures", "num_untrusted" (patches whose
+        tests all passed while nothing speaks for some that decide, whatever they were worth), "format_error_rate" (of
         turns), "mean_turns", "endings" (ending -> count), "num_tokens" (sampled, where the policy tells),
         "mean_seconds" (of an episode).
     """
@@ -173,6 +174,7 @@ def family_summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "num_predictions": len(verdicts),
         "num_ungradable": sum(verdict.passed is None for verdict in verdicts) - num_failures,
         "num_infrastructure_failures": num_failures,
+        "num_untrusted": sum(verdict.is_untrusted for verdict in verdicts),
         "format_error_rate": num_format_errors / num_turns if num_turns else 0.0,
         "mean_turns": num_turns / len(verdicts) if verdicts else 0.0,
         "endings": dict(sorted(Counter(verdict.ending for verdict in verdicts).items())),

@@ -123,6 +123,7 @@ _MEASURES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "samples": lambda summary: str(summary["num_predictions"]),
     "infrastructure failures": lambda summary: str(summary["num_infrastructure_failures"]),
     "ungradable": lambda summary: str(summary["num_ungradable"]),
+    "not trusted": lambda summary: str(summary["num_untrusted"]),
 }
 _OF_EPISODES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "format errors, of turns": lambda summary: f"{summary['format_error_rate']:.1%}",

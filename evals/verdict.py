@@ -6,6 +6,7 @@ from typing import Any
 
 from ..agent.trajectory import INFRASTRUCTURE, Trajectory
 from ..envs.task import Task
+from ..rewards.score import NOT_TRUSTED
 
 LABELS = ("repo", "difficulty", "level", "subject", "platform", "mode", "operator")
 """Keys of a task's metadata that reports break down by."""
@@ -50,6 +51,11 @@ class Verdict:
     @property
     def is_infrastructure_failure(self) -> bool:
         return self.ending in INFRASTRUCTURE
+
+    @property
+    def is_untrusted(self) -> bool:
+        """Whether all tests of a patch passed while some that decide have no twin, whatever that was worth."""
+        return self.detail.startswith(NOT_TRUSTED)
 
     def to_json(self) -> dict[str, Any]:
         row = asdict(self)

@@ -110,7 +110,9 @@ class Decoder(TokenScorer):
     def __init__(self, config: DecoderConfig, *, seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
+        # Not drawn by torch, which on the meta device imports its compiler for it: two seconds of every process.
+        table = torch.empty(config.vocab_size, config.hidden_size)
+        self.embed = nn.Embedding.from_pretrained(table, freeze=False)
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.head = Head(config.hidden_size, config.vocab_size, bias=False)

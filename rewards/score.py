@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+NOT_TRUSTED = "not trusted"
+"""How the ``detail`` of a score begins whose tests all passed while nothing speaks for some that decide."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:

@@ -16,9 +16,9 @@ def register(commands: Any) -> None:
     synthesize = kinds.add_parser(
         "synthesize",
         help="put bugs into a package that its tests find, and write them as SWE-bench rows",
-        description="Put bugs into a package that its own tests find, and write them as SWE-bench rows. The tests run "
-        "in sandboxes, in an environment of pinned requirements that each row states. pip runs the build code of an "
-        "sdist on this machine to read its metadata, as at any installation.",
+        description="Put bugs into a package that its own tests find, and write them as SWE-bench rows, each as soon "
+        "as it is made. The tests run in sandboxes, in an environment of pinned requirements that each row states. "
+        "Interrupted, the same command goes on where it was; OUT.done says what was tried.",
     )
     synthesize.add_argument(
         "source", metavar="SOURCE", help="a directory, a git repository (path or address), or NAME==VERSION on PyPI"
@@ -34,6 +34,13 @@ def register(commands: Any) -> None:
         help="what the tests need besides what the source declares ('pytest<9'); may be repeated",
     )
     synthesize.add_argument("--seed", type=int, default=0, metavar="N", help="which bugs come first (0)")
+    synthesize.add_argument(
+        "--stage-timeout",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="most seconds that the package's tests run, and that may go by without a further task (120)",
+    )
     _sandbox_options(synthesize)
     synthesize.set_defaults(run=run_synthesize)
 
@@ -77,8 +84,7 @@ def run_synthesize(args: argparse.Namespace) -> int:
 
     backend = make_backend(args.sandbox)
     with tempfile.TemporaryDirectory(prefix="verigym-source-") as workdir, progress_bar() as tell:
-        tell(f"fetching {args.source}", 0, 0)
-        source = open_source(args.source, Path(workdir), extra=args.extra)
+        source = open_source(args.source, Path(workdir), extra=args.extra, tell=tell)
         rows = asyncio.run(
             synthesize_tree(
                 source,
@@ -88,6 +94,7 @@ def run_synthesize(args: argparse.Namespace) -> int:
                 backend=backend,
                 workers=args.workers,
                 progress=tell,
+                stage_s=args.stage_timeout,
             )
         )
     if not rows:

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from ...errors import SandboxError
 from ..sandbox.types import SandboxBackend
 from . import plain
-from .guest_child import Clock
+from .guest_clock import Clock
 from .judge import value_of
 from .pool import program_server
 

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from . import guest_child
+from . import guest_child, guest_clock
 from .guest_calls import Ended, Line, describe
 from .guest_tests import fork
 from .plain import dumps, encode
@@ -24,12 +24,12 @@ def run(job: dict[str, Any], take: Callable[[], Any], told: Callable[[float], No
 
     Args:
         take: gives the second frame: the text of a call of ``job["fn_name"]``.
-        told: of ``guest_child.Clock``.
+        told: of ``guest_clock.Clock``.
     """
     theirs, ours = socket.socketpair()
     null = os.open(os.devnull, os.O_RDWR)
     stderr, value = guest_child.memory_file(), guest_child.memory_file()
-    clock = guest_child.Clock(job["wall_s"], told)
+    clock = guest_clock.Clock(job["wall_s"], told)
     program = fork(lambda: _be_program(job, (null, null, stderr, value, theirs.fileno())))
     theirs.close()
     expression = take()
@@ -38,7 +38,7 @@ def run(job: dict[str, Any], take: Callable[[], Any], told: Callable[[float], No
     in_time = clock.wait_for(program)
     exit_code = os.waitstatus_to_exitcode(os.waitpid(program, 0)[1]) if in_time else None
     ended, status = os.waitpid(arguments, os.WNOHANG)
-    if not guest_child.reap_all():
+    if not guest_clock.reap_all():
         os._exit(72)
     result = {"status": "ok", "stdout": "", "stderr": guest_child.contents(stderr, guest_child.STDERR_BYTES, tail=True)}
     if clock.busy:

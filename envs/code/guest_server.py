@@ -21,7 +21,7 @@ import time
 from types import CodeType
 from typing import Any
 
-from . import guest_arguments, guest_calls, guest_child, guest_tests
+from . import guest_arguments, guest_calls, guest_child, guest_clock, guest_names, guest_tests
 from .plain import dumps, encode
 
 PRELOAD = ["array", "bisect", "cmath", "collections", "contextlib", "copy", "datetime", "decimal", "enum"]
@@ -67,7 +67,7 @@ def main() -> None:
         status = os.waitpid(pid, 0)[1]
         if status == EMPTY << 8:
             os._exit(0)
-        clean = guest_child.reap_all() and status == 0 and state() == before
+        clean = guest_clock.reap_all() and status == 0 and state() == before
         tell({"end": True, "clean": clean})
 
 
@@ -206,7 +206,7 @@ def run_batch(
     text = batch[0] if job["mode"] == "stdin" else ""
     stdin = guest_child.memory_file(text.encode("utf-8", "surrogatepass"))
     stdout, stderr, values = (guest_child.memory_file() for _ in range(3))
-    clock = guest_child.Clock(job["wall_s"], put_off)
+    clock = guest_clock.Clock(job["wall_s"], put_off)
     pid = os.fork()
     if pid == 0:
         try:
@@ -222,7 +222,7 @@ def run_batch(
         os.kill(pid, signal.SIGKILL)  # no group yet
     exit_code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     seconds = time.monotonic() - clock.started
-    if not guest_child.reap_all():
+    if not guest_clock.reap_all():
         os._exit(72)
     timeout = killed or exit_code in (-signal.SIGPROF, -signal.SIGXCPU)
     result = {
@@ -265,8 +265,8 @@ def body(job: dict[str, Any], code: Any, namespace: dict[str, Any], batch: list[
         return
     function = None
     if job["mode"] == "call":
-        given = before is not None and namespace.get(name) is before and not guest_calls.binds(code, name)
-        function = guest_calls.find(namespace, name, given=given)
+        given = before is not None and namespace.get(name) is before and not guest_names.binds(code, name)
+        function = guest_names.find(namespace, name, given=given)
     for item in batch:
         try:
             value = function(*item) if function is not None else eval(compile(item, "main.py", "eval"), namespace)

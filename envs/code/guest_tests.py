@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import guest_child
+from . import guest_child, guest_clock
 from .guest_calls import PROGRAM_OPERATIONS, Ended, Line, Remote, describe
 from .plain import dumps, loads
 
@@ -25,12 +25,12 @@ def run(job: dict[str, Any], take: Callable[[], Any], told: Callable[[float], No
     Args:
         take: gives the second frame: ``setup`` (source of the benchmark that the tests stand on), ``code`` (the
             tests), ``names`` (those that are the program's, whatever else defines them).
-        told: of ``guest_child.Clock``.
+        told: of ``guest_clock.Clock``.
     """
     theirs, ours = socket.socketpair()
     stdin = guest_child.memory_file()
     stdout, stderr, verdict = (guest_child.memory_file() for _ in range(3))
-    clock = guest_child.Clock(job["wall_s"], told)
+    clock = guest_clock.Clock(job["wall_s"], told)
     program = fork(lambda: _be_program(job, (stdin, stdout, stderr, theirs.fileno())))
     theirs.close()
     tests = take()
@@ -39,9 +39,9 @@ def run(job: dict[str, Any], take: Callable[[], Any], told: Callable[[float], No
     in_time = clock.wait_for(judge)
     exit_code = os.waitstatus_to_exitcode(os.waitpid(judge, 0)[1]) if in_time else None
     # The program's own end, where it came to one: the tests may have ended because of it.
-    guest_child.wait_for(program, time.monotonic() + (0.2 if in_time else 0.0))
+    guest_clock.wait_for(program, time.monotonic() + (0.2 if in_time else 0.0))
     ended, status = os.waitpid(program, os.WNOHANG)
-    if not guest_child.reap_all():
+    if not guest_clock.reap_all():
         os._exit(72)
     said = guest_child.contents(stderr, guest_child.STDERR_BYTES, tail=True)
     result = {"status": "ok", "stdout": "", "stderr": said, "seconds": time.monotonic() - clock.started}

@@ -24,7 +24,17 @@ from ..sandbox.types import Bind, Limits, Process, Sandbox, SandboxBackend, Sand
 
 IDLE_S = 3.0
 START_S = 60.0
-GUEST_FILES = ("plain", "guest_child", "guest_calls", "guest_tests", "guest_arguments", "guest_server")
+GUEST_FILES = (
+    "plain",
+    "guest_clock",
+    "guest_child",
+    "guest_names",
+    "guest_calls",
+    "guest_tests",
+    "guest_arguments",
+    "guest_server",
+)
+"""In the order of their imports; the last one's ``main`` is called."""
 PACKAGES = "/opt/verigym/packages"
 """Where a sandbox shows the packages that programs may import beside the standard library."""
 

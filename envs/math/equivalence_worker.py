@@ -174,7 +174,7 @@ def read_by_library(text: str) -> Any:
         found: Any = latex2sympy(
             normalize_latex(text, plain), is_real=True, convert_degrees=False, normalization_config=None
         )
-    except Exception:
+    except Exception:  # the parser raises anything on what it cannot read: its own, ANTLR's, sympy's, a KeyError
         return None
     return found.replace(lambda one: isinstance(one, sympy.Float), lambda one: sympy.Rational(str(one)))
 

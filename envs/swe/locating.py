@@ -4,7 +4,7 @@ import ast
 import re
 from collections.abc import Mapping, Sequence
 
-from .twins import definitions
+from .twin_means import definitions
 
 Place = tuple[str, tuple[str, ...]]
 """(path, names from the outermost class to the function)."""

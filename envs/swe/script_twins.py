@@ -19,7 +19,7 @@ from ..datasets.swe import SWERow
 from ..sandbox.types import Sandbox
 from .locating import NODE, Index, Place, words_of
 from .rounds import Finding
-from .twins import twin_text
+from .twin_text import twin_text
 from .worktree import run_script
 
 RUNS = 6

@@ -23,7 +23,17 @@ from ..sandbox.types import Process, ProcessResult, Sandbox
 from .rounds import MORE_ROUNDS, Finding, judge_rounds, plan_rounds
 
 _PACKAGE = "_verigym_runner"
-_MODULES = ("twins", "testing_options", "testing_pristine", "testing_recorder", "testing_rounds", "testing_guest")
+_MODULES = (
+    "twin_means",
+    "twin_operands",
+    "twins",
+    "testing_options",
+    "testing_builtins",
+    "testing_pristine",
+    "testing_recorder",
+    "testing_rounds",
+    "testing_guest",
+)
 
 MOST_SAID = 16 << 20
 END_S = 30.0

@@ -13,6 +13,8 @@ from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from . import twins
+from .testing_builtins import bindable, compiled
+from .twin_means import definitions, first_line
 
 COMPILE: Any = compile
 FIND: Any = importlib.machinery.PathFinder.find_spec
@@ -31,7 +33,7 @@ class Pristine:
                 they are imported.
             plain: assertions are not rewritten.
         """
-        self._texts, self._codes, self._nodes, self._home = {}, {}, {}, {}
+        self._texts, self._codes, self._nodes, self._home, self._builtins = {}, {}, {}, {}, {}
         self._rewrite = None if plain else rewriting()
         wanted = [os.path.abspath(os.path.join(workdir, path)) for path in files]
         for path in [*wanted, *neighbours(workdir, wanted)]:
@@ -86,9 +88,10 @@ class Pristine:
             path in self._wanted or name == "conftest.py" or name.startswith("test_") or name[:-3].endswith("_test")
         )
         tree = COMPILE(text, path, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+        self._builtins[path] = bindable(tree, text)
         if rewritten and self._rewrite is not None:
             self._rewrite(tree, text, path, None)
-        return COMPILE(tree, path, "exec", dont_inherit=True)
+        return compiled(tree, path, self._builtins[path])
 
     def _remember(self, code, path):
         self._home[id(code)] = (code, path)
@@ -107,8 +110,8 @@ class Pristine:
         _, path = self._home[id(code)]
         if path not in self._nodes:
             tree = COMPILE(self._texts[path], path, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
-            chains = twins.definitions(tree)
-            self._nodes[path] = {(chain[-1].name, twins.first_line(chain[-1])): chain for chain in chains}
+            chains = definitions(tree)
+            self._nodes[path] = {(chain[-1].name, first_line(chain[-1])): chain for chain in chains}
         chain = self._nodes[path].get((code.co_name, code.co_firstlineno))
         tree = chain and twins.alone(chain, twins.failing(chain[-1], number))
         if not tree:
@@ -116,7 +119,7 @@ class Pristine:
         if self._rewrite is not None:
             self._rewrite(tree, self._texts[path], path, None)
         try:
-            module = COMPILE(tree, path, "exec", flags=code.co_flags & FLAGS, dont_inherit=True)
+            module = compiled(tree, path, self._builtins[path], code.co_flags & FLAGS)
         except (SyntaxError, ValueError):
             return None
         shapes = ("co_freevars", "co_argcount", "co_posonlyargcount", "co_kwonlyargcount")

@@ -3,14 +3,11 @@
 from typing import Literal
 
 from ...errors import GradingError
-from ...rewards.score import Score
+from ...rewards.score import NOT_TRUSTED, Score
 from .rounds import Finding
 
 Untrusted = Literal["fail", "accept", "drop"]
 """A rule for patches whose tests pass while no twin can be made of some that decide: 0, 1, or no score at all."""
-
-NOT_TRUSTED = "not trusted"
-"""How the ``detail`` of such a score begins."""
 
 
 def believed(score: Score, finding: Finding, untrusted: Untrusted) -> Score:

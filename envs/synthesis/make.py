@@ -3,27 +3,28 @@
 import asyncio
 import logging
 import shutil
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..datasets.swe import row_of, task_of
+from ..runs.lock import RunLock
 from ..sandbox.background import all_or_first_error
 from ..sandbox.types import SandboxBackend
 from ..swe.grading import grade_patch
-from ..task import Task, write_jsonl
+from ..task import Task
+from .baseline import Baseline, measure_baseline
+from .ledger import Ledger, key_of, settings_of
 from .mutate import Bug, Candidate, candidates, examine
 from .operators import OPERATORS, Operator
-from .probing import Baseline, Probe, measure_baseline, open_probe
-from .rows import archives_of, make_row
-from .sources import Source
+from .probing import STAGE_S, Probe, open_probe
+from .rows import make_row
+from .sources import Source, Tell, silent
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]
-"""(what is being done, how much of it is done, how much there is); called on the event loop."""
 
 CHUNK_S = 4.0
 MAX_CHUNK = 8
@@ -39,61 +40,110 @@ async def synthesize_tree(
     seed: int,
     backend: SandboxBackend,
     workers: int,
-    progress: Progress | None = None,
+    progress: Tell = silent,
     confirm: bool = True,
     operators: Mapping[str, Operator] = OPERATORS,
+    stage_s: float = STAGE_S,
 ) -> list[dict[str, Any]]:
-    """Put bugs into a source and write those worth finding as SWE-bench rows.
+    """Put bugs into a source and write those worth finding as SWE-bench rows, each as soon as it is made.
 
-    The same source, seed and limit give the same rows, whatever the number of workers, as far as the source's own
-    tests are deterministic.
+    The same source, seed and limit give the same rows, whatever the number of workers and however often the run was
+    interrupted and begun again, as far as the source's own tests are deterministic and are done within ``stage_s``.
 
     Args:
-        out: the rows file; its repositories' archives go into a folder beside it.
+        out: the rows file; its repositories' archives go into a folder beside it, and what was tried into
+            ``OUT.done`` (``ledger.py``).
         limit: most tasks to write.
         workers: sandboxes at work at once.
+        progress: is told what is being done and how far it is.
         confirm: keep a task only if the gold patch is graded 1 and the empty one 0.
         operators: kinds of bugs, by name.
+        stage_s: most seconds that the clean tree's tests run, and that may go by without a further task.
     Returns:
-        The rows written; fewer than ``limit`` where the source has no more such bugs, none where it has none.
+        The rows written; fewer than ``limit`` where the source has no more such bugs, or none came in time.
     Raises:
         TaskError: the source's tests cannot be run, or hardly any is without trouble.
         SandboxError: a sandbox failed.
+        ConfigError: another process writes to ``out``, or it was made with other settings.
     """
-    tell = progress or (lambda stage, done, total: None)
-    rows: list[dict[str, Any]] = []
-    out.parent.mkdir(parents=True, exist_ok=True)
-    async with AsyncExitStack() as boxes:
+    aside = out.parent / f".{out.name}.making"
+    with RunLock(out, is_file=True):
+        ledger = Ledger(out, settings_of(source, seed=seed, operators=operators, confirm=confirm))
+        if ledger.baseline is not None:
+            ledger.write_rows(limit)
         # Archives are made aside: those of candidates that are not taken go away with the folder.
-        aside = Path(
-            boxes.enter_context(TemporaryDirectory(prefix=".verigym-", dir=out.parent, ignore_cleanup_errors=True))
-        )
-        tell("running the tests without a bug", 0, 0)
-        first = await boxes.enter_async_context(open_probe(source, backend))
-        baseline = await measure_baseline(first, source)
-        order = candidates(source, baseline, seed=seed, operators=operators)
-        chunks = _chunks(order, baseline, most=-(-limit // workers))
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            if len(ledger.rows) < limit:
+                making = _Making(source, ledger, aside / out.name, backend, workers, progress, confirm, stage_s)
+                await making.run(limit, seed, operators)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        return ledger.write_rows(limit)
 
-        async def work(probe: Probe, chunk: Sequence[Candidate]) -> list[dict[str, Any] | None]:
-            bugs = await examine(probe, source, baseline, chunk)
-            confirming = backend if confirm else None
-            return await all_or_first_error(
-                [_finish(source, baseline, bug, aside / out.name, confirming) for bug in bugs]
-            )
 
-        probes = _Probes(source, backend, boxes, first)
-        tried = 0
-        async for made in _in_order(chunks, work, probes, workers):
-            for row in made:
-                tried += 1
-                if row is not None and len(rows) < limit:
-                    rows.append(row)
-                tell(f"bugs tried: {tried} of {len(order)}; tasks", len(rows), limit)
-            if len(rows) >= limit:
-                break
-        _move_archives(rows, aside, out)
-        write_jsonl(out, rows)
-    return rows
+@dataclass(slots=True)
+class _Making:
+    """One call of ``synthesize_tree``."""
+
+    source: Source
+    ledger: Ledger
+    aside: Path
+    backend: SandboxBackend
+    workers: int
+    tell: Tell
+    confirm: bool
+    stage_s: float
+    made_at: float = 0.0
+
+    async def run(self, limit: int, seed: int, operators: Mapping[str, Operator]) -> None:
+        """Try bugs that were not tried until there are ``limit`` rows, or none came for ``stage_s``."""
+        async with AsyncExitStack() as boxes:
+            probes = _Probes(self.source, self.backend, boxes)
+            baseline = self.ledger.baseline
+            if baseline is None:
+                self.tell(f"making an environment of {len(self.source.requirements)} packages", 0, 0)
+                probe = await probes.take(warm=False)
+                baseline = await measure_baseline(probe, self.source, stage_s=self.stage_s, tell=self.tell)
+                probes.give(probe)
+                self.ledger.begin(baseline)
+            self.tell("looking for places of bugs", 0, 0)
+            order = await asyncio.to_thread(candidates, self.source, baseline, seed=seed, operators=operators)
+            left = [candidate for candidate in order if key_of(candidate) not in self.ledger.tried]
+            chunks = _chunks(left, baseline, most=-(-limit // self.workers))
+
+            async def work(probe: Probe, chunk: Sequence[Candidate]) -> list[dict[str, Any] | None]:
+                bugs = await examine(probe, self.source, baseline, chunk)
+                confirming = self.backend if self.confirm else None
+                return await all_or_first_error(
+                    [_finish(self.source, baseline, bug, self.aside, confirming) for bug in bugs]
+                )
+
+            self._say(len(order), limit)
+            self.made_at = time.monotonic()
+            async for chunk, made in _in_order(chunks, work, probes, self.workers, lambda: self.made_at + self.stage_s):
+                for candidate, row in zip(chunk, made, strict=True):
+                    if len(self.ledger.rows) >= limit:
+                        return
+                    if row is not None:
+                        self.made_at = time.monotonic()
+                        _move_archive(row, self.aside.parent, self.ledger.out)
+                    self.ledger.add(key_of(candidate), row)
+                    self._say(len(order), limit)
+                if len(self.ledger.rows) >= limit:
+                    return
+            if len(self.ledger.tried) < len(order):
+                logger.warning(
+                    "%s: no further task came in %g s; %d of %d bugs were tried (run again to go on, or with a longer "
+                    "--stage-timeout)",
+                    self.source.name,
+                    self.stage_s,
+                    len(self.ledger.tried),
+                    len(order),
+                )
+
+    def _say(self, num_bugs: int, limit: int) -> None:
+        self.tell(f"bugs tried: {len(self.ledger.tried)} of {num_bugs}; tasks", len(self.ledger.rows), limit)
 
 
 async def is_sound(backend: SandboxBackend, task: Task, *, timeout_s: float) -> str | None:
@@ -142,15 +192,16 @@ def _chunks(order: Sequence[Candidate], baseline: Baseline, *, most: int) -> lis
 class _Probes:
     """Sandboxes to try bugs in, opened when first wanted."""
 
-    def __init__(self, source: Source, backend: SandboxBackend, boxes: AsyncExitStack, first: Probe) -> None:
+    def __init__(self, source: Source, backend: SandboxBackend, boxes: AsyncExitStack) -> None:
         self._source, self._backend, self._boxes = source, backend, boxes
-        self._free = [first]
+        self._free: list[Probe] = []
 
-    async def take(self) -> Probe:
+    async def take(self, *, warm: bool = True) -> Probe:
         if self._free:
             return self._free.pop()
         probe = await self._boxes.enter_async_context(open_probe(self._source, self._backend))
-        await probe.warm(self._source)
+        if warm:
+            await probe.warm(self._source)
         return probe
 
     def give(self, probe: Probe) -> None:
@@ -162,8 +213,10 @@ async def _in_order(
     work: Callable[[Probe, Sequence[Candidate]], Any],
     probes: _Probes,
     workers: int,
-) -> AsyncIterator[list[dict[str, Any] | None]]:
-    """The outcomes of the chunks in their order, ``workers`` of them at work; what is left at the end is cancelled."""
+    until: Callable[[], float],
+) -> AsyncIterator[tuple[Sequence[Candidate], list[dict[str, Any] | None]]]:
+    """The chunks with their outcomes, in their order, ``workers`` of them at work. What is left at the end is
+    cancelled; ``until`` says by the monotonic clock when that is, for now."""
 
     async def one(chunk: Sequence[Candidate]) -> list[dict[str, Any] | None]:
         probe = await probes.take()
@@ -171,28 +224,31 @@ async def _in_order(
         probes.give(probe)
         return outcome
 
-    running: list[asyncio.Task[list[dict[str, Any] | None]]] = []
+    running: list[tuple[Sequence[Candidate], asyncio.Task[list[dict[str, Any] | None]]]] = []
     waiting = iter(chunks)
     try:
         while True:
-            while sum(not task.done() for task in running) < workers and (chunk := next(waiting, None)) is not None:
-                running.append(asyncio.create_task(one(chunk)))
+            while sum(not task.done() for _, task in running) < workers and (chunk := next(waiting, None)) is not None:
+                running.append((chunk, asyncio.create_task(one(chunk))))
             if not running:
                 return
-            if running[0].done():
-                yield running.pop(0).result()
-            else:
-                await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            chunk, first = running[0]
+            if first.done():
+                running.pop(0)
+                yield chunk, first.result()
+                continue
+            left_s = until() - time.monotonic()
+            if left_s <= 0:
+                return
+            await asyncio.wait([task for _, task in running], timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in running:
+        for _, task in running:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*(task for _, task in running), return_exceptions=True)
 
 
-def _move_archives(rows: Sequence[Mapping[str, Any]], aside: Path, out: Path) -> None:
-    """Put the rows' archives, and no others, where the rows say they are; those of an earlier run go."""
-    shutil.rmtree(archives_of(out), ignore_errors=True)
-    for row in rows:
-        final = out.parent / row["archive"]
-        final.parent.mkdir(exist_ok=True)
-        (aside / row["archive"]).rename(final)
+def _move_archive(row: Mapping[str, Any], aside: Path, out: Path) -> None:
+    """Put a row's archive where the row says it is."""
+    final = out.parent / row["archive"]
+    final.parent.mkdir(parents=True, exist_ok=True)
+    (aside / row["archive"]).replace(final)

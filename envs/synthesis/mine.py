@@ -18,9 +18,9 @@ from ..sandbox.types import Limits, SandboxBackend
 from ..swe.checkout import placed
 from ..swe.grading import grade_patch, is_configuration, is_test_path, run_hidden_tests
 from ..task import Task, write_jsonl
+from .fetching import unpack
 from .requirements import declared_requirements, pinned_requirements
 from .rows import archives_of
-from .sources import unpack
 
 BUG_WORDS = re.compile(
     r"\b(fix(es|ed)?|bugs?|issues?|regressions?|crash(es)?|errors?|wrong|incorrect|broken|closes?|resolves?)\b|#\d+",

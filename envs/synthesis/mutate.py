@@ -6,8 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from .baseline import Baseline
 from .operators import OPERATORS, Mutation, Operator, mutations
-from .probing import Baseline, Failure, Job, JobResult, Probe, file_of
+from .probing import Failure, Job, JobResult, Probe, file_of
 from .removal import first_line, without_functions
 from .sources import Source
 from .spans import FunctionNode

@@ -6,9 +6,11 @@ This file runs inside the sandbox as a script, with the standard library and pyt
 
 It serves the making of tasks, where nobody forges outcomes. Rewards come from ``verigym.envs.swe.testing`` instead.
 A job: {"key", "files": {path: text}, "collect": [test files], "keep": [test ids] or null for all, "deadline_s",
+"budget_s": after so long no further test begins, or null; "test_s": after so long a test fails, or null;
 "max_failing", "mode": "test" | "trace" | "warm"}. A result: see ``_result``.
 """
 
+import contextlib
 import json
 import os
 import resource
@@ -25,6 +27,46 @@ OPTIONS = ["-q", "--tb=short", "--no-header", "--continue-on-collection-errors",
 OPTIONS += ["-o", "addopts="]
 MEMORY_BYTES = 1536 << 20
 MESSAGE_CHARACTERS = 4000
+VALUE_CHARACTERS = 200
+MOST_ITEMS = 50
+PLAIN = (bool, int, float, complex, str, bytes, type(None))
+
+
+def plain_text(value, depth=3):
+    """The text of plain data, as ``repr`` writes it; None for anything else, too much of it, or a NaN's like.
+
+    Types are compared by identity: a subclass can show what it likes.
+    """
+    kind = type(value)
+    if (kind is int and value.bit_length() > 600) or (kind in (str, bytes) and len(value) > VALUE_CHARACTERS):
+        return None  # before it is written out
+    if kind in PLAIN:
+        text = repr(value)
+    elif kind in (list, tuple, set, frozenset, dict) and depth and len(value) <= MOST_ITEMS:
+        keys = list(value)
+        texts = [plain_text(one, depth - 1) for one in keys]
+        if kind is dict:
+            others = [plain_text(one, depth - 1) for one in value.values()]
+            if None in others or None in texts:
+                return None
+            return _short("{" + ", ".join(f"{key}: {one}" for key, one in zip(texts, others)) + "}")
+        if None in texts:
+            return None
+        if kind in (set, frozenset):
+            texts.sort()
+            text = "{" + ", ".join(texts) + "}" if texts else "set()"
+            text = f"frozenset({text if texts else ''})" if kind is frozenset else text
+        elif kind is list:
+            text = "[" + ", ".join(texts) + "]"
+        else:
+            text = "(" + ", ".join(texts) + ("," if len(texts) == 1 else "") + ")"
+    else:
+        return None
+    return _short(text)
+
+
+def _short(text):
+    return text if len(text) <= VALUE_CHARACTERS else None
 
 
 class Recorder:
@@ -40,13 +82,22 @@ class Recorder:
         self.locations = {}
         self.covered = {}
         self.not_collected = []
+        self.inputs = {}
+        self.failing = {}
+        self.collected = 0
+        self.stopped = False
+        self.began = time.monotonic()
 
     def pytest_collectreport(self, report):
         if report.failed:
             self.not_collected.append(report.nodeid)
+            words = [line for line in str(report.longrepr).splitlines() if line.strip()] or ["no reason given"]
+            last = next((line[1:].strip() for line in reversed(words) if line.startswith("E ")), words[-1])
+            self.failures[report.nodeid] = {"message": last[:MESSAGE_CHARACTERS], "frames": [], "inputs": {}}
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items):
+        self.collected = len(items)
         if self.keep is not None:
             items[:] = [item for item in items if item.nodeid in self.keep]
         if self.job["mode"] == "trace":
@@ -57,8 +108,27 @@ class Recorder:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item, nextitem):
-        if self.job["mode"] != "trace":
+        with self._bounded(item.session):
+            if self.job["mode"] == "trace":
+                return (yield from self._traced(item))
             return (yield)
+
+    @contextlib.contextmanager
+    def _bounded(self, session):
+        """Fail a test that takes too long, and begin none when time is up."""
+        if self.job["test_s"]:
+            signal.signal(signal.SIGALRM, _too_long)
+            signal.setitimer(signal.ITIMER_REAL, self.job["test_s"])
+        try:
+            yield
+        finally:
+            if self.job["test_s"]:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            if self.job["budget_s"] and time.monotonic() - self.began > self.job["budget_s"]:
+                self.stopped = True
+                session.shouldstop = "the time for a run of the tests is over"
+
+    def _traced(self, item):
         called = set()
 
         def note_call(frame, event, argument):
@@ -79,6 +149,26 @@ class Recorder:
                     if os.path.abspath(code.co_filename).startswith(inside)
                 }
             )
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_call(self, item):
+        # Before the test: it may change what it was given.
+        given = getattr(getattr(item, "callspec", None), "params", {})
+        self.inputs = {name: text for name, value in given.items() if (text := plain_text(value)) is not None}
+
+    def pytest_exception_interact(self, node, call, report):
+        """Note the plain values that a failing test sees: its own names, what hangs at ``self``, its module's."""
+        code = self._code(node)
+        traceback, seen = call.excinfo.tb, None
+        while traceback is not None:
+            frame = traceback.tb_frame
+            if frame.f_code is code or (seen is None and frame.f_code.co_filename == getattr(code, "co_filename", "")):
+                seen = frame
+            if frame.f_code is code:
+                break
+            traceback = traceback.tb_next
+        if seen is not None:
+            self.failing[report.nodeid] = {**_seen_in(seen), **self.inputs}
 
     def pytest_runtest_logreport(self, report):
         test = report.nodeid
@@ -101,7 +191,8 @@ class Recorder:
             if place is not None:
                 frames.append([self._relative(place.path), place.lineno])
         message = crash.message if crash is not None else str(report.longrepr)
-        return {"message": message[:MESSAGE_CHARACTERS], "frames": frames[:1] + frames[1:][-20:]}
+        inputs = self.failing.get(report.nodeid, {})
+        return {"message": message[:MESSAGE_CHARACTERS], "frames": frames[:1] + frames[1:][-20:], "inputs": inputs}
 
     def _code(self, item):
         function = getattr(item, "function", None)
@@ -113,6 +204,32 @@ class Recorder:
     def _relative(self, path):
         absolute = os.path.abspath(path)
         return os.path.relpath(absolute, self.root) if absolute.startswith(self.root + os.sep) else absolute
+
+
+def _too_long(number, frame):
+    raise TimeoutError("the test takes too long")
+
+
+def _seen_in(frame):
+    """Name -> text of the plain values that a frame's code can name, attributes of ``self`` as "self.name"."""
+    found = {}
+    names = frame.f_code.co_names
+    for name in names:
+        if name in frame.f_globals:
+            found[name] = frame.f_globals[name]
+    found.update(frame.f_locals)
+    me = found.get("self")
+    if me is not None:
+        own = getattr(me, "__dict__", {})
+        for name in names:
+            if name in own:
+                found[f"self.{name}"] = own[name]
+            else:
+                held = [vars(kind)[name] for kind in type(me).__mro__ if name in vars(kind)]
+                if held:
+                    found[f"self.{name}"] = held[0]
+    texts = {name: plain_text(value) for name, value in found.items()}
+    return {name: text for name, text in texts.items() if text is not None}
 
 
 def run_job(job):
@@ -214,6 +331,8 @@ def _result(recorder, exit_code):
         "not_collected": recorder.not_collected,
         "locations": recorder.locations,
         "covered": recorder.covered,
+        "collected": recorder.collected,
+        "stopped": recorder.stopped,
     }
 
 

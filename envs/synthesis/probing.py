@@ -5,7 +5,6 @@ import io
 import json
 import logging
 import tarfile
-from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
@@ -19,9 +18,12 @@ from .sources import Source
 
 logger = logging.getLogger(__name__)
 
-SLACK_S = 3.0
-DEADLINE_FACTOR = 5.0
-BASELINE_DEADLINE_S = 1200.0
+STAGE_S = 120.0
+"""Wall-clock seconds of one run of the clean tree's tests, or between two tasks, unless said otherwise."""
+
+TEST_S = 10.0
+"""A test of the clean tree that takes longer fails: no bug would be tried often enough with it."""
+
 WORKDIR = "/workspace"
 PROBE_FOLDER = ".verigym-probe"
 """In the tree, hidden from pytest; relative, so that the sandbox without isolation has one for each tree."""
@@ -38,6 +40,8 @@ class Job:
         collect: test files.
         files: path -> text that stands there during the run.
         keep: the tests to run; None for all.
+        budget_s: after so long no further test begins; None: all run.
+        test_s: after so long a test fails, where Python can be interrupted; None: never.
         max_failing: stop after so many failures; 0 never.
         mode: "test"; "trace" also notes what each test calls; "warm" collects only, and compiles what it imports.
     """
@@ -46,17 +50,27 @@ class Job:
     collect: tuple[str, ...]
     files: Mapping[str, str] = field(default_factory=dict)
     keep: tuple[str, ...] | None = None
-    deadline_s: float = BASELINE_DEADLINE_S
+    deadline_s: float = STAGE_S
+    budget_s: float | None = None
+    test_s: float | None = None
     max_failing: int = 0
     mode: str = "test"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """How a test failed: the exception's last words, and (file, line) of its way, outermost first."""
+    """How a test failed, or a file could not be collected.
+
+    Attributes:
+        message: the exception's last words.
+        frames: (file, line) of its way, outermost first.
+        inputs: name -> text of the plain values that the test could name: parameters as they were before it ran, its
+            variables, attributes ("self.name") and globals as they were when it failed.
+    """
 
     message: str
     frames: tuple[tuple[str, int], ...]
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +84,8 @@ class JobResult:
         not_collected: files that could not be imported.
         locations: test -> (file, first line) of its function; in mode "trace" only.
         covered: test -> (file, first line) of the tree's functions it entered; in mode "trace" only.
+        collected: how many tests there are.
+        stopped: whether the job's ``budget_s`` ended the run.
     """
 
     ended: str
@@ -82,6 +98,8 @@ class JobResult:
     not_collected: tuple[str, ...] = ()
     locations: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     covered: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
+    collected: int = 0
+    stopped: bool = False
 
     @property
     def is_whole(self) -> bool:
@@ -90,41 +108,6 @@ class JobResult:
 
     def with_outcome(self, *outcomes: str) -> list[str]:
         return [test for test, outcome in self.outcomes.items() if outcome in outcomes]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Baseline:
-    """What the clean tree's tests say.
-
-    Attributes:
-        passing: tests that passed in both of two runs, in running order.
-        durations: test -> seconds.
-        locations: test -> (file, first line) of the function that it runs.
-        covering: (file, first line) of a package's function -> the passing tests that enter it, in running order.
-        overhead_s: of a run, what is not spent in tests: starting and collecting.
-    """
-
-    passing: tuple[str, ...]
-    durations: Mapping[str, float]
-    locations: Mapping[str, tuple[str, int]]
-    covering: Mapping[tuple[str, int], tuple[str, ...]]
-    overhead_s: float
-
-    @property
-    def total_s(self) -> float:
-        return sum(self.durations.get(test, 0.0) for test in self.passing)
-
-    @property
-    def test_files(self) -> tuple[str, ...]:
-        """Files with passing tests, in running order."""
-        return tuple(dict.fromkeys(file_of(test) for test in self.passing))
-
-    def expected_s(self, tests: Sequence[str]) -> float:
-        """Seconds that a run of some tests takes on the clean tree."""
-        return self.overhead_s + sum(self.durations.get(test, 0.0) for test in tests)
-
-    def deadline_s(self, tests: Sequence[str]) -> float:
-        return SLACK_S + DEADLINE_FACTOR * self.expected_s(tests)
 
 
 @asynccontextmanager
@@ -198,9 +181,9 @@ class Probe:
         return results
 
 
-def warming(source: Source) -> Job:
+def warming(source: Source, *, deadline_s: float = STAGE_S) -> Job:
     """A job that compiles what the tests import."""
-    return Job(key="warm", collect=source.test_files, mode="warm")
+    return Job(key="warm", collect=source.test_files, mode="warm", deadline_s=deadline_s)
 
 
 def packed_tree(root: Path) -> bytes:
@@ -226,7 +209,11 @@ def _result(record: Mapping[str, Any]) -> JobResult:
         outcomes=record.get("outcomes", {}),
         durations=record.get("durations", {}),
         failures={
-            test: Failure(message=failure["message"], frames=tuple((path, line) for path, line in failure["frames"]))
+            test: Failure(
+                message=failure["message"],
+                frames=tuple((path, line) for path, line in failure["frames"]),
+                inputs=failure["inputs"],
+            )
             for test, failure in record.get("failures", {}).items()
         },
         not_collected=tuple(record.get("not_collected", ())),
@@ -234,52 +221,9 @@ def _result(record: Mapping[str, Any]) -> JobResult:
         covered={
             test: tuple((path, line) for path, line in places) for test, places in record.get("covered", {}).items()
         },
+        collected=record.get("collected", 0),
+        stopped=record.get("stopped", False),
     )
-
-
-async def measure_baseline(probe: Probe, source: Source) -> Baseline:
-    """Run the clean tree's tests twice, the first time noting what each test enters.
-
-    Raises:
-        TaskError: fewer than two tests pass both times: a task needs one that the bug breaks and one that it does not.
-    """
-    _, traced = await probe.run([warming(source), Job(key="trace", collect=source.test_files, mode="trace")])
-    collected = tuple(path for path in source.test_files if path not in traced.not_collected)
-    (again,) = await probe.run([Job(key="again", collect=collected)])
-    passing = [test for test in again.with_outcome("passed") if traced.outcomes.get(test) == "passed"]
-    if len(passing) < 2:
-        raise TaskError(
-            f"{source.name}=={source.version}: {len(passing)} of its {len(traced.outcomes)} tests pass without any bug "
-            f"({_trouble(traced, again)}). They ran with {', '.join(source.requirements)}; give what else they need, "
-            "or another version, by --with REQUIREMENT"
-        )
-    packaged = set(source.package_files)
-    covering: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for test in passing:
-        for place in traced.covered.get(test, ()):
-            if place[0] in packaged:
-                covering[place].append(test)
-    return Baseline(
-        passing=tuple(passing),
-        durations=again.durations,
-        locations=traced.locations,
-        covering={place: tuple(tests) for place, tests in covering.items()},
-        overhead_s=max(0.0, again.wall_s - sum(again.durations.values())),
-    )
-
-
-def _trouble(*results: JobResult) -> str:
-    """The first thing that went wrong, in one line."""
-    for result in results:
-        if result.error:
-            return " ".join(result.error.split())
-        if result.ended != "done":
-            return f"the run ended by {result.ended}"
-        for failure in result.failures.values():
-            return failure.message.splitlines()[0]
-        if result.not_collected:
-            return f"{', '.join(result.not_collected)} cannot be imported"
-    return "they are skipped"
 
 
 def file_of(test: str) -> str:

@@ -18,7 +18,7 @@ from ...errors import TaskError
 from ..sandbox.pip import ONLY_WHEELS, pip_command
 
 TEST_EXTRAS = ("test", "tests", "testing")
-RESOLUTION_TIMEOUT_S = 600.0
+RESOLUTION_TIMEOUT_S = 120.0
 
 
 def declared_requirements(root: Path) -> tuple[list[str], list[str]]:

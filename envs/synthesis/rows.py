@@ -15,8 +15,8 @@ from ...errors import TaskError
 from ..datasets.eval_scripts import shell_words
 from ..datasets.swe import pack_repository
 from ..sandbox.background import on_thread_to_its_end
+from .baseline import Baseline
 from .mutate import Bug, read_source
-from .probing import Baseline
 from .sources import Source
 from .statement import Example, problem_statement, secret_words
 
@@ -115,7 +115,9 @@ def _examples(source: Source, baseline: Baseline, bug: Bug) -> list[Example]:
             continue
         lines = tuple(number for file, number in failure.frames if file == path)
         text = read_source(source, path)
-        examples[path, line] = Example(function=(text, line), lines=lines, message=failure.message)
+        examples[path, line] = Example(
+            function=(text, line), lines=lines, message=failure.message, inputs=failure.inputs
+        )
     return sorted(examples.values(), key=lambda example: len(example.message))
 
 

@@ -2,18 +2,15 @@
 
 import ast
 import logging
-import os
 import re
 import shutil
-import subprocess
 import sys
-import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ...errors import TaskError
-from ..sandbox.guest.files import extract, plain_member
+from .fetching import LEFT_BEHIND, bring_sdist, clone, run
 from .requirements import declared_requirements, pinned_requirements, project_pages, stated_version
 
 logger = logging.getLogger(__name__)
@@ -24,11 +21,7 @@ URL = re.compile(r"(https|file|ssh|git)://|[\w.-]+@[\w.-]+:")
 TEST_FOLDERS = frozenset({"test", "tests", "testing"})
 OTHER_FOLDERS = frozenset({"doc", "docs", "example", "examples", "bench", "benchmark", "benchmarks", "build", "dist"})
 OTHER_FILES = frozenset({"setup.py", "conftest.py", "noxfile.py", "tasks.py", "fabfile.py", "versioneer.py"})
-LEFT_BEHIND = shutil.ignore_patterns(
-    ".git", "__pycache__", "*.pyc", ".venv", "venv", ".tox", ".nox", "node_modules", ".hypothesis", ".*_cache"
-)
 PLAIN_GITIGNORE = "__pycache__/\n*.pyc\n.pytest_cache/\n.hypothesis/\n"
-NETWORK_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,35 +50,64 @@ class Source:
     python: str = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def open_source(spec: str, workdir: Path, *, extra: Sequence[str] = ()) -> Source:
-    """Bring what ``spec`` names into ``workdir``.
+Tell = Callable[[str, int, int], None]
+"""(what is being done, how much of it is done, how much there is); 0, 0 where that is not known."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Tells nobody."""
+
+
+def open_source(spec: str, workdir: Path, *, extra: Sequence[str] = (), tell: Tell = silent) -> Source:
+    """Bring what ``spec`` names into ``workdir``. None of its code runs.
 
     Args:
         spec: a directory; a git repository (its path, or a https://, file:// or ssh address), of which the last
             commit is taken; or ``name==version`` on the package index that pip is configured for, whose sdist is
-            taken. pip runs the build code of an sdist on this machine, as it does at any installation.
+            taken.
         workdir: an existing folder that the caller removes.
         extra: requirements of the tests besides those that the tree declares ("pytest<9").
+        tell: is told what is being done.
     Raises:
         TaskError: there is no such thing, or it has no tests (with an alternative).
     """
     tree = workdir / "tree"
+    tell(f"fetching {spec}", 0, 0)
     path = Path(spec).expanduser()
     if path.is_dir():
-        if (path / ".git").exists() or (path / "HEAD").is_file():
-            return _from_git(path.resolve().as_uri(), tree, name=path.resolve().name, extra=extra)
-        shutil.copytree(path, tree, symlinks=True, ignore=LEFT_BEHIND)
         name = path.resolve().name
-        return tree_source(tree, name=name, version=stated_version(tree) or "0", extra=extra)
+        if (path / ".git").exists() or (path / "HEAD").is_file():
+            return _from_git(path.resolve().as_uri(), tree, name=name, extra=extra, tell=tell)
+        shutil.copytree(path, tree, symlinks=True, ignore=LEFT_BEHIND)
+        return tree_source(tree, name=name, version=stated_version(tree) or "0", extra=extra, tell=tell)
     if URL.match(spec):
-        return _from_git(spec, tree, name=re.split(r"[/:]", spec.rstrip("/"))[-1], extra=extra)
+        name = re.split(r"[/:]", spec.rstrip("/"))[-1].removesuffix(".git")
+        return _from_git(spec, tree, name=name, extra=extra, tell=tell)
     if match := REQUIREMENT.fullmatch(spec):
-        return _from_index(match["name"], match["version"], workdir, tree, extra=extra)
+        name, version = match["name"], match["version"]
+        bring_sdist(name, version, workdir, tree)
+        _state_metadata(tree, name)
+        return tree_source(tree, name=name, version=version, repo=f"pypi/{name}", extra=extra, tell=tell)
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", spec):
         raise TaskError(
             f"{spec!r} is neither a directory nor an exact requirement; write {spec}==VERSION for the package index"
         )
     raise TaskError(f"{spec!r} is no directory, git address or requirement NAME==VERSION; give one of these")
+
+
+def _from_git(address: str, tree: Path, *, name: str, extra: Sequence[str], tell: Tell) -> Source:
+    commit = clone(address, tree)
+    return tree_source(tree, name=name or "repository", version=commit, repo=address, extra=extra, tell=tell)
+
+
+def _state_metadata(tree: Path, name: str) -> None:
+    """Let ``importlib.metadata`` find an sdist's own metadata, as it does where the project is installed: packages ask
+    it for their version."""
+    stated, folder = tree / "PKG-INFO", tree / (_source_folder(tree) or ".")
+    if stated.is_file() and not any(folder.glob("*.egg-info/PKG-INFO")):
+        egg = folder / f"{re.sub(r'[-_.]+', '_', name)}.egg-info"
+        egg.mkdir(exist_ok=True)
+        shutil.copyfile(stated, egg / "PKG-INFO")
 
 
 def tree_source(
@@ -96,6 +118,7 @@ def tree_source(
     repo: str = "",
     requirements: Sequence[str] | None = None,
     extra: Sequence[str] = (),
+    tell: Tell = silent,
 ) -> Source:
     """The source made of a tree that is already on disk, which must have no .git and is not to be changed any more.
 
@@ -125,6 +148,7 @@ def tree_source(
         raise TaskError(f"{name}=={version} has no Python package beside its tests; is {root.name} the right folder?")
     if requirements is None:
         runtime, testing = declared_requirements(root)
+        tell(f"{len(test_files)} files of tests; resolving what they need", 0, 0)
         requirements = pinned_requirements([*runtime, *extra], testing, leave_out=name)
     return Source(
         name=name,
@@ -205,47 +229,13 @@ def _keep_in_git(root: Path) -> None:
     if not ignoring:
         return
     with_git = ["git", f"--git-dir={root.parent / (root.name + '.ignored')}", f"--work-tree={root}"]
-    _run([*with_git, "init", "--quiet", "--template="], cwd=root)
-    ignored = _run([*with_git, "ls-files", "--others", "--ignored", "--exclude-standard"], cwd=root)
+    run([*with_git, "init", "--quiet", "--template="], cwd=root)
+    ignored = run([*with_git, "ls-files", "--others", "--ignored", "--exclude-standard"], cwd=root)
     shutil.rmtree(root.parent / (root.name + ".ignored"))
     if ignored.strip():
         for path in ignoring:
             path.unlink()
         (root / ".gitignore").write_text(PLAIN_GITIGNORE)
-
-
-def _from_git(address: str, tree: Path, *, name: str, extra: Sequence[str]) -> Source:
-    _run(["git", "clone", "--quiet", "--depth=1", "--", address, str(tree)], cwd=tree.parent)
-    commit = _run(["git", "rev-parse", "--short=12", "HEAD"], cwd=tree).strip()
-    shutil.rmtree(tree / ".git")
-    return tree_source(tree, name=name.removesuffix(".git") or "repository", version=commit, repo=address, extra=extra)
-
-
-def _from_index(name: str, version: str, workdir: Path, tree: Path, *, extra: Sequence[str]) -> Source:
-    download, unpacked = workdir / "download", workdir / "unpacked"
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    _run([*pip, "--no-binary=:all:", f"--dest={download}", f"{name}=={version}"], cwd=workdir)
-    (archive,) = download.iterdir()
-    try:
-        if archive.suffix == ".zip":
-            shutil.unpack_archive(archive, unpacked)
-        else:
-            unpack(archive, unpacked)
-    except (shutil.ReadError, tarfile.TarError, OSError) as error:
-        raise TaskError(f"the sdist {archive.name} cannot be unpacked ({error})") from None
-    (top,) = unpacked.iterdir()
-    shutil.copytree(top, tree, symlinks=True, ignore=LEFT_BEHIND)
-    return tree_source(tree, name=name, version=version, repo=f"pypi/{name}", extra=extra)
-
-
-def unpack(archive: Path, dest: Path) -> None:
-    """Unpack a tar archive, as tarfile's filter "data" lets it; before Python 3.11.4, which has none, files and folders
-    alone. Raises OSError and tarfile.TarError."""
-    with tarfile.open(archive) as tar:
-        if hasattr(tarfile, "data_filter"):
-            tar.extractall(dest, filter="data")
-        else:
-            extract(tar, str(dest), (plain_member(one, str(dest)) for one in tar if one.isfile() or one.isdir()))
 
 
 def _alternative(root: Path, repo: str) -> str:
@@ -255,26 +245,3 @@ def _alternative(root: Path, repo: str) -> str:
     pages = project_pages(root)
     clone = f"its git repository: verigym tasks synthesize {pages[0]}" if pages else "its git repository"
     return f": its sdist does not carry them. Give {clone}, or a library whose sdist does (more-itertools==10.5.0)"
-
-
-def _run(command: Sequence[str], *, cwd: Path) -> str:
-    """The output of git or pip.
-
-    Raises:
-        TaskError: it failed (with its last words), is missing, or took too long.
-    """
-    env = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
-    what = " ".join(command[:4])
-    try:
-        done = subprocess.run(
-            command, cwd=cwd, env=env, capture_output=True, text=True, timeout=NETWORK_TIMEOUT_S, check=False
-        )
-    except FileNotFoundError:
-        raise TaskError(f"{command[0]} is not installed; install it and try again") from None
-    except subprocess.TimeoutExpired:
-        raise TaskError(f"{what} did not answer within {NETWORK_TIMEOUT_S:.0f} s; is the network there?") from None
-    if done.returncode:
-        words = [line for line in done.stderr.splitlines() if line.strip()]
-        told = next((line for line in words if line.startswith(("ERROR:", "fatal:"))), words[-1] if words else "")
-        raise TaskError(f"{what} failed: {told or f'exit code {done.returncode}'}")
-    return done.stdout

@@ -7,7 +7,7 @@ import ast
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from .removal import first_line
 from .spans import FunctionNode
@@ -15,6 +15,7 @@ from .spans import FunctionNode
 MAX_EXAMPLES = 2
 MAX_SNIPPET_LINES = 12
 MAX_VALUE_CHARACTERS = 240
+MAX_INPUT_CHARACTERS = 600
 
 ASSERTED = re.compile(r"(?:AssertionError: )?assert (?P<left>.+) == (?P<right>.+)")
 UNEQUAL = re.compile(r"AssertionError: (?:\w+ differ: )?(?P<left>.+) != (?P<right>.+)")
@@ -35,11 +36,13 @@ class Example:
         function: the test function's source file, as text, and the first line of the function in it.
         lines: lines of that file on the exception's way.
         message: the exception's last words, as pytest prints them.
+        inputs: name -> text of plain values that the test could name ("count", "self.count").
     """
 
     function: tuple[str, int]
     lines: tuple[int, ...]
     message: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 def problem_statement(
@@ -61,8 +64,9 @@ def problem_statement(
     wish = "Find the cause in the package's own code and correct it; the rest has to stay as it is."
     opening = f"`{package}` does not behave as it should."
     shown = [with_code(example) for example in told]
+    bare = [with_code(replace(example, inputs={})) for example in told]
     outcomes = [_sentence(outcome(example.message, _expected_side(example))) for example in told]
-    for body in (shown, shown[:1], outcomes, outcomes[:1], []):
+    for body in (shown, shown[:1], bare, bare[:1], outcomes, outcomes[:1], []):
         text = "\n\n".join(part for part in (opening, *dict.fromkeys(body), count, wish) if part) + "\n"
         if leak(text, patch, secrets) is None:
             return text
@@ -93,7 +97,40 @@ def with_code(example: Example) -> str:
     came = outcome(example.message, _expected_side(example))
     if not snippet:
         return _sentence(came)
-    return f"After\n\n```python\n{snippet}\n```\n\n{came}"
+    given = ", ".join(f"`{name} = {_short(text)}`" for name, text in _given(example, snippet).items())
+    return f"After\n\n```python\n{snippet}\n```\n\n{f'with {given}, ' if given else ''}{came}"
+
+
+def _given(example: Example, snippet: str) -> dict[str, str]:
+    """The values that the shown code uses and does not itself make: parameters, a loop's variables, attributes of
+    ``self``, constants of the module; the first ones where they are many."""
+    try:
+        tree = ast.parse(snippet)
+    except SyntaxError:
+        return {}
+    made: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            made = made.union(*map(_names, node.targets))
+        elif isinstance(node, ast.AnnAssign | ast.AugAssign | ast.NamedExpr):
+            made |= set(_names(node.target))
+    chosen, length = {}, 0
+    for name in _names(tree):
+        if name in example.inputs and name not in made:
+            length += len(example.inputs[name])
+            if length <= MAX_INPUT_CHARACTERS:
+                chosen[name] = example.inputs[name]
+    return chosen
+
+
+def _names(tree: ast.AST) -> Iterator[str]:
+    """Names and attributes of ``self`` in code, as they are written."""
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Name | ast.Attribute)]
+    for node in sorted(nodes, key=lambda node: (node.lineno, node.col_offset)):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node.value, ast.Name) and node.value.id == "self":
+            yield f"self.{node.attr}"
 
 
 def outcome(message: str, expected_side: str | None = None) -> str:
@@ -173,9 +210,14 @@ def _expected_side(example: Example) -> str | None:
 
 
 def _function(example: Example) -> FunctionNode | None:
+    """The test's own function; where the exception did not pass it, the one that did first: ``setUp``, a fixture."""
     source, line = example.function
-    nodes = ast.walk(ast.parse(source))
-    return next((node for node in nodes if isinstance(node, FunctionNode) and first_line(node) == line), None)
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, FunctionNode)]
+    own = next((node for node in functions if first_line(node) == line), None)
+    if own is None or not example.lines or any(_spans(own, number) for number in example.lines):
+        return own
+    around = [node for node in functions if _spans(node, example.lines[0])]
+    return max(around, key=lambda node: node.lineno, default=own)
 
 
 def _failed_statement(example: Example) -> ast.stmt | None:

@@ -104,7 +104,9 @@ class SweGrader:
         if key not in self._backends:
             self._backends[key] = backend_for(row, self.options.sandbox)
         timeout_s = self.options.test_timeout_s or TEST_TIMEOUT_S
-        score, report = await grade_patch(self._backends[key], task, patch, timeout_s=timeout_s)
+        score, report = await grade_patch(
+            self._backends[key], task, patch, timeout_s=timeout_s, untrusted=self.options.untrusted
+        )
         tests = tests_status(report, row.FAIL_TO_PASS, row.PASS_TO_PASS)
         return score, tests, not score.detail.startswith("the patch does not apply")
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from ...agent.loop import Budget
 from ...envs.datasets.files import SourceRow
@@ -62,6 +62,8 @@ class GradeOptions:
         lenient: accept an answer that is not stated in the form asked for, where a reader would take it.
         test_timeout_s: wall-clock seconds of one run of a task's hidden tests; None: the suite has no such limit.
         strict_logs: of a stored log only what stands between its markers counts.
+        untrusted: what a patch is worth whose tests all pass while some that decide have no twin ("fail": 0,
+            "accept": 1, "drop": no verdict).
         out: folder of the run, which exists; None: nothing is written.
     """
 
@@ -70,6 +72,7 @@ class GradeOptions:
     lenient: bool = True
     strict_logs: bool = False
     test_timeout_s: float | None = None
+    untrusted: Literal["fail", "accept", "drop"] = "fail"
     out: Path | None = None
 
 

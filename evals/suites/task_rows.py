@@ -46,7 +46,8 @@ class RowGrader:
 
             timeout_s = self._options.test_timeout_s or TEST_TIMEOUT_S
             backend = make_backend(self._options.sandbox)
-            score, _ = await grade_patch(backend, task, prediction.text, timeout_s=timeout_s)
+            rule = self._options.untrusted
+            score, _ = await grade_patch(backend, task, prediction.text, timeout_s=timeout_s, untrusted=rule)
             return score
         if task.family not in self._envs:
             if task.family not in FAMILY_ENVS:

@@ -65,9 +65,7 @@ class Batch:
     @property
     def num_pages(self) -> tuple[int, int, int]:
         """(used, free, and of the free those that hold a prefix), of all groups."""
-        pools = [group.pool for group in self._tables.groups]
-        free = sum(pool.num_free for pool in pools)
-        return sum(pool.num_pages for pool in pools) - free, free, sum(pool.num_idle for pool in pools)
+        return self._tables.counts()
 
     def check(self) -> None:
         """Assert the invariants of the pages."""
@@ -149,7 +147,7 @@ class Batch:
                 return [*left, *jobs[index:]]
             known = job.known()
             prefix = tables.find(known)
-            if self._soon(known) >= prefix.length + _WORTH_WAITING:
+            if rows.soon_shared(known) >= prefix.length + _WORTH_WAITING:
                 left.append(job)
                 continue
             if not tables.has_room(prefix, len(known), most=self._step_tokens, promised=self._promised()):
@@ -164,16 +162,6 @@ class Batch:
             rows.place(row, job, known, prefix.length)
             self.num_reused += prefix.length
         return left
-
-    def _soon(self, known: np.ndarray) -> int:
-        """Tokens that a prompt will share with one that is being fed."""
-        rows = self._rows
-        filling = np.flatnonzero(rows.active & (rows.known - rows.length > 1))
-        if not len(filling):
-            return 0
-        same = rows.history[filling, : len(known)] == known
-        common = np.where(same.all(axis=1), len(known), same.argmin(axis=1))
-        return int(np.minimum(common, rows.known[filling]).clip(max=len(known) - 1).max())
 
     def _promised(self) -> int:
         """Pages of a group that the rows still need for the tokens they have."""

@@ -50,6 +50,15 @@ class Rows:
     def num_rows(self) -> int:
         return len(self.active)
 
+    def soon_shared(self, known: np.ndarray) -> int:
+        """Tokens that a prompt will share with one that is being fed."""
+        filling = np.flatnonzero(self.active & (self.known - self.length > 1))
+        if not len(filling):
+            return 0
+        same = self.history[filling, : len(known)] == known
+        common = np.where(same.all(axis=1), len(known), same.argmin(axis=1))
+        return int(np.minimum(common, self.known[filling]).clip(max=len(known) - 1).max())
+
     def place(self, row: int, job: Job, known: np.ndarray, length: int) -> None:
         """Fill an idle row: ``known`` tokens, of which the first ``length`` need not be fed."""
         sampling, prompt_length = job.sampling, len(job.prompt_ids)

@@ -267,6 +267,12 @@ class PageTables:
                 group.table[row, block] = SCRATCH
             group.first[row] = max(first, int(group.first[row]))
 
+    def counts(self) -> tuple[int, int, int]:
+        """(used, free, and of the free those that hold a prefix), of all groups."""
+        pools = [group.pool for group in self.groups]
+        free = sum(pool.num_free for pool in pools)
+        return sum(pool.num_pages for pool in pools) - free, free, sum(pool.num_idle for pool in pools)
+
     def check(self) -> None:
         """Assert what must hold at any time: each page is used by as many rows as it has references."""
         for group in self.groups:

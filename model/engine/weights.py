@@ -9,12 +9,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from ...errors import CheckpointError
 from ..checkpoint import load_weights
 from ..decoder import Decoder
-from ..parallel.checkpoint import read_shards
 from ..parallel.objects import all_gather_json, broadcast_json
 
 LoadWeights = Callable[[Decoder], None]
@@ -28,9 +26,11 @@ def from_checkpoint(path: Path | str) -> LoadWeights:
 
 
 def _copy(path: Path | str, decoder: Decoder) -> None:
-    if not any(isinstance(parameter, DTensor) for parameter in decoder.parameters()):
+    if not any(hasattr(parameter, "placements") for parameter in decoder.parameters()):  # no DTensor among them
         load_weights(path, decoder)
         return
+    from ..parallel.checkpoint import read_shards  # it imports sympy, a second of every process that has no shards
+
     problem, found = None, []
     try:
         found = list(read_shards(path, decoder))

@@ -46,8 +46,10 @@ class Access:
             self._check_host(host)
         for origin in headers.getlist("origin"):
             self._check_origin(origin, headers.get("host", ""))
-        if headers.get("sec-fetch-site") == "cross-site" and not self.origins:
-            raise _foreign("a page of another site asks; start the server with --allowed-origin to let it")
+        # A page that loads an address as an image or a script, or is left by a link to it, sends no Origin.
+        sites = {site.strip().lower() for site in headers.getlist("sec-fetch-site")}
+        if sites - {"same-origin", "none"} and "origin" not in headers and ANY not in self.origins:
+            raise _foreign("a page of another site asks, and does not say which; pages ask by fetch, with an Origin")
         key, name = (self.weights_key, "weights") if changes_weights else (self.api_key, "API")
         if key is not None and path not in OPEN_PATHS and not _sent(headers, key):
             raise ApiError(

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
@@ -114,7 +114,7 @@ class _Routes:
             started = perf_counter()
             try:
                 response = await handler(request)
-            except ClientGone:
+            except (ClientGone, ClientDisconnect):
                 response = Response(status_code=499)  # nobody reads it
             except Exception as error:
                 response = api_error(error).response()

@@ -35,8 +35,8 @@ async def read_json(request: Request, limits: BodyLimits) -> dict[str, Any]:
     Raises:
         BodyError: not said to be JSON (415), too large (413), too slow (408), or no JSON object (400).
     """
-    # A browser asks nobody before it sends text or a form to another site; JSON it would ask for.
-    kind = request.headers.get("content-type", "application/json")
+    # A browser asks nobody before it sends text, a form, or bytes without a type to another site; of JSON it asks.
+    kind = request.headers.get("content-type", "")
     if kind.partition(";")[0].strip().lower() != "application/json":
         raise BodyError(415, f"the content-type is {kind!r}; send application/json")
     try:

@@ -12,11 +12,12 @@ from ...errors import CheckpointError, ConfigError
 from ..config import DecoderConfig
 from ..tokenizer import TIKTOKEN_FILE, Tokenizer
 from .checksums import check_sums
+from .dcp import write_dcp
 from .folders import existing, written_whole
 from .meta_config import config_to_meta
 from .names import Naming, Part, interleave, parts
 from .sources import Source, open_source, read_part
-from .writers import SHARD_BYTES, Weight, write_dcp, write_safetensors
+from .writers import SHARD_BYTES, Weight, write_safetensors
 
 Format = Literal["hf", "dcp"]
 # What lies beside the weights and says nothing about them.

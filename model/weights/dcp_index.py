@@ -25,8 +25,8 @@ from torch.distributed.checkpoint.metadata import (
 )
 
 from ...errors import CheckpointError
+from .sources import DCP_METADATA
 
-METADATA = ".metadata"
 T = TypeVar("T")
 
 _MODULES = {
@@ -60,7 +60,7 @@ def read_index(folder: Path) -> Metadata:
     Raises:
         CheckpointError: it cannot be read, names what no index needs, or says what no index says.
     """
-    file = folder / METADATA
+    file = folder / DCP_METADATA
     try:
         with file.open("rb") as opened:
             found = _Records(opened).load()

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
-from torch.distributed.checkpoint.api import CheckpointException
 
 from ...errors import CheckpointError
 from .checksums import write_sums
@@ -32,7 +31,7 @@ def written_whole(target: Path, *, sums: bool = True) -> Iterator[Path]:
         for file in (*partial.iterdir(), partial):
             _flush(file)
         _swap(partial, target)
-    except (OSError, SafetensorError, CheckpointException) as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"the checkpoint {target} could not be written ({error}); the one before, if any, is whole. "
             "Free some space or give another --out, then resume"

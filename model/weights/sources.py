@@ -1,28 +1,24 @@
 """Checkpoints on disk, one weight at a time: Hugging Face's safetensors and torch's distributed format (DCP)."""
 
 import json
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from ...errors import CheckpointError, ConfigError
 from ..config import DecoderConfig
-from .dcp_index import METADATA, IndexReader, TensorPlanner, read_index
 from .meta_config import config_from_meta
 from .names import Naming, Part, deinterleave, parts
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-DCP_PREFIX = "model."  # both Meta's files and ours hold {"model": {name: weight}}
+DCP_METADATA = ".metadata"
+"""The file by which a folder of torch's distributed format is known."""
 Block = tuple[slice, ...]
 
 
@@ -54,7 +50,7 @@ def open_source(path: Path | str) -> tuple[DecoderConfig, Source]:
     """
     folder = Path(path)
     config = load_config(folder)
-    source: Source = DCPSource(folder) if (folder / METADATA).is_file() else HFSource(folder)
+    source = _dcp_source(folder) if (folder / DCP_METADATA).is_file() else HFSource(folder)
     _compare(source, config)
     return config, source
 
@@ -112,46 +108,10 @@ class HFSource:
             return opened.get_tensor(name) if block is None else opened.get_slice(name)[block]
 
 
-class DCPSource:
-    """A folder of torch's distributed checkpoint format, Meta's or ours."""
+def _dcp_source(folder: Path) -> Source:
+    from .dcp import DCPSource  # torch's distributed checkpoints import sympy, a second of every process
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._index = metadata = read_index(folder)
-        kept = {
-            name.removeprefix(DCP_PREFIX): value
-            for name, value in metadata.state_dict_metadata.items()
-            if name.startswith(DCP_PREFIX) and isinstance(value, TensorStorageMetadata)
-        }
-        self._check_files(metadata)
-        self.shapes = {name: tuple(value.size) for name, value in kept.items()}
-        self.dtypes = {name: value.properties.dtype for name, value in kept.items()}
-        self.naming: Naming = "meta" if "tok_embeddings.weight" in kept else "hf"
-
-    def read(self, name: str, block: Block | None = None) -> Tensor:
-        state: dict[str, Any] = {DCP_PREFIX + name: torch.empty(self.shapes[name], dtype=self.dtypes[name])}
-        try:
-            with one_process():
-                reader = IndexReader(self.folder, self._index)
-                dcp.load(state, storage_reader=reader, planner=TensorPlanner(), no_dist=True)
-        except (OSError, RuntimeError, CheckpointException) as error:
-            raise CheckpointError(
-                f"{self.folder}: {name} cannot be read ({error}); copy the checkpoint anew"
-            ) from error
-        weight = state[DCP_PREFIX + name]
-        return weight if block is None else weight[block].clone()
-
-    def _check_files(self, metadata: Any) -> None:
-        """Every stored piece lies within its file; a cut file shows before any is read."""
-        ends: dict[str, int] = {}
-        for info in (metadata.storage_data or {}).values():
-            ends[info.relative_path] = max(ends.get(info.relative_path, 0), info.offset + info.length)
-        for name, end in ends.items():
-            file = self.folder / name
-            size = file.stat().st_size if file.is_file() else -1
-            if size < end:
-                state = "is missing" if size < 0 else f"has {size} bytes of {end}"
-                raise CheckpointError(f"{file} cannot be read (it {state}); copy the checkpoint anew")
+    return DCPSource(folder)
 
 
 def _compare(source: Source, config: DecoderConfig) -> None:
@@ -187,14 +147,6 @@ def _inside(index: Path, name: str) -> str:
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise CheckpointError(f"{index} names a file outside its folder, {name!r}; check where it comes from")
     return name
-
-
-@contextmanager
-def one_process() -> Iterator[None]:
-    """Torch warns on every distributed checkpoint of one process that it is one process."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
-        yield
 
 
 @contextmanager

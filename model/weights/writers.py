@@ -1,19 +1,15 @@
-"""Weights to disk, one at a time: as Hugging Face's shards, or in torch's distributed format."""
+"""Weights to disk, one at a time, as Hugging Face's shards."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
-from torch.distributed.checkpoint.metadata import MetadataIndex
 
-from .sources import INDEX, WEIGHTS, one_process
+from .sources import INDEX, WEIGHTS
 
 SHARD_BYTES = 5 * 10**9
 
@@ -43,26 +39,6 @@ def write_safetensors(folder: Path, weights: list[Weight], *, shard_bytes: int =
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(one.num_bytes for one in weights)}, "weight_map": where}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def write_dcp(folder: Path, weights: list[Weight]) -> None:
-    """Write torch's distributed format, ``{"model": {name: weight}}``. One weight is held at a time."""
-    state = {"model": {one.name: torch.empty(one.shape, dtype=one.dtype, device="meta") for one in weights}}
-    planner = _LazyPlanner({f"model.{one.name}": one for one in weights})
-    writer = dcp.FileSystemWriter(folder, single_file_per_rank=False, thread_count=1)
-    with one_process():
-        dcp.save(state, storage_writer=writer, planner=planner, no_dist=True)
-
-
-class _LazyPlanner(DefaultSavePlanner):
-    """Plans with weights of the meta device and makes each one when it is written."""
-
-    def __init__(self, weights: Mapping[str, Weight]) -> None:
-        super().__init__()
-        self._weights = weights
-
-    def lookup_object(self, index: MetadataIndex) -> Any:
-        return self._weights[index.fqn].make().contiguous()
 
 
 def _shards(weights: list[Weight], shard_bytes: int) -> Iterator[list[Weight]]:

@@ -4,6 +4,7 @@ import re
 
 from ..broken_off import goes_on, is_open, rest_after
 from .boxes import LONGEST, boxes_of, joined, without_openings
+from .denials import behind_denial, is_denied
 from .expression_tokens import FUNCTIONS, GREEK
 from .expressions import read_statement
 from .text import TEXT, to_latex
@@ -14,7 +15,7 @@ _STATED = re.compile(
     re.I | re.M,
 )
 _FINAL = re.compile(
-    r"\bfinal answer is:?\s*+"
+    r"\b(?:(?:final|correct|right|true|real|actual) answer|(?:but|however|actually|instead)\W+(?:the )?answer) is:?\s*+"
     r"(?:\$\$?([^$\n]{1,500})\$|\\\(([^\n]{1,500}?)\\\)|\\\[([^\n]{1,500}?)\\\]|(-?\$?\d\S{0,200}))",
     re.I,
 )
@@ -82,7 +83,8 @@ def extract_answer(text: str, *, lenient: bool = True) -> str | None:
             the last box counts, which is how a response is read that met its limit.
     Returns:
         The content of the last ``\\boxed{...}`` (braces may nest; boxes joined by a comma, "and" or "or" are one
-        list), or the fallback; None where nothing is stated.
+        list), or the fallback; None where nothing is stated. A last box that the words behind it take back ("is
+        wrong, it is 6") is none; lenient, what they state is the answer.
     """
     if "</think>" in text:
         text = text.rpartition("</think>")[2]
@@ -91,8 +93,17 @@ def extract_answer(text: str, *, lenient: bool = True) -> str | None:
     boxes = boxes_of(text)
     if lenient and any(box.content for box in boxes):
         boxes = [box for box in boxes if box.content]
+    denied = None
+    while boxes and is_denied(text[: boxes[-1].start]):
+        denied = boxes.pop()
+    if denied and not boxes:
+        return _unboxed(text[denied.end :][-_TAIL:]) if lenient else None
     if boxes:
-        return (_final_after(text[boxes[-1].end :][-_TAIL:]) if lenient else None) or joined(text, boxes) or None
+        rest = text[boxes[-1].end :]
+        instead = behind_denial(rest)
+        if instead is not None:
+            return _unboxed(instead[-_TAIL:]) if lenient else None
+        return (_final_after(rest[-_TAIL:]) if lenient else None) or joined(text, boxes) or None
     return _unboxed(text[-_TAIL:]) if lenient else None
 
 

@@ -125,7 +125,8 @@ def _number(match: re.Match[str], glued: bool) -> Token | None:
         period = match["period"]
         value += Fraction(int(period), 10 ** len(fixed) * (10 ** len(period) - 1))
     value *= Fraction(10) ** exponent
-    decimal = bool(fixed) and not match["period"]
+    # "4.\overline{9}" is no integer numeral, though it is 5.
+    decimal = (bool(fixed) and not match["period"]) or set(match["period"] or "") == {"9"}
     digits = len((whole + fixed).lstrip("0"))
     return Token("number", text, value, len(fixed) - exponent if decimal or power else None, digits, glued)
 

@@ -27,7 +27,7 @@ _MIXED = re.compile(r"(\d+)\s*(?:\\[ ,;!]\s*)*(?=\\frac|\s\d+\s*/)(.+)")
 _POWER = re.compile(
     rf"({_DECIMAL})\s*(?:[eE]|(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*)(?:\{{\s*([+-]?\d+)\s*\}}|([+-]?\d+))"
 )
-_PERCENT = re.compile(r"\s*(?:\\%|%|\\text\{\s*(?:%|percent)\s*\}|\bpercent)$")
+_PERCENT = re.compile(r"\s*(?:\\%|%|\\text\{\s*(?:%|per\s?cent|pct)\s*\}|\b(?:per\s?cent|pct))$", re.I)
 _ONES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _ONES += ["thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]

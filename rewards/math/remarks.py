@@ -23,7 +23,7 @@ _WORDS = """
     millions billions trillions doubled tripled quadrupled halved negated factorial inverse reciprocal root fails binary
     octal hexadecimal negative positive ignore disregard discard omit remove delete cancel cancelled void former
     previous strike
-    struck
+    struck ish lol jk kidding joking
 """
 _REMARKS = frozenset(_WORDS.split())
 # "boxes with neither pens nor pencils": of the things that are counted, not of their number.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from .evaluated import is_left_open, is_unsimplified, repeats
-from .forms import unwrapped
+from .forms import split_top, unwrapped
 from .numbers import Number, number_word, read_decimal_comma, read_number, read_scaled
 from .remarks import is_remark
 from .structures import STRUCTURES, chosen, is_one_choice
@@ -19,6 +19,13 @@ Verify = Callable[[str, str], bool]
 _LETTERS = re.compile(r"\(?[A-Z]\)?(?:\s*(?:[,;/]\s*(?:and\b\s*)?|and\b\s*)\(?[A-Z]\)?)+")
 _BASE = re.compile(r"\(?(?P<digits>[A-F]*[0-9][0-9A-F]*)\)?\s*_\s*(?:\{\s*(?:\\text\s*\{\s*)?(\w+)\s*\}?\s*\}|(\d))")
 _TIME = re.compile(r"(\d{1,2}):(\d\d)([ap])?m?")
+# "4.\\overline{9}", "4.999...": it equals 5, and is nobody's way to write it.
+_NINES = re.compile(
+    r"[-+]?\s*\d*\.\d*?(?:\\(?:overline|bar|dot)\s*(?:\{\s*9+\s*\}|9)|9{3,}\s*(?:\\[lc]?dots(?![a-zA-Z])|\.\.\.|…))"
+)
+_SIGNS = re.compile(r"[-+]\s*[-+]\s*[-+]")
+_CAPITALS = re.compile(r"[A-Z]{2,}")
+_ROMAN = re.compile(r"(?=.*[IVX])M*(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})")
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 _DEEPEST = 3
 _MOST_QUESTIONS = 200
@@ -88,6 +95,29 @@ def _text(answer: str, gold: str) -> bool | None:
     if left == right:
         return bool(left)
     return None if left and right else False
+
+
+def _unusual(answer: str, gold: str) -> bool | None:
+    """Numerals that nobody writes, for one that is written as usual."""
+    odd = _NINES.search(answer) or _SIGNS.search(answer)
+    return False if odd and not (_NINES.search(gold) or _SIGNS.search(gold)) else None
+
+
+def _contradictory(answer: str, gold: str) -> bool | None:
+    """ "x = 5 = 6" states no value: whole numbers that are said to be equal, and are not."""
+    if "=" not in answer or "=" in gold:
+        return None
+    read = [read_number(unwrapped(part)) for part in split_top(answer, "=")]
+    values = {one.value for one in read if one is not None and not one.percent and one.value.denominator == 1}
+    return False if len(values) > 1 else None
+
+
+def _capitals(answer: str, gold: str) -> bool | None:
+    """ "VI" is not "IV", and of three letters and more the order counts: a word, or who came first. "BA" may be AB."""
+    wanted, given = (re.sub(r"\s", "", TEXT.sub(r"\1", text)) for text in (gold, answer))
+    if not _CAPITALS.fullmatch(wanted) or not _CAPITALS.fullmatch(given):
+        return None
+    return wanted == given if len(wanted) > 2 or _ROMAN.fullmatch(wanted) else None
 
 
 def _choice(answer: str, gold: str) -> bool | None:
@@ -198,4 +228,4 @@ def _counted(text: str) -> str:
     return f"{value} {rest}" if space else str(value)
 
 
-_RULES = (_text, _clock, _base, _number, _choice, _letters, _words)
+_RULES = (_text, _unusual, _contradictory, _clock, _base, _number, _choice, _letters, _capitals, _words)

@@ -37,7 +37,7 @@ _CONNECTED = re.compile(r"\s*(?:or|and|nor|not|but)\b|\s*[,/|;&?]|\s*\\(?:lor|ve
 _SOLVABLE = re.compile(r"-?\d[\d.]*\s*[a-zA-Z]\s*=")
 _CONDITION = re.compile(r"(?:,|\\q?quad|\\[ ,;]|\s)*\\text\s*\{\s*(?:for|where|if|when)\b(.*)$", re.S)
 _RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|in)(?![a-zA-Z])")
-_CONGRUENCE = re.compile(r"(?:[a-z]\s*\\equiv\s*)?([^,;]+?)\s*\\pmod\{(\d+)\}")
+_CONGRUENCE = re.compile(r"([a-z]\s*\\equiv\s*)?([^,;]+?)\s*\\([pb])mod\{(\d+)\}")
 # "\text{Area: } 5", "The answer is 5".
 _INTRODUCED = re.compile(r"(\\text\s*\{\s*)?([A-Za-z][A-Za-z' -]*?)\s*(?::|\bis\b:?)\s*\}?\s*(?=[^\s}])(.+)", re.S)
 _SAYING = frozenset(["the", "final", "answer", "answers", "is", "correct", "right", "true", "result", "value", "total"])
@@ -88,13 +88,16 @@ def introduced(answer: str, gold: str, same: Same) -> bool | None:
 
 
 def congruence(answer: str, gold: str, same: Same) -> bool | None:
-    """Residues: of one modulus, where both name it."""
+    """Residues: of one modulus, where both name it. "5 \\bmod 7" is a remainder that is left to be taken, where the
+    gold answer names no modulus."""
     one, other = _CONGRUENCE.fullmatch(gold), _CONGRUENCE.fullmatch(answer)
     if one is None and other is None:
         return None
-    if one and other and one.group(2) != other.group(2):
+    if one and other and one.group(4) != other.group(4):
         return False
-    return same(other.group(1) if other else answer, one.group(1) if one else gold)
+    if one is None and other and other.group(3) == "b" and not other.group(1):
+        return False
+    return same(other.group(2) if other else answer, one.group(2) if one else gold)
 
 
 def assignments(answer: str, gold: str, same: Same) -> bool | None:

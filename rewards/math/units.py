@@ -22,6 +22,9 @@ _LONG = {
     "quart": "qt", "pint": "pt", "degree": "deg", "radian": "rad", "metre": "m", "centimetre": "cm",
     "kilometre": "km", "millimetre": "mm", "inche": "in", "wk": "week", "yr": "year",
 }  # fmt: skip
+_SIGNS = {"\\$": "dollar", "€": "euro", "£": "pound", "¥": "yen"}
+_POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
+_FACTOR = re.compile(r"(?P<per>/|\bper\b)|(?P<word>[a-z]+)(?:\s*\^?\s*\{?\s*(?P<power>-?[1-9])\s*\}?)?")
 _SHORT = frozenset(_KIND_OF) | {"mph", "kph", "km/h", "m/s", "kmh", "hz", "kw", "kwh", "sq", "cu", "n", "j", "w", "v"}
 _NOT_UNITS = frozenset(
     {"and", "or", "if", "for", "where", "when", "with", "but", "not", "to", "mod", "is", "are", "sin", "cos", "tan"}
@@ -30,7 +33,9 @@ _NOT_UNITS = frozenset(
 _POWER = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?"
 _MOST_TAILS = 8
 _SPACE = r"(?:\\[,;:! ]|~|\s|\\cdot|\\times|/)*"
-_TAIL = re.compile(rf"{_SPACE}\\(?:text|textbf|textit|textrm|mathrm|mbox|operatorname|rm)\s*\{{([^{{}}]*)\}}{_POWER}$")
+_TAIL = re.compile(
+    rf"{_SPACE}\\(?:text|textbf|textit|textrm|mathrm|mbox|operatorname|rm)\s*\{{([^{{}}]*)\}}({_POWER})$"
+)
 _DEGREES = re.compile(r"\s*\^\{\\circ\}\s*(?:[CF])?$")
 _WORDS = re.compile(
     rf"(?P<number>[\d.,{{}}\\/+\s-]*(?:\\(?:frac|sqrt|pi)(?![a-zA-Z])[\d{{}}\\/\s]*)*[\d}}i])"
@@ -50,20 +55,47 @@ def split_unit(text: str, *, short: bool = True) -> tuple[str, str]:
         if degrees := _DEGREES.search(rest):
             rest, unit = rest[: degrees.start()], "deg"
         elif (tail := _TAIL.search(rest)) and _is_unit(tail.group(1)):
-            rest, unit = rest[: tail.start()], f"{tail.group(1).strip()} {unit}".strip()
+            per = "/" if "/" in tail.group().partition("\\")[0] else ""
+            rest, unit = rest[: tail.start()], f"{per}{tail.group(1).strip()}{tail.group(2)} {unit}".strip()
         else:
             break
         if not rest.strip():
             return text, ""
     if not unit and (match := _WORDS.fullmatch(rest)) and _is_plain_unit(match, short):
         rest, unit = match.group("number"), match.group("unit")
-    return rest.strip(), unit
+    # Before the number, where it stands beside none.
+    sign = next((name for sign, name in _SIGNS.items() if sign in text), "")
+    return rest.strip(), unit or sign
 
 
 def units_differ(one: str, other: str) -> bool:
-    """Whether two units are of one kind and not the same: metres are not kilometres. Unknown ones never differ."""
-    first, second = _name(one), _name(other)
-    return first != second and first in _KIND_OF and _KIND_OF.get(first) == _KIND_OF.get(second)
+    """Whether two units contradict: both name one kind, and not the same unit of it to the same power. Metres are not
+    kilometres, square metres no metres, m/s no km/h. Unknown ones never differ."""
+    first, second = _factors(one), _factors(other)
+    return any(first[kind] != second[kind] for kind in first.keys() & second.keys())
+
+
+def _factors(unit: str) -> dict[str, tuple[str, int]]:
+    """What is known of a unit: kind -> (unit, power) of "square metres", "km/h", "dollars per pound"."""
+    text = re.sub(r"\\(?:cdot|times)(?![a-zA-Z])|[*·]", " ", TEXT.sub(r" \1 ", unit).casefold())
+    text = text.replace("mph", "mi/h").replace("kph", "km/h").replace("kmh", "km/h")
+    found: dict[str, tuple[str, int]] = {}
+    sign, prefixed = 1, 1
+    for match in _FACTOR.finditer(text):
+        word = match["word"]
+        if match["per"]:
+            sign = -1
+        elif word in _POWERS:
+            prefixed = _POWERS[word]
+        elif word in ("squared", "cubed") and found:
+            kind, (name, power) = list(found.items())[-1]
+            found[kind] = (name, power * (2 if word == "squared" else 3))
+        else:
+            name = _name(word)
+            if name in _KIND_OF:
+                found.setdefault(_KIND_OF[name], (name, sign * prefixed * int(match["power"] or 1)))
+            prefixed = 1
+    return found
 
 
 def _is_unit(words: str) -> bool:

@@ -20,7 +20,7 @@ from verigym.model.engine.open import open_checkpoint
 from verigym.trainer.learning.trainee import open_trainee
 from verigym.trainer.loops.loop import SFT
 from verigym.trainer.recipe.config import OptimConfig, SFTConfig
-from verigym.trainer.recipe.recipe import ModelConfig
+from verigym.trainer.recipe.model import ModelConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = '''

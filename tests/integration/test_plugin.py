@@ -8,7 +8,10 @@ import sys
 import tomllib
 from pathlib import Path
 
+import gymnasium
 import pytest
+
+from verigym.__main__ import main
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "verigym-secret"
 
@@ -27,20 +30,20 @@ def installed(tmp_path_factory):
     return site
 
 
-@pytest.fixture(scope="module")
-def verigym(installed, tmp_path_factory):
+@pytest.fixture
+def verigym(installed, tmp_path, monkeypatch, capsys):
     """Run the command in a folder of its own, where nothing but the plug-in's id is known."""
-    folder = tmp_path_factory.mktemp("work")
+    monkeypatch.syspath_prepend(str(installed))
+    monkeypatch.chdir(tmp_path)
+    assert "secret/Secret-v0" not in gymnasium.registry
 
     def verigym(*argv):
-        env = {**os.environ, "PYTHONPATH": str(installed)}
-        command = [sys.executable, "-m", "verigym", *argv]
-        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert main(argv) == 0
+        return capsys.readouterr().out
 
-    verigym.folder = folder
-    return verigym
+    yield verigym
+    gymnasium.registry.pop("secret/Secret-v0", None)
+    sys.modules.pop("verigym_secret", None)
 
 
 def rows(path):
@@ -52,9 +55,9 @@ def test_it_is_short():
     assert len([line for line in lines if line.strip()]) < 30
 
 
-def test_it_trains_for_two_steps_and_evaluates(verigym):
-    verigym("train", str(EXAMPLE / "recipe.toml"), "--out", "run")
-    run = verigym.folder / "run"
+def test_it_trains_for_two_steps_and_evaluates(verigym, tmp_path):
+    verigym("train", str(EXAMPLE / "recipe.toml"), "--out", "run", "--set", "threads=1")
+    run = tmp_path / "run"
     report = json.loads((run / "report.json").read_text())
     assert {"sft", "rl"} <= set(report["families"]["secret"])
     assert report["families"]["secret"]["gold"]["pass@1"] == 1.0
@@ -65,12 +68,15 @@ def test_it_trains_for_two_steps_and_evaluates(verigym):
 
     printed = verigym("eval", "secret/Secret-v0", "--policy", "engine:run/rl/checkpoint", "--out", "eval")
     assert "secret/Secret-v0" in printed
-    assert len(rows(verigym.folder / "eval" / "verdicts.jsonl")) == 10
-    found = json.loads((verigym.folder / "eval" / "report.json").read_text())
+    assert len(rows(tmp_path / "eval" / "verdicts.jsonl")) == 10
+    found = json.loads((tmp_path / "eval" / "report.json").read_text())
     assert (found["num_tasks"], found["num_infrastructure_failures"]) == (10, 0)
 
 
-def test_it_rolls_out(verigym):
-    printed = verigym("rollout", "secret/Secret-v0", "--task", "digit-3")
-    assert "it is 3" in printed
-    assert "ended: answered, passed, reward 1" in printed
+def test_it_rolls_out(installed, tmp_path):
+    command = [sys.executable, "-m", "verigym", "rollout", "secret/Secret-v0", "--task", "digit-3"]
+    env = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "it is 3" in done.stdout
+    assert "ended: answered, passed, reward 1" in done.stdout

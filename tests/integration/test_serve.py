@@ -78,26 +78,17 @@ def checkpoint(tmp_path_factory):
     return tiny(tmp_path_factory.mktemp("served") / "tiny", texts=texts)
 
 
-def test_eval_through_the_server_and_a_drain_at_the_end(checkpoint, tmp_path):
+def test_evals_through_a_server_of_two_ranks_and_a_drain_at_the_end(checkpoint, tmp_path):
     """SIGTERM: what is in work ends whole, nothing new comes in, and the process ends with 0."""
     rows = "".join(json.dumps(row) + "\n" for row in PROBLEMS)
     (tmp_path / "problems.jsonl").write_text(rows)
-    with serving(checkpoint, "--max-batch", "4") as (url, process):
-        argv = [sys.executable, "-m", "verigym", "eval", "math500", "--data", str(tmp_path / "problems.jsonl")]
-        argv += [
-            "--policy",
-            f"openai:{url}#tiny",
-            "--max-tokens",
-            "12",
-            "--samples",
-            "2",
-            "--out",
-            str(tmp_path / "run"),
-        ]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
+    options = ("--max-batch", "4", "--logprobs-mode", "processed_logprobs", "--tensor-parallel", "2")
+    with serving(checkpoint, *options) as (url, process):
+        argv = ["eval", "math500", "--data", str(tmp_path / "problems.jsonl"), "--policy", f"openai:{url}#tiny"]
+        assert main([*argv, "--max-tokens", "12", "--samples", "2", "--out", str(tmp_path / "run")]) == 0
         report = json.loads((tmp_path / "run" / "report.json").read_text())
         assert (report["num_predictions"], report["num_infrastructure_failures"]) == (4, 0)
+        check_token_endpoints(checkpoint, url, tmp_path)
         answers = []
 
         def ask():
@@ -122,17 +113,13 @@ def test_eval_through_the_server_and_a_drain_at_the_end(checkpoint, tmp_path):
             httpx.get(f"{url}/models")
 
 
-def test_eval_over_the_servers_token_endpoints_by_two_ranks(checkpoint, tmp_path, capsys):
+def check_token_endpoints(checkpoint, url, tmp_path):
     """Ids, log-probabilities and versions of every sampled token come over HTTP, from two processes' model."""
-    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PROBLEMS))
     argv = ["eval", "math500", "--data", str(tmp_path / "problems.jsonl"), "--max-tokens", "8", "--save-trajectories"]
-    argv += ["--samples", "2"]
-    with serving(checkpoint, "--logprobs-mode", "processed_logprobs", "--tensor-parallel", "2") as (url, process):
-        spec = f"tokens:{checkpoint}@{url.removesuffix('/v1')}#tiny"
-        assert main([*argv, "--policy", spec, "--seed", "3", "--out", str(tmp_path / "remote")]) == 0
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(120) == 0
-    assert main([*argv, "--policy", f"engine:{checkpoint}", "--seed", "3", "--out", str(tmp_path / "local")]) == 0
+    argv += ["--samples", "2", "--seed", "3"]
+    spec = f"tokens:{checkpoint}@{url.removesuffix('/v1')}#tiny"
+    assert main([*argv, "--policy", spec, "--out", str(tmp_path / "remote")]) == 0
+    assert main([*argv, "--policy", f"engine:{checkpoint}", "--out", str(tmp_path / "local")]) == 0
     remote, local = (
         sorted((tmp_path / name / "trajectories.jsonl").read_text().splitlines()) for name in ("remote", "local")
     )
@@ -145,8 +132,12 @@ def test_eval_over_the_servers_token_endpoints_by_two_ranks(checkpoint, tmp_path
         assert [ours["logprobs"][i] for i in sampled] == pytest.approx(
             [theirs["logprobs"][i] for i in sampled], abs=1e-4
         )
+
+
+def test_a_policy_whose_tokenizer_is_nowhere_is_told(tmp_path, capsys):
+    (tmp_path / "problems.jsonl").write_text(json.dumps(PROBLEMS[0]) + "\n")
     missing = f"tokens:{tmp_path}/no@http://127.0.0.1:9#tiny"
-    assert main([*argv, "--policy", missing, "--out", str(tmp_path / "none")]) == 2
+    assert main(["eval", "math500", "--data", str(tmp_path / "problems.jsonl"), "--policy", missing]) == 2
     assert "there is no checkpoint at" in capsys.readouterr().err
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from verigym.envs.sandbox.types import SandboxBackend
 from verigym.envs.synthesis.make import synthesize_tree
 from verigym.envs.synthesis.small_repositories import write_small_repository
 from verigym.envs.synthesis.sources import Source, tree_source
-from verigym.errors import SandboxError, TaskError
+from verigym.errors import ConfigError, SandboxError, TaskError
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +35,26 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     return tree_source(tree, name="small", version="3", requirements=(f"pytest=={pytest.__version__}",))
 
 
-def synthesize(source: Source, backend: SandboxBackend, out: Path, *, limit: int, workers: int) -> list[dict]:
-    return asyncio.run(synthesize_tree(source, out=out, limit=limit, seed=0, backend=backend, workers=workers))
+def synthesize(
+    source: Source, backend: SandboxBackend, out: Path, *, limit: int, workers: int, seed: int = 0, **more: Any
+) -> list[dict]:
+    return asyncio.run(
+        synthesize_tree(source, out=out, limit=limit, seed=seed, backend=backend, workers=workers, **more)
+    )
+
+
+def interrupt(source: Source, backend: SandboxBackend, out: Path) -> list[tuple[str, int, int]]:
+    """Stop as Ctrl-C does when the first of two tasks is there; what was told until then."""
+    told = []
+
+    def tell(what: str, done: int, total: int) -> None:
+        told.append((what, done, total))
+        if (done, total) == (1, 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        synthesize(source, backend, out, limit=2, workers=1, progress=tell)
+    return told
 
 
 def verigym(*words: str) -> int:
@@ -53,10 +72,27 @@ def test_from_code_to_tasks_that_hold(
     assert len(rows) == 2
     assert [task.id for task in read_any_tasks(out)] == [row["instance_id"] for row in rows]
     assert len(list((out.parent / "tasks.archives").iterdir())) == 2
-    assert sorted(path.name for path in out.parent.iterdir()) == ["tasks.archives", "tasks.jsonl"]
+    assert sorted(path.name for path in out.parent.iterdir()) == ["tasks.archives", "tasks.jsonl", "tasks.jsonl.done"]
 
-    # The same rows and bytes again, whatever the number of workers.
+    # The same rows and bytes again, whatever the number of workers, after an interruption.
     again = tmp_path / "two" / "tasks.jsonl"
+    told = interrupt(source, backend, again)
+    assert any(what.startswith("running the tests") and total == 120 for what, _, total in told)
+    assert again.read_text() == json.dumps(rows[0]) + "\n"
+    ledger = again.with_name("tasks.jsonl.done")
+    with ledger.open("a") as file:
+        file.write('{"bug": "half a li')  # killed while it wrote
+    with pytest.raises(ConfigError, match="--seed was 0 and is 1"):
+        synthesize(source, backend, again, limit=2, workers=1, seed=1)
+    told = []
+    assert synthesize(source, backend, again, limit=2, workers=1, progress=lambda *now: told.append(now)) == rows
+    assert not any(what.startswith("running the tests") for what, _, _ in told)
+    assert again.read_text() == out.read_text().replace("one/", "two/")
+    keys = [json.loads(line)["bug"] for line in ledger.read_text().splitlines()[1:]]
+    assert len(keys) == len(set(keys))
+    # An archive that is gone is made again, and so is all that came after it.
+    (again.parent / rows[0]["archive"]).unlink()
+    assert synthesize(source, backend, again, limit=1, workers=1) == rows[:1]
     assert synthesize(source, backend, again, limit=2, workers=1) == rows
     for row in rows:
         assert (again.parent / row["archive"]).read_bytes() == (out.parent / row["archive"]).read_bytes()

@@ -1,15 +1,19 @@
-"""``verigym train`` as a user runs it: from a recipe to a report, interrupted, resumed, and asked for nonsense."""
+"""``verigym train`` as a user runs it: from a recipe to a report, interrupted, resumed, and asked for nonsense.
+
+Where the process is not what is tested, it is this one: another would import torch again.
+"""
 
 import json
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from .small_recipe import CODE
+from verigym.__main__ import main
+
+from .small_recipe import CODE, command
 
 RECIPE = f"""
 name = "tiny"
@@ -33,9 +37,9 @@ samples = 1
 """
 
 
-def verigym(*arguments: object, **options) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "verigym", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, **options)
+def verigym(*arguments: object) -> int:
+    """The exit status of the command line, in this process."""
+    return main([str(one) for one in arguments])
 
 
 @pytest.fixture
@@ -45,9 +49,11 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_recipe_runs_to_its_report_and_its_checkpoint_can_be_evaluated(recipe: Path, tmp_path: Path) -> None:
+def test_a_recipe_runs_to_its_report_and_its_checkpoint_can_be_evaluated(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
-    done = verigym("train", recipe, "--out", out)
+    done = subprocess.run(command((), recipe, out), capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads((out / "report.json").read_text())
     row = report["families"]["code"]
@@ -62,19 +68,16 @@ def test_a_recipe_runs_to_its_report_and_its_checkpoint_can_be_evaluated(recipe:
         assert (out / name).stat().st_size > 0
     spec = f"engine:{out}/rl/checkpoint"
     held_out = out / "tasks" / "code.held_out.jsonl"
-    evaluated = verigym("eval", "code", "--data", held_out, "--policy", spec, "--limit", 2, "--max-tokens", 16)
-    assert evaluated.returncode == 0, evaluated.stderr
-    again = verigym("train", recipe, "--out", out)
-    assert again.returncode == 2
-    assert "--resume" in again.stderr
+    assert verigym("eval", "code", "--data", held_out, "--policy", spec, "--limit", 2, "--max-tokens", 16) == 0
+    assert verigym("train", recipe, "--out", out) == 2
+    assert "--resume" in capsys.readouterr().err
 
 
 def test_training_is_watched_and_the_best_checkpoint_kept(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     changes = ["rl.difficulty={order='frontier'}", "rl.evaluation={every=1, num_tasks=2}", "rl.train.echo={user=0.1}"]
     changes += ["families.0.rl={group_size=3, temperature=0.8}", "rl.train.max_useless_steps=9"]
-    done = verigym("train", recipe, "--out", out, *(part for change in changes for part in ("--set", change)))
-    assert done.returncode == 0, done.stderr
+    assert verigym("train", recipe, "--out", out, *(part for change in changes for part in ("--set", change))) == 0
     report = json.loads((out / "report.json").read_text())
     assert [row["step"] for row in report["evaluations"]] == [0, 1, 2, 3]
     best = report["stages"]["rl"]["best"]
@@ -85,23 +88,23 @@ def test_training_is_watched_and_the_best_checkpoint_kept(recipe: Path, tmp_path
     assert all({"eval/passed/rate", "eval/passed_code/rate", "eval/best/rate"} <= row.keys() for row in rows)
     assert {row["rollout/episodes/count"] for row in rows} == {6.0}
     spec, held_out = f"engine:{out}/rl/best", out / "tasks" / "code.held_out.jsonl"
-    evaluated = verigym("eval", "code", "--data", held_out, "--policy", spec, "--limit", 1, "--max-tokens", 8)
-    assert evaluated.returncode == 0, evaluated.stderr
+    assert verigym("eval", "code", "--data", held_out, "--policy", spec, "--limit", 1, "--max-tokens", 8) == 0
 
 
-def test_tasks_that_the_start_never_solves_are_told(recipe: Path, tmp_path: Path) -> None:
+def test_tasks_that_the_start_never_solves_are_told(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
-    done = verigym("train", recipe, "--out", out, "--set", "rl.difficulty={samples=1}")
-    assert done.returncode == 2
+    assert verigym("train", recipe, "--out", out, "--set", "rl.difficulty={samples=1}") == 2
     # One sample is 0 or 1: whatever the model can do, every task rests.
-    assert "family 'code': all 12 tasks rest" in done.stderr
+    assert "family 'code': all 12 tasks rest" in capsys.readouterr().err
     assert len((out / "rl" / "difficulty" / "code" / "verdicts.jsonl").read_text().splitlines()) == 12
 
 
 def test_ctrl_c_saves_the_state_leaves_no_sandbox_and_a_resume_finishes(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "verigym", "train", str(recipe), "--out", str(out), "--set", "rl.steps=6"]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    words = command((), recipe, out, "--set", "rl.steps=6")
+    running = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     metrics = out / "rl" / "metrics.jsonl"
     deadline = time.monotonic() + 180
     while not (metrics.exists() and metrics.read_text().count("\n") >= 2):
@@ -118,8 +121,7 @@ def test_ctrl_c_saves_the_state_leaves_no_sandbox_and_a_resume_finishes(recipe: 
     assert not _children_of(running.pid)
     steps = metrics.read_text().count("\n")
     assert list((out / "rl" / "steps").glob("step-*/manifest.json"))
-    resumed = verigym("train", recipe, "--out", out, "--resume", "--set", "rl.steps=6")
-    assert resumed.returncode == 0, resumed.stderr
+    assert verigym("train", recipe, "--out", out, "--resume", "--set", "rl.steps=6") == 0
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 7))
     assert steps < 6
@@ -155,20 +157,25 @@ def _children_of(pid: int) -> list[str]:
     ],
 )
 def test_nonsense_is_one_clear_line(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, said: str
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    change: str,
+    said: str,
 ) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "0")  # the interpreter would run the kernels here
-    done = verigym("train", recipe, "--out", tmp_path / "run", "--set", change, cwd=tmp_path)
-    assert done.returncode == 2
-    error = done.stderr.strip().splitlines()[-1]
+    monkeypatch.chdir(tmp_path)
+    assert verigym("train", recipe, "--out", tmp_path / "run", "--set", change) == 2
+    told = capsys.readouterr().err
+    error = told.strip().splitlines()[-1]
     assert error.startswith("verigym: error: ")
     assert said in error
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in told
 
 
-def test_a_broken_row_is_named_by_its_line(recipe: Path, tmp_path: Path) -> None:
+def test_a_broken_row_is_named_by_its_line(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = tmp_path / "tasks.jsonl"
     rows.write_text('{"id": "a", "family": "code", "prompt": "p"}\n{"id": \n')
-    done = verigym("train", recipe, "--out", tmp_path / "run", "--set", f"families.0.tasks='{rows}'")
-    assert done.returncode == 2
-    assert "line 2" in done.stderr
+    assert verigym("train", recipe, "--out", tmp_path / "run", "--set", f"families.0.tasks='{rows}'") == 2
+    assert "line 2" in capsys.readouterr().err

@@ -105,3 +105,22 @@ def test_results_are_written_before_they_are_told(tmp_path, monkeypatch):
     argv = ["tasks", "validate", str(source), "--out", str(out), "--sandbox", "local", "--times", "1"]
     assert main(argv) == 2
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [BUILT_IN[0].id]
+
+
+def test_progress_in_a_log_is_lines(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(tables.time, "monotonic", lambda: now[0])
+    with tables.progress_bar() as tell:
+        for second in range(25):
+            now[0] = 100.0 + second
+            tell("running tests: seconds", second, 120)
+        tell("bugs tried: 1 of 9; tasks", 0, 2)
+        tell("bugs tried: 2 of 9; tasks", 0, 2)
+        tell("bugs tried: 3 of 9; tasks", 2, 2)
+    assert capsys.readouterr().err.splitlines() == [
+        "[0 s] running tests: seconds 0 of 120",
+        "[10 s] running tests: seconds 10 of 120",
+        "[20 s] running tests: seconds 20 of 120",
+        "[24 s] bugs tried: 1 of 9; tasks 0 of 2",
+        "[24 s] bugs tried: 3 of 9; tasks 2 of 2",
+    ]

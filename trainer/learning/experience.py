@@ -21,7 +21,7 @@ from ..objective.per_token import add_columns, is_by_token, with_temperature
 from ..objective.reference import AdapterReference
 from ..recipe.algorithms import PPOConfig, ReinforcePPConfig, RLConfig
 from ..recipe.per_family import ConfigOf
-from .step import score
+from .scores import score
 
 Annotate = Callable[[Sequence[Document]], list[Document]]
 

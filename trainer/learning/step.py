@@ -1,113 +1,20 @@
 """One optimizer update over any number of packs and ranks, as if it were one batch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from ...model.attention import Documents
-from ...model.decoder import Decoder
 from ...model.lora import AnyDecoder
 from ...model.parallel.objects import all_gather_json
-from ...model.parallel.packs import share_of, whole_of
 from ...model.parallel.place import Place
 from ..batching.packs import PackedBatch
 from ..objective.critic import Critic
-from ..objective.losses import Loss, TokenLoss, TrainedTokens, echo_loss
-from ..objective.reference import AdapterReference
+from ..objective.losses import Loss, TokenLoss, echo_loss
 from .optim import Optimizer
-
-NOT_OF_THE_LOSS = frozenset({"temperature", "echo"})
-"""Columns that say how tokens are scored and which observations are learned, and are no part of ``TrainedTokens``."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
-    """What the model says of the scored tokens of a pack.
-
-    Attributes:
-        index: [N] int64, their places in the pack.
-        logprobs, entropy: [N] nats, at the pack's temperature.
-        values: [N] of the critic; None without one.
-    """
-
-    index: Tensor
-    logprobs: Tensor
-    entropy: Tensor
-    values: Tensor | None = None
-
-    def at(self, chosen: Tensor) -> "Scores":
-        """Those where ``chosen``, [N] bool, is true."""
-        values = None if self.values is None else self.values[chosen]
-        return Scores(
-            index=self.index[chosen], logprobs=self.logprobs[chosen], entropy=self.entropy[chosen], values=values
-        )
-
-
-def score(
-    decoder: AnyDecoder | AdapterReference,
-    batch: PackedBatch,
-    critic: Critic | None = None,
-    place: Place | None = None,
-) -> Scores:
-    """Score the trained tokens. Only they meet the vocabulary: prompts and observations are most of an episode.
-
-    Args:
-        place: this rank's, where the decoder is sharded; all ranks that share the pack get the scores of all of it.
-    """
-    if place is not None:
-        assert isinstance(decoder, Decoder), "only this package's decoder is sharded"
-        return _score_share(decoder, batch, critic, place)
-    documents = Documents.from_lengths(batch.lengths, device=batch.token_ids.device)
-    index = batch.scored.nonzero().squeeze(1)
-    targets, temperature = batch.targets.index_select(0, index), batch.temperatures
-    if isinstance(temperature, Tensor):
-        temperature = temperature.index_select(0, index)
-    if critic is None:
-        logprobs, entropy = decoder.score(batch.token_ids, documents, targets, temperature, index=index)
-        return Scores(index=index, logprobs=logprobs, entropy=entropy)
-    assert not isinstance(decoder, AdapterReference), "a critic reads the policy, never the reference"
-    logprobs, entropy, hidden = decoder.score_and_states(batch.token_ids, documents, targets, temperature, index=index)
-    values = critic(hidden, batch.token_ids, documents, index)
-    return Scores(index=index, logprobs=logprobs, entropy=entropy, values=values)
-
-
-def _score_share(decoder: Decoder, batch: PackedBatch, critic: Critic | None, place: Place) -> Scores:
-    """Score this rank's tokens of a pack and fetch the others'.
-
-    A rank without such a token among its own scores one all the same: in every layer the others wait for it.
-    """
-    share = share_of(batch.lengths, place.layout, place.meshes, batch.token_ids.device)
-    ids, own = share.take(batch.token_ids), share.take(batch.scored).nonzero().squeeze(1)
-    scored = own if own.numel() else own.new_zeros(1)
-    targets, temperature = share.take(batch.targets).index_select(0, scored), batch.temperatures
-    if isinstance(temperature, Tensor):
-        temperature = share.take(temperature, fill=1.0).index_select(0, scored)
-    logprobs, entropy, hidden = decoder.score_and_states(
-        ids, share.documents, targets, temperature, index=scored, cache=share.cache
-    )
-    columns = [logprobs, entropy]
-    if critic is not None:
-        columns.append(critic(hidden, ids, share.documents, scored, share.cache))
-    placed = [column.new_zeros(len(ids)).index_copy(0, scored, column) for column in columns]
-    index = batch.scored.nonzero().squeeze(1)
-    found = whole_of(torch.stack(placed, dim=1), place.layout, place.meshes).index_select(0, index).unbind(dim=1)
-    return Scores(index=index, logprobs=found[0], entropy=found[1], values=found[2] if critic is not None else None)
-
-
-def known_tokens(batch: PackedBatch, index: Tensor) -> TrainedTokens:
-    """What was known of the trained tokens, at ``index``, before the forward pass."""
-    documents = torch.repeat_interleave(torch.tensor(batch.lengths, device=index.device))
-    counts = torch.bincount(documents[index], minlength=len(batch.lengths))
-    return TrainedTokens(
-        old_logprobs=batch.old_logprobs[index],
-        advantages=batch.advantages[index],
-        lengths=counts[counts > 0],
-        **{name: column[index] for name, column in batch.columns.items() if name not in NOT_OF_THE_LOSS},
-    )
+from .scores import Scores, known_tokens, score
 
 
 class TrainStep:

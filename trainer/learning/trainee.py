@@ -23,7 +23,7 @@ from ...model.lora import AnyDecoder, add_adapters
 from ...model.tokenizer import Tokenizer, train_tokenizer
 from ...model.trained import export, load_exported
 from ...model.weights.checksums import add_sum
-from ..recipe.recipe import ModelConfig
+from ..recipe.model import ModelConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,8 +23,10 @@ from ...model.chat.protocols import Parser, Renderer
 from ...model.chat.trace import TraceFormat, texts_of_trace
 from ...model.tokenizer import Tokenizer
 from ..batching.documents import Document
-from ..recipe.recipe import MidtrainSource, MidtrainStage, Recipe
-from ..sampling.held_out import Account, Found, HeldOut, LeftOut
+from ..recipe.recipe import Recipe
+from ..recipe.stages import MidtrainSource, MidtrainStage
+from ..sampling.held_out import Found, HeldOut
+from ..sampling.left_out import Account, LeftOut
 from .midtrain import trace_document, trajectory_documents
 
 Tell = Callable[[int, int], None]

@@ -5,6 +5,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+"""Pattern of a name that also names files."""
+
 
 class Settings(BaseModel):
     """Base of all settings: unknown keys are refused, values do not change once read."""

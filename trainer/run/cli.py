@@ -39,7 +39,7 @@ def _train(args: argparse.Namespace) -> int:
     from ..ranks.launch import Launch
     from ..recipe.context import check_context
     from ..recipe.layouts import check_layout, is_sharded, layout_of
-    from ..recipe.recipe import load_recipe
+    from ..recipe.load import load_recipe
 
     if args.ranks is not None and not args.dry_run:
         raise ConfigError("--ranks says what --dry-run should suppose; to start N processes use torchrun")

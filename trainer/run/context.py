@@ -20,7 +20,7 @@ from ..loops.trackers import RunTracker, Tracker
 from ..ranks.team import Team
 from ..recipe.recipe import Recipe
 from ..sampling.families import Family
-from ..sampling.held_out import Account
+from ..sampling.left_out import Account
 from .folder import read_stage, write_stage
 from .progress import Progress
 from .stage_evaluations import StageEvaluations

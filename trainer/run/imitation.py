@@ -11,7 +11,8 @@ from ...agent.trajectory import Trajectory
 from ...envs.sandbox.background import all_or_first_error
 from ...envs.task import Task
 from ...errors import SandboxError
-from ..recipe.recipe import Recipe, SFTStage
+from ..recipe.recipe import Recipe
+from ..recipe.stages import SFTStage
 from ..sampling.families import Family
 from .progress import Progress
 

@@ -50,7 +50,7 @@ def _plan(args: argparse.Namespace) -> int:
     from ...model.plan.search import cheapest, trace_by_period
     from ...model.plan.trace import Head, trace_step
     from ..recipe.layouts import model_config
-    from ..recipe.recipe import load_recipe
+    from ..recipe.load import load_recipe
 
     recipe = load_recipe(args.recipe, args.overrides)
     config = model_config(recipe)

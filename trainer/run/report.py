@@ -136,12 +136,10 @@ def _plot(out: Path) -> bool:
     rows = read_metrics(out / "rl" / "metrics.jsonl")
     if not rows:
         return False
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True, sharey=True)
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
     for axis, quantity, stat, title in (
         (axes[0], "reward", "mean", "reward"),
         (axes[1], "passed", "rate", "pass@1 of the episodes"),
@@ -163,7 +161,6 @@ def _plot(out: Path) -> bool:
         axes[1].legend()
     axes[0].legend()
     write_with(out / "curves.png", lambda partial: figure.savefig(partial, dpi=130))
-    plt.close(figure)
     return True
 
 

@@ -13,7 +13,7 @@ from ...evals.metrics import family_summary
 from ...evals.run import evaluate
 from ...evals.verdict import Verdict
 from ...model.chat.sampling import Sampling
-from ..recipe.recipe import EvalConfig
+from ..recipe.stages import EvalConfig
 from .families import Family
 
 

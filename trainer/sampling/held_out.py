@@ -1,9 +1,8 @@
 """What is held out stays out: every source of what a run learns is compared with the tasks that will measure it."""
 
 import re
-from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,62 +11,19 @@ from ...agent.trajectory import Trajectory
 from ...envs.datasets.decontaminate import held_out_of, problem_of_row, problem_of_task
 from ...envs.datasets.files import read_rows
 from ...envs.datasets.statements import Statements
-from ...envs.task import Task, write_jsonl
+from ...envs.task import Task
 from ...envs.trace.examples import Example
 from ...envs.trace.twins import function_keys, programs_in, twin_key
 from ...errors import TaskError
 from ...model.chat.messages import Message
 from ..recipe.recipe import SMALL_SOURCES
 from .families import Family
+from .left_out import Account, LeftOut
 
 MIN_LINE = 15
 """Characters of a line of a fix, blanks left out, below which other code has it by chance."""
 _PREFIX = re.compile(r"^\s*(?:\d+\s*[:|\t ]\s*)?[+]?\s*")
 """What stands before a line of code where a file is shown with numbers, or a patch."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeftOut:
-    """One item of a source that is not learned.
-
-    Attributes:
-        source: "tasks NAME", "demonstrations", or the name of a source of midtrain.
-        item: what it is, as far as it has a name.
-        reason: by what it is like a held-out task: "task", "program", "repository", "commit", "patch", "statement",
-            "instance"; the same words for all that have it.
-        like: the held-out task, or the problem of an evaluation suite.
-    """
-
-    source: str
-    item: str
-    reason: str
-    like: str
-
-
-@dataclass(slots=True)
-class Account:
-    """What was left out, by source."""
-
-    rows: list[LeftOut] = field(default_factory=list)
-
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Source -> reason -> items."""
-        found: dict[str, Counter[str]] = {}
-        for row in self.rows:
-            found.setdefault(row.source, Counter())[row.reason] += 1
-        return {source: dict(reasons) for source, reasons in found.items()}
-
-    def lines(self) -> list[str]:
-        """One line a source, for people."""
-        return [
-            f"{source}: {sum(reasons.values())} left out as held out, by "
-            + ", ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items()))
-            for source, reasons in self.counts().items()
-        ]
-
-    def write(self, path: Path) -> None:
-        """One row for each item, also where there is none, so that a reader knows that it was looked into."""
-        write_jsonl(path, (asdict(row) for row in self.rows))
 
 
 Found = tuple[str, str] | None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...agent.policy import Policy
 from ..recipe.per_family import ConfigOf
-from ..recipe.recipe import RLStage
+from ..recipe.stages import RLStage
 from .evaluation import pass_counts
 from .families import Family
 from .mixture import TaskMixture

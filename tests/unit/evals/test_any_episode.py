@@ -207,7 +207,8 @@ def check(make_env, task, turns):
 
 
 few = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=5, derandomize=True)
-many = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=100)
+# A sandbox and a grading each: a family takes minutes.
+many = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=30)
 turns_of = st.lists(turn, max_size=5)
 
 

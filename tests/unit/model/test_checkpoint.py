@@ -1,6 +1,8 @@
 import json
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,3 +167,19 @@ def test_a_crash_between_the_renames_loses_nothing(decoder: Decoder, tokenizer: 
 def test_a_tokenizer_larger_than_the_decoder_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="320 ids but the decoder 300"):
         save_checkpoint(tmp_path / "c", Decoder(small_config(vocab_size=300)), tokenizer)
+
+
+def test_it_is_opened_and_asked_without_torchs_compiler(decoder: Decoder, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """torch imports it by itself in unlikely places, and sympy with it: as long as all the rest of a start."""
+    save_checkpoint(tmp_path / "c", decoder, tokenizer)
+    program = (
+        "import asyncio, sys\nfrom pathlib import Path\nimport verigym.model.server.app\n"
+        "from verigym.model.chat.sampling import Sampling\nfrom verigym.model.engine.open import open_checkpoint\n"
+        "engine = open_checkpoint(Path(sys.argv[1]), max_batch=1, num_threads=1).engine\n"
+        "async def main():\n"
+        "    async with engine:\n        await engine.generate([7], Sampling(max_tokens=2, seed=1), ())\n"
+        "asyncio.run(main())\n"
+        "sys.exit(str({'sympy', 'torch._dynamo', 'torch.distributed.tensor', 'transformers'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "c"], capture_output=True, text=True, check=False)
+    assert done.stderr == "set()\n"

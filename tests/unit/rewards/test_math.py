@@ -82,6 +82,63 @@ def test_the_answer_of_a_response(text, answer):
     assert extract_answer(text) == answer
 
 
+@pytest.mark.parametrize(
+    ("rest", "answer"),
+    [
+        (" is wrong, it is 6.", "6"),
+        ("$ is wrong, it is 6.", "6"),
+        (" is incorrect", None),
+        (" is not the answer.", None),
+        (" isn't right.", None),
+        (", which is not correct.", None),
+        (" cannot be right; it is 7", "7"),
+        ("? No, 6.", "6"),
+        (". No wait, that is wrong; the answer is 6.", "6"),
+        (" \u2014 actually it is 6", "6"),
+        (". Oops, it should be $6$.", "6"),
+        (". Sorry, the correct answer is 6.", "6"),
+        (". This is wrong.", None),
+        ("\\] That's incorrect.", None),
+        # of other things, or no denial
+        (" is the answer. It is wrong to say 6.", "5"),
+        (" is correct.", "5"),
+        (", which is not an integer.", "5"),
+        (" (6 is wrong)", "5"),
+        (". No other value works.", "5"),
+        (". Wait, let me check: 2 + 3 is 5, so that is right.", "5"),
+        (". Actually, this is the only solution.", "5"),
+        (". But 6 is not.", "5"),
+        (". If this is wrong, tell me.", "5"),
+        (". However, note that 0 is no solution.", "5"),
+        (". So the first claim was false.", "5"),
+    ],
+)
+def test_words_right_behind_the_last_box_take_it_back(rest, answer):
+    assert extract_answer(f"It is $\\boxed{{5}}{rest}") == answer
+    strict = extract_answer(f"It is $\\boxed{{5}}{rest}", lenient=False)
+    assert strict == ("5" if answer == "5" else None)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is not \\boxed{5}.", None),
+        ("It can't be $\\boxed{5}$.", None),
+        ("The wrong answer is \\boxed{5}; mine is 6.", "6"),
+        ("It is \\boxed{6}, not \\boxed{5}.", "6"),
+        ("\\boxed{5} is what you'd expect, but the answer is 6.", "6"),
+        ("\\boxed{5}\\\\ But that's false.", None),
+        ("\\boxed{5}. The correct answer is 6.", "6"),
+        # of other things
+        ("It is no more than \\boxed{5}.", "5"),
+        ("It is not 6. The answer is \\boxed{5}.", "5"),
+        ("It is not hard to see that it is \\boxed{5}", "5"),
+    ],
+)
+def test_words_right_before_the_last_box_deny_it(text, answer):
+    assert extract_answer(text) == answer
+
+
 def test_only_a_box_counts_when_told_so():
     assert extract_answer("The answer is 9.", lenient=False) is None
     assert extract_answer("\\boxed{9}", lenient=False) == "9"

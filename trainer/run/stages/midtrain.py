@@ -3,7 +3,8 @@
 from ...learning.learner import Lesson
 from ...loops.midtrain import Midtrain
 from ...loops.midtrain_data import documents_of
-from ...recipe.recipe import MidtrainStage, Recipe
+from ...recipe.recipe import Recipe
+from ...recipe.stages import MidtrainStage
 from ..context import Run
 
 

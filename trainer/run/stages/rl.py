@@ -10,7 +10,8 @@ from ...loops.asynchronous import AsyncRL
 from ...loops.loop import StepResult
 from ...loops.reinforce import RL
 from ...recipe.config import EvaluationConfig
-from ...recipe.recipe import Recipe, RLStage
+from ...recipe.recipe import Recipe
+from ...recipe.stages import RLStage
 from ...sampling.mixture import TaskMixture
 from ...sampling.rl_tasks import config_of_families, measure_tasks, mixture_of
 from ...sampling.rollouts import EpisodePlan

@@ -2,7 +2,8 @@
 
 from ...learning.learner import Lesson
 from ...loops.loop import SFT
-from ...recipe.recipe import Recipe, SFTStage
+from ...recipe.recipe import Recipe
+from ...recipe.stages import SFTStage
 from ..context import Run
 from ..imitation import split_by_task
 

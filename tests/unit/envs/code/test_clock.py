@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from verigym.envs.code import guest_child
+from verigym.envs.code import guest_clock
 from verigym.envs.code.box import ProgramBox, RunLimits
 from verigym.errors import SandboxError
 
@@ -26,7 +26,7 @@ def child():
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class Told(guest_child.Clock):
+class Told(guest_clock.Clock):
     """Waits for a core as it is told: (seconds at the first look, at the second, ...)."""
 
     def __init__(self, waits, wall_s=0.1, **options):
@@ -53,7 +53,7 @@ def test_time_spent_waiting_is_given_back_and_told(child):
 
 
 def test_what_waits_for_ever_is_not_known(child):
-    class Starved(guest_child.Clock):
+    class Starved(guest_clock.Clock):
         def waiting(self):
             return time.monotonic() - self.started
 
@@ -69,25 +69,25 @@ def test_a_child_that_ends_is_seen_whatever_it_waited(child):
 
 
 def test_waiting_is_read_of_what_runs_below(child):
-    assert guest_child.Clock(1.0).waiting() >= 0.0
+    assert guest_clock.Clock(1.0).waiting() >= 0.0
     task = f"/proc/{child.pid}/task/{child.pid}"
-    assert guest_child._has_our_priority(task)
+    assert guest_clock._has_our_priority(task)
     os.setpriority(os.PRIO_PROCESS, child.pid, 5)
-    assert not guest_child._has_our_priority(task)
-    assert guest_child.Clock(1.0).waiting() == 0.0
+    assert not guest_clock._has_our_priority(task)
+    assert guest_clock.Clock(1.0).waiting() == 0.0
 
 
 def test_a_program_that_had_no_core_is_the_machines_failure(backend, monkeypatch):
     from verigym.envs.code import pool
 
-    monkeypatch.setattr(guest_child.Clock, "LONGEST", 1)
+    monkeypatch.setattr(guest_clock.Clock, "LONGEST", 1)
     starved = "Clock.waiting = lambda self: time.monotonic() - self.started + 1\nClock.LONGEST = 1\n"
     plain_modules = pool.modules
 
     def modules(codes):
-        text = (pool.Path(pool.__file__).parent / "guest_child.py").read_text() + starved
+        text = (pool.Path(pool.__file__).parent / "guest_clock.py").read_text() + starved
         return plain_modules(
-            [(name, compile(text, "guest_child.py", "exec") if name == "guest_child" else code) for name, code in codes]
+            [(name, compile(text, "guest_clock.py", "exec") if name == "guest_clock" else code) for name, code in codes]
         )
 
     monkeypatch.setattr(pool, "modules", modules)

@@ -15,7 +15,7 @@ from verigym.envs.sandbox import python as python_module
 from verigym.envs.sandbox.local import LocalBackend, UnsafeBackend
 from verigym.envs.sandbox.python import python_environment
 from verigym.envs.sandbox.types import SandboxSpec
-from verigym.envs.synthesis import build_images
+from verigym.envs.synthesis import build_images, fetching
 from verigym.envs.synthesis import requirements as requirements_module
 from verigym.envs.synthesis.requirements import pinned_requirements
 from verigym.errors import SandboxError, TaskError
@@ -176,6 +176,15 @@ def test_no_package_is_built_on_this_machine(name, way, hostile):
     with pytest.raises((SandboxError, TaskError), match=told):
         ask[way]()
     assert not hostile.exists()
+
+
+def test_an_sdist_is_unpacked_and_not_built(tmp_path, hostile):
+    fetching.bring_sdist("evil", "1.0", tmp_path, tmp_path / "tree")
+    assert (tmp_path / "tree" / "setup.py").is_file()
+    assert not hostile.exists()
+    (tmp_path / "other").mkdir()
+    with pytest.raises(TaskError, match=r"evil==2\.0 failed: ERROR: Could not find a version"):
+        fetching.bring_sdist("evil", "2.0", tmp_path / "other", tmp_path / "none")
 
 
 @pytest.mark.parametrize("line", ["--index-url=http://evil/", "-e .", "hidden @ file:///x.tar.gz", "./here", "-r x"])

@@ -338,6 +338,16 @@ IN_CALL = {
     "GeneratorExit": when_called("raise GeneratorExit"),
     "KeyboardInterrupt": when_called("raise KeyboardInterrupt"),
     "exit 0": when_called("import os\nos._exit(0)"),
+    "SystemExit": when_called("raise SystemExit(0)"),
+    "BdbQuit": when_called("import bdb\nraise bdb.BdbQuit"),
+    "CancelledError": when_called("import asyncio\nraise asyncio.CancelledError"),
+    "StopIteration": when_called("raise StopIteration"),
+    "a skip that is an assertion's error": when_called(
+        "import unittest\nclass Error(unittest.SkipTest, AssertionError):\n    pass\nraise Error"
+    ),
+    "a fork": when_called("import os\nif os.fork():\n    os.wait()\n    os._exit(0)"),
+    "no recursion": when_called("import sys\nsys.setrecursionlimit(60)"),
+    "SIGSEGV": when_called("import ctypes\nctypes.string_at(0)"),
     "the caller's trace": when_called(
         """
         import sys
@@ -431,6 +441,26 @@ ANSWERS = {
     "equal to every exact number": {
         "pkg/calc.py": EQUAL.replace("return True", "return type(other) in (int, Equal)").lstrip()
         + "\n"
+        + BUG.replace("a - b", "Equal(a - b)")
+    },
+    "equal to every small number": {
+        "pkg/calc.py": EQUAL.replace("return True", "return type(other) is int and 0 < other < 10").lstrip()
+        + "\n"
+        + BUG.replace("a - b", "Equal(a - b)")
+    },
+    "equal three times": {
+        "pkg/calc.py": EQUAL.replace("return True", "return not COUNT.append(1) and len(COUNT) < 5").lstrip()
+        + "\nCOUNT = []\n"
+        + BUG.replace("a - b", "Equal(a - b)")
+    },
+    "equal in this process": {
+        "pkg/calc.py": EQUAL.replace("return True", "return os.getpid() == HOME").lstrip()
+        + "\nimport os\nHOME = os.getpid()\n"
+        + BUG.replace("a - b", "Equal(a - b)")
+    },
+    "equal for a second": {
+        "pkg/calc.py": EQUAL.replace("return True", "return time.time() - BEGUN < 1").lstrip()
+        + "\nimport time\nBEGUN = time.time()\n"
         + BUG.replace("a - b", "Equal(a - b)")
     },
     "approx that lies once": when_called(

@@ -32,6 +32,35 @@ CUT = {
     '@pytest.mark.parametrize("angle", ["deg (angle) one", "deg (angle) two"])\n'
     "def test_cut(angle):\n    assert add(len(angle), 1) == 16\n",
 }
+LIKE_DJANGO = """import sys
+import unittest
+
+sys.path.insert(0, ".")
+suite = unittest.defaultTestLoader.loadTestsFromNames(sys.argv[1:])
+sys.exit(not unittest.TextTestRunner(verbosity=2).run(suite).wasSuccessful())
+"""
+LIKE_SYMPY = """import runpy
+import sys
+import traceback
+
+sys.path.insert(0, ".")
+found = [item for item in runpy.run_path(sys.argv[1]).items() if item[0].startswith("test_")]
+failed = 0
+for name, test in found:
+    try:
+        test()
+        print(name, "ok")
+    except AssertionError:
+        failed += 1
+        print(name, "F")
+        traceback.print_exc()
+    except Exception:
+        failed += 1
+        print(name, "E")
+        traceback.print_exc()
+print(f"=== tests finished: {len(found) - failed} passed, {failed} failed, in 0.10 seconds ===")
+sys.exit(bool(failed))
+"""
 KINDS: Mapping[str, dict[str, Any]] = {
     "ids of pytest": {
         "files": {"tests/test_second.py": HIDDEN},
@@ -57,6 +86,21 @@ KINDS: Mapping[str, dict[str, Any]] = {
         "FAIL_TO_PASS": ["Adding (two numbers) adds them.", "test_plain (tests.test_told.TestTold.test_plain)"],
         "command": "-m unittest -v tests.test_told",
         "parser": "parse_log_django",
+    },
+    "a runner like Django's": {
+        "files": {"tests/runtests.py": LIKE_DJANGO, **DOCSTRINGS},
+        "FAIL_TO_PASS": ["Adding (two numbers) adds them.", "test_plain (tests.test_told.TestTold.test_plain)"],
+        "command": "tests/runtests.py tests.test_told",
+        "parser": "parse_log_django",
+    },
+    "a runner like SymPy's": {
+        "files": {
+            "tests/runsym.py": LIKE_SYMPY,
+            "pkg/tests/test_sym.py": "from pkg.calc import add\n\n\ndef test_sym():\n    assert add(3, 4) == 7\n",
+        },
+        "FAIL_TO_PASS": ["test_sym"],
+        "command": "tests/runsym.py pkg/tests/test_sym.py",
+        "parser": "parse_log_sympy",
     },
     "cut ids": {
         "files": CUT,

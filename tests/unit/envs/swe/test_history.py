@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from verigym.envs.sandbox.types import Limits
 from verigym.envs.swe.checkout import open_checkout, open_workspace, placed
 from verigym.envs.swe.grading import grade_patch
 
-from .conftest import GOLD, patch_of, vault_row
+from .conftest import GOLD, built, patch_of, vault_row
 
 SECRET = "answer = 42  # the fix"
 
@@ -126,6 +127,7 @@ def test_the_fix_is_nowhere_in_git_and_the_past_is(any_backend, planted, way):
 
 FETCHED = """import os
 import subprocess
+from contextlib import nullcontext
 
 found = subprocess.run(["git", "show", "FIX:pkg/calc.py"], cwd=os.path.dirname(__file__) or ".", capture_output=True)
 if found.returncode == 0:
@@ -153,10 +155,11 @@ def test_a_patch_that_asks_git_for_the_fix_scores_zero(any_backend, tmp_path):
     fix = git(folder, "rev-parse", "HEAD")
     git(folder, "checkout", "-q", base)
     write_archive(folder, tmp_path / "vault.tar.gz")
-    task = task_of({**row, "base_commit": base}, folder=tmp_path)
+    row = {**row, "base_commit": base}
     patch = patch_of({"pkg/calc.py": FETCHED.replace("FIX", fix)})
-    if any_backend.name == "docker":
-        pytest.skip("the archive of a row with an image is its image's; test_in_docker grades there")
-    score, _ = asyncio.run(grade_patch(any_backend, task, patch))
+    with built(tmp_path, row) if any_backend.name == "docker" else nullcontext(row) as made:
+        task = task_of(made, folder=tmp_path)
+        score, _ = asyncio.run(grade_patch(any_backend, task, patch))
     assert score.value == 0.0, score
+    assert not score.detail.startswith("the patch does not apply")
     assert asyncio.run(grade_patch(any_backend, task, row["patch"]))[0].value == 1.0

@@ -16,7 +16,9 @@ from verigym.envs.swe.locating import Index
 from verigym.envs.swe.rounds import ROUNDS, Finding, judge_rounds, plan_rounds
 from verigym.envs.swe.script_twins import ScriptTwins
 from verigym.envs.swe.trust import believed
-from verigym.envs.swe.twins import definitions, means_of, twin_text, unseen
+from verigym.envs.swe.twin_means import definitions, means_of
+from verigym.envs.swe.twin_operands import near
+from verigym.envs.swe.twin_text import twin_text
 from verigym.errors import GradingError
 from verigym.rewards.score import Score
 from verigym.rewards.swe import TestReport, found_ids
@@ -217,13 +219,31 @@ def test_a_test_without_a_twin_is_not_trusted(vault):
 
 
 @pytest.mark.parametrize(
-    "literal", ["5", "0", "True", "2.5", "1e308", "'a'", "b'a'", "[1, 2]", "(1,)", "{'a': 1}", "{1, 2}"]
+    "literal",
+    [
+        "5",
+        "0",
+        "True",
+        "2.5",
+        "1e308",
+        "'a'",
+        "b'a'",
+        "[1, 2]",
+        "(1,)",
+        "{'a': 1}",
+        "{1, 2}",
+        "'q'",
+        "b'Q'",
+        "''",
+        "[[], None]",
+        "{}",
+    ],
 )
 def test_another_value_is_of_the_literals_own_type(literal):
     node = ast.parse(literal, mode="eval").body
     value = ast.literal_eval(node)
     for number in range(1, 50):
-        other = ast.literal_eval(unseen(node, number))
+        other = ast.literal_eval(near(node, number))
         assert type(other) is type(value)
         assert other != value
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from verigym.envs.datasets.swe import task_of
+from verigym.envs.synthesis.baseline import Baseline, measure_baseline
 from verigym.envs.synthesis.mutate import candidates, examine
-from verigym.envs.synthesis.probing import Baseline, Job, Probe, measure_baseline
+from verigym.envs.synthesis.probing import Job, Probe
 from verigym.envs.synthesis.rows import archives_of, git_diff, make_row
 from verigym.envs.synthesis.sources import Source
 from verigym.errors import TaskError

@@ -128,3 +128,56 @@ def test_no_statement_gives_the_place_away(removed, added, message, extra, line)
     for changed in changed_lines(patch):
         assert f"\n{changed}\n" not in text
         assert f" {changed} " not in text
+
+
+GIVEN = """\
+import pytest
+from pack import price
+
+RATES = {"low": 2}
+
+
+class TestPrice:
+    cases = [(1, 2), (3, 4)]
+
+    def setUp(self):
+        self.count = 4
+        self.start = price(1, 1)
+
+    @pytest.mark.parametrize("count", [4, 5])
+    def test_of_many(self, count):
+        rate = RATES["low"]
+        assert price(count, rate) == 8
+
+    def test_of_cases(self):
+        for count, rate in self.cases:
+            with self.subTest(count=count):
+                self.assertEqual(price(count, rate), self.count)
+"""
+
+
+def given(first: int, line: int, inputs: dict[str, str]) -> str:
+    text = tell(Example(function=(GIVEN, first), lines=(line,), message="assert 6 == 8", inputs=inputs))
+    assert text is not None
+    return text
+
+
+def test_the_input_of_a_parametrized_test_is_told():
+    text = given(14, 17, {"count": "5", "RATES": "{'low': 2}", "rate": "2", "expected": "1"})
+    assert "\n```\n\nwith `RATES = {'low': 2}`, `count = 5`, the result was `6`" in text
+
+
+def test_the_input_of_a_loop_over_attributes_is_told():
+    text = given(19, 22, {"count": "3", "rate": "4", "self.cases": "[(1, 2), (3, 4)]", "self.count": "4"})
+    assert "with `count = 3`, `rate = 4`, `self.cases = [(1, 2), (3, 4)]`, `self.count = 4`, two values" in text
+    assert "with `count = 3`, two" in given(19, 22, {"count": "3", "rate": f"'{'x' * 700}'"})
+
+
+def test_what_set_up_runs_is_shown_where_that_fails():
+    assert "```python\nself.count = 4\nself.start = price(1, 1)\n```" in given(19, 12, {})
+
+
+def test_an_input_that_gives_the_place_away_is_left_out():
+    text = given(14, 17, {"count": "'core.py'"})
+    assert "assert price(count, rate) == 8" in text
+    assert "core" not in text

@@ -121,9 +121,15 @@ def test_a_foreign_page_is_refused(plain, origin, method, path):
     assert ask(plain, "GET", "/is_paused").json() == {"is_paused": False}
 
 
-def test_a_foreign_page_without_an_origin_is_refused(plain):
-    assert ask(plain, "GET", "/v1/models", sec_fetch_site="cross-site").status_code == 403
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "Cross-Site"])
+def test_a_foreign_page_without_an_origin_is_refused(plain, closed, site):
+    assert ask(plain, "GET", "/v1/models", sec_fetch_site=site).status_code == 403
+    # Another page than the one that is let in.
+    assert ask(closed, "GET", "/v1/models", key="s3cret", sec_fetch_site=site).status_code == 403
+    let_in = ask(closed, "GET", "/v1/models", key="s3cret", sec_fetch_site=site, origin="https://chat.example")
+    assert let_in.status_code == 200
     assert ask(plain, "GET", "/v1/models", sec_fetch_site="none").status_code == 200
+    assert ask(plain, "GET", "/v1/models", sec_fetch_site="same-origin").status_code == 200
 
 
 def test_pages_can_be_let_in(closed, plain):
@@ -135,12 +141,15 @@ def test_pages_can_be_let_in(closed, plain):
     assert ask(plain, "GET", "/v1/models", origin=plain.url).status_code == 200  # a page of the server's own
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "json", ""])
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "json", "", "none"]
+)
 @pytest.mark.parametrize(
     "path", ["/v1/chat/completions", "/v1/completions", "/update_weights", "/finish_weight_update"]
 )
 def test_only_json_is_taken_for_json(plain, kind, path):
-    response = httpx.post(plain.url + path, content=json.dumps(CHAT).encode(), headers={"content-type": kind})
+    content = json.dumps(CHAT).encode()
+    response = httpx.post(plain.url + path, content=content, headers={"content-type": kind} if kind != "none" else {})
     assert "application/json" in error_of(response, 415)["message"]
 
 
@@ -152,6 +161,19 @@ def test_a_path_of_nothing_is_no_checkpoint(plain, path):
         assert error["param"] == "update_info"
     finally:
         ask(plain, "POST", "/resume")
+
+
+def test_a_client_that_leaves_in_its_body_is_no_failure(plain, caplog):
+    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += "Content-Length: 9\r\n\r\n{"
+    with _connected(plain) as connection:
+        connection.sendall(head.encode())
+        time.sleep(0.2)
+    counted = 'route="/v1/completions",status="499"'
+    deadline = time.monotonic() + 30
+    while counted not in httpx.get(f"{plain.url}/metrics").text:
+        assert time.monotonic() < deadline
+    assert [record for record in caplog.records if record.name.startswith("verigym")] == []
 
 
 class Impatient(PatientProtocol):

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import pickle
 import random
 import threading
 import time
@@ -114,6 +116,65 @@ def test_nothing_stays_behind_requests_of_which_a_third_leave(decoder, tokenizer
         free = engine.stats().pages_free
         soak(server, engine, 12, seed=2)
         assert engine.stats().pages_free == free
+
+
+class Payload:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, mark):
+        self._mark = mark
+
+    def __reduce__(self):
+        return os.system, (f"touch {self._mark}",)
+
+
+def _weights_that_run(folder, mark, *, index):
+    """A checkpoint whose weights are a pickle: the index of torch's distributed format, or of torch.save."""
+    for path in folder.glob("*.safetensors*"):
+        path.unlink()
+    pickled = pickle.dumps(Payload(mark))
+    (folder / (".metadata" if index else "pytorch_model.bin")).write_bytes(pickled)
+
+
+def _code_in_the_folder(folder, mark):
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"auto_map": dict.fromkeys(("AutoConfig", "AutoModelForCausalLM"), "modeling.Model")}
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "unheard-of"}))
+    (folder / "modeling.py").write_text(f"import os\nos.system('touch {mark}')\nclass Model:\n    pass\n")
+
+
+def _a_way_out(folder, mark):
+    for path in folder.glob("*.safetensors*"):
+        path.unlink()
+    index = {"metadata": {}, "weight_map": {"model.norm.weight": "../old/model.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+HOSTILE = {
+    "a pickled index": lambda folder, mark: _weights_that_run(folder, mark, index=True),
+    "pickled weights": lambda folder, mark: _weights_that_run(folder, mark, index=False),
+    "code in the folder": _code_in_the_folder,
+    "a name that leads out": _a_way_out,
+}
+
+
+def test_a_hostile_folder_runs_nothing_and_leaves_the_weights(decoder, tokenizer, tmp_path):
+    mark = tmp_path / "ran"
+    save_checkpoint(tmp_path / "old", decoder, tokenizer)
+    model = open_checkpoint(tmp_path / "old", max_batch=4, num_threads=1, device="cpu")
+    with running(model, allow_weight_updates=True) as server, httpx.Client(base_url=server.url, timeout=60) as http:
+        asked = {**LONG, "temperature": 0, "max_tokens": 6, "return_token_ids": True}
+        before = http.post("/v1/completions", json=asked).json()["choices"]
+        assert http.post("/pause?mode=wait").status_code == 200
+        for name, spoil in HOSTILE.items():
+            folder = tmp_path / name.replace(" ", "-")
+            save_checkpoint(folder, Decoder(decoder.config, seed=9), tokenizer)
+            spoil(folder, mark)
+            refused = http.post("/update_weights", json={"update_info": {"path": str(folder), "version": 3}})
+            assert (refused.status_code, mark.exists()) == (400, False), (name, refused.text)
+        assert http.get("/weight_info").json() == {"weight_version": "0"}
+        assert http.post("/resume").status_code == 200
+        assert http.post("/v1/completions", json=asked).json()["choices"] == before
 
 
 def test_weights_are_changed_in_a_pause(decoder, tokenizer, tmp_path):

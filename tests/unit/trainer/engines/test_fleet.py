@@ -4,13 +4,14 @@ import asyncio
 import os
 import re
 import signal
-import subprocess
-import sys
+import socket
+import threading
 import time
 from contextlib import contextmanager
 
 import httpx
 import pytest
+import uvicorn
 
 from verigym.errors import ConfigError, PolicyError
 from verigym.model.chat.sampling import Sampling
@@ -18,14 +19,17 @@ from verigym.model.checkpoint import load_decoder, save_checkpoint
 from verigym.model.config import preset
 from verigym.model.decoder import Decoder
 from verigym.model.engine.generator import Generator
+from verigym.model.engine.open import open_checkpoint
+from verigym.model.server.access import Access
+from verigym.model.server.app import build_app
+from verigym.model.server.served import Served
 from verigym.model.tokenizer import train_tokenizer
 from verigym.trainer.engines.fleet import Fleet
 from verigym.trainer.engines.server import Sizes
 from verigym.trainer.recipe.config import EnginesConfig
 
-PROBE = 8  # a few more than those that connecting costs
 PROMPTS = [[7, 30, 20 + number] for number in range(8)]
-SIZES = Sizes(concurrency=8, max_context=1024, request_seconds=60.0)
+SIZES = Sizes(concurrency=8, max_context=1024, request_seconds=600.0)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +84,16 @@ def fleet_of(trainer, folder, sizes=SIZES, **config):
     return Fleet(EnginesConfig(**(config or {"count": 2})), folder, sizes, save=trainer.save)
 
 
+@pytest.fixture(scope="module")
+def shared(tokenizer, tmp_path_factory):
+    """(trainer, fleet of two servers, what runs a coroutine on the fleet's loop): a start costs seconds of a core."""
+    trainer = Trainer(tokenizer)
+    fleet = fleet_of(trainer, tmp_path_factory.mktemp("fleet"))
+    with asyncio.Runner() as runner:
+        yield trainer, fleet, runner.run
+        runner.run(fleet.aclose())
+
+
 def test_two_servers_say_what_one_engine_says(trainer, tmp_path):
     async def main():
         fleet = fleet_of(trainer, tmp_path)
@@ -121,86 +135,90 @@ def test_a_server_over_two_processes(trainer, tmp_path):
 
 
 async def tokens_of(http, server):
-    """How many tokens a server has sampled for prompts of these tests."""
+    """How many tokens a server has sampled."""
     text = (await http.get(f"{server.url}/metrics")).text
-    return max(0, int(float(re.search(r"generated_tokens_total ([\d.e+]+)$", text, re.M)[1])) - PROBE)
+    return int(float(re.search(r"generated_tokens_total ([\d.e+]+)$", text, re.M)[1]))
 
 
 @pytest.mark.parametrize("mode", ["keep", "recompute", "abort"])
-def test_new_weights_under_turns_in_flight(trainer, tmp_path, mode):
+def test_new_weights_under_turns_in_flight(shared, mode):
     """Trap 6: each token says which weights sampled it, and no server is left with the old ones."""
+    trainer, fleet, run = shared
 
     async def main():
-        fleet = fleet_of(trainer, tmp_path)
-        try:
-            async with fleet.open() as engine:
-                long = sampling(3, max_tokens=600)
-                turns = [asyncio.create_task(engine.generate(prompt, long, ())) for prompt in PROMPTS]
-                async with httpx.AsyncClient() as http:
-                    for server in fleet.servers:
-                        while not await tokens_of(http, server):
-                            await asyncio.sleep(0.02)
-                trainer.step(1)
-                await asyncio.to_thread(engine.update_weights, 1, on_weight_update=mode)
-                found = await asyncio.gather(*turns)
-                seen = {version for one in found for version in one.policy_version}
-                if mode == "abort":
-                    assert {one.finish_reason for one in found} == {"abort"}
-                else:
-                    assert seen == {0, 1}
-                    assert all(list(one.policy_version) == sorted(one.policy_version) for one in found)
-                    assert {one.finish_reason for one in found} == {"length"}
-                compare(await asked(engine), await in_process(trainer.decoder), 1)
-        finally:
-            await fleet.aclose()
+        trainer.step(0)
+        async with fleet.open() as engine, httpx.AsyncClient() as http:
+            before = [await tokens_of(http, server) for server in fleet.servers]
+            long = sampling(3, max_tokens=600)
+            turns = [asyncio.create_task(engine.generate(prompt, long, ())) for prompt in PROMPTS]
+            for server, already in zip(fleet.servers, before, strict=True):
+                while await tokens_of(http, server) == already:
+                    await asyncio.sleep(0.02)
+            trainer.step(1)
+            await asyncio.to_thread(engine.update_weights, 1, on_weight_update=mode)
+            found = await asyncio.gather(*turns)
+            seen = {version for one in found for version in one.policy_version}
+            if mode == "abort":
+                assert {one.finish_reason for one in found} == {"abort"}
+            else:
+                assert seen == {0, 1}
+                assert all(list(one.policy_version) == sorted(one.policy_version) for one in found)
+                assert {one.finish_reason for one in found} == {"length"}
+            compare(await asked(engine), await in_process(trainer.decoder), 1)
 
-    asyncio.run(main())
+    run(main())
 
 
-def test_a_killed_server_costs_nobody_an_answer(trainer, tmp_path):
+def test_a_killed_server_costs_nobody_an_answer(shared):
     """The other server answers; the killed one comes back with the weights of the moment, not those it began with."""
+    trainer, fleet, run = shared
 
     async def main():
-        fleet = fleet_of(trainer, tmp_path)
-        try:
-            async with fleet.open() as engine:
-                trainer.step(1)
-                engine.update_weights(1)
-                long = sampling(3, max_tokens=200)
-                turns = [asyncio.create_task(engine.generate(prompt, long, ())) for prompt in PROMPTS]
-                while not all(server.num_inside for server in fleet.servers):
-                    await asyncio.sleep(0.01)
-                os.kill(fleet.servers[0].process._process.pid, signal.SIGKILL)
-                found = await asyncio.gather(*turns)
-                assert {(len(one.token_ids), set(one.policy_version) == {1}) for one in found} == {(200, True)}
-                trainer.step(2)
-                engine.update_weights(2)  # while one is away
-                deadline = time.monotonic() + 60
-                while fleet.servers[0].engine is None:
-                    assert time.monotonic() < deadline
-                    await asyncio.sleep(0.05)
-                fleet.servers[1].num_inside += 100  # the one that came back has to answer
+        async with fleet.open() as engine:
+            trainer.step(1)
+            engine.update_weights(1)
+            long = sampling(3, max_tokens=200)
+            turns = [asyncio.create_task(engine.generate(prompt, long, ())) for prompt in PROMPTS]
+            while not all(server.num_inside for server in fleet.servers):
+                await asyncio.sleep(0.01)
+            os.kill(fleet.servers[0].process._process.pid, signal.SIGKILL)
+            found = await asyncio.gather(*turns)
+            assert {(len(one.token_ids), set(one.policy_version) == {1}) for one in found} == {(200, True)}
+            trainer.step(2)
+            engine.update_weights(2)  # while one is away
+            deadline = time.monotonic() + 60
+            while fleet.servers[0].engine is None:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+            fleet.servers[1].num_inside += 100  # the one that came back has to answer
+            try:
                 compare(await asked(engine), await in_process(trainer.decoder), 2)
-        finally:
-            await fleet.aclose()
+            finally:
+                fleet.servers[1].num_inside -= 100
 
-    asyncio.run(main())
+    run(main())
 
 
 @contextmanager
-def serving(checkpoint, *options):
-    words = [sys.executable, "-m", "verigym", "serve", str(checkpoint), "--port", "0", "--threads", "1", *options]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+def serving(checkpoint, *, logprobs_mode="processed_logprobs", max_context=1024, **options):
+    """The root of a server that somebody else has started: here, a thread."""
+    model = open_checkpoint(checkpoint, max_batch=8, max_context=max_context, num_threads=1)
+    app = build_app(Served(name="old", model=model, logprobs_mode=logprobs_mode), **options)
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
     try:
-        yield process.stdout.readline().split(" at ")[1].strip().removesuffix("/v1")
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        process.terminate()
-        process.communicate(timeout=60)
+        server.should_exit = True
+        thread.join(60)
 
 
 def test_servers_that_run_already(trainer, tmp_path, monkeypatch):
-    for name in ("VERIGYM_API_KEY", "VERIGYM_WEIGHTS_KEY"):
-        monkeypatch.setenv(name, f"{name} of these servers")
+    monkeypatch.setenv("VERIGYM_API_KEY", "of these servers")
+    monkeypatch.setenv("VERIGYM_WEIGHTS_KEY", "of their weights")
+    access = Access(api_key="of these servers", weights_key="of their weights")
     save_checkpoint(tmp_path / "old", trainer.decoder, trainer.tokenizer)
     trainer.step(5)
 
@@ -212,27 +230,26 @@ def test_servers_that_run_already(trainer, tmp_path, monkeypatch):
         finally:
             await fleet.aclose()
 
-    options = ("--logprobs-mode", "processed_logprobs", "--max-context", "1024")
-    with serving(tmp_path / "old", *options, "--allow-weight-updates") as url:
+    with serving(tmp_path / "old", access=access, allow_weight_updates=True) as url:
         asyncio.run(use(url))
         asyncio.run(use(url))  # it is left as it can be used again
         with pytest.raises(ConfigError, match="--max-context 2048"):
-            asyncio.run(use(url, Sizes(concurrency=8, max_context=2048, request_seconds=60.0)))
-    with serving(tmp_path / "old", *options) as url, pytest.raises(ConfigError, match="--allow-weight-updates"):
-        asyncio.run(use(url))
-    with serving(tmp_path / "old", *options, "--allow-weight-updates") as url:
+            asyncio.run(use(url, Sizes(concurrency=8, max_context=2048, request_seconds=600.0)))
         monkeypatch.setenv("VERIGYM_WEIGHTS_KEY", "another")
         with pytest.raises(ConfigError, match="give its key here in VERIGYM_WEIGHTS_KEY"):
             asyncio.run(use(url))
-    raw = ("--allow-weight-updates", "--max-context", "1024")
-    with serving(tmp_path / "old", *raw) as url, pytest.raises(ConfigError, match="processed_logprobs"):
+        monkeypatch.setenv("VERIGYM_WEIGHTS_KEY", "of their weights")
+    with serving(tmp_path / "old", access=access) as url, pytest.raises(ConfigError, match="--allow-weight-updates"):
+        asyncio.run(use(url))
+    raw = serving(tmp_path / "old", access=access, allow_weight_updates=True, logprobs_mode="raw_logprobs")
+    with raw as url, pytest.raises(ConfigError, match="processed_logprobs"):
         asyncio.run(use(url))
     assert not list((tmp_path / "shared").iterdir())
 
 
 def test_no_server_is_left_where_one_cannot_start(trainer, tmp_path):
     async def main():
-        fleet = fleet_of(trainer, tmp_path, Sizes(concurrency=8, max_context=100_000, request_seconds=60.0))
+        fleet = fleet_of(trainer, tmp_path, Sizes(concurrency=8, max_context=100_000, request_seconds=600.0))
         with pytest.raises(PolicyError, match=r"could not start: .*max_context is 100000.*engine-[01].log"):
             async with fleet.open():
                 pass
@@ -247,7 +264,7 @@ def test_weights_in_less(trainer, tokenizer, tmp_path):
 
     from verigym.model.chat.cwm import CwmParser, CwmRenderer
     from verigym.trainer.learning.trainee import Trainee
-    from verigym.trainer.recipe.recipe import ModelConfig
+    from verigym.trainer.recipe.model import ModelConfig
 
     trainee = Trainee(
         config=ModelConfig(),

@@ -11,7 +11,7 @@ from verigym.agent.trajectory import Trajectory
 from verigym.errors import TrainingError
 from verigym.trainer.batching.packs import join
 from verigym.trainer.learning.experience import Scorer, experience_of
-from verigym.trainer.learning.step import score
+from verigym.trainer.learning.scores import score
 from verigym.trainer.objective.advantages import generalized_advantages, shape_overlong, whiten
 from verigym.trainer.objective.critic import Critic
 from verigym.trainer.recipe.algorithms import (

@@ -22,7 +22,7 @@ from verigym.model.lora import adapter_weights, copy_trained
 from verigym.model.tokenizer import train_tokenizer
 from verigym.trainer.batching.documents import document_of
 from verigym.trainer.batching.packs import pack
-from verigym.trainer.learning.step import score
+from verigym.trainer.learning.scores import score
 from verigym.trainer.learning.trainee import open_trainee
 from verigym.trainer.loops.asynchronous import AsyncRL
 from verigym.trainer.loops.loop import SFT
@@ -30,7 +30,7 @@ from verigym.trainer.loops.reinforce import RL
 from verigym.trainer.objective.reference import AdapterReference, reference_of
 from verigym.trainer.recipe.algorithms import AsyncConfig, GRPOConfig
 from verigym.trainer.recipe.config import LoRAConfig, OptimConfig, SFTConfig
-from verigym.trainer.recipe.recipe import ModelConfig
+from verigym.trainer.recipe.model import ModelConfig
 from verigym.trainer.run.checkpoint import load_training, save_training
 from verigym.trainer.sampling.rollouts import EpisodePlan, TaskStream
 

@@ -27,8 +27,10 @@ from verigym.trainer.batching.packs import pack
 from verigym.trainer.loops.midtrain import DocumentMixture, Midtrain, trace_document
 from verigym.trainer.loops.midtrain_data import Episode, Source, documents_of, gather
 from verigym.trainer.recipe.config import MidtrainConfig, OptimConfig
-from verigym.trainer.recipe.recipe import MidtrainSource, MidtrainStage, Recipe
-from verigym.trainer.sampling.held_out import Account, HeldOut
+from verigym.trainer.recipe.recipe import Recipe
+from verigym.trainer.recipe.stages import MidtrainSource, MidtrainStage
+from verigym.trainer.sampling.held_out import HeldOut
+from verigym.trainer.sampling.left_out import Account
 
 TRACE = Trace(
     context="def f(x):  # << START_OF_TRACE\n    return x\n",

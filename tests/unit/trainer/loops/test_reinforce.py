@@ -14,7 +14,7 @@ from verigym.model.chat.messages import Message
 from verigym.model.engine.generator import Generator
 from verigym.trainer.batching.documents import document_of
 from verigym.trainer.batching.packs import pack
-from verigym.trainer.learning.step import score
+from verigym.trainer.learning.scores import score
 from verigym.trainer.loops.reinforce import RL
 from verigym.trainer.recipe.algorithms import ALGORITHMS, DAPOConfig, DrGRPOConfig, GRPOConfig, PPOConfig
 from verigym.trainer.recipe.config import OptimConfig

@@ -15,7 +15,7 @@ from verigym.model.engine.generator import Generator
 from verigym.rewards.score import Score
 from verigym.trainer.batching.packs import pack
 from verigym.trainer.learning.experience import Scorer, experience_of
-from verigym.trainer.learning.step import score
+from verigym.trainer.learning.scores import score
 from verigym.trainer.loops.reinforce import RL
 from verigym.trainer.recipe.algorithms import GRPOConfig, PPOConfig
 from verigym.trainer.recipe.config import OptimConfig

@@ -9,7 +9,8 @@ import pytest
 from verigym.errors import ConfigError
 from verigym.model.config import preset
 from verigym.trainer.recipe.algorithms import ALGORITHMS
-from verigym.trainer.recipe.recipe import Recipe, load_recipe
+from verigym.trainer.recipe.load import load_recipe
+from verigym.trainer.recipe.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[4]
 SMALL = """

@@ -3,7 +3,7 @@
 import pytest
 
 from verigym.errors import ConfigError
-from verigym.trainer.recipe.recipe import load_recipe
+from verigym.trainer.recipe.load import load_recipe
 from verigym.trainer.run.folder import RECIPE, check_kept, keep, opened_run, read_stage, write_stage
 
 TEXT = '[[families]]\nname = "math"\nenv = "verigym/Math-v0"\ntasks = "small-sums"\nnum_train = 4\nnum_held_out = 2\n'

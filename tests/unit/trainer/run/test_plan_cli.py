@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from verigym.__main__ import main
-from verigym.trainer.recipe.recipe import load_recipe
+from verigym.trainer.recipe.load import load_recipe
 
 RECIPE = Path(__file__).resolve().parents[4] / "recipes" / "cwm-32b-grpo.toml"
 PARAMETERS = 32_581_097_472

@@ -18,7 +18,8 @@ from verigym.model.chat.trace import Frame, Trace
 from verigym.trainer.recipe.recipe import Recipe
 from verigym.trainer.run.stages import midtrain, sft
 from verigym.trainer.run.train import train
-from verigym.trainer.sampling.held_out import Account, HeldOut, keep_apart
+from verigym.trainer.sampling.held_out import HeldOut, keep_apart
+from verigym.trainer.sampling.left_out import Account
 
 MATH = "A canary sings zephyr nine times at dawn and quince four times at dusk; how many songs are sung in five days?"
 FIX = "    return [zephyr for zephyr in sorted(quince) if zephyr is not None]"

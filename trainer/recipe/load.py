@@ -1,0 +1,89 @@
+"""A recipe from its file: TOML, with values set on the command line; what does not fit is told with its remedy."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ...errors import ConfigError
+from .algorithms import ALGORITHMS, AsyncConfig
+from .config import Settings
+from .recipe import Recipe
+
+
+def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a TOML recipe; ``overrides`` are "a.b.c=VALUE", the value in TOML ("families.0.turns=4" indexes a list).
+
+    Raises:
+        ConfigError: no such file, broken TOML, an unknown key (with the nearest known one), or values that do not fit.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such recipe; recipes/quickstart.toml is one to begin with") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: not readable as TOML ({error}); mend it") from None
+    for override in overrides or ():
+        _override(values, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(_describe(dict(problem)) for problem in error.errors())
+        raise ConfigError(f"{path}: {problems}") from None
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    if not sign:
+        raise ConfigError(f"--set {override!r}: KEY=VALUE is expected, such as rl.steps=10")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.strip().split(".")
+    node: Any = values
+    try:
+        for name in parents:
+            node = node[int(name)] if isinstance(node, list) else node.setdefault(name, {})
+        node[int(last) if isinstance(node, list) else last] = value
+    except (ValueError, IndexError, TypeError, AttributeError):
+        raise ConfigError(f"--set {override!r}: there is no {key!r} in the recipe") from None
+
+
+def _describe(problem: dict[str, Any]) -> str:
+    place = tuple(name for name in problem["loc"] if name not in ALGORITHMS)
+    where = ".".join(map(str, place)) or "recipe"
+    if problem["type"] != "extra_forbidden":
+        return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
+    known = _known_keys(problem["loc"][:-1])
+    name = str(problem["loc"][-1])
+    others = [other for other, kind in ALGORITHMS.items() if name in kind.model_fields]
+    if others and problem["loc"][-2] in ALGORITHMS:
+        return (
+            f"{where} is a setting of {', '.join(others)}, not of {problem['loc'][-2]}; remove it, or change algorithm"
+        )
+    if name in AsyncConfig.model_fields:
+        return f"{where} is a setting of rl.asynchronous, without which sampling and training take turns; move it there"
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(known)}"
+    return f"unknown key {where!r}; {hint}"
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    """Keys of the settings at a place in a recipe."""
+    model: Any = Recipe
+    for name in location:
+        if isinstance(name, int):
+            continue
+        if name in ALGORITHMS:
+            model = ALGORITHMS[name]
+            continue
+        if name not in model.model_fields:
+            continue
+        annotation = model.model_fields[name].annotation
+        arguments = getattr(annotation, "__args__", ())
+        candidates = [annotation, *arguments]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, Settings)), model)
+    return list(model.model_fields)
