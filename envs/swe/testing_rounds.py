@@ -9,6 +9,7 @@ Part of the program that runs in the sandbox (``testing_guest.py``): standard li
 import contextlib
 import json
 import os
+import random
 import select
 import signal
 import time
@@ -80,7 +81,7 @@ class Rounds:
     def _in_child(self, work):
         read, write = os.pipe()
         leave, send = os._exit, self._sender(write)
-        child = os.fork()
+        child = fork()
         if not child:
             os.close(read)
             try:
@@ -138,7 +139,7 @@ class Lead:
             return None
         read, write = os.pipe()
         leave, verdict = os._exit, os.waitstatus_to_exitcode if hasattr(os, "waitstatus_to_exitcode") else _exit_code
-        child = os.fork()
+        child = fork()
         if not child:
             os.close(read)
             os.close(self._asks)
@@ -161,6 +162,15 @@ class Lead:
         self._confirm()
         size = int.from_bytes(take(self._asks, 4), "big")
         return json.loads(take(self._asks, size)) if size else {}
+
+
+def fork():
+    """``os.fork``, and the child's random numbers go on where this process is: the module would seed itself anew."""
+    state = random.getstate()
+    child = os.fork()
+    if not child:
+        random.setstate(state)
+    return child
 
 
 def bears_fork():

@@ -43,9 +43,11 @@ def seen(backend, files, *, forked):
 def compare(backend, files, *, bears=True):
     (one, told, _), (other, told_too, asked) = (seen(backend, files, forked=way) for way in (False, True))
     assert told_too == told
-    for name in ("statuses", "complete", "exit_code", "canaries_ok", "detail", "strange"):
+    broken = one.detail.startswith(("the process ended early", "something else wrote"))
+    agreed = {"exit_code"} if one.detail.startswith("something") else set()  # drawn for each run
+    for name in {"statuses", "complete", "exit_code", "canaries_ok", "detail", "strange"} - agreed:
         assert getattr(other, name) == getattr(one, name), name
-    assert asked is (bears and other.exit_code is not None and not other.detail.startswith("none of"))
+    assert asked is (bears and not broken and not one.detail.startswith("none of"))
 
 
 @pytest.mark.parametrize("name", ["facts", "conftest", "left behind"])
