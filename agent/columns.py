@@ -68,6 +68,10 @@ class Column(Sequence[T]):
         """The values as a list."""
         return self._decoded(self._codes())
 
+    def tobytes(self) -> bytes:
+        """The values as the machine has them."""
+        return self._codes().tobytes()
+
     def _codes(self) -> "array[Any]":
         return self._data[self._start : self._stop]
 
@@ -128,6 +132,7 @@ class Ids(Column[int]):
 
     __slots__ = ()
     typecode = "q"
+    itemsize: ClassVar[int] = 8
 
 
 class Versions(Column[int]):

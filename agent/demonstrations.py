@@ -12,11 +12,12 @@ from .trajectory import Ending, Segment, TokenTurn, Trajectory, segments_of
 
 
 def texts_of(trajectory: Trajectory, tools: Sequence[ToolSpec], parser: Parser) -> list[str]:
-    """Every message of an episode as the text a tokenizer will meet."""
-    return [
+    """Every message of an episode as the text a tokenizer will meet, and the roles that stand before them."""
+    said = [
         parser.format(message, tools) if message.role == "assistant" else message.content
         for message in trajectory.messages
     ]
+    return said + [message.role for message in trajectory.messages]
 
 
 async def demonstrate(env: ToolEnv, script: Script, task: Task, *, max_turns: int) -> Trajectory:

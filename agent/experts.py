@@ -2,18 +2,18 @@
 environment. Which one acts is drawn by the recipe's shares, so imitating them has a ceiling that only reward lifts.
 """
 
+import random
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
+from ..envs.synthesis.small_repositories import NUM_LINES, as_said
 from ..envs.task import Task
 from ..errors import PolicyError, TaskError
 from ..model.chat.messages import Message, ToolCall
 from .policy import Script, play
 
 Expert = Callable[[Task], Script]
-
-FLIPPED = {"+": "-", "-": "+", "*": "//", "//": "*"}
-OPERATOR = re.compile(r" (//|[-+*]) ")
 
 
 def say(content: str) -> Message:
@@ -24,88 +24,135 @@ def use(name: str, **arguments: str) -> Message:
     return Message(role="assistant", content="", calls=(ToolCall(name=name, arguments=arguments),))
 
 
-# Repairing small repositories: find the function the report names, read it, edit one line, submit.
+# Repairing small repositories: read the file that the report names, change a line, submit. Two lines of the file
+# contradict their comments, and one of those comments is wrong; which one, only the tests tell.
+
+CHECK = use("bash", command="python check.py")
+UNDO = use("bash", command="git checkout pkg")
+PASSED = "all pass"
+Edit = tuple[int, str]
+"""(number of a line, the line in its place)."""
 
 
-def read_and_repair(task: Task) -> Script:
-    """Finds the line that contradicts its comment and puts it right."""
-    return _repair(task, lambda body: _gold_edit(task))
+def check_and_retry(task: Task) -> Script:
+    """Makes one of the contradictory lines agree with its comment and runs the tests; where they fail it takes that
+    back and does the same with the other line."""
+    return _repair(task, lambda lines: _contradictions(task, lines), checks="retry")
 
 
-def stop_at_an_error(task: Task) -> Script:
-    """Gives the line to edit without its comment, or the path without its suffix; is told so, and submits."""
-    search, replace = _gold_edit(task)
-    if len(search) % 2:
-        return _repair(task, lambda body: (_without_comment(search), _without_comment(replace)))
-    return _repair(task, lambda body: None, path_of=lambda path: path.removesuffix(".py"))
+def check_and_stop(task: Task) -> Script:
+    """Makes one of the contradictory lines agree with its comment, runs the tests, and submits whatever they say."""
+    return _repair(task, lambda lines: _contradictions(task, lines), checks="once")
 
 
-def flip_first_operator(task: Task) -> Script:
-    """Flips the first operator of the function, wherever the bug is."""
-    return _repair(task, _flip_first)
+def read_and_submit(task: Task) -> Script:
+    """Makes one of the contradictory lines agree with its comment, and does not look whether that helps."""
+    return _repair(task, lambda lines: _contradictions(task, lines))
 
 
 def give_up(task: Task) -> Script:
     """Looks, and submits without a change."""
-    return _repair(task, lambda body: None)
+    return _repair(task, lambda lines: [])
+
+
+def stop_at_an_error(task: Task) -> Script:
+    """Leaves out the file's suffix where it looks, or where it changes; is told so, and submits."""
+    if _heads(task):
+        return _repair(task, lambda lines: [], views=lambda path: path.removesuffix(".py"))
+    return _repair(task, lambda lines: _contradictions(task, lines), changes=lambda path: path.removesuffix(".py"))
 
 
 def _repair(
     task: Task,
-    choose_edit: Callable[[Sequence[str]], tuple[str, str] | None],
-    path_of: Callable[[str], str] = lambda path: path,
+    edits_of: Callable[[Sequence[str]], Sequence[Edit]],
+    checks: Literal["never", "once", "retry"] = "never",
+    views: Callable[[str], str] = lambda path: path,
+    changes: Callable[[str], str] = lambda path: path,
 ) -> Script:
-    """Find, view, edit if ``choose_edit`` says so, submit; after an error submit at once."""
-    name = _reported_function(task)
+    """View, change a line, check as often as ``checks`` says, submit; after an error submit at once."""
+    path = _reported_file(task)
 
     def script(conversation: Sequence[Message]) -> Message:
         answers = [message.content for message in conversation if message.role == "tool"]
         if not answers:
-            return use("bash", command=f'grep -rn "def {name}" pkg')
-        path = path_of(answers[0].partition(":")[0])
-        if len(answers) == 1:
-            return use("view", path=path)
-        edit = None if answers[-1].startswith("error: ") else choose_edit(_body(answers[1], name))
-        if edit is None or len(answers) == 3:
+            return use("view", path=views(path))
+        if answers[-1].startswith(("error: ", "sed: ")) or answers[-1] == PASSED:
             return use("submit")
-        return use("edit", path=path, search=edit[0], replace=edit[1])
+        edits = [use("bash", command=put(changes(path), *edit)) for edit in edits_of(_lines(answers[0]))]
+        steps = {"never": edits[:1], "once": [*edits[:1], CHECK], "retry": [*edits[:1], CHECK, UNDO, *edits[1:], CHECK]}
+        done = len(answers) - 1
+        return steps[checks][done] if edits and done < len(steps[checks]) else use("submit")
 
     return script
 
 
-def _reported_function(task: Task) -> str:
-    found = re.search(r"\b([a-z]+_[a-z]+)\b", task.prompt)
+def put(path: str, number: int, line: str) -> str:
+    """The command that replaces a line of a file."""
+    return f"sed -i '{number}c\\{line}' {path}"
+
+
+def _reported_file(task: Task) -> str:
+    found = re.match(r"(pkg/\w+\.py): ", task.prompt)
     if found is None:
-        raise TaskError(f"task {task.id!r}: its statement names no call; these experts repair small repositories only")
+        raise TaskError(f"task {task.id!r}: its statement names no file; these experts repair small repositories only")
     return found[1]
 
 
-def _gold_edit(task: Task) -> tuple[str, str]:
-    patch: str = task.hidden["patch"]
-    removed = re.findall(r"^-(?!--)(.*)$", patch, re.M)
-    added = re.findall(r"^\+(?!\+\+)(.*)$", patch, re.M)
-    return "\n".join(removed), "\n".join(added)
+def _lines(view: str) -> list[str]:
+    """Lines of a file in what ``view`` answered ("N: text")."""
+    return [line.partition(": ")[2] for line in view.splitlines()]
 
 
-def _body(view: str, name: str) -> list[str]:
-    """Lines of one function in what ``view`` answered ("N: text")."""
-    lines = [line.partition(": ")[2] for line in view.splitlines()]
-    start = next((i for i, line in enumerate(lines) if line.startswith(f"def {name}(")), None)
-    if start is None:
-        raise PolicyError(f"the expert found no function {name!r} in what it read: {view[:200]!r}")
-    end = next((i for i in range(start + 1, len(lines)) if lines[i].startswith("def ")), len(lines))
-    return lines[start + 1 : end]
+def _contradictions(task: Task, lines: Sequence[str]) -> list[Edit]:
+    """The lines that contradict their comments, as these say; in an order that nothing of the task tells."""
+    found = [(number, said) for number, line in enumerate(lines, start=1) if (said := as_said(line) or line) != line]
+    if not found:
+        raise PolicyError(f"the expert found no line that contradicts its comment in {list(lines)!r:.200}")
+    return found if _heads(task) else found[::-1]
 
 
-def _without_comment(line: str) -> str:
-    return line.partition("  #")[0]
+def _heads(task: Task) -> bool:
+    """A coin, thrown once a task."""
+    return random.Random(f"{task.id}/coin").random() < 0.5
 
 
-def _flip_first(body: Sequence[str]) -> tuple[str, str] | None:
-    for line in body:
-        if found := OPERATOR.search(line):
-            return line, line[: found.start(1)] + FLIPPED[found[1]] + line[found.end(1) :]
-    return None
+# Policies that look neither for contradictions nor at tests: the same edit in every repository.
+
+
+def change(pattern: str, replacement: Callable[[re.Match[str]], str], place: int) -> Expert:
+    """Replaces what matches in the code of a file's lines, at one place of those where it does: 0 the first, -1 the
+    last."""
+
+    def edits_of(lines: Sequence[str]) -> list[Edit]:
+        found = [
+            (number, line[: one.start()] + replacement(one) + line[one.end() :])
+            for number, line in enumerate(lines, start=1)
+            for one in re.finditer(pattern, line)
+            if "  #" in line[one.end() :]
+        ]
+        return [found[place]] if -len(found) <= place < len(found) else []
+
+    return lambda task: _repair(task, edits_of)
+
+
+def obey(place: int) -> Expert:
+    """Makes the line with the n-th comment agree with it, whatever stands there."""
+
+    def edits_of(lines: Sequence[str]) -> list[Edit]:
+        found = [(number, said) for number, line in enumerate(lines, start=1) if (said := as_said(line)) is not None]
+        return found[place:][:1]
+
+    return lambda task: _repair(task, edits_of)
+
+
+FLIPPED = {" + ": " - ", " - ": " + ", " * ": " + ", "min(": "max(", "max(": "min("}
+TRIVIAL: Mapping[str, Expert] = {
+    **{f"flip_{n}": change(r" [-+*] |min\(|max\(", lambda one: FLIPPED[one[0]], n) for n in (0, 1, 2, -2, -1)},
+    **{f"raise_{n}": change(r"\b\d+\b", lambda one: str(int(one[0]) + 1), n) for n in (0, 1, -1)},
+    **{f"lower_{n}": change(r"\b\d+\b", lambda one: str(int(one[0]) - 1), n) for n in (0, 1, -1)},
+    **{f"obey_{n}": obey(n) for n in range(NUM_LINES)},
+}
+"""What can be done to a small repository without comparing anything in it."""
 
 
 # Programs and sums: the right solution, or one of the mistakes stated with the task.
@@ -148,9 +195,10 @@ def always_say(content: str) -> Expert:
 
 EXPERTS: Mapping[str, Mapping[str, Expert]] = {
     "small-repositories": {
-        "read_and_repair": read_and_repair,
+        "check_and_retry": check_and_retry,
+        "check_and_stop": check_and_stop,
+        "read_and_submit": read_and_submit,
         "stop_at_an_error": stop_at_an_error,
-        "flip_first_operator": flip_first_operator,
         "give_up": give_up,
     },
     "small-programs": {

@@ -1,7 +1,7 @@
 """Grade predictions that are there already: no model, any number of rows a task, resumable."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from ..agent.trajectory import Ending
 from ..envs.runs.lock import RunLock
 from ..envs.sandbox.background import all_or_first_error
+from ..envs.sandbox.loop_watch import LoopWatch
 from ..errors import GradingError, SandboxError, TaskError, VerigymError
 from ..rewards.score import Score
 from .predictions import Job
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 Told = Callable[[Verdict], None]
 """Told of every verdict as it comes, those on record first."""
+_Record = Callable[[Verdict], Awaitable[None]]
 
 
 async def grade(
@@ -58,15 +60,16 @@ async def grade(
                 told(verdict)
         left = iter([job for job in jobs if job.key not in verdicts])
 
-        def record(verdict: Verdict) -> None:
+        async def record(verdict: Verdict) -> None:
             verdicts[verdict.key] = verdict
             if store:
-                store.append(verdict, None)
+                await store.put(verdict)
             if told:
                 told(verdict)
 
         try:
-            await all_or_first_error([_work(left, grader, retries, record) for _ in range(min(workers, len(jobs)))])
+            with LoopWatch():
+                await all_or_first_error([_work(left, grader, retries, record) for _ in range(min(workers, len(jobs)))])
         finally:
             await grader.aclose()
         if store:
@@ -74,7 +77,7 @@ async def grade(
     return [verdicts[key] for key in order]
 
 
-async def _work(jobs: Iterator[Job], grader: Grader, retries: int, record: Told) -> None:
+async def _work(jobs: Iterator[Job], grader: Grader, retries: int, record: _Record) -> None:
     for job in jobs:
         verdict = await _grade_one(job, grader)
         for _ in range(retries):
@@ -82,7 +85,7 @@ async def _work(jobs: Iterator[Job], grader: Grader, retries: int, record: Told)
                 break
             logger.info("%s, prediction %d: %s; tried again", job.task.id, job.index, verdict.detail)
             verdict = await _grade_one(job, grader)
-        record(verdict)
+        await record(verdict)
 
 
 async def _grade_one(job: Job, grader: Grader) -> Verdict:

@@ -14,6 +14,7 @@ from ..agent.trajectory import Trajectory
 from ..envs.core import ToolEnv
 from ..envs.runs.lock import RunLock
 from ..envs.sandbox.background import all_or_first_error
+from ..envs.sandbox.loop_watch import LoopWatch
 from ..envs.task import Task
 from ..errors import ConfigError, TaskError
 from ..model.chat.sampling import Sampling
@@ -92,7 +93,8 @@ async def evaluate(
             if progress:
                 progress(verdict, trajectory)
 
-        await all_or_first_error([runner.work(left, record) for _ in range(min(concurrency, len(jobs)))])
+        with LoopWatch():
+            await all_or_first_error([runner.work(left, record) for _ in range(min(concurrency, len(jobs)))])
         if store:
             store.finish(order)
     return [verdicts[key] for key in order]

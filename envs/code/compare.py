@@ -6,7 +6,6 @@ characters costs a fraction of a second at worst and is read here; a larger one 
 ends at its limits, and then is not right.
 """
 
-import asyncio
 import atexit
 import json
 import logging
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...rewards import values
+from ..sandbox.background import on_thread
 from ..sandbox.line_workers import LineWorkers
 from . import plain
 from .judge import PRINTED, RETURNED, agree
@@ -44,7 +44,7 @@ async def same(kind: str, report: str, expected: Any, tolerance: float = 0.0) ->
         small = size <= SMALL
     if small:
         return agree(plain, values, kind, report, expected, tolerance)
-    return await asyncio.to_thread(default_comparer(), kind, report, expected, tolerance)
+    return await on_thread(default_comparer(), kind, report, expected, tolerance)
 
 
 class Comparer:

@@ -18,6 +18,7 @@ the program) and ``head`` (source of a function's head that a response may conti
 import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from ...errors import TaskError
@@ -25,6 +26,7 @@ from ...rewards.code import score_tests
 from ...rewards.extraction import answered_expression, complete_function, extract_program, side_of_assertion
 from ...rewards.score import Score, verdict
 from ..datasets.livecodebench import read_tests
+from ..sandbox.background import call
 from ..sandbox.types import SandboxBackend
 from ..task import Task
 from .box import ProgramBox, ProgramRun, RunLimits
@@ -71,7 +73,7 @@ class ProgramGrader:
 
     async def _by_tests(self, task: Task, program: str) -> Score:
         hidden = task.hidden
-        tests = _tests_of(task)
+        tests = await _tests_of(task)
         word = hidden.get("compare", "tokens")
         printed, returned = COMPARISONS[word]
         box = ProgramBox(self._backend, limits=limits_of(hidden, self._limits, tests))
@@ -230,14 +232,21 @@ def _is_literal_call(expression: str) -> bool:
     return True
 
 
-def _tests_of(task: Task) -> Sequence[Mapping[str, Any]]:
+async def _tests_of(task: Task) -> Sequence[Mapping[str, Any]]:
     hidden = task.hidden
     if "encoded_tests" not in hidden:
         return hidden["tests"]
-    tests = read_tests(hidden["encoded_tests"], functional="fn_name" in hidden)
+    encoded = hidden["encoded_tests"]
+    tests = await call(_unpacked, encoded.get("public"), encoded.get("private"), "fn_name" in hidden)
     if not tests:
         raise TaskError(f"task {task.id!r} has no tests")
     return tests
+
+
+@lru_cache(maxsize=4)
+def _unpacked(public: str | None, private: str | None, functional: bool) -> list[dict[str, Any]]:
+    """Samples of a problem are graded one after another: its tests, a hundred megabytes of some, are read once."""
+    return read_tests({"public": public or "", "private": private or ""}, functional=functional)
 
 
 def _imports_of(program: str) -> str:

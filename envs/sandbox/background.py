@@ -1,6 +1,7 @@
 """One event loop in a thread of its own: the synchronous face of asynchronous environments."""
 
 import asyncio
+import contextvars
 import inspect
 import os
 import threading
@@ -43,14 +44,28 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
         raise
 
 
+def _on_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> asyncio.Future[T]:
+    with _making:
+        executor = _executor(os.getpid())
+    here = contextvars.copy_context()
+    return asyncio.get_running_loop().run_in_executor(executor, lambda: here.run(function, *args, **kwargs))
+
+
+async def on_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """``asyncio.to_thread`` on threads enough for every episode.
+
+    asyncio's own are four more than there are cores. Of 64 episodes some wait there for minutes (for an environment
+    that another process builds, for a process that compares), and until they are done no sandbox of the others could
+    be started or closed.
+    """
+    return await _on_thread(function, *args, **kwargs)
+
+
 async def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a hook or a tool, synchronous (on a thread) or asynchronous (awaited)."""
     if inspect.iscoroutinefunction(function):
         return await function(*args, **kwargs)
-    loop = asyncio.get_running_loop()
-    with _making:
-        executor = _executor(os.getpid())
-    return await loop.run_in_executor(executor, lambda: function(*args, **kwargs))
+    return await on_thread(function, *args, **kwargs)
 
 
 async def call_to_its_end(function: Callable[..., Any], *args: Any) -> Any:
@@ -62,7 +77,7 @@ async def call_to_its_end(function: Callable[..., Any], *args: Any) -> Any:
 
 async def on_thread_to_its_end(function: Callable[..., T], *args: Any) -> T:
     """Run a function on a thread and wait for it, also when cancelled: it never outlives the folder it writes to."""
-    return await _shielded(asyncio.get_running_loop().run_in_executor(None, function, *args))
+    return await _shielded(_on_thread(function, *args))
 
 
 async def _shielded(work: asyncio.Future[T]) -> T:

@@ -20,6 +20,7 @@ import requests
 from docker.errors import DockerException, NotFound
 
 from ...errors import SandboxError
+from .background import on_thread
 from .engine import Engine
 from .stream import ContainerStream
 
@@ -89,7 +90,7 @@ class Resetter:
         header, body = await self._stream.ask(request | {"output_bytes": PACK_BYTES}, b"", timeout_s=2 * RESET_S)
         if header["exit_code"] != 0:
             return None
-        return await asyncio.to_thread(Copy, body[: header["sizes"][0]])
+        return await on_thread(Copy, body[: header["sizes"][0]])
 
     async def reset(self, copy: Copy) -> bool:
         """Bring it back; whether that is complete. A container of which it is not must not be used again."""
@@ -103,7 +104,7 @@ class Resetter:
         if not header["ok"]:
             return False
         if lost:
-            part = await asyncio.to_thread(copy.part, lost.decode(errors="surrogateescape").split("\0"))
+            part = await on_thread(copy.part, lost.decode(errors="surrogateescape").split("\0"))
             if part is None:
                 return False
             request = {"do": "run", "call": ("restore",), "timeout": RESET_S, "output_bytes": 4096}
@@ -122,7 +123,7 @@ class Resetter:
 
     async def _changes(self) -> dict[str, tuple[int, ...]]:
         """Paths outside our folders that differ from the image, and how."""
-        found = await asyncio.to_thread(self._layer)
+        found = await on_thread(self._layer)
         if found is None:
             found = await self._engine_changes()
         return {path: how for path, how in found.items() if not _above(path, self._folders)}

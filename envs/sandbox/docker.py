@@ -20,6 +20,7 @@ from docker.types import LogConfig, Mount
 
 from ...errors import SandboxError
 from . import host_image, labels, launch
+from .background import on_thread
 from .container_reset import Resetter
 from .disk_watch import DiskWatch
 from .docker_session import ContainerSandbox
@@ -129,7 +130,7 @@ class DockerBackend:
         if mounts and not shared:
             raise SandboxError(f"{engine.host} does not see this machine's files, and the task needs {mounts[0][0]}")
         if shared:
-            mounts.append((str(await asyncio.to_thread(runtime_folder)), INSIDE))
+            mounts.append((str(await on_thread(runtime_folder)), INSIDE))
         settings = container_settings(engine, spec, facts, mounts, self.settings.runtime)
         try:
             made = await engine.call("making a container", engine.api.create_container_from_config, settings)
@@ -146,7 +147,7 @@ class DockerBackend:
         container = made["Id"]
         engine.shares_files = shared
         try:
-            for archive in (facts.furniture, b"" if shared else await asyncio.to_thread(runtime_archive)):
+            for archive in (facts.furniture, b"" if shared else await on_thread(runtime_archive)):
                 if archive:
                     await engine.call("filling a container", engine.api.put_archive, container, "/", archive)
         except BaseException:

@@ -14,6 +14,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.utils import parse_repository_tag
 
 from ...errors import SandboxError
+from .background import on_thread
 from .image_store import ImageStore
 from .per_loop import PerLoop
 from .settings import SandboxSettings
@@ -76,7 +77,7 @@ class Engine:
             SandboxError: the engine refused it or is gone. NotFound: docker's own, for the caller to judge.
         """
         try:
-            return await asyncio.to_thread(function, *args, **kwargs)
+            return await on_thread(function, *args, **kwargs)
         except NotFound:
             raise
         except (DockerException, requests.RequestException, OSError) as error:
@@ -108,9 +109,9 @@ class Engine:
             for attempt in range(1, attempts + 1):
                 try:
                     # A disk that is full in spite of the watch has at least one image less at the next attempt.
-                    await asyncio.to_thread(self.store.make_room, at_least=int(full))
+                    await on_thread(self.store.make_room, at_least=int(full))
                     logger.info("pulling %s (attempt %d)", name, attempt)
-                    await asyncio.to_thread(self._pull_once, name)
+                    await on_thread(self._pull_once, name)
                     self.store.pulled(name)
                     return await self.call(f"looking for the image {name}", self.api.inspect_image, name)
                 except (DockerException, requests.RequestException, OSError) as error:
@@ -147,7 +148,7 @@ class Engine:
             getattr(answer, "_response", answer).close()
 
     async def aclose(self) -> None:
-        await asyncio.to_thread(self.client.close)
+        await on_thread(self.client.close)
 
 
 def _has_quota(info: dict[str, Any]) -> bool:

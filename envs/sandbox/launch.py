@@ -16,7 +16,10 @@ from .boot import boot_line, modules, sized
 from .seccomp import filter_of
 from .types import Bind, Limits, SandboxSpec
 
-GUEST_FILES = ("system", "watching", "files", "process", "words", "shell", "run", "reset", "server", "nursery")
+GUEST_FILES = (
+    *("system", "watching", "files", "process", "streams", "words", "grammar", "reports", "command", "bash", "shell"),
+    *("limits", "run", "reset", "server", "main", "nursery"),
+)
 """In the order of their imports. The last one is no guest's own: it is for the process that guests are forks of."""
 
 BOOT = boot_line("verigym_guest")

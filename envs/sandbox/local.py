@@ -1,6 +1,5 @@
 """Sandboxes on this machine: in namespaces (``LocalBackend``), or, if that is wished, without (``UnsafeBackend``)."""
 
-import asyncio
 import logging
 import marshal
 import os
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 from ...errors import SandboxError
 from . import control_group, launch
+from .background import on_thread
 from .boot import sized
 from .channel import Channel
 from .nursery import Nestling, is_possible
@@ -73,7 +73,7 @@ class LocalBackend:
             raise SandboxError(f"the local sandbox has no images, and the task asks for {spec.image!r}; leave it out")
         config = launch.guest_config(spec, drop=not self.user_namespace)
         extra = config["shm_bytes"] + config["scratch_bytes"]
-        group = await asyncio.to_thread(control_group.make, spec.limits, extra)
+        group = await on_thread(control_group.make, spec.limits, extra)
         shown = spec
         if group is not None:
             files = {f"{control_group.SEEN_AT}/{name}": Path(path) for name, path in group.files().items()}
@@ -83,14 +83,14 @@ class LocalBackend:
             channel = await self._open(shown, config, group)
         except BaseException:
             if group is not None:
-                await asyncio.to_thread(group.close)
+                await on_thread(group.close)
             raise
         if group is None:
             return GuestSandbox(channel, spec)
 
         async def end() -> None:
             await channel.aclose()
-            await asyncio.to_thread(group.close)
+            await on_thread(group.close)
 
         return GuestSandbox(channel, spec, end=end)
 
@@ -153,6 +153,6 @@ class UnsafeBackend:
         async def end() -> None:
             channel.end_input()  # the guest kills what runs, and removes the folder
             await channel.wait_gone(START_S)
-            await asyncio.get_running_loop().run_in_executor(None, lambda: shutil.rmtree(root, ignore_errors=True))
+            await on_thread(shutil.rmtree, root, ignore_errors=True)
 
         return GuestSandbox(channel, spec, end=end, locate=locate)

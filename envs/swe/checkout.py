@@ -15,7 +15,7 @@ from ...errors import ConfigError, SandboxError, TaskError
 from ...model.chat.encoding import to_bytes
 from ..datasets.swe import SWERow, require_repository
 from ..datasets.swe_sources import CONDA_PYTHON
-from ..sandbox.background import on_thread_to_its_end
+from ..sandbox.background import on_thread, on_thread_to_its_end
 from ..sandbox.choose import make_backend
 from ..sandbox.python import PythonEnvironment, python_environment
 from ..sandbox.types import Limits, ReusingBackend, Sandbox, SandboxBackend, SandboxSpec
@@ -81,7 +81,7 @@ async def environment_of(row: SWERow) -> PythonEnvironment:
     """
     if row.image:
         return PythonEnvironment(python=row.interpreter or CONDA_PYTHON, binds=(), requirements=())
-    return await asyncio.to_thread(_environment, row.pip_requirements or DEFAULT_REQUIREMENTS)
+    return await on_thread(_environment, row.pip_requirements or DEFAULT_REQUIREMENTS)
 
 
 @lru_cache(maxsize=256)
@@ -197,7 +197,7 @@ async def _spec(row: SWERow, limits: Limits, env: Mapping[str, str] | None) -> S
 
 async def _fill(sandbox: Sandbox, row: SWERow) -> None:
     if not row.image:
-        await sandbox.put_archive(_archive(row), row.root)
+        await sandbox.put_archive(await on_thread(_archive, row), row.root)
     await _check_repository(sandbox, row)
     await apply_start_patch(sandbox, row)
 
@@ -243,7 +243,8 @@ async def _hide(sandbox: Sandbox, row: SWERow) -> None:
 
 
 def base_of(row: SWERow) -> bytes:
-    """A tar archive of the .git that a workspace of the row is compared with.
+    """A tar archive of the .git that a workspace of the row is compared with. Seconds of a large repository: to be
+    called on a thread.
 
     Raises:
         SandboxError: no workspace of the row was opened in this process.

@@ -5,7 +5,6 @@ What differs: after a deadline the shell keeps its working directory, a truncate
 graded (there it fails), and any patch that git or patch takes can be submitted (there it must begin with "diff").
 """
 
-import asyncio
 import posixpath
 import shlex
 import time
@@ -20,6 +19,7 @@ from ...model.chat.messages import Message, ToolCall
 from ...rewards.patches import is_patch
 from ...rewards.score import Score
 from ..datasets.swe import row_of
+from ..sandbox.background import on_thread
 from ..task import Task
 from ..tools.bounds import bounded
 from ..tools.files import num_lines, view_lines
@@ -194,7 +194,7 @@ class CwmSWEEnv(SWEEnv):
             return f"{path} is empty"
         first = max(1, min(edited.line, lines) - SNIPPET_LINES)
         last = min(lines, edited.line + SNIPPET_LINES + replace.count("\n"))
-        shown = await asyncio.to_thread(view_lines, edited.text, path, first, last)
+        shown = await on_thread(view_lines, edited.text, path, first, last)
         return f"{path} is changed at line {edited.line}:\n{shown}"
 
     @tool
@@ -223,11 +223,12 @@ class CwmSWEEnv(SWEEnv):
         assert self._row is not None
         path, cwd = result.strip(), self._shell_at or self._row.root
         try:
-            data = await self._box.read_file(posixpath.normpath(posixpath.join(cwd, path)))
+            place = posixpath.normpath(posixpath.join(cwd, path))
+            data = await self._box.read_file(place, most_bytes=MAX_PATCH_BYTES + 1)
         except OSError as error:
             raise ToolError(f"{path}: {error.strerror or error}; nothing was submitted") from None
         if len(data) > MAX_PATCH_BYTES:
-            raise ToolError(f"{shlex.quote(path)} has {len(data)} bytes, a patch at most {MAX_PATCH_BYTES}")
+            raise ToolError(f"{shlex.quote(path)} is too large: a patch at most {MAX_PATCH_BYTES} bytes")
         text = from_bytes(data)
         if not is_patch(text):
             raise ToolError(

@@ -1,6 +1,5 @@
 """``verigym/SWE-v0``: mend a repository so that hidden tests pass."""
 
-import asyncio
 import hashlib
 import posixpath
 import uuid
@@ -15,6 +14,7 @@ from ...rewards.score import Score
 from ..core import Submission, ToolEnv
 from ..datasets.swe import SWERow, require_repository, require_tests, row_of
 from ..datasets.swe_examples import example_tasks
+from ..sandbox.background import on_thread
 from ..sandbox.types import Limits, Sandbox, SandboxBackend
 from ..task import Task
 from ..tools.files import MAX_FILE_BYTES, Edited, decode, edit_lines, view_lines
@@ -85,7 +85,7 @@ class SWEEnv(ToolEnv):
 
     async def start(self, task: Task) -> None:
         self.patch = None
-        backend = self._backend or await asyncio.to_thread(backend_for, row_of(task), self._choice)
+        backend = self._backend or await on_thread(backend_for, row_of(task), self._choice)
         row = placed(row_of(task), backend)
         env = shell_env(row, await environment_of(row))
         self._sandbox = await open_workspace(backend, row, limits=self._limits, env=env)
@@ -115,7 +115,8 @@ class SWEEnv(ToolEnv):
             Unusable: what the agent left cannot be compared.
         """
         assert self._row is not None
-        return await diff_of(self._box, base_of(self._row), root=self._row.root, disk_mib=self._limits.disk_mib)
+        base = await on_thread(base_of, self._row)
+        return await diff_of(self._box, base, root=self._row.root, disk_mib=self._limits.disk_mib)
 
     async def score_patch(self, task: Task, patch: str) -> Score:
         """Grade a patch of the task by the environment's rubric, in fresh sandboxes."""
@@ -126,7 +127,7 @@ class SWEEnv(ToolEnv):
         key = (task.id, f"{self._untrusted} {task.hidden.get('archive')}", hashlib.sha256(to_bytes(patch)).hexdigest())
         tests = _VERDICTS.get(key) if self._reuse_verdicts else None
         if tests is None:
-            backend = self._used or await asyncio.to_thread(backend_for, row_of(task), self._choice)
+            backend = self._used or await on_thread(backend_for, row_of(task), self._choice)
             tests, _ = await grade_patch(
                 backend,
                 task,
@@ -184,7 +185,7 @@ class SWEEnv(ToolEnv):
             end: last line; 0 is the end of the file.
         """
         data = await self._read(path)
-        return await asyncio.to_thread(lambda: view_lines(decode(data, path), path, start, end))
+        return await on_thread(lambda: view_lines(decode(data, path), path, start, end))
 
     @tool
     async def edit(self, path: str, search: str, replace: str) -> str:
@@ -240,7 +241,7 @@ class SWEEnv(ToolEnv):
         """Edit a file and tell what has become of it."""
         data = await self._read(path)
         # Nothing here takes long, but all that depends on what a policy wrote is kept off the loop.
-        edited = await asyncio.to_thread(lambda: edit_lines(decode(data, path), search, replace, path))
+        edited = await on_thread(lambda: edit_lines(decode(data, path), search, replace, path))
         await self._write(path, edited.text, new=False)
         return edited
 

@@ -1,6 +1,5 @@
 """Logs judged in processes of their own: off the event loop, on as many cores as asked for, and with an end."""
 
-import asyncio
 import atexit
 import json
 import os
@@ -12,6 +11,7 @@ from typing import Any
 from ...rewards.logs.judge import LogVerdict, UngradableLog
 from ...rewards.score import Score
 from ...rewards.swe import TestReport
+from ..sandbox.background import on_thread
 from ..sandbox.line_workers import LineWorkers
 
 CPU_SECONDS = 60.0
@@ -64,7 +64,7 @@ class LogJudge:
             "stored": stored,
             "strict": strict,
         }
-        return await asyncio.to_thread(self._judge, arguments)
+        return await on_thread(self._judge, arguments)
 
     def close(self) -> None:
         """End the processes that nobody uses. The judge can be used again."""

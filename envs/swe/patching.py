@@ -9,7 +9,7 @@ from ...errors import SandboxError, TaskError
 from ...model.chat.encoding import from_bytes, to_bytes
 from ...rewards.patches import paths_of
 from ..sandbox.types import Sandbox
-from .worktree import STAGE, run_unjudged, said_by
+from .worktree import RAW, STAGE, run_unjudged, said_by
 
 if TYPE_CHECKING:
     from ..datasets.swe import SWERow
@@ -21,11 +21,18 @@ MOST_PLAIN = 64 << 10
 """Bytes of a patch that cannot fill a disk."""
 
 _APPLY = f"""
-    aside=$(mktemp -d) && trap 'rm -rf "$aside"' EXIT && cat > "$aside/patch" || exit {BROKEN}
+    aside=$(mktemp -d) && cat > "$aside/patch" || exit {BROKEN}
     {STAGE}
+    {RAW}
+    trap 'unraw; rm -rf "$aside"' EXIT
+    raw || exit {BROKEN}
     git_dir=$(git rev-parse --absolute-git-dir) || exit {BROKEN}
     export GIT_INDEX_FILE="$aside/index" LC_ALL=C
-    if [ -f "$git_dir/index" ]; then cp "$git_dir/index" "$aside/index" || exit {BROKEN}; fi
+    # Where attributes convert, what the index remembers of unchanged files is not their bytes.
+    if [ -f "$git_dir/index" ]; then
+        cp "$git_dir/index" "$aside/index" || exit {BROKEN}
+        [ -z "$(git ls-files -- .gitattributes '*/.gitattributes')" ] || rm "$aside/index"
+    fi
     fail() {{ cat "$aside/told" >&2; exit "$1"; }}
     ignored() {{ git ls-files --others --ignored --exclude-standard -z | sort -z; }}
     # What comes after needs a little of the disk: where a patch has taken it all, that is the patch's doing.
@@ -57,8 +64,11 @@ _APPLY = f"""
     exit 1
 """
 
-_TAKE_BACK = """
-    aside=$(mktemp -d) && trap 'rm -rf "$aside"' EXIT && cat > "$aside/all" || exit
+_TAKE_BACK = f"""
+    aside=$(mktemp -d) && cat > "$aside/all" || exit
+    {RAW}
+    trap 'unraw; rm -rf "$aside"' EXIT
+    raw || exit
     head -z -n "$1" "$aside/all" > "$aside/doomed" || exit
     tail -z -n "+$(($1 + 1))" "$aside/all" | head -z -n "$2" > "$aside/emptied" || exit
     tail -z -n "+$(($1 + $2 + 1))" "$aside/all" > "$aside/back" || exit

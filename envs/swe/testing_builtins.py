@@ -10,6 +10,7 @@ import builtins
 import re
 import warnings
 from types import CodeType
+from typing import Any
 
 # No function that looks at the frame of its caller, does input or output, or runs code.
 _NAMES = """
@@ -78,7 +79,7 @@ class _Binder(ast.NodeTransformer):
         node.value = self.visit(node.value) if node.value is not None else None
         return node
 
-    def visit_FunctionDef(self, node):
+    def visit_FunctionDef(self, node: Any) -> Any:
         returns, node.returns = node.returns, None
         self.generic_visit(node)
         node.returns = returns

@@ -6,6 +6,7 @@ library only, Python 3.8 or later.
 """
 
 import ast
+from typing import Any
 
 from .twin_means import dotted, leaves_early
 
@@ -107,7 +108,7 @@ def near(node, number):
     return repr(_near(ast.literal_eval(node), number))
 
 
-def _near(value, number):
+def _near(value: Any, number: int) -> Any:
     step = 1 if number % 2 else -1
     if isinstance(value, bool):
         return not value
@@ -126,8 +127,7 @@ def _near(value, number):
     if isinstance(value, set):
         return value | {number + 10**6}
     if isinstance(value, (list, tuple)):
-        changed = _near(value[-1], number) if value else number
-        return value[:-1] + type(value)([changed])
+        return type(value)([*value[:-1], _near(value[-1], number) if value else number])
     return number  # None, and the like
 
 

@@ -36,6 +36,17 @@ SNAPSHOT_BYTES = 512 << 20
 RAW_ATTRIBUTES = "* -text !eol !ident !filter !working-tree-encoding"
 """Files as they are: no conversion, whatever a work tree's own attributes ask for."""
 
+RAW = f"""
+    # raw: git converts nothing until `unraw`, which this script's end must call. $aside is a folder of ours.
+    attributes=$(git rev-parse --git-path info/attributes) || exit
+    raw() {{
+        [ ! -e "$attributes" ] || mv "$attributes" "$aside/attributes" || return 1
+        mkdir -p "${{attributes%/*}}" && echo "{RAW_ATTRIBUTES}" > "$attributes"
+    }}
+    unraw() {{ rm -f "$attributes"; [ ! -e "$aside/attributes" ] || mv "$aside/attributes" "$attributes"; }}
+"""
+"""For scripts that work in a repository which others use after them."""
+
 STAGE = f"""
     # stage: every file below into the index, those of inner repositories too. $aside is a folder of ours.
     # In the ordinary case one command; git says where it is not ordinary.
@@ -49,7 +60,7 @@ STAGE = f"""
     add_what_can() {{
         git add --all --ignore-errors > "$aside/told" 2>&1; code=$?
         [ $code -gt 1 ] || return 0
-        # What is fatal to git is an attribute that it cannot follow.
+        # What is fatal to git is an attribute that it cannot follow; a repository of others has them.
         attributes=$(git rev-parse --git-path info/attributes) || return 1
         mkdir -p "${{attributes%/*}}" && echo "{RAW_ATTRIBUTES}" >> "$attributes" || return 1
         git add --all --ignore-errors > "$aside/told" 2>&1; code=$?
@@ -130,6 +141,7 @@ async def snapshot(sandbox: Sandbox, root: str) -> bytes:
         export GIT_AUTHOR_NAME=base GIT_AUTHOR_EMAIL=base@localhost GIT_COMMITTER_NAME=base
         export GIT_COMMITTER_EMAIL=base@localhost
         git init --quiet && mkdir -p "$GIT_DIR/info" && cat > "$GIT_DIR/info/exclude" || exit
+        echo "{RAW_ATTRIBUTES}" > "$GIT_DIR/info/attributes"
         stage || {{ cat "$aside/told" >&2; exit 1; }}
         git commit --quiet --allow-empty --no-verify -m base || exit
         tar -cf - -C "$aside" .git
@@ -167,7 +179,7 @@ async def diff_of(sandbox: Sandbox, base: bytes, *, root: str, disk_mib: int = L
     diff = "diff --cached --binary --no-color --no-ext-diff --no-textconv --no-renames HEAD"
     text = ""
     # Text or names in no known encoding are compared again, as binary and with quoted names, which is ASCII.
-    for attributes, git in (("", "git"), ("* binary", "git -c core.quotePath=true")):
+    for attributes, git in ((RAW_ATTRIBUTES, "git"), (f"{RAW_ATTRIBUTES} -diff", "git -c core.quotePath=true")):
         script = f"""
             aside=$(mktemp -d) && trap 'rm -rf "$aside"' EXIT && tar -xf - -C "$aside" --no-same-owner || exit
             {STAGE}

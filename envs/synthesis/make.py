@@ -4,8 +4,8 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,17 +121,15 @@ class _Making:
 
             self._say(len(order), limit)
             self.made_at = time.monotonic()
-            async for chunk, made in _in_order(chunks, work, probes, self.workers, lambda: self.made_at + self.stage_s):
-                for candidate, row in zip(chunk, made, strict=True):
+            outcomes = _in_order(chunks, work, probes, self.workers, lambda: self.made_at + self.stage_s)
+            async with aclosing(outcomes):  # what is still at work has ended before the sandboxes close
+                async for chunk, made in outcomes:
+                    for candidate, row in zip(chunk, made, strict=True):
+                        if len(self.ledger.rows) < limit:
+                            self._keep(candidate, row)
+                            self._say(len(order), limit)
                     if len(self.ledger.rows) >= limit:
                         return
-                    if row is not None:
-                        self.made_at = time.monotonic()
-                        _move_archive(row, self.aside.parent, self.ledger.out)
-                    self.ledger.add(key_of(candidate), row)
-                    self._say(len(order), limit)
-                if len(self.ledger.rows) >= limit:
-                    return
             if len(self.ledger.tried) < len(order):
                 logger.warning(
                     "%s: no further task came in %g s; %d of %d bugs were tried (run again to go on, or with a longer "
@@ -141,6 +139,13 @@ class _Making:
                     len(self.ledger.tried),
                     len(order),
                 )
+
+    def _keep(self, candidate: Candidate, row: dict[str, Any] | None) -> None:
+        """Note what came of a bug; the archive of its row first."""
+        if row is not None:
+            self.made_at = time.monotonic()
+            _move_archive(row, self.aside.parent, self.ledger.out)
+        self.ledger.add(key_of(candidate), row)
 
     def _say(self, num_bugs: int, limit: int) -> None:
         self.tell(f"bugs tried: {len(self.ledger.tried)} of {num_bugs}; tasks", len(self.ledger.rows), limit)
@@ -214,7 +219,7 @@ async def _in_order(
     probes: _Probes,
     workers: int,
     until: Callable[[], float],
-) -> AsyncIterator[tuple[Sequence[Candidate], list[dict[str, Any] | None]]]:
+) -> AsyncGenerator[tuple[Sequence[Candidate], list[dict[str, Any] | None]], None]:
     """The chunks with their outcomes, in their order, ``workers`` of them at work. What is left at the end is
     cancelled; ``until`` says by the monotonic clock when that is, for now."""
 

@@ -14,6 +14,7 @@ from ...rewards.swe import PASSING, TestReport
 from ..datasets.eval_scripts import shell_words
 from ..datasets.repository import archive_of_commit, run_git
 from ..datasets.swe import parse_row
+from ..sandbox.background import on_thread
 from ..sandbox.types import Limits, SandboxBackend
 from ..swe.checkout import placed
 from ..swe.grading import grade_patch, is_configuration, is_test_path, run_hidden_tests
@@ -185,9 +186,9 @@ async def _make(
     """The row of a commit. Raises TaskError with the reason where it makes none."""
     instance_id = f"{name.replace('/', '__')}-{fix.commit[:10]}"
     archive = archives_of(out) / f"{instance_id}.tar.gz"
-    await asyncio.to_thread(archive_of_commit, str(repository), fix.parent, archive)
+    await on_thread(archive_of_commit, str(repository), fix.parent, archive)
     try:
-        requirements, source = await asyncio.to_thread(_environment, archive, name.rpartition("/")[2], extra, pins)
+        requirements, source = await on_thread(_environment, archive, name.rpartition("/")[2], extra, pins)
         row: dict[str, Any] = {
             "instance_id": instance_id,
             "repo": name,

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .baseline import Baseline
-from .operators import OPERATORS, Mutation, Operator, mutations
+from .mutations import Mutation, mutations
+from .operators import OPERATORS, Operator
 from .probing import Failure, Job, JobResult, Probe, file_of
 from .removal import first_line, without_functions
 from .sources import Source

@@ -1,49 +1,15 @@
-"""Bugs put into Python source by syntax-tree operators.
-
-Each operator looks at one node of the tree and names spans of the text to replace; everything else stays byte for
-byte, comments and formatting included. Only code inside functions is touched, never docstrings, annotations,
-decorators, f-strings (their positions are unreliable before Python 3.12) or the arguments of ``raise`` and ``assert``.
-"""
+"""Kinds of bugs: each operator looks at one node of a syntax tree and names spans of the text to replace."""
 
 import ast
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ...errors import TaskError
 from .spans import Edit, FunctionNode, Text
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mutation:
-    """One bug: a span of the source and what takes its place.
-
-    Attributes:
-        operator: the operator's name, a key of ``OPERATORS``.
-        lineno, end_lineno: first and last line of the original that the span touches, from 1.
-        qualname: dotted name of the innermost function ("Cache.pop"; inner functions follow their outer one).
-        function_lineno: line of that function's ``def``.
-        start, end: the span, in bytes of the UTF-8 source.
-        replacement: the text put there; empty where whole lines are removed.
-    """
-
-    operator: str
-    lineno: int
-    end_lineno: int
-    qualname: str
-    function_lineno: int
-    start: int
-    end: int
-    replacement: str
-
-    def apply(self, source: str) -> str:
-        """The source with the bug in it."""
-        data = source.encode()
-        return (data[: self.start] + self.replacement.encode() + data[self.end :]).decode()
-
-
 @dataclass(slots=True)
-class _Function:
+class Site:
     """A function being visited: its node, name, and the line where each of its names is first bound."""
 
     node: FunctionNode
@@ -51,7 +17,7 @@ class _Function:
     bound: dict[str, int] = field(default_factory=dict)
 
 
-Operator = Callable[[ast.AST, Text, _Function], Iterator[Edit]]
+Operator = Callable[[ast.AST, Text, Site], Iterator[Edit]]
 
 ARITHMETIC: Mapping[type[ast.operator], tuple[str, str]] = {
     ast.Add: ("+", "-"),
@@ -85,7 +51,7 @@ TYPE_CHECKS = frozenset({"isinstance", "issubclass", "hasattr", "getattr", "seta
 """Calls whose swapped arguments fail at once, whatever is computed: no bug worth finding."""
 
 
-def arithmetic_operator(node: ast.AST, text: Text, function: _Function) -> Iterator[Edit]:
+def arithmetic_operator(node: ast.AST, text: Text, function: Site) -> Iterator[Edit]:
     """``a + b`` becomes ``a - b``, also in ``a += b``; not where an operand is plainly text or a list."""
     if isinstance(node, ast.BinOp):
         left, right = node.left, node.right
@@ -100,7 +66,7 @@ def arithmetic_operator(node: ast.AST, text: Text, function: _Function) -> Itera
         yield Edit(*span, other)
 
 
-def comparison(node: ast.AST, text: Text, function: _Function) -> Iterator[Edit]:
+def comparison(node: ast.AST, text: Text, function: Site) -> Iterator[Edit]:
     """``<`` and ``<=`` trade places, ``==`` and ``!=``, ``in`` and ``not in``, ``is`` and ``is not``."""
     if not isinstance(node, ast.Compare):
         return
@@ -111,7 +77,7 @@ def comparison(node: ast.AST, text: Text, function: _Function) -> Iterator[Edit]
             yield Edit(*span, other)
 
 
-def constant(node: ast.AST, text: Text, function: _Function) -> Iterator[Edit]:
+def constant(node: ast.AST, text: Text, function: Site) -> Iterator[Edit]:
     """A decimal integer is one too large or one too small."""
     if isinstance(node, ast.Constant) and type(node.value) is int and text.of(node).isdecimal():
         for value in (node.value + 1, node.value - 1):
@@ -119,13 +85,13 @@ def constant(node: ast.AST, text: Text, function: _Function) -> Iterator[Edit]:
                 yield Edit(text.start(node), text.end(node), str(value))
 
 
-def flag_flipped(node: ast.AST, text: Text, function: _Function) -> Iterator[Edit]:
+def flag_flipped(node: ast.AST, text: Text, function: Site) -> Iterator[Edit]:
     """``True`` becomes ``False`` and the other way round."""
     if isinstance(node, ast.Constant) and isinstance(node.value, bool):
         yield Edit(text.start(node), text.end(node), str(not node.value))
 
 
-def condition_negated(node: ast.AST, text: Text, function: _Function) -> Iterator[Edit]:
+def condition_negated(node: ast.AST, text: Text, function: Site) -> Iterator[Edit]:
     """The condition of an ``if``, ``while``, conditional expression or comprehension is turned round."""
     if isinstance(node, ast.comprehension):
         tests = node.ifs
@@ -146,7 +112,7 @@ def condition_negated(node: ast.AST, text: Text, function: _Function) -> Iterato
         yield Edit(text.start(test), text.end(test), new)
 
 
-def boolean_operator(node: ast.AST, text: Text, function: _Function) -> Iterator[Edit]:
+def boolean_operator(node: ast.AST, text: Text, function: Site) -> Iterator[Edit]:
     """``and`` becomes ``or`` and the other way round."""
     if isinstance(node, ast.BoolOp):
         old, new = ("and", "or") if isinstance(node.op, ast.And) else ("or", "and")
@@ -155,7 +121,7 @@ def boolean_operator(node: ast.AST, text: Text, function: _Function) -> Iterator
                 yield Edit(*span, new)
 
 
-def statement_removed(node: ast.AST, text: Text, function: _Function) -> Iterator[Edit]:
+def statement_removed(node: ast.AST, text: Text, function: Site) -> Iterator[Edit]:
     """A call, an assignment that is not the name's first, a ``raise``, ``break`` or ``continue`` goes away."""
     for name in ("body", "orelse", "finalbody"):
         block = getattr(node, name, None)
@@ -173,7 +139,7 @@ def statement_removed(node: ast.AST, text: Text, function: _Function) -> Iterato
                 yield Edit(*span, "")
 
 
-def branch_removed(node: ast.AST, text: Text, function: _Function) -> Iterator[Edit]:
+def branch_removed(node: ast.AST, text: Text, function: Site) -> Iterator[Edit]:
     """An ``else`` or ``elif`` with its body goes away, or a whole ``if`` that has neither."""
     if not isinstance(node, ast.If):
         return
@@ -198,7 +164,7 @@ def branch_removed(node: ast.AST, text: Text, function: _Function) -> Iterator[E
             return
 
 
-def arguments_swapped(node: ast.AST, text: Text, function: _Function) -> Iterator[Edit]:
+def arguments_swapped(node: ast.AST, text: Text, function: Site) -> Iterator[Edit]:
     """Two neighbouring positional arguments of a call trade places."""
     if not isinstance(node, ast.Call) or (isinstance(node.func, ast.Name) and node.func.id in TYPE_CHECKS):
         return
@@ -209,19 +175,19 @@ def arguments_swapped(node: ast.AST, text: Text, function: _Function) -> Iterato
         yield Edit(text.start(first), text.end(second), text.of(second) + gap + text.of(first))
 
 
-def slice_bound(node: ast.AST, text: Text, function: _Function) -> Iterator[Edit]:
+def slice_bound(node: ast.AST, text: Text, function: Site) -> Iterator[Edit]:
     """A bound of a slice or of ``range`` is off by one."""
     bounds: list[tuple[ast.expr | None, int]] = []
     if isinstance(node, ast.Slice):
         bounds = [(node.lower, 1), (node.upper, -1)]
-    elif _is_range(node) and isinstance(node, ast.Call) and not any(isinstance(a, ast.Starred) for a in node.args):
+    elif is_range(node) and isinstance(node, ast.Call) and not any(isinstance(a, ast.Starred) for a in node.args):
         bounds = [(node.args[0], -1)] if len(node.args) == 1 else [(node.args[0], 1), (node.args[1], -1)]
     for bound, step in bounds:
         if bound is not None and (new := _moved(bound, step, text)) is not None:
             yield Edit(text.start(bound), text.end(bound), new)
 
 
-def return_value_dropped(node: ast.AST, text: Text, function: _Function) -> Iterator[Edit]:
+def return_value_dropped(node: ast.AST, text: Text, function: Site) -> Iterator[Edit]:
     """``return value`` becomes ``return``."""
     if isinstance(node, ast.Return) and node.value is not None:
         if isinstance(node.value, ast.Constant) and not node.value.value:
@@ -247,101 +213,7 @@ OPERATORS: Mapping[str, Operator] = {
 }
 
 
-def mutations(source: str, operators: Mapping[str, Operator] = OPERATORS) -> list[Mutation]:
-    """Every bug the operators can put into a source, in the order of the text.
-
-    Each one parses and has another syntax tree than the original.
-
-    Raises:
-        TaskError: the source is not valid Python.
-    """
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError) as error:
-        raise TaskError(f"a source that is to get a bug does not parse: {error}; leave the file out") from None
-    text = Text(source)
-    found: dict[tuple[int, int, str], Mutation] = {}
-    original: dict[int, str] = {}
-    for node, function in _sites(tree):
-        for name, operator in operators.items():
-            for edit in operator(node, text, function):
-                key = (edit.start, edit.end, edit.replacement)
-                if key in found or not _changes_function(text, function, edit, original):
-                    continue
-                found[key] = Mutation(
-                    operator=name,
-                    lineno=text.line_of(edit.start),
-                    end_lineno=text.line_of(max(edit.start, edit.end - 1)),
-                    qualname=function.qualname,
-                    function_lineno=function.node.lineno,
-                    start=edit.start,
-                    end=edit.end,
-                    replacement=edit.replacement,
-                )
-    return sorted(found.values(), key=lambda mutation: (mutation.start, mutation.end, mutation.replacement))
-
-
-def _changes_function(text: Text, function: _Function, edit: Edit, original: dict[int, str]) -> bool:
-    """Whether the function still parses with the edit, to another tree.
-
-    Only the function is parsed: thousands of edits of a long module would otherwise take minutes.
-    """
-    node = function.node
-    assert node.end_lineno is not None
-    first, stop = text.lines(node.lineno, node.end_lineno)
-    header = b"" if node.col_offset == 0 else b"if 1:\n"
-    if node.lineno not in original:
-        original[node.lineno] = ast.dump(ast.parse(header + text.data[first:stop]))
-    changed = header + text.data[first : edit.start] + edit.replacement.encode() + text.data[edit.end : stop]
-    try:
-        return ast.dump(ast.parse(changed)) != original[node.lineno]
-    except SyntaxError:
-        return False
-
-
-def _sites(tree: ast.Module) -> Iterator[tuple[ast.AST, _Function]]:
-    """The nodes that operators may look at, each with its innermost function."""
-    pending: list[tuple[ast.AST, str, _Function | None]] = [(tree, "", None)]
-    while pending:
-        node, prefix, function = pending.pop()
-        if isinstance(node, FunctionNode | ast.ClassDef):
-            prefix = f"{prefix}.{node.name}" if prefix else node.name
-        if isinstance(node, FunctionNode):
-            function = _Function(node, prefix, _first_bindings(node))
-        if function is not None:
-            yield node, function
-        pending += [(child, prefix, function) for child in _children(node)]
-
-
-def _children(node: ast.AST) -> list[ast.AST]:
-    """The children in which bugs may be put."""
-    if isinstance(node, ast.JoinedStr | ast.Raise | ast.Assert | ast.Import | ast.ImportFrom):
-        return []
-    if isinstance(node, FunctionNode):
-        return [*node.args.defaults, *(default for default in node.args.kw_defaults if default), *node.body]
-    if isinstance(node, ast.ClassDef):
-        return list(node.body)
-    if isinstance(node, ast.AnnAssign):
-        return [node.value] if node.value else []
-    children = list(ast.iter_child_nodes(node))
-    if isinstance(node, ast.Slice) or _is_range(node):
-        # Plain constants there are slice_bound's.
-        children = [child for child in children if not isinstance(child, ast.Constant)]
-    return children
-
-
-def _first_bindings(node: FunctionNode) -> dict[str, int]:
-    """Line at which each name of a function is first bound; parameters at the ``def``."""
-    arguments = node.args
-    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
-    bound = {argument.arg: node.lineno for argument in every if argument}
-    for child in ast.walk(node):
-        if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
-            bound[child.id] = min(bound.get(child.id, child.lineno), child.lineno)
-    return bound
-
-
-def _is_removable(statement: ast.stmt, function: _Function) -> bool:
+def _is_removable(statement: ast.stmt, function: Site) -> bool:
     if isinstance(statement, ast.Expr):
         return isinstance(statement.value, ast.Call | ast.Await | ast.Yield | ast.YieldFrom)
     if isinstance(statement, ast.Assign):
@@ -370,7 +242,7 @@ def _is_sequence(node: ast.expr) -> bool:
     return isinstance(node, ast.JoinedStr | ast.List | ast.ListComp | ast.Tuple | ast.Dict | ast.Set)
 
 
-def _is_range(node: ast.AST) -> bool:
+def is_range(node: ast.AST) -> bool:
     return (
         isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range" and bool(node.args)
     )

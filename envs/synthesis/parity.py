@@ -15,7 +15,7 @@ from ...errors import GradingError, SandboxError, TaskError
 from ...rewards.swe import tests_status
 from ..datasets.files import read_rows
 from ..datasets.swe import row_of, task_of
-from ..sandbox.background import all_or_first_error
+from ..sandbox.background import all_or_first_error, on_thread
 from ..swe.checkout import backend_for
 from ..swe.grading import grade_patch
 from ..task import Task
@@ -130,7 +130,7 @@ async def _compare(pair: Pair, timeout_s: int) -> Compared:
     except (SandboxError, GradingError, TaskError) as error:
         ours, ours_tests, said = "error", frozenset(), str(error)
     middle = time.monotonic()
-    found = await asyncio.to_thread(run_instance, pair.task, pair.patch, timeout_s=timeout_s)
+    found = await on_thread(run_instance, pair.task, pair.patch, timeout_s=timeout_s)
     theirs = "error" if found is None else "resolved" if found["resolved"] else "unresolved"
     detail = ""
     if ours != theirs:

@@ -6,8 +6,8 @@ This file runs inside the sandbox as a script, with the standard library and pyt
 
 It serves the making of tasks, where nobody forges outcomes. Rewards come from ``verigym.envs.swe.testing`` instead.
 A job: {"key", "files": {path: text}, "collect": [test files], "keep": [test ids] or null for all, "deadline_s",
-"budget_s": after so long no further test begins, or null; "test_s": after so long a test fails, or null;
-"max_failing", "mode": "test" | "trace" | "warm"}. A result: see ``_result``.
+"budget_s": after so long no further test begins, or null; "test_s": after so many processor seconds a test fails, or
+null; "max_failing", "mode": "test" | "trace" | "warm"}. A result: see ``_result``.
 """
 
 import contextlib
@@ -29,6 +29,8 @@ MEMORY_BYTES = 1536 << 20
 MESSAGE_CHARACTERS = 4000
 VALUE_CHARACTERS = 200
 MOST_ITEMS = 50
+WAITING_FACTOR = 6
+"""Seconds of the wall clock for one of the processor's, before a test counts as one that hangs."""
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
@@ -83,7 +85,6 @@ class Recorder:
         self.covered = {}
         self.not_collected = []
         self.inputs = {}
-        self.failing = {}
         self.collected = 0
         self.stopped = False
         self.began = time.monotonic()
@@ -116,14 +117,17 @@ class Recorder:
     @contextlib.contextmanager
     def _bounded(self, session):
         """Fail a test that takes too long, and begin none when time is up."""
+        timers = ((signal.SIGPROF, signal.ITIMER_PROF, 1), (signal.SIGALRM, signal.ITIMER_REAL, WAITING_FACTOR))
         if self.job["test_s"]:
-            signal.signal(signal.SIGALRM, _too_long)
-            signal.setitimer(signal.ITIMER_REAL, self.job["test_s"])
+            for number, timer, factor in timers:
+                signal.signal(number, _too_long)
+                signal.setitimer(timer, factor * self.job["test_s"])
         try:
             yield
         finally:
             if self.job["test_s"]:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                for _, timer, _ in timers:
+                    signal.setitimer(timer, 0)
             if self.job["budget_s"] and time.monotonic() - self.began > self.job["budget_s"]:
                 self.stopped = True
                 session.shouldstop = "the time for a run of the tests is over"
@@ -157,7 +161,8 @@ class Recorder:
         self.inputs = {name: text for name, value in given.items() if (text := plain_text(value)) is not None}
 
     def pytest_exception_interact(self, node, call, report):
-        """Note the plain values that a failing test sees: its own names, what hangs at ``self``, its module's."""
+        """Note the plain values that a failing test sees: its own names, what hangs at ``self``, its module's. pytest
+        calls this when the report has been made."""
         code = self._code(node)
         traceback, seen = call.excinfo.tb, None
         while traceback is not None:
@@ -167,8 +172,9 @@ class Recorder:
             if frame.f_code is code:
                 break
             traceback = traceback.tb_next
-        if seen is not None:
-            self.failing[report.nodeid] = {**_seen_in(seen), **self.inputs}
+        failure = self.failures.get(report.nodeid)
+        if seen is not None and failure is not None and not failure["inputs"]:
+            failure["inputs"] = {**_seen_in(seen), **self.inputs}
 
     def pytest_runtest_logreport(self, report):
         test = report.nodeid
@@ -191,8 +197,7 @@ class Recorder:
             if place is not None:
                 frames.append([self._relative(place.path), place.lineno])
         message = crash.message if crash is not None else str(report.longrepr)
-        inputs = self.failing.get(report.nodeid, {})
-        return {"message": message[:MESSAGE_CHARACTERS], "frames": frames[:1] + frames[1:][-20:], "inputs": inputs}
+        return {"message": message[:MESSAGE_CHARACTERS], "frames": frames[:1] + frames[1:][-20:], "inputs": {}}
 
     def _code(self, item):
         function = getattr(item, "function", None)

@@ -1,6 +1,5 @@
 """Runs of a source's tests in a sandbox, for the making of tasks: the clean tree's, and variants of it."""
 
-import asyncio
 import io
 import json
 import logging
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import TaskError
+from ..sandbox.background import on_thread
 from ..sandbox.python import python_environment
 from ..sandbox.types import Sandbox, SandboxBackend, SandboxSpec
 from .sources import Source
@@ -22,7 +22,7 @@ STAGE_S = 120.0
 """Wall-clock seconds of one run of the clean tree's tests, or between two tasks, unless said otherwise."""
 
 TEST_S = 10.0
-"""A test of the clean tree that takes longer fails: no bug would be tried often enough with it."""
+"""Processor seconds. A test of the clean tree that takes longer fails: no bug would be tried often enough with it."""
 
 WORKDIR = "/workspace"
 PROBE_FOLDER = ".verigym-probe"
@@ -41,7 +41,8 @@ class Job:
         files: path -> text that stands there during the run.
         keep: the tests to run; None for all.
         budget_s: after so long no further test begins; None: all run.
-        test_s: after so long a test fails, where Python can be interrupted; None: never.
+        test_s: processor seconds after which a test fails, or six times as many of the wall clock, where Python can be
+            interrupted; None: never.
         max_failing: stop after so many failures; 0 never.
         mode: "test"; "trace" also notes what each test calls; "warm" collects only, and compiles what it imports.
     """
@@ -118,7 +119,7 @@ async def open_probe(source: Source, backend: SandboxBackend) -> AsyncIterator["
         TaskError: the environment cannot be made. SandboxError: the sandbox cannot be made.
     """
     # Installing the environment may take a minute the first time; other workers go on meanwhile.
-    environment = await asyncio.to_thread(python_environment, source.requirements)
+    environment = await on_thread(python_environment, source.requirements)
     sandbox = await backend.create(SandboxSpec(workdir=WORKDIR, binds=tuple(environment.binds)))
     try:
         probe = Probe(sandbox, python=str(environment.python), env={**PROBE_ENV, **source.env})

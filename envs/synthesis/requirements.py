@@ -24,10 +24,11 @@ RESOLUTION_TIMEOUT_S = 120.0
 def declared_requirements(root: Path) -> tuple[list[str], list[str]]:
     """(what the package needs, what its tests need besides) by the tree's own word; unreadable files say nothing.
 
-    Read from PKG-INFO (sdists have it), pyproject.toml and setup.cfg; setup.py is never run.
+    Read from PKG-INFO (sdists have it), requires.txt of older sdists, pyproject.toml and setup.cfg; setup.py is never
+    run.
     """
     project = _pyproject(root)
-    lines = [*_metadata(root).get_all("Requires-Dist", [])]
+    lines = [*_metadata(root).get_all("Requires-Dist", [])] or _requires_txt(root)
     runtime = [line for line in lines if _applies(line, "")]
     testing = [line for line in lines if not _applies(line, "") and any(_applies(line, e) for e in TEST_EXTRAS)]
     declared = project.get("project", {})
@@ -132,6 +133,20 @@ def _without_extra(lines: Iterable[str]) -> list[str]:
 def _metadata(root: Path) -> Message:
     path = root / "PKG-INFO"
     return HeaderParser().parsestr(path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "")
+
+
+def _requires_txt(root: Path) -> list[str]:
+    """What setuptools noted in an sdist's egg-info, as lines of Requires-Dist."""
+    lines = []
+    for path in sorted((*root.glob("*.egg-info/requires.txt"), *root.glob("*/*.egg-info/requires.txt"))):
+        extra = marker = ""
+        for line in map(str.strip, path.read_text(encoding="utf-8", errors="replace").splitlines()):
+            if line.startswith("["):
+                extra, _, marker = line.strip("[]").partition(":")
+            elif line:
+                tests = [f"({marker})"] * bool(marker) + [f"extra == '{extra}'"] * bool(extra)
+                lines.append(f"{line}; {' and '.join(tests)}" if tests else line)
+    return lines
 
 
 def _pyproject(root: Path) -> dict[str, Any]:

@@ -6,13 +6,13 @@ from typing import Any
 
 from ...errors import ChatFormatError, GradingError, TaskError
 from ...model.chat.messages import Message
-from ...model.chat.trace import Frame, frames_of_text, unfold
+from ...model.chat.trace import END, FRAME, Frame, frames_of_text, unfold
 from ...rewards.extraction import answered_expression, side_of_assertion
 from ...rewards.score import Score
 from ...rewards.trace import Same, score_frame, score_trace, score_value
 from ..code.box import ProgramBox, RunLimits
 from ..code.compare import same as same_report
-from ..core import ToolEnv
+from ..core import CutOff, ToolEnv
 from ..sandbox.choose import make_backend
 from ..sandbox.types import SandboxBackend
 from ..task import Task
@@ -78,6 +78,9 @@ class TraceEnv(ToolEnv):
         """
         true = await self._truth(task)
         text = str(submission).rpartition("</think>")[2]
+        ended = True
+        if isinstance(submission, CutOff):
+            text, ended = stated(text, task.hidden["ask"]), END in text
         if task.hidden["ask"] == "return":
             assert true.value is not None
             expression = side_of_assertion(answered_expression(text), "output")
@@ -91,11 +94,15 @@ class TraceEnv(ToolEnv):
         mine, other = resolved([*known, *answered])[len(known) :], resolved(frames)[len(known) :]
         if task.hidden["ask"] == "trace":
             same = await self._same(_pairs(mine, other))
-            return score_trace(mine, other, ended=True, same=same)
+            return score_trace(mine, other, ended=ended, same=same)
         same = await self._same(_pairs(mine[:1], other[:1]))
-        if not mine and "<|end_of_text|>" not in text:
+        if not mine and END not in text:
             return Score(value=0.0, passed=False, breakdown={"passed": 0.0}, detail="no frame was predicted")
         return score_frame(mine[0] if mine else None, other[0] if other else None, same=same)
+
+    def unfinished(self, task: Task) -> str | None:
+        """A text that was cut off may hold the answer, or the right beginning of a trace."""
+        return self.cut_off
 
     def gold(self, task: Task) -> Sequence[Message]:
         if not isinstance(task.hidden.get("answer"), str):
@@ -125,6 +132,16 @@ class TraceEnv(ToolEnv):
             if mine.has_value and other.has_value and await same_report("equal", mine.report, other.report):
                 equal.add((left, right))
         return lambda predicted, true: predicted == true or (predicted, true) in equal
+
+
+def stated(text: str, what: str) -> str:
+    """What a text that was cut off has said for certain: a value between its two markers, frames with their ends."""
+    if text.lstrip().startswith("<think>"):
+        return ""  # thinking that never ended
+    if what == "return":
+        return text if "[/ANSWER]" in text else ""
+    last = max(text.rfind(FRAME) + len(FRAME), text.rfind(END) + len(END))
+    return text[:last] if FRAME in text or END in text else ""
 
 
 def resolved(frames: Sequence[Frame]) -> list[Frame]:

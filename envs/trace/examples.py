@@ -8,6 +8,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import numpy as np
+
 from ...errors import TaskError
 from ...model.chat.trace import START_MARKER, Frame, Trace
 
@@ -145,13 +147,34 @@ def stratified(
 
     The first ``num`` of a library's traces would be those of its first tests, and of few functions.
     """
-    if len(items) <= num:
-        return list(items)
-    groups: dict[Hashable, list[int]] = {}
-    for place, item in enumerate(items):
-        groups.setdefault(group(item), []).append(place)
-    turns: list[tuple[int, float, int]] = []
-    for places in groups.values():
-        rng.shuffle(places)
-        turns += [(turn, rng.random(), place) for turn, place in enumerate(places)]
-    return [items[place] for place in sorted(place for _, _, place in sorted(turns)[:num])]
+    numbers: dict[Hashable, int] = {}
+    groups = [numbers.setdefault(group(item), len(numbers)) for item in items]
+    return [items[place] for place in stratified_places(groups, num, rng=rng)]
+
+
+def stratified_places(groups: Sequence[int], num: int, *, rng: random.Random) -> list[int] | range:
+    """``stratified`` over places alone, in some 60 bytes each.
+
+    Args:
+        groups: [N], of each place a number below 2**64.
+    Returns:
+        at most ``num`` places, rising.
+    """
+    count = len(groups)
+    if count <= num:
+        return range(count)
+    _, firsts, members = np.unique(np.asarray(groups, dtype=np.uint64), return_index=True, return_inverse=True)
+    by_group = np.argsort(members, kind="stable")  # the places of one group after those of another, each in order
+    ends = np.cumsum(np.bincount(members))
+    places, turns = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
+    drawn = np.empty(count)
+    start = 0
+    for one in np.argsort(firsts, kind="stable"):  # groups in the order in which they first occur
+        own = by_group[ends[one - 1] if one else 0 : ends[one]].tolist()
+        rng.shuffle(own)
+        stop = start + len(own)
+        places[start:stop], turns[start:stop] = own, range(len(own))
+        drawn[start:stop] = [rng.random() for _ in own]
+        start = stop
+    chosen = np.lexsort((places, drawn, turns))[:num]
+    return np.sort(places[chosen]).tolist()

@@ -1,6 +1,5 @@
 """Traces of a library's functions, with the inputs that its own tests give them."""
 
-import asyncio
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +8,7 @@ from typing import Any
 
 from ...errors import TaskError
 from ...model.chat.trace import Frame, Trace
+from ..sandbox.background import on_thread
 from ..sandbox.python import PythonEnvironment, python_environment
 from ..sandbox.types import SandboxBackend, SandboxSpec
 from ..synthesis.probing import PROBE_ENV, WORKDIR, packed_tree
@@ -74,10 +74,10 @@ async def record_tests(
     Raises:
         TaskError: the tests cannot be run. SandboxError: the sandbox failed.
     """
-    environment = await asyncio.to_thread(python_environment, source.requirements)
+    environment = await on_thread(python_environment, source.requirements)
     sandbox = await backend.create(SandboxSpec(workdir=WORKDIR, binds=tuple(environment.binds)))
     try:
-        await sandbox.put_archive(await asyncio.to_thread(packed_tree, source.root), WORKDIR)
+        await sandbox.put_archive(await on_thread(packed_tree, source.root), WORKDIR)
         program = (prelude() + LIBRARY_PROGRAM).encode()
         job = json.dumps(_job(source, settings, untraced)).encode()
         for name, data in (("record.py", program), ("job.json", job)):

@@ -14,7 +14,7 @@ from .examples import SPOILT, SPOILT_MORE, Example, Sieve, stratified
 from .library import Recording, RecordingSettings, examples_of, record_tests
 from .programs import any_program, small_program
 from .run import TraceBounds, TraceBox, TraceJob
-from .shards import write_shards
+from .shards import ShardWriter, write_shards
 
 ProgramKind = Literal["programs", "small-programs"]
 MAKERS: Mapping[str, Callable[[random.Random], TraceJob]] = {"programs": any_program, "small-programs": small_program}
@@ -134,6 +134,8 @@ async def make_from_programs(
         TaskError: ``out`` holds a data set. SandboxError: the sandbox failed.
     """
     sieve = sieve or Sieve()
-    examples = [one async for one in generated_examples(kind, num, seed=seed, backend=backend, sieve=sieve, tell=tell)]
+    writer = ShardWriter(out)
+    async for one in generated_examples(kind, num, seed=seed, backend=backend, sieve=sieve, tell=tell):
+        writer.add(one)
     about = {"source": kind, "seed": seed, "wanted": asdict(sieve.wanted), "counts": sieve.counts}
-    return Made(manifest=write_shards(out, examples, about=about), counts=sieve.counts)
+    return Made(manifest=writer.finish(about), counts=sieve.counts)

@@ -19,7 +19,7 @@ _Symbol = tuple[Any, str]
 
 
 def twin_key(context: str) -> str:
-    """Equal for programs that differ in names, comments, docstrings and layout alone.
+    """Equal for programs that differ in names, comments, docstrings, annotations and layout alone.
 
     Names are told apart by the scopes that own them: variables, parameters (also where a call names them), functions,
     classes, imports, and the attributes that the program itself gives. Built-ins and others' attributes keep theirs.
@@ -89,12 +89,63 @@ def _only_calls(node: ast.AST, context: str) -> bool:
 
 
 def _key(tree: ast.Module) -> str:
-    for node in ast.walk(tree):
-        if isinstance(node, (*Functions, ast.ClassDef)) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    source = ast.unparse(tree)  # so that lines are those of the symbol table
+    source = ast.unparse(_Bare().visit(tree))  # so that lines are those of the symbol table
     tree = ast.parse(source)
     return ast.dump(_Renamed(tree, symtable.symtable(source, "program", "exec")).visit(tree))
+
+
+class _Bare(ast.NodeTransformer):
+    """Without what changes nothing that a function does: docstrings, ``pass`` and lone constants among statements,
+    annotations (those in the body of a class may make fields), the ``u`` of a text."""
+
+    def __init__(self) -> None:
+        self._in_class = False
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        for field in ("body", "orelse", "finalbody"):
+            block = getattr(node, field, None)
+            if isinstance(block, list) and block and isinstance(block[0], ast.stmt):
+                kept = [one for one in block if not _does_nothing(one)]
+                setattr(node, field, kept or [ast.Pass()] * (field != "orelse"))
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
+        node.returns = None
+        around, self._in_class = self._in_class, False
+        self.generic_visit(node)
+        self._in_class = around
+        return node
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        around, self._in_class = self._in_class, True
+        self.generic_visit(node)
+        self._in_class = around
+        return node
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        self.generic_visit(node)
+        if self._in_class:
+            return node
+        if node.value is None:
+            return ast.copy_location(ast.Pass(), node)
+        return ast.copy_location(ast.Assign(targets=[node.target], value=node.value, lineno=node.lineno), node)
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        node.kind = None
+        return node
+
+
+def _does_nothing(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Pass) or (
+        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    )
 
 
 class _Scope:

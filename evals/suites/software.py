@@ -1,6 +1,5 @@
 """Software engineering: SWE-bench and any file of such rows. Patches are graded, or stored logs."""
 
-import asyncio
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...agent.loop import Budget
 from ...envs.datasets.files import read_rows
 from ...envs.runs.files import write_json
+from ...envs.sandbox.background import on_thread
 from ...envs.task import Task
 from ...errors import SandboxError, TaskError
 from ...model.chat.sampling import Sampling
@@ -76,7 +76,7 @@ class SweGrader:
         from ...envs.swe.judging import LogJudge
 
         row = row_of(task)
-        text = await asyncio.to_thread(_read_log, path)
+        text = await on_thread(_read_log, path)
         if self._judge is None:
             self._judge = LogJudge(num_workers=min(self.options.workers, os.cpu_count() or 1))
         try:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from verigym.agent.demonstrations import tokenize_messages
@@ -106,6 +105,8 @@ def train(tmp_path, talker):
 
 @pytest.mark.slow
 def test_the_recipe_for_one_gpu_runs_whole_with_a_tiny_model(train, talker):
+    from peft import PeftModel  # seconds of every worker, at the top
+
     out, report = train()
     assert list(report["stages"]) == ["rl"]
     rows = [json.loads(line) for line in (out / "rl" / "metrics.jsonl").read_text().splitlines()]

@@ -32,8 +32,7 @@ def tiny(folder, *, texts, context=512, teach=(), steps=0):
     """Save a small model; taught, it says by heart what was shown to it: (messages, tools, answer) of each turn."""
     torch.set_num_threads(1)
     tokenizer = train_tokenizer(texts, 400)
-    vocab_size = tokenizer.vocab_size + tokenizer.vocab_size % 2  # so that two ranks can share it
-    config = preset("cwm-tiny", vocab_size=vocab_size, max_position_embeddings=context)
+    config = preset("cwm-tiny", vocab_size=tokenizer.vocab_size, max_position_embeddings=context)
     decoder = Decoder(config, seed=0)
     renderer = CwmRenderer(tokenizer)
     ids, targets, index, lengths = [], [], [], []
@@ -78,12 +77,11 @@ def checkpoint(tmp_path_factory):
     return tiny(tmp_path_factory.mktemp("served") / "tiny", texts=texts)
 
 
-def test_evals_through_a_server_of_two_ranks_and_a_drain_at_the_end(checkpoint, tmp_path):
+def test_evals_through_a_server_and_a_drain_at_the_end(checkpoint, tmp_path):
     """SIGTERM: what is in work ends whole, nothing new comes in, and the process ends with 0."""
     rows = "".join(json.dumps(row) + "\n" for row in PROBLEMS)
     (tmp_path / "problems.jsonl").write_text(rows)
-    options = ("--max-batch", "4", "--logprobs-mode", "processed_logprobs", "--tensor-parallel", "2")
-    with serving(checkpoint, *options) as (url, process):
+    with serving(checkpoint, "--max-batch", "4", "--logprobs-mode", "processed_logprobs") as (url, process):
         argv = ["eval", "math500", "--data", str(tmp_path / "problems.jsonl"), "--policy", f"openai:{url}#tiny"]
         assert main([*argv, "--max-tokens", "12", "--samples", "2", "--out", str(tmp_path / "run")]) == 0
         report = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -114,7 +112,7 @@ def test_evals_through_a_server_of_two_ranks_and_a_drain_at_the_end(checkpoint, 
 
 
 def check_token_endpoints(checkpoint, url, tmp_path):
-    """Ids, log-probabilities and versions of every sampled token come over HTTP, from two processes' model."""
+    """Ids, log-probabilities and versions of every sampled token come over HTTP."""
     argv = ["eval", "math500", "--data", str(tmp_path / "problems.jsonl"), "--max-tokens", "8", "--save-trajectories"]
     argv += ["--samples", "2", "--seed", "3"]
     spec = f"tokens:{checkpoint}@{url.removesuffix('/v1')}#tiny"

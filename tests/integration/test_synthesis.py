@@ -38,9 +38,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 def synthesize(
     source: Source, backend: SandboxBackend, out: Path, *, limit: int, workers: int, seed: int = 0, **more: Any
 ) -> list[dict]:
-    return asyncio.run(
-        synthesize_tree(source, out=out, limit=limit, seed=seed, backend=backend, workers=workers, **more)
-    )
+    settings = {"seed": seed, "backend": backend, "workers": workers, "stage_s": 3600.0, **more}
+    return asyncio.run(synthesize_tree(source, out=out, limit=limit, **settings))
 
 
 def interrupt(source: Source, backend: SandboxBackend, out: Path) -> list[tuple[str, int, int]]:
@@ -77,7 +76,7 @@ def test_from_code_to_tasks_that_hold(
     # The same rows and bytes again, whatever the number of workers, after an interruption.
     again = tmp_path / "two" / "tasks.jsonl"
     told = interrupt(source, backend, again)
-    assert any(what.startswith("running the tests") and total == 120 for what, _, total in told)
+    assert any(what.startswith("running the tests") and total == 3600 for what, _, total in told)
     assert again.read_text() == json.dumps(rows[0]) + "\n"
     ledger = again.with_name("tasks.jsonl.done")
     with ledger.open("a") as file:
@@ -120,7 +119,8 @@ def test_the_command_takes_a_folder(
         "verigym.envs.synthesis.sources.pinned_requirements", lambda runtime, testing, leave_out: source.requirements
     )
     out = tmp_path / "tasks.jsonl"
-    assert verigym("tasks", "synthesize", str(source.root), "--out", str(out), "--limit", "1") == 0
+    limits = ("--limit", "1", "--stage-timeout", "3600")
+    assert verigym("tasks", "synthesize", str(source.root), "--out", str(out), *limits) == 0
     assert len(read_any_tasks(out)) == 1
     assert f"pytest=={pytest.__version__}" in capsys.readouterr().out
 

@@ -1,6 +1,7 @@
 """From trajectories to documents: what each token of a segment is trained with; and their order in an epoch."""
 
 import random
+from array import array
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -156,8 +157,8 @@ class DocumentStream:
             self._order = self._shuffle()
         return batch
 
-    def _shuffle(self) -> list[int]:
-        order = list(range(len(self._documents)))
+    def _shuffle(self) -> Sequence[int]:
+        order = array("I", range(len(self._documents)))
         random.Random(f"{self._seed}/{self.epoch}").shuffle(order)
         return order
 

@@ -82,7 +82,7 @@ def plan_packs(documents: Sequence[Document], *, max_tokens: int, ways: int = 1)
     Raises:
         ValueError: one document is longer than ``max_tokens``.
     """
-    lengths = [len(document) for document in documents]
+    lengths = lengths_of(documents)
     check_lengths(lengths, max_tokens)
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     bins: list[list[int]] = []
@@ -95,6 +95,12 @@ def plan_packs(documents: Sequence[Document], *, max_tokens: int, ways: int = 1)
         bins[place].append(index)
         rooms.take(place, lengths[index])
     return bins if ways == 1 else _evened(lengths, order, bins, max_tokens, ways)
+
+
+def lengths_of(documents: Sequence[Document]) -> list[int]:
+    """Tokens of each; of documents on disk without reading them."""
+    told = getattr(documents, "lengths", None)
+    return [len(document) for document in documents] if told is None else told().tolist()
 
 
 def check_lengths(lengths: Iterable[int], max_tokens: int) -> None:

@@ -108,7 +108,7 @@ class Fleet:
                 continue
             finally:
                 server.num_inside -= 1
-            self._router.remember([*prompt_ids, *found.token_ids], server.place)
+            self._router.remember(prompt_ids, server.place, found.token_ids)
             return found
 
     def update_weights(

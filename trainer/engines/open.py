@@ -54,7 +54,8 @@ class Engines:
                 yield fleet
             return
         sampled = copy_trained(trainee.decoder) if ahead else None
-        async with trainee.engine(self.concurrency, sampled) as engine:
+        threads = 1 if self._recipe.overlap else None  # sandboxes and training have the other cores
+        async with trainee.engine(self.concurrency, sampled, num_threads=threads) as engine:
             yield engine
 
     @asynccontextmanager

@@ -1,7 +1,7 @@
 """What a recipe trains: a model with its tokenizer and chat format, and the engines that sample it."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ...model.engine.generator import Generator
 from ...model.engine.huggingface import HuggingFaceEngine
 from ...model.format import model_type
 from ...model.huggingface import HuggingFaceDecoder
-from ...model.lora import AnyDecoder, add_adapters
+from ...model.lora import AnyDecoder, add_adapters, copy_trained
 from ...model.tokenizer import Tokenizer, train_tokenizer
 from ...model.trained import export, load_exported
 from ...model.weights.checksums import add_sum
@@ -54,8 +54,14 @@ class Trainee:
             )
         return self.tokenizer
 
-    def engine(self, max_batch: int, decoder: AnyDecoder | None = None) -> Generator | HuggingFaceEngine:
-        """An engine over the trained weights themselves, or over those of a copy."""
+    def engine(
+        self, max_batch: int, decoder: AnyDecoder | None = None, *, num_threads: int | None = None
+    ) -> Generator | HuggingFaceEngine:
+        """An engine over the trained weights themselves, or over those of a copy.
+
+        Args:
+            num_threads: torch's, of CWM's engine; None: as many as training has.
+        """
         decoder = self.decoder if decoder is None else decoder
         if isinstance(decoder, HuggingFaceDecoder):
             return HuggingFaceEngine(
@@ -63,8 +69,17 @@ class Trainee:
             )
         device = decoder.head.weight.device
         return Generator(
-            decoder, max_batch=max_batch, max_context=self.config.max_context, seed=self.seed, device=device
+            decoder,
+            max_batch=max_batch,
+            max_context=self.config.max_context,
+            seed=self.seed,
+            device=device,
+            num_threads=num_threads,
         )
+
+    def copied(self) -> "Trainee":
+        """The same with trained weights of its own."""
+        return replace(self, decoder=copy_trained(self.decoder))
 
     def save(
         self,

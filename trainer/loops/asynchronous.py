@@ -4,11 +4,13 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from torch import nn
 
 from ...agent.policy import Policy
+from ...envs.sandbox.background import on_thread_to_its_end
 from ...envs.task import Task
 from ...errors import TrainingError
 from ...model.lora import AnyDecoder, copy_weights
@@ -40,6 +42,17 @@ class WeightsInFlight(Protocol):
         *,
         on_weight_update: Literal["recompute", "keep", "abort"] | None = None,
     ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Moment:
+    """What the event loop changes and a checkpoint holds, at the end of a step."""
+
+    num_started: int
+    counts: dict[str, int]
+    open_tasks: list[Task]
+    ready: list[Group]
+    cursor: Any
 
 
 class AsyncRL(RL):
@@ -93,6 +106,7 @@ class AsyncRL(RL):
         self._changed = asyncio.Condition()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: BaseException | None = None
+        self._moment: _Moment | None = None
         self._num_dropped_in_a_row = 0
         self._idle = IdleClock()
 
@@ -105,6 +119,10 @@ class AsyncRL(RL):
             TrainingError: as ``RL.run``.
         """
         self._changed, self._loop = asyncio.Condition(), asyncio.get_running_loop()
+        with self._watch:
+            await self._steps(num_steps, on_step, measure)
+
+    async def _steps(self, num_steps: int, on_step: OnStep | None, measure: Measure | None) -> None:
         producer = asyncio.create_task(self._produce(num_steps))
         try:
             while self.num_steps < num_steps and not self.stopping:
@@ -132,6 +150,18 @@ class AsyncRL(RL):
         if self._loop is not None:
             self._loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self._notify()))
 
+    async def _tell(self, result: StepResult, on_step: OnStep | None, measure: Measure | None) -> None:
+        """As ``RL._tell``; what is written of a step is written on a thread, while episodes go on."""
+        if measure is not None:
+            result = replace(result, metrics={**result.metrics, **await measure(result.step)})
+        if on_step is not None:
+            self._moment = self._now()
+            try:
+                await on_thread_to_its_end(on_step, result)
+            finally:
+                self._moment = None
+        self._check_useful(result)
+
     async def _next_step(self) -> StepResult | None:
         started = time.perf_counter()
         groups = await self._take()
@@ -149,6 +179,7 @@ class AsyncRL(RL):
         self.counts["trained"] += len(groups)
         metrics |= {f"trainer/groups_{name}/total": float(count) for name, count in self.counts.items()}
         metrics |= {
+            **self._watch.take().metrics(),
             "trainer/lag/mean": sum(lags) / max(1, len(lags)),
             "trainer/lag/max": float(max(lags, default=0)),
             "trainer/seconds/update": ended - collected,
@@ -265,15 +296,29 @@ class AsyncRL(RL):
         self._engine.update_weights(version, load, on_weight_update=self.asynchronous.on_weight_update)
 
     def state_dict(self) -> dict[str, Any]:
-        """Groups that have ended are saved with their episodes; those still running are run anew after a resume."""
-        open_tasks = [task for _, task in sorted(self._running.values(), key=lambda pair: pair[0])] + self._again
+        """Groups that have ended are saved with their episodes; those still running are run anew after a resume. May
+        be called on another thread while ``on_step`` is told of a step."""
+        moment = self._moment or self._now()
         own = {
-            "num_started": self._num_started,
-            "counts": dict(self.counts),
-            "again": [[task.family, task.id] for task in open_tasks],
-            "ready": [group.to_json() for group in self._ready],
+            "num_started": moment.num_started,
+            "counts": moment.counts,
+            "again": [[task.family, task.id] for task in moment.open_tasks],
+            "ready": [group.to_json() for group in moment.ready],
         }
         return {**super().state_dict(), **own}
+
+    def _now(self) -> _Moment:
+        running = sorted(self._running.values(), key=lambda pair: pair[0])
+        return _Moment(
+            num_started=self._num_started,
+            counts=dict(self.counts),
+            open_tasks=[task for _, task in running] + self._again,
+            ready=list(self._ready),
+            cursor=super()._cursor(),
+        )
+
+    def _cursor(self) -> Any:
+        return super()._cursor() if self._moment is None else self._moment.cursor
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)

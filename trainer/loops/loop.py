@@ -14,6 +14,7 @@ from ...errors import ConfigError
 from ...model.lora import AnyDecoder
 from ..batching.documents import Document, DocumentStream, demonstrations_of
 from ..batching.packs import PackedBatch, check_lengths, pack
+from ..batching.stored import LazyPacks
 from ..learning.learner import Learner, Learning, Lesson
 from ..recipe.config import OptimConfig, SFTConfig, SupervisedConfig
 from .metrics import update_metrics
@@ -115,7 +116,7 @@ class Supervised(Loop):
         super().__init__(decoder, learning or Learner(decoder, Lesson(optim=optim)), seed)
         self.config = config
         self._stream = stream
-        self._held_out = self._packed(held_out)
+        self._held_out = LazyPacks(held_out, max_tokens=config.microbatch_tokens, ways=self.learning.ways)
         if config.patience and not self._held_out:
             raise ConfigError("patience needs held-out documents to measure; give some, or set patience = 0")
         self.best_loss = float("inf")

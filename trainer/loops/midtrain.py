@@ -14,6 +14,9 @@ from ..learning.learner import Learning
 from ..recipe.config import MidtrainConfig, OptimConfig
 from .loop import Supervised
 
+STATE_VERSION = 2
+"""2: what is held out is drawn from groups in the order of their digests (``midtrain_groups``)."""
+
 
 class Midtrain(Supervised):
     """Next-token prediction on whole documents."""
@@ -94,6 +97,7 @@ class DocumentMixture:
     def state_dict(self) -> dict[str, Any]:
         """A document that waits for the next batch is drawn again: its stream is put back by one."""
         return {
+            "version": STATE_VERSION,
             "drawn": dict(self._drawn),
             "streams": {name: stream.state_dict() for name, stream in self._streams.items()},
             "waiting": sorted(self._waiting),
@@ -101,6 +105,11 @@ class DocumentMixture:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError where the documents are not those of the state."""
+        if state.get("version") != STATE_VERSION:
+            raise ValueError(
+                "midtraining was begun by a version that held out other documents; finish it with that version, or "
+                "begin it anew"
+            )
         if state["streams"].keys() != self._streams.keys():
             raise ValueError(
                 f"the saved cursor is of the sources {', '.join(state['streams'])}, here are "

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from ...agent.policy import Policy
 from ...agent.seeds import derive_seed
 from ...agent.trajectory import Trajectory
+from ...envs.sandbox.loop_watch import LoopWatch
 from ...envs.task import Task
 from ...errors import ConfigError, TrainingError
 from ...model.chat.sampling import Sampling
@@ -104,6 +105,7 @@ class RL(Loop):
             on_episode=on_episode,
         )
         self._num_useless = 0
+        self._watch = LoopWatch()
 
     async def run(self, num_steps: int, *, on_step: OnStep | None = None, measure: Measure | None = None) -> None:
         """Steps until ``num_steps`` are done in all, counting those before a resume, or ``stop`` is called.
@@ -141,6 +143,7 @@ class RL(Loop):
         collected = time.perf_counter()
         metrics = {**rollout_metrics(rollouts), **self.update(rollouts.trajectories)}
         sampling, updating = collected - started, time.perf_counter() - collected
+        metrics |= self._watch.take().metrics()
         metrics |= {"trainer/seconds/collect": sampling, "trainer/seconds/update": updating}
         metrics |= self.throughput.metrics(updating, metrics.get("trainer/tokens/count", 0.0))
         metrics |= waiting_metrics(metrics, sampling=sampling, sampler_idle=updating, trainer_idle=sampling)
@@ -156,7 +159,8 @@ class RL(Loop):
         """
         for task in tasks:
             self._check_length(task)
-        return await self._collector.collect(tasks, self._sampling(self.num_steps), first=first)
+        with self._watch:
+            return await self._collector.collect(tasks, self._sampling(self.num_steps), first=first)
 
     def _sampling(self, *place: int) -> Sampling:
         config = self.config
@@ -252,10 +256,13 @@ class RL(Loop):
     def state_dict(self) -> dict[str, Any]:
         own: dict[str, Any] = {
             "policy_version": self._generator.policy_version,
-            "cursor": None if self._tasks is None else self._tasks.state_dict(),
+            "cursor": self._cursor(),
             "num_useless": self._num_useless,
         }
         return {**super().state_dict(), **own}
+
+    def _cursor(self) -> Any:
+        return None if self._tasks is None else self._tasks.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if self._tasks is not None and state["cursor"] is not None:

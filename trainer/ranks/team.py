@@ -195,7 +195,7 @@ class TeamLearning:
     def _dealt(self, packs: Sequence[PackedBatch]) -> list[list[tuple[int | None, PackedBatch]]]:
         """What each rank works on; neighbours that share a pack get the same ones."""
         split = self._layout.token_split
-        return [mine for mine in deal(packs, self.ways) for _ in range(split)]
+        return [mine for mine in deal(list(packs), self.ways) for _ in range(split)]
 
 
 def _shard_dtype(decoder: Decoder) -> torch.dtype:

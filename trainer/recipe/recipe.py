@@ -94,6 +94,12 @@ class Recipe(Settings):
     """Train the supervised checkpoint on demonstrations for as long as reinforcement learning took, and report it."""
     eval: EvalConfig = Field(default_factory=EvalConfig)
     """Evaluation."""
+    estimate: bool = False
+    """Measure at the start, for seconds, what updates and episodes cost here, and tell how long the run will take. Of a
+    model that starts from random weights."""
+    overlap: bool = False
+    """Evaluate and play controls beside the training that follows, of a copy of the weights: for models that fit
+    twice. Not with engines or ranks, which hold one version of the weights."""
     save_seconds: float = Field(default=60.0, ge=0)
     """Wall clock between two saves of a stage's state, from which ``--resume`` goes on; 0 saves after every step,
     but for those during which an earlier state is still being written."""
@@ -107,6 +113,10 @@ class Recipe(Settings):
     @property
     def num_workers(self) -> int:
         return self.workers or os.cpu_count() or 1
+
+    @property
+    def num_threads(self) -> int:
+        return self.threads or os.cpu_count() or 1
 
     @property
     def uses_demonstrations(self) -> bool:
@@ -125,6 +135,10 @@ class Recipe(Settings):
         if len(set(names)) < len(names):
             raise ValueError(f"families have the names {names}; give each its own")
         read = self.midtrain is not None and any(not one.demonstrations for one in self.midtrain.sources)
+        if self.estimate and self.model.checkpoint is not None:
+            raise ValueError("estimate measures a model of random weights, and model.checkpoint is set; remove one")
+        if self.overlap and (self.engines is not None or self.layout != LayoutConfig()):
+            raise ValueError("overlap evaluates older weights, and engines or ranks hold one version; remove overlap")
         made = all(one.tasks in (*SMALL_SOURCES, "environment") for one in self.families)
         if self.decontaminate and made and not read:
             raise ValueError("decontaminate compares sets and files that are read, and no family has one; remove it")

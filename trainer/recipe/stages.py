@@ -1,9 +1,9 @@
 """What a recipe says of each stage. Reading it imports no torch."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from .algorithms import Algorithm, AsyncConfig, GRPOConfig
 from .config import (
@@ -79,8 +79,8 @@ class RLStage(Settings):
     train: Algorithm = Field(default_factory=GRPOConfig)
     """The algorithm, chosen by ``algorithm``."""
     asynchronous: AsyncConfig | None = None
-    """Sample ahead of training, with an engine that has weights of its own; without it the two take turns and share
-    their weights."""
+    """Sample ahead of training, with an engine that has weights of its own; without it, or with false, the two take
+    turns and share their weights."""
     optim: OptimConfig = Field(default_factory=OptimConfig)
     """Optimizer."""
     difficulty: DifficultyConfig | None = None
@@ -91,6 +91,11 @@ class RLStage(Settings):
     """Steps, each of ``train.num_tasks`` groups."""
     max_seconds: float = Field(default=0, ge=0)
     """Wall clock after which no further step begins; 0 sets none. Evaluations during training do not count."""
+
+    @field_validator("asynchronous", mode="before")
+    @classmethod
+    def _left_out(cls, value: Any) -> Any:
+        return None if value is False else value  # TOML has no null
 
 
 class EvalConfig(Settings):

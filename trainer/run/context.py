@@ -1,19 +1,22 @@
 """What the stages of a run share: the recipe and its folder, what earlier stages made, and how a loop is run."""
 
+import asyncio
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import torch
 
 from ...agent.trajectory import Trajectory
 from ..engines.open import Engines
 from ..learning.learner import Learning, Lesson
 from ..learning.trainee import Trainee
 from ..loops.loop import StepResult, Supervised
-from ..loops.midtrain_data import Source
+from ..loops.midtrain_sources import Source
 from ..loops.reinforce import RL
 from ..loops.throughput import Throughput
 from ..loops.trackers import RunTracker, Tracker
@@ -64,6 +67,22 @@ class Run:
     @trainee.setter
     def trainee(self, trainee: Trainee) -> None:
         self._trainee = trainee
+
+    def snapshot(self) -> Trainee:
+        """The trainee with its weights of now: a copy, where stages that go on changing them run beside."""
+        return self.trainee.copied() if self.recipe.overlap else self.trainee
+
+    async def aside(self, work: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        """Call what blocks: in a thread, where other stages run beside it."""
+        if not self.recipe.overlap:
+            work(*args, **kwargs)
+            return
+
+        def in_thread() -> None:
+            torch.set_num_threads(self.recipe.num_threads)  # a setting of each thread
+            work(*args, **kwargs)
+
+        await asyncio.to_thread(in_thread)
 
     @property
     def seconds(self) -> float:
@@ -119,7 +138,7 @@ class Run:
 
                 loop.run(on_step=on_step, seconds=left)
             self.check_interrupt()
-        self.finish(stage, run)
+        self.finish(stage, run, {} if seconds is None or loop.finished else {"cut": f"its {seconds:g} s were up"})
 
     @contextmanager
     def running(self, stage: str, loop: Supervised | RL) -> Iterator[StageRun]:

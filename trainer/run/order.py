@@ -19,9 +19,12 @@ class Stage(Protocol):
 
     Attributes:
         after: name of the module whose stage it follows; "" for the first.
+        beside: nothing but the last stage needs what it makes: where the recipe overlaps stages, those that follow
+            begin at once. It takes what it needs of the weights before it first waits.
     """
 
     after: str
+    beside: bool
 
     def wanted(self, recipe: Recipe) -> bool:
         """Whether this recipe has it."""

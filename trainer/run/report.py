@@ -43,7 +43,8 @@ def write_report(
     """Write the report into ``out`` and show its table.
 
     ``report.json``: "families" {NAME: {STAGE: {"pass@1", "interval", "greedy", "n", ...}}}, "mean" {STAGE: pass@1},
-    "paired" {NAME: {"rl-sft", "rl-control": {"mean", "interval", "n"}}}, "stages" {STAGE: {"seconds", "checkpoint"}},
+    "paired" {NAME: {"rl-sft", "rl-control": {"mean", "interval", "n"}}}, "stages" {STAGE: {"seconds", "checkpoint",
+    "steps", and "cut", why, where a limit of time ended it}},
     "left_out" {SOURCE: {REASON: items like what is held out}} (``held_out.jsonl`` names each),
     "evaluations" (those during RL, {"step", "pass@1", "families", ...} each, none without rl.evaluation),
     "num_infrastructure_failures", "seconds". Stage "best" is of the tasks that did not choose it; which step it is of
@@ -98,7 +99,8 @@ def _table(recipe: Recipe, names: Sequence[str], report: Mapping[str, Any]) -> T
     table.add_column("family")
     table.add_column("n", justify="right")
     for stage in stages:
-        table.add_column(STAGE_TITLES[stage], justify="right")
+        is_cut = stage != "control" and "cut" in report["stages"].get(stage, {})
+        table.add_column(STAGE_TITLES[stage] + (" (cut)" if is_cut else ""), justify="right")
     table.add_column("RL - supervised", justify="right")
     for name in names:
         rows = report["families"][name]
@@ -183,7 +185,13 @@ def _write_episodes(out: Path, evaluations: Mapping[str, Mapping[str, Evaluation
 def _closing(out: Path, report: Mapping[str, Any], plotted: bool) -> str:
     checkpoints = {stage: row["checkpoint"] for stage, row in report["stages"].items()}
     last = checkpoints.get("rl") or checkpoints.get("sft") or checkpoints.get("midtrain")
+    cut = [
+        f"cut: {STAGE_TITLES.get(stage, stage)} after {row['steps']} steps, for {row['cut']}"
+        for stage, row in report["stages"].items()
+        if "cut" in row and stage != "control"  # which has reinforcement's time and no other end
+    ]
     lines = [
+        *cut,
         f"{report['seconds'] / 60:.1f} minutes; {report['num_infrastructure_failures']} infrastructure failures",
         f"{out / 'report.json'}: every figure, with intervals",
         f"{out / 'episodes.txt'}: full episodes",

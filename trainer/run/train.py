@@ -1,7 +1,6 @@
 """A recipe from its tasks to its report, stage by stage. What a stage has written is not made again on a resume."""
 
 import asyncio
-import os
 import signal
 from pathlib import Path
 
@@ -37,7 +36,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, team: Team | None 
     check_tracker(None if recipe.tracker == "none" else recipe.tracker)
     with opened_run(recipe, out, resume=resume):
         if team is None:
-            torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
+            torch.set_num_threads(recipe.num_threads)
         with Progress() as progress:
             return asyncio.run(_run(Run(recipe, out, progress, team)))
 
@@ -45,8 +44,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, team: Team | None 
 async def _run(run: Run) -> int:
     previous = signal.signal(signal.SIGINT, lambda *_: run.interrupt())
     try:
-        for stage in stages_of(run.recipe):
-            await stage.run(run)
+        await _stages(run)
     except Interrupted:
         run.progress.note(f"interrupted; `verigym train ... --out {run.out} --resume` goes on from here")
         return 130
@@ -54,3 +52,24 @@ async def _run(run: Run) -> int:
         await run.aclose()
         signal.signal(signal.SIGINT, previous)
     return 0
+
+
+async def _stages(run: Run) -> None:
+    beside: list[asyncio.Task[None]] = []
+    *stages, last = stages_of(run.recipe)
+    try:
+        for stage in stages:
+            if run.recipe.overlap and stage.beside:
+                beside.append(asyncio.create_task(stage.run(run)))
+                await asyncio.sleep(0)  # it begins, and copies the weights
+            else:
+                await stage.run(run)
+                for task in [task for task in beside if task.done()]:
+                    task.result()
+        for task in beside:
+            await task
+    finally:
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
+    await last.run(run)

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...agent.policy import Policy
 from ...envs.runs.files import read_object, write_json
+from ...envs.sandbox.background import on_thread_to_its_end
 from ...envs.task import write_jsonl
 from ...errors import ConfigError
 from ...model.weights.checksums import add_sum, check_sum
@@ -93,9 +94,10 @@ class Watcher:
             logger.warning("step %d: no episode of %s could be graded; it cannot be the best", step, ", ".join(missing))
             return metrics
         mean = sum(rates.values()) / len(rates)
-        self._record({"step": step, "pass@1": mean, "families": rates, "seconds": round(seconds, 1)})
+        row = {"step": step, "pass@1": mean, "families": rates}
+        await on_thread_to_its_end(self._record, {**row, "seconds": round(seconds, 1)})  # while episodes go on
         if self.best is None or mean > self.best["pass@1"]:
-            self._keep({"step": step, "pass@1": mean, "families": rates})
+            await on_thread_to_its_end(self._keep, row)
         assert self.best is not None
         return {**metrics, "eval/passed/rate": mean, "eval/best/rate": self.best["pass@1"]}
 

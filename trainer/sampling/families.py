@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ...agent.experts import EXPERTS, Expert, always_say, flip_first_operator
+from ...agent.experts import EXPERTS, TRIVIAL, Expert, always_say
 from ...agent.loop import Budget
 from ...agent.policy import play
 from ...envs.core import ToolEnv
@@ -126,7 +126,6 @@ async def _write_tasks(
                 num=num,
                 seed=recipe.seed,
                 held_out=held_out,
-                backend=backend,
                 workers=recipe.num_workers,
                 progress=lambda made, before=done: progress(before + made, wanted),
             )
@@ -198,7 +197,7 @@ def _split(config: FamilyConfig, seed: int, tasks: Sequence[Task], paths: tuple[
 def _trivial(config: FamilyConfig, env: ToolEnv, train: Sequence[Task]) -> Expert | None:
     """Flip the first operator of a repository's function; elsewhere, always give the commonest gold answer."""
     if config.tasks == "small-repositories":
-        return flip_first_operator
+        return TRIVIAL["obey_0"]
     try:
         answers = Counter(env.gold(task)[-1].content for task in train)
     except TaskError:

@@ -16,7 +16,9 @@ import struct
 import sys
 import tarfile  # noqa: F401
 
-from . import server, system
+from . import system
+from .main import main as become_guest
+from .main import take
 from .process import keep_only
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = (
@@ -51,8 +53,8 @@ def _serve(control: socket.socket) -> None:
     if not first:
         os._exit(0)
     fds = struct.unpack("3i", ancillary[0][2])
-    size = first + server.take(control.fileno(), 4 - len(first))
-    order = marshal.loads(server.take(control.fileno(), int.from_bytes(size, "big")))
+    size = first + take(control.fileno(), 4 - len(first))
+    order = marshal.loads(take(control.fileno(), int.from_bytes(size, "big")))
     nursery = os.getpid()
     keeper = os.fork()
     if keeper == 0:
@@ -107,7 +109,7 @@ def _keep(nursery: int, order: dict) -> None:
             os._exit(1)
         os.close(alive)
         os.close(null)
-        server.main()
+        become_guest()
     os.close(alive)
     for number in range(3):
         os.dup2(null, number)

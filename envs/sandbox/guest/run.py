@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .process import STATUS, fork, supervise
-from .shell import PIECE
+from .streams import PIECE
 from .system import Config
 
 

@@ -1,6 +1,6 @@
 """The server inside a sandbox: process 1 of its own process namespace, or, unsafe, an ordinary process.
 
-The guest is this folder: system, process, words, shell, run, reset and this file. They use the standard library only
+The guest is this folder. Its files use the standard library only
 (and of it what starts fast), because they run in a bare ``python -I -S -E`` and reach it as compiled code over its
 standard input (launch.py). Requests come and answers go in frames over standard input and output, which no command
 inherits. At the end of its input the server ends, and everything in the sandbox with it.
@@ -17,21 +17,19 @@ import sys
 import time
 from collections.abc import Callable
 
-from . import system
 from .files import write_all
-from .process import open_expendable, remove_shared_memory
+from .limits import Limits
+from .process import remove_shared_memory
 from .reset import Snapshot, empty_folder
 from .run import Run
-from .shell import Shell, widen
+from .shell import Shell
 from .system import Config
-from .watching import Alive, alive, counted_memory, descendants, kill_descendants, oom_kills, shared_fairly
+from .watching import alive, kill_descendants
 
 FIRST_TICK_S, LAST_TICK_S = 0.02, 0.1
 BACKSTOP_S = 5.0
 """So long after its deadline a process whose supervisor does not report is killed with everything else; and so long
 everything may take to die."""
-MEMORY_OF_SERVER, BYTES_OF_A_FILE = 64 << 20, 2048
-"""Counted with the sandbox's memory, and no command's: the server, and what the kernel keeps of each file."""
 
 
 class Server:
@@ -45,11 +43,9 @@ class Server:
         self.received = bytearray()
         self.tick_s: float | None = None
         self.next_tick = 0.0
-        self.num_files = 0
         self.snapshot: Snapshot | None = None
         self.shell_then: tuple[str, bytes | None] = "/", None
-        self.num_oom_kills = oom_kills(config["oom_files"])
-        self.room = system.room("/")
+        self.limits = Limits(config)
         self.shell = Shell(config, self)
         self.watch(control_in, self._receive)
         wakeup_r, wakeup_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -87,7 +83,7 @@ class Server:
                 self._tick()
 
     def answer(self, header: Config, body: bytes) -> None:
-        if header.get("exit_code") in (137, -signal.SIGKILL) and header["killed"] is None and self._oom_killed():
+        if header.get("exit_code") in (137, -signal.SIGKILL) and header["killed"] is None and self.limits.oom_killed():
             header |= {"exit_code": None, "killed": "memory"}
         head = repr(header).encode()
         write_all(self.control_out, frame(head, body))
@@ -102,8 +98,7 @@ class Server:
             kill_descendants(os.getpid())
         if self.config["group"]:
             remove_shared_memory(self.config)
-        self.num_files = system.room("/")[1]
-        self.num_oom_kills = oom_kills(self.config["oom_files"])
+        self.limits.begin_anew()
         for run in list(self.runs.values()):
             run.finish(reason)
         self.shell.killed(reason, restart=restart)
@@ -149,7 +144,7 @@ class Server:
             self._handle(head, body)
 
     def _handle(self, request: Config, body: bytes) -> None:
-        self.num_files = system.room("/")[1]
+        self.limits.begin()
         try:
             self._begin(request, body)
         except BlockingIOError:  # so many processes that none can be started
@@ -183,7 +178,7 @@ class Server:
         try:
             if request["do"] == "snapshot":
                 self.snapshot = Snapshot(*marshal.loads(body))
-                self.shell_then = self.shell.cwd, self.shell.exports
+                self.shell_then = self.shell.state()
             elif self.snapshot is None:
                 raise OSError("there is no snapshot")
             elif request["do"] == "clean":
@@ -255,106 +250,19 @@ class Server:
 
     def _watch_limits(self) -> bool:
         """Kill everything where it exceeds a limit. True where nothing runs that could."""
-        ours = {os.getpid(), *(run.pid for run in self.runs.values())}
-        below = list(alive().values()) if self.contained else descendants(os.getpid())
-        processes = [process for process in below if process.pid not in ours]
-        if sum(process.threads for process in processes) > self.config["num_processes"]:
-            self.kill_all("processes")
-        # On a busy machine the kernel's own limit can come first; it kills one process and tells no one else.
-        elif self._too_much_memory(processes) or self._oom_killed() or self._too_many_files():
-            self.kill_all("memory")
-        else:
-            return self.shell.command is None and not self.runs and all(p.pid == self.shell.pid for p in processes)
-        return False
-
-    def _too_much_memory(self, processes: list[Alive]) -> bool:
-        most = self.config["memory_bytes"]
-        if self.config["group"] and self._counted_memory() > most + MEMORY_OF_SERVER:
-            return True
-        return sum(process.rss for process in processes) > most and shared_fairly(processes) > most
-
-    def _counted_memory(self) -> int:
-        """What the kernel counts for all of us, without what lies on the disk, which is bounded by itself."""
-        used = [system.room(path) for path in self.config["disks"]]
-        on_disk = sum(num_bytes + files * BYTES_OF_A_FILE for num_bytes, files in used)
-        return counted_memory(self.config["group"]) - on_disk
-
-    def _too_many_files(self) -> bool:
-        """Each file costs the kernel memory, also an empty one. True while they grow beyond the limit."""
-        if not self.contained or self.config["build"] or self.config["notice_bytes"]:
-            return False  # the mount has the limit, or others write to the same disk and the owner is told instead
-        before, self.num_files = self.num_files, system.room("/")[1]
-        return self.num_files > max(before, self.config["num_inodes"] - 1024)
+        processes = self.limits.processes(self.supervisors())
+        exceeded = self.limits.exceeded(processes)
+        if exceeded is not None:
+            self.kill_all(exceeded)
+            return False
+        return self.shell.command is None and not self.runs and all(p.pid == self.shell.pid for p in processes)
 
     def _notice_growth(self) -> None:
-        """Tell the owner when the disk has filled by so much, whoever filled it: what is ours it can measure."""
-        step = self.config["notice_bytes"]
-        if step:
-            (used, files), (before, files_before) = system.room("/"), self.room
-            many = files - files_before >= self.config["num_inodes"] // 8
-            if many or used - before >= step:
-                self.room = used, files
-                self.answer({"id": -1, "what": "files" if many else "bytes"}, b"")
-            else:
-                self.room = min(used, before), min(files, files_before)
-
-    def _oom_killed(self) -> bool:
-        """Whether the kernel has killed for memory since this was last asked."""
-        before, self.num_oom_kills = self.num_oom_kills, oom_kills(self.config["oom_files"])
-        return self.num_oom_kills > before
+        """Tell the owner when the disk has filled by so much: what is ours it can measure."""
+        what = self.limits.growth()
+        if what is not None:
+            self.answer({"id": -1, "what": what}, b"")
 
 
 def frame(head: bytes, body: bytes) -> bytes:
     return len(head).to_bytes(4, "big") + len(body).to_bytes(4, "big") + head + body
-
-
-def prepare(config: Config) -> None:
-    """Make the box around us what ``config`` says; afterwards only the server's own rights are left.
-
-    Raises:
-        OSError: the machine refused a step; the message names it.
-    """
-    os.umask(0o022)
-    if config["build"]:
-        system.build_root(config)
-    if config["furnish"]:
-        system.make_folders(config)
-    os.makedirs(config["scratch"], mode=0o711, exist_ok=True)
-    if config["nested_user"]:
-        system.become_user_inside(config["uid"], config["gid"])
-    if config["contained"]:
-        system.limit_capabilities(system.KEPT_CAPABILITIES if config["drop"] else ())
-    else:
-        system.adopt_orphans()
-    if config["furnish"]:
-        system.die_with_parent()
-    open_expendable()
-    system.protect_server()
-    os.chdir(config["workdir"])
-
-
-def take(fd: int, num_bytes: int) -> bytes:
-    data = b""
-    while len(data) < num_bytes:
-        piece = os.read(fd, num_bytes - len(data))
-        if not piece:
-            os._exit(0)
-        data += piece
-    return data
-
-
-def main() -> None:
-    """Started by the boot line in launch.py, which has read the code; the configuration comes next."""
-    control_in, control_out = os.dup(0), os.dup(1)
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    for fd in (control_in, control_out):
-        widen(fd)
-    config = marshal.loads(take(control_in, int.from_bytes(take(control_in, 4), "big")))
-    try:
-        prepare(config)
-    except OSError as error:
-        sys.stderr.write(f"{error}\n")
-        os._exit(1)
-    Server(config, control_in, control_out).serve()

@@ -1,4 +1,4 @@
-"""Inside the sandbox: the words that the session's bash is told besides the user's own, and what it reports.
+"""Inside the sandbox: the words that the session's bash is told besides the user's own.
 
 Part of the guest (see server.py): standard library only.
 
@@ -30,45 +30,6 @@ the text in it is."""
 
 EXITS = re.compile(rb"\b(?:exit|logout|errexit|nounset)\b|\bset[ \t]+-\w*[eu]|\$\{\w+:?\?")
 """Text that may end the shell in an orderly way."""
-
-RESERVED = frozenset(
-    b"! case coproc do done elif else esac fi for function if in select then time until while [[ ]]".split()
-)
-NOT_PLAIN = frozenset(b". eval source".split())
-MOST_PLAIN = 65536
-
-_VALUE = rb"\$(?:[A-Za-z_]\w*+|[?_$!#@*0-9-]|\{[A-Za-z_]\w*+(?:\[[@*\w]++\])?\})"
-_PIECE = rb"(?:[A-Za-z0-9_./,:@%%+=^*?~-]|\\[^\n]|'[^']*+'|\"(?:[^\"\\$`]|\\[^\n]|%s)*+\"|%s)" % (_VALUE, _VALUE)
-_REDIRECTION = rb"[0-9]?>&[0-9]|[0-9&]?>>?[ \t]*+%s++|[0-9]?<[ \t]*+%s++" % (_PIECE, _PIECE)
-_TOKEN = re.compile(
-    rb"[ \t]*+(?:(%s)(?=[ \t\n;|&]|$)|(%s++|\[|\])(?=[ \t\n;|&]|$)|(&&|\|\||\||;|\n))" % (_REDIRECTION, _PIECE)
-)
-
-
-def plain(text: bytes) -> bool:
-    """Whether text is whole and valid for bash, whatever its options: lists of simple commands of plain words.
-
-    Only such text can be given to bash as its own input. Of other text bash itself is to find the end and the faults.
-    """
-    at, words, joined = 0, 0, False
-    text = text.rstrip(b" \t\n")
-    if len(text) > MOST_PLAIN:
-        return False
-    while at < len(text):
-        token = _TOKEN.match(text, at)
-        if token is None:
-            return False
-        at = token.end()
-        _, word, operator = token.groups()
-        if operator is None:
-            words += 1
-            if word in RESERVED or word in NOT_PLAIN:
-                return False
-        elif words:
-            words, joined = 0, operator not in (b";", b"\n")
-        elif operator != b"\n":
-            return False
-    return bool(words) or (bool(text) and not joined)
 
 
 def quoted(text: str) -> str:
@@ -121,85 +82,6 @@ def check(folder: str, word: str, text: bytes, *, bare: bool = False) -> bytes:
         return b'( %s ) >"%s" 2>&1\n\n' % (child, os_bytes(f"{folder}/.{word}"))
     place = f'3>"{folder}/$BASHPID.{word}" 2>/dev/null >/dev/null'
     return b"{ ( %s 2>&3 ) && %s; } %s\n\n" % (child, os_bytes(nothing(word)), os_bytes(place))
-
-
-def report(folder: str, word: str, session: str, *, bare: bool = False) -> str:
-    """A line that tells the outcome and leaves ``$?`` as it is.
-
-    It is told over a FIFO named ``PID.word`` after the shell that reads the line, so that no forked child can tell in
-    its place. As the first redirection the FIFO is closed last, when the child is waited for and all is as it was.
-
-    Args:
-        folder: of the FIFO.
-        word: random, of this run.
-        session: random, of this shell: part of the names in the file ``tell``, which saves reading a long line.
-        bare: without words that an alias may have changed and without descriptors to spare, over the FIFO ``.word``.
-    """
-    if bare:
-        return f'( {_told(word)} ) >"{folder}/.{word}" 2>/dev/null && (r{word}=)\n'
-    code, facts, form = f"r{session}", f"v{session}", f"x{session}"
-    told = (
-        f'{code}=$? {facts}="${{PIPESTATUS[@]-}};$-;$SHELLOPTS:$BASHOPTS" {form}=; '
-        f"{EVALS[3]} '{form}=3' || {form}=; POSIXLY_CORRECT=${{POSIXLY_CORRECT-{session}}}; \\. '{folder}/tell'"
-    )
-    return f'{{ ( {told} ) && {nothing(word)}; }} 3>"{folder}/$BASHPID.{word}" 2>/dev/null >/dev/null\n'
-
-
-def on_exit(folder: str, word: str, then: str) -> str:
-    """Text of an EXIT trap that tells the directory and the variables, and then does what the user's own says."""
-    place = f'2>/dev/null >/dev/null 3>"{folder}/$BASHPID.{word}"'
-    return f"{{ ( {_told(word, ' >&3', kind='exit')} ) && {nothing(word)}; }} {place}\n{then}"
-
-
-def tell(session: str) -> str:
-    """The rest of a report, a file that the forked child reads."""
-    code, facts, form, counts = (f"{letter}{session}" for letter in "rvxa")
-    return (
-        f"{EVALS[2]} '{form}=2' || {form}=${form}\n{EVALS[1]} '{form}=1' || {form}=${form}\n{counts}=\n"
-        f"case $BASH_VERSION in 4.[4-9]*|[5-9]*) {counts}=${{LINENO@a}};; esac\n\\trap -p EXIT >&3\n"
-        f'\\export "{facts}=end;${code};${form};${facts};${{!BASH_ALIASES[@]}};$BASH_VERSION;${counts}"\n'
-        f'\\export -p >&3\n\\exit "${code}"\n'
-    )
-
-
-def _told(word: str, to: str = "", *, kind: str = "end") -> str:
-    """What a forked child does. Its variables have random names: the user may have made any other read-only."""
-    code, facts, form = f"r{word}", f"v{word}", f"x{word}"
-    tried = "; ".join(f"{EVALS[number]} '{form}={number}' || {form}=${form}" for number in (3, 2, 1))
-    known = "$-;$SHELLOPTS:$BASHOPTS;${!BASH_ALIASES[@]};$BASH_VERSION;"
-    return (
-        f'{code}=$? {facts}="${{PIPESTATUS[@]-}};{known}"; {form}=; {tried}; '
-        f"POSIXLY_CORRECT=${{POSIXLY_CORRECT-{word}}}; \\trap -p EXIT{to}; "
-        f'\\export "{facts}={kind};${code};${form};${facts}"; \\export -p{to}; \\exit "${code}"'
-    )
-
-
-class Told:
-    """What a report says: the status, how text can be run, the options that are on, whether lines can be counted, the
-    EXIT trap, a script that sets the exported variables."""
-
-    def __init__(self, facts: list[str], trap: str, exports: bytes) -> None:
-        self.kind, code, form, codes, self.letters, options, aliases, self.version, attributes = facts
-        self.code, self.form = int(code), int(form or 0)
-        self.codes = [int(one) for one in codes.split()] or [self.code]
-        self.options = set(options.split(":"))
-        self.aliased = bool(ALIASED & set(aliases.split()))
-        self.counts = "r" not in attributes
-        self.trap, self.exports = trap, exports
-
-
-def read_report(record: bytes, word: str) -> Told | None:
-    """None where the record is not whole."""
-    name = word.encode()
-    found = re.search(rb'^export v%s="([^"]*)"\n' % name, record, re.M)
-    facts = found[1].decode(errors="replace").split(";") if found else []
-    if len(facts) != 9 or not facts[1].isdigit():
-        return None
-    trap = re.search(rb"^trap -- (-|(?:'[^']*'|\\')*) EXIT\n", record, re.M)
-    then = b"" if trap is None or trap[1] == b"-" else re.sub(rb"'([^']*)'|\\(')", rb"\1\2", trap[1])
-    ours = rb'^export (?:[arvx]%s="[^"]*"|POSIXLY_CORRECT="%s")\n' % (name, name)
-    exports = re.sub(ours, b"", record[trap.end() if trap else 0 :], flags=re.M)
-    return Told(facts, then.decode("utf-8", "surrogateescape"), exports)
 
 
 def os_bytes(text: str) -> bytes:

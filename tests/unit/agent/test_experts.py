@@ -1,41 +1,37 @@
 """The quickstart's experts: the right strategies solve, the mistakes do what they are named after."""
 
-import difflib
-import random
 import re
+from collections import Counter
 
 import pytest
 
-from verigym.agent.experts import EXPERTS, always_say, use
-from verigym.envs.synthesis.operators import OPERATORS, mutations
+from verigym.agent.experts import EXPERTS, TRIVIAL, always_say, use
 from verigym.envs.synthesis.small_programs import small_programs
-from verigym.envs.synthesis.small_repositories import write_small_repository
+from verigym.envs.synthesis.small_repositories import NUM_LINES
 from verigym.envs.synthesis.small_sums import small_sums
+from verigym.envs.synthesis.small_tasks import broken_module
 from verigym.envs.task import Task
-from verigym.envs.tools.files import replace_lines, view_lines
+from verigym.envs.tools.files import view_lines
 from verigym.envs.tools.spec import ToolError
 from verigym.errors import PolicyError, TaskError
 from verigym.model.chat.messages import Message
 
 
 class Repository:
-    """A small repository with one of its two operators changed, and the tools that experts use on it."""
+    """A small repository with a bug, and the tools that experts use on it."""
 
-    def __init__(self, folder, seed, broken):
-        write_small_repository(folder, seed=seed, held_out=False, num_modules=4)
-        paths = sorted(path for path in (folder / "pkg").iterdir() if path.name != "__init__.py")
-        self.right = {f"pkg/{path.name}": path.read_text() for path in paths}
-        path, text = random.Random(seed).choice(list(self.right.items()))
-        name = re.search(r"def (\w+)\(", text)[1]
-        bugs = mutations(text, {"arithmetic_operator": OPERATORS["arithmetic_operator"]})
-        self.files = {**self.right, path: bugs[broken].apply(text)}
-        patch = difflib.unified_diff(self.files[path].splitlines(), text.splitlines(), "a/x", "b/x", lineterm="")
+    def __init__(self, number=0, seed=0):
+        self.broken, _ = broken_module(number, seed=seed, held_out=False)
+        module = self.broken.module
+        self.base = {module.path: self.broken.source}
+        self.files = dict(self.base)
         self.task = Task(
-            id="r",
-            family="swe",
-            prompt=f"`{name}(1, 2, 3)` gives 4, expected 5.",
-            hidden={"patch": "\n".join(patch) + "\n"},
+            id=f"r-{seed}-{number}", family="swe", prompt=f"{module.path}: {module.function} fails its tests."
         )
+
+    @property
+    def is_mended(self):
+        return self.files == {self.broken.module.path: self.broken.right_source}
 
     def play(self, script):
         """The calls made until ``submit``."""
@@ -43,7 +39,7 @@ class Repository:
         while len(calls) < 9:
             said.append(script(said))
             (call,) = said[-1].calls
-            calls.append(call.name)
+            calls.append(call.arguments["command"].split()[0] if call.name == "bash" else call.name)
             if call.name == "submit":
                 return calls
             said.append(Message(role="tool", name=call.name, content=self.answer(call)))
@@ -56,11 +52,21 @@ class Repository:
             return f"error: {error}"
 
     def bash(self, command):
-        name = re.fullmatch(r'grep -rn "def (\w+)" pkg', command)[1]
-        for path, text in self.files.items():
-            for number, line in enumerate(text.splitlines(), start=1):
-                if f"def {name}" in line:
-                    return f"{path}:{number}:{line}"
+        module = self.broken.module
+        if command == "python check.py":
+            scope = {}
+            exec(self.files[module.path], scope)
+            (values, value), *_ = module.calls
+            return "all pass" if scope[module.function](*values) == value else f"{module.name} fails: AssertionError"
+        if command == "git checkout pkg":
+            self.files = dict(self.base)
+            return "Updated 1 path from the index"
+        number, line, path = re.fullmatch(r"sed -i '(\d+)c\\(.*)' (\S+)", command).groups()
+        if path not in self.files:
+            return f"sed: can't read {path}: No such file or directory\n[exit code 2]"
+        lines = self.files[path].split("\n")
+        lines[int(number) - 1] = line
+        self.files[path] = "\n".join(lines)
         return ""
 
     def view(self, path):
@@ -68,62 +74,63 @@ class Repository:
             raise ToolError(f"{path}: no such file")
         return view_lines(self.files[path], path)
 
-    def edit(self, path, search, replace):
-        self.files[path] = replace_lines(self.files[path], search, replace, path)
-        return f"edited {path}"
+
+NUMBERS = range(28)
 
 
-@pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("broken", [0, 1])
-def test_reading_repairs_what_is_broken(tmp_path, seed, broken):
-    repository = Repository(tmp_path, seed, broken)
-    assert repository.files != repository.right
-    calls = repository.play(EXPERTS["small-repositories"]["read_and_repair"](repository.task))
-    assert calls == ["bash", "view", "edit", "submit"]
-    assert repository.files == repository.right
+def played(expert):
+    """(calls, whether the repository is mended) of an expert in each of some repositories."""
+    for number in NUMBERS:
+        repository = Repository(number)
+        yield tuple(repository.play(expert(repository.task))), repository.is_mended
 
 
-def test_flipping_the_first_operator_helps_sometimes(tmp_path):
-    """What imitation mixes in: it repairs only a bug that sits there, and breaks the rest further."""
-    solved = []
-    for seed in range(12):
-        repository = Repository(tmp_path / str(seed), seed, seed % 2)
-        before = dict(repository.files)
-        calls = repository.play(EXPERTS["small-repositories"]["flip_first_operator"](repository.task))
-        assert calls == ["bash", "view", "edit", "submit"]
-        assert repository.files != before
-        solved.append(repository.files == repository.right)
-    assert 0 < sum(solved) < len(solved)
+def test_running_the_tests_repairs_what_is_broken():
+    found = Counter(played(EXPERTS["small-repositories"]["check_and_retry"]))
+    first = ("view", "sed", "python")
+    assert set(found) == {((*first, "submit"), True), ((*first, "git", "sed", "python", "submit"), True)}
+    assert min(found.values()) > 5
 
 
-def test_giving_up_changes_nothing(tmp_path):
-    repository = Repository(tmp_path, 0, 0)
-    before = dict(repository.files)
+@pytest.mark.parametrize(
+    ("expert", "calls"),
+    [("read_and_submit", ("view", "sed", "submit")), ("check_and_stop", ("view", "sed", "python", "submit"))],
+)
+def test_without_heeding_the_tests_half_are_repaired(expert, calls):
+    found = Counter(played(EXPERTS["small-repositories"][expert]))
+    assert set(found) == {(calls, True), (calls, False)}
+    assert min(found.values()) > 5
+
+
+def test_no_edit_that_compares_nothing_repairs_more_than_one_place_in_seven():
+    """The yardstick of the quickstart: what a policy gets that looks neither for contradictions nor at tests."""
+    rates = {name: sum(mended for _, mended in played(expert)) / len(NUMBERS) for name, expert in TRIVIAL.items()}
+    assert all(rates[f"obey_{place}"] == 1 / NUM_LINES for place in range(NUM_LINES))
+    assert max(rates.values()) <= 0.15
+    assert len(rates) == 11 + NUM_LINES
+
+
+def test_giving_up_changes_nothing():
+    repository = Repository()
     calls = repository.play(EXPERTS["small-repositories"]["give_up"](repository.task))
-    assert (calls, repository.files) == (["bash", "view", "submit"], before)
+    assert (calls, repository.files) == (["view", "submit"], repository.base)
 
 
-def test_an_error_is_where_it_stops(tmp_path):
+def test_an_error_is_where_it_stops():
     """It is always told of a mistake, of one kind or the other, and repairs nothing."""
-    seen = set()
-    for seed in range(8):
-        repository = Repository(tmp_path / str(seed), seed, seed % 2)
-        before = dict(repository.files)
-        calls = repository.play(EXPERTS["small-repositories"]["stop_at_an_error"](repository.task))
-        assert repository.files == before
-        seen.add(tuple(calls))
-    assert seen == {("bash", "view", "submit"), ("bash", "view", "edit", "submit")}
+    found = set(played(EXPERTS["small-repositories"]["stop_at_an_error"]))
+    assert found == {(("view", "submit"), False), (("view", "sed", "submit"), False)}
 
 
-def test_a_file_without_the_function_is_a_failure_of_the_policy(tmp_path):
-    repository = Repository(tmp_path, 0, 0)
+def test_a_file_without_a_contradiction_is_a_failure_of_the_policy():
+    repository = Repository()
     repository.view = lambda path: "1: something else"
-    with pytest.raises(PolicyError, match="found no function"):
-        repository.play(EXPERTS["small-repositories"]["read_and_repair"](repository.task))
+    with pytest.raises(PolicyError, match="found no line that contradicts"):
+        repository.play(EXPERTS["small-repositories"]["read_and_submit"](repository.task))
 
 
-def test_a_statement_without_a_call_is_told():
-    with pytest.raises(TaskError, match="names no call"):
+def test_a_statement_without_a_file_is_told():
+    with pytest.raises(TaskError, match="names no file"):
         EXPERTS["small-repositories"]["give_up"](Task(id="r", family="swe", prompt="Something fails."))
 
 

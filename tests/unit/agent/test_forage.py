@@ -127,9 +127,9 @@ def test_the_command(tmp_path, capsys):
     out = str(tmp_path / "episodes.jsonl")
     assert main(["forage", "verigym/Math-v0", "--policy", "gold", "--out", out]) == 0
     assert "passed" in capsys.readouterr().out
-    from verigym.trainer.loops.midtrain_data import read_episodes
+    from verigym.trainer.loops.midtrain_sources import read_episodes
 
-    episodes = read_episodes(tmp_path / "episodes.jsonl")
+    episodes = list(read_episodes(tmp_path / "episodes.jsonl"))
     assert {one.trajectory.task_id for one in episodes} == {task.id for task in BUILT_IN}
     assert all(one.trajectory.passed and one.identity for one in episodes)
     assert main(["forage", "verigym/Math-v0", "--out", out, "--samples", "0"]) == 2

@@ -1,8 +1,10 @@
 """Prompts go where most of them has been computed, and nobody is overrun."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from verigym.agent.columns import Ids
 from verigym.agent.routing import BLOCK, PrefixRouter
 
 
@@ -17,6 +19,17 @@ def test_a_turn_follows_the_turn_before():
     router.remember(first, 2)
     assert router.choose(first + ids(900, 2), [1, 1, 1]) == 2
     assert router.choose(ids(5000, 3), [1, 1, 1]) == 0  # another prompt
+
+
+def test_tokens_of_a_prompt_are_made_no_objects(monkeypatch):
+    """A prompt of 128k tokens is compared in a millisecond, by its bytes."""
+    router, prompt = PrefixRouter(), Ids(range(100 * BLOCK))
+    sampled = tuple(range(7, 7 + BLOCK))
+    monkeypatch.setattr(Ids, "_decoded", lambda *_: pytest.fail("tokens were unpacked"))
+    router.remember(prompt, 1, sampled)
+    assert router.choose(prompt + sampled, [0, 0]) == 1
+    assert len(router._seen) == 101
+    assert len(prompt._data) == 101 * BLOCK  # only the next turn has grown it
 
 
 def test_the_longest_shared_beginning_counts():

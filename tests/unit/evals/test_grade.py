@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 
 import pytest
 
@@ -9,7 +10,7 @@ from verigym.__main__ import main
 from verigym.envs.task import Task
 from verigym.errors import SandboxError, TaskError
 from verigym.evals.grade import grade
-from verigym.evals.predictions import match, read_predictions
+from verigym.evals.predictions import Job, match, read_predictions
 from verigym.evals.suites.registry import known_suites
 from verigym.evals.suites.spec import Prediction, Suite
 from verigym.rewards.score import verdict
@@ -199,3 +200,30 @@ def test_read_predictions_keeps_the_whole_row(tmp_path):
     assert (prediction.task_id, prediction.text, prediction.fields["model_name_or_path"]) == ("x", "d", "m")
     with pytest.raises(TaskError, match="no such file"):
         read_predictions(tmp_path / "q")
+
+
+def test_verdicts_are_flushed_beside_the_event_loop(tmp_path, monkeypatch):
+    """A slow disk keeps no other grading waiting: no flush on the thread that all share."""
+    flushed = []
+    monkeypatch.setattr("os.fsync", lambda file: flushed.append(threading.get_ident()))
+
+    class Right:
+        async def grade(self, task, prediction):
+            return verdict(True, "right")
+
+        async def aclose(self):
+            pass
+
+    seen = []
+    jobs = [
+        Job(
+            task=Task(id=str(n), family="math", prompt=""),
+            prediction=Prediction(where="", task_id=str(n), given_id=n, text=""),
+            index=0,
+        )
+        for n in range(3)
+    ]
+    asyncio.run(grade(jobs, Right(), workers=2, out=tmp_path / "out", told=lambda _: seen.append(list(flushed))))
+    first, *_, last = seen
+    assert len(last) >= len(first) + 2
+    assert threading.get_ident() not in last[len(first) - 1 :]

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config
 
 from verigym.errors import CheckpointError, ConfigError
@@ -130,6 +129,8 @@ def test_adapters_come_back_exactly_and_others_are_refused(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_peft_reads_the_adapters_and_transformers_the_merged_model(kind, tmp_path):
+    from peft import PeftModel  # seconds of every worker, at the top
+
     plain, decoder = make(kind), adapted(kind)
     if kind == "cwm":
         tokenizer = train_tokenizer(["a b"], 280)

@@ -81,3 +81,11 @@ def test_values():
     assert score_value("3.0", "3").value == 0.0
     assert score_value("3.0", "3", same=lambda a, b: True).passed
     assert score_value(None, "3", same=lambda a, b: True).value == 0.0
+
+
+def test_shares_are_of_the_longer_trace():
+    """Frames that are missing, and frames too many, count as wrong ones."""
+    true = [Frame(event="line"), Frame(event="line"), Frame(event="line"), Frame(event="return", value="1")]
+    for predicted, longer in ((true[:1], true), (true, true[:1])):
+        score = score_trace(predicted, longer)
+        assert (score.value, score.passed) == (pytest.approx(PARTIAL / 4), False)

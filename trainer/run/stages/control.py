@@ -7,7 +7,8 @@ from .sft import supervise
 
 
 class Control:
-    after = "rl"
+    after = "reinforced"
+    beside = False
 
     def wanted(self, recipe: Recipe) -> bool:
         return recipe.rl is not None and recipe.sft is not None and recipe.control
@@ -16,7 +17,7 @@ class Control:
         assert run.recipe.sft is not None
         run.trainee.load(run.checkpoint("sft"))
         seed, seconds = run.recipe.seed + 1, run.stages["rl"]["seconds"]
-        supervise(run, "control", further(run.recipe.sft), seed=seed, seconds=seconds)
+        await run.aside(supervise, run, "control", further(run.recipe.sft), seed=seed, seconds=seconds)
         await run.evaluations.of_weights("control", run.trainee, run.families)
 
 

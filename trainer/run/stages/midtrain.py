@@ -10,6 +10,7 @@ from ..context import Run
 
 class Midtraining:
     after = "scripts"
+    beside = False
 
     def wanted(self, recipe: Recipe) -> bool:
         return recipe.midtrain is not None
@@ -23,7 +24,15 @@ class Midtraining:
 
 def _loop(run: Run, settings: MidtrainStage) -> Midtrain:
     trainee, seed = run.trainee, run.recipe.seed
-    found = documents_of(run.sources, settings, trainee.cwm_tokenizer, trainee.renderer, trainee.parser, seed=seed)
+    found = documents_of(
+        run.sources,
+        settings,
+        trainee.cwm_tokenizer,
+        trainee.renderer,
+        trainee.parser,
+        seed=seed,
+        folder=run.out / "midtrain",
+    )
     for name, count in found.too_long.items():
         if count:
             run.progress.note(f"midtrain: {count} documents of {name} are longer than a microbatch, and left out")

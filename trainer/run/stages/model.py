@@ -1,5 +1,6 @@
 """Demonstrations, the material of midtraining, and the model with a tokenizer that has met both."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from ....agent.demonstrations import texts_of, tokenize
@@ -7,7 +8,7 @@ from ....agent.trajectory import Trajectory
 from ....envs.task import read_jsonl, write_jsonl
 from ....model.chat.protocols import Parser
 from ...learning.trainee import open_trainee
-from ...loops.midtrain_data import Episode, gather
+from ...loops.midtrain_sources import Episode, gather
 from ...recipe.recipe import Recipe
 from ...sampling.held_out import HeldOut, held_out_of_run, without_held_out
 from ..context import Run
@@ -16,7 +17,8 @@ from ..imitation import play_experts
 
 
 class Model:
-    after = "tasks"
+    after = "plan"
+    beside = False
 
     def wanted(self, recipe: Recipe) -> bool:
         return True
@@ -36,9 +38,11 @@ class Model:
         for line in run.account.lines():
             run.progress.note(line)
 
-        def texts(parser: Parser) -> list[str]:
-            found = [text for name, one in trajectories for text in texts_of(one, tools[name], parser)]
-            return found + [text for source in run.sources for text in source.texts(parser)]
+        def texts(parser: Parser) -> Iterator[str]:
+            for name, one in trajectories:
+                yield from texts_of(one, tools[name], parser)
+            for source in run.sources:
+                yield from source.texts(parser)
 
         # Beside shards, and engines that have weights of their own, the whole decoder is only passed on and saved.
         passed_on = run.team is not None and recipe.engines is not None

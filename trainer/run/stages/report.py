@@ -7,6 +7,7 @@ from ..report import write_report
 
 class Report:
     after = "control"
+    beside = False
 
     def wanted(self, recipe: Recipe) -> bool:
         return True

@@ -8,6 +8,7 @@ from ...engines.open import RolloutEngine
 from ...learning.learner import Lesson
 from ...loops.asynchronous import AsyncRL
 from ...loops.loop import StepResult
+from ...loops.metrics import read_metrics
 from ...loops.reinforce import RL
 from ...recipe.config import EvaluationConfig
 from ...recipe.recipe import Recipe
@@ -16,12 +17,14 @@ from ...sampling.mixture import TaskMixture
 from ...sampling.rl_tasks import config_of_families, measure_tasks, mixture_of
 from ...sampling.rollouts import EpisodePlan
 from ..context import Run
+from ..curves import Curves
 from ..stage_run import StageRun
 from ..watching import Watcher, best_of, watch
 
 
 class Reinforcement:
     after = "start"
+    beside = False
 
     def wanted(self, recipe: Recipe) -> bool:
         return recipe.rl is not None
@@ -31,8 +34,6 @@ class Reinforcement:
         assert settings is not None
         if not run.is_done("rl"):
             await _reinforce(run, settings)
-        await run.evaluations.of_weights("rl", run.trainee, run.families)
-        await run.evaluations.of_best(run.trainee, run.families)
 
 
 async def _reinforce(run: Run, settings: RLStage) -> None:
@@ -47,15 +48,22 @@ async def _reinforce(run: Run, settings: RLStage) -> None:
                 measure = await watch(_watcher(run, settings.evaluation), stage, loop)
             await _steps(run, settings, loop, stage, measure)
     best = best_of(run.out / "rl")
-    run.finish("rl", stage, {} if best is None else {"best": best})
+    more: dict[str, Any] = {} if best is None else {"best": best}
+    if stage.steps < settings.steps:
+        more["cut"] = (
+            f"{settings.steps} steps were asked for, and the {settings.max_seconds:g} s of rl.max_seconds were up"
+        )
+    run.finish("rl", stage, more)
 
 
 async def _steps(run: Run, settings: RLStage, loop: RL, stage: StageRun, measure: Any) -> None:
-    with run.progress.bar("training: rl", total=settings.steps) as bar:
+    curves = Curves(run.progress, settings.steps, read_metrics(run.out / "rl" / "metrics.jsonl"))
+    with run.progress.bar("training: rl", total=settings.steps) as bar, curves:
 
         def on_step(result: StepResult) -> None:
             stage.on_step(result)
             bar.at(result.step, text=f"reward {result.metrics.get('rollout/reward/mean', 0.0):.3f}")
+            curves.add(result.step, result.metrics)
             if settings.max_seconds and stage.seconds > settings.max_seconds:
                 loop.stop()
 

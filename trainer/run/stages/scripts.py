@@ -6,6 +6,7 @@ from ..context import Run
 
 class Scripts:
     after = "model"
+    beside = True
 
     def wanted(self, recipe: Recipe) -> bool:
         return True

@@ -10,6 +10,7 @@ from ..imitation import split_by_task
 
 class Imitation:
     after = "midtrain"
+    beside = False
 
     def wanted(self, recipe: Recipe) -> bool:
         return recipe.sft is not None
@@ -17,7 +18,7 @@ class Imitation:
     async def run(self, run: Run) -> None:
         settings = run.recipe.sft
         assert settings is not None
-        supervise(run, "sft", settings, seed=run.recipe.seed)
+        await run.aside(supervise, run, "sft", settings, seed=run.recipe.seed)
 
 
 def supervise(run: Run, stage: str, settings: SFTStage, *, seed: int, seconds: float | None = None) -> None:

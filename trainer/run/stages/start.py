@@ -6,6 +6,7 @@ from ..context import Run
 
 class Start:
     after = "sft"
+    beside = True
 
     def wanted(self, recipe: Recipe) -> bool:
         return True
@@ -13,7 +14,7 @@ class Start:
     async def run(self, run: Run) -> None:
         recipe = run.recipe
         name = "sft" if recipe.sft is not None else "midtrain" if recipe.midtrain is not None else "start"
-        await run.evaluations.of_weights(name, run.trainee, run.families)
+        await run.evaluations.of_weights(name, run.snapshot(), run.families)
 
 
 STAGE = Start()

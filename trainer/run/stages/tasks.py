@@ -11,6 +11,7 @@ from ..progress import Bar
 
 class Tasks:
     after = ""
+    beside = False
 
     def wanted(self, recipe: Recipe) -> bool:
         return True

@@ -210,6 +210,14 @@ SINGLE = [
 """Each is run by `bash FILE` and by a session: equal output, equal exit code."""
 
 SEQUENCES = [
+    # what begins or ends the time in which a command is told of without a child
+    ["echo a", "ls() { echo mine; set -x; }", "ls", "echo $-", "set +x"],
+    ["printf() { echo no; }", "echo a", "false", "echo $?", "unset -f printf", "echo b"],
+    ["enable -n printf", "echo a", "printf x", "enable printf", "printf y"],
+    ["unset LINENO", "echo [$LINENO]", "LINENO=7", "echo [$LINENO]"],
+    ["false | true", "echo ${PIPESTATUS[*]} $?", "(exit 3)", "echo x | cat", "echo $? $_"],
+    ["for i in 1 2; do false; done", "echo $? $i", "x=$(exit 4)", "echo $?"],
+    ["IFS=0", "(exit 100)", "echo $?", "true | (exit 10)", "echo ${PIPESTATUS[@]}"],
     ["echo a b", "echo $_", "mkdir -p p/q", "cd $_ && basename $PWD", "cd ../.."],
     ["false | true | false", "echo ${PIPESTATUS[*]}", "(exit 3) | (exit 4)", "echo $? ${PIPESTATUS[*]}"],
     ["false", "echo $?", "(exit 42)", "echo $?", "if false; then :; fi", "echo $?", "nosuch 2>/dev/null", "echo $?"],

@@ -84,3 +84,16 @@ def test_sequences_of_commands(tmp_path, every):
 
     found = asyncio.run(main())
     assert not found, "\n".join(map(str, found))
+
+
+def test_a_new_shell_is_where_the_last_one_was():
+    async def main():
+        box = await UnsafeBackend().create(SandboxSpec())
+        try:
+            for command in ("echo a", "export A=1", "cd /usr", "cd /usr/lib && A=2", "kill -9 $$"):
+                await box.aexec(command, timeout_s=30)
+            return (await box.aexec("echo $A $PWD $OLDPWD; cd -", timeout_s=30)).output
+        finally:
+            await box.aclose()
+
+    assert asyncio.run(main()) == "2 /usr/lib /usr\n/usr\n"

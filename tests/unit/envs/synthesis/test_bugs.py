@@ -66,6 +66,7 @@ def test_bugs_that_tests_see(probe: Probe, source: Source, baseline: Baseline, t
     assert row["instance_id"].startswith("sums-1.0__arithmetic_operator-")
     assert task_of(row, folder=tmp_path).id == row["instance_id"]
     assert row["problem_statement"].count("assert total(numbers) == expected") == 1
+    assert "with `numbers = [1, 2]`, `expected = 3`, the result was `-3`" in row["problem_statement"]
     check_repository(row, tmp_path, source)
 
 
@@ -114,6 +115,35 @@ def test_a_variant_of_the_same_size_and_second_is_not_taken_for_the_original(pro
     jobs = [Job(key=text, collect=source.test_files, files={"src/sums/maths.py": text}) for text in variants]
     results = asyncio.run(probe.run([*jobs, Job(key="clean", collect=source.test_files)]))
     assert [result.outcomes[TOTAL[0]] for result in results] == ["failed", "failed", "passed", "passed"]
+
+
+CASES = """\
+import unittest
+from sums.maths import total
+BOUNDS = (1, 2)
+class T(unittest.TestCase):
+    sizes = [1, 2]
+    def setUp(self):
+        self.given = [4]
+    def test_loop(self):
+        for size in self.sizes:
+            with self.subTest(size=size):
+                self.assertEqual(total([size] * BOUNDS[1]), 3)
+    def test_attribute(self):
+        self.given.append(5)
+        self.assertEqual(total(self.given), 0)
+    def test_hangs(self):
+        while True: pass
+"""
+
+
+def test_what_a_failing_test_saw_is_told_and_one_that_hangs_fails(probe: Probe, source: Source):
+    job = Job(key="", collect=source.test_files, files={"tests/test_maths.py": CASES}, test_s=0.3)
+    (result,) = asyncio.run(probe.run([job]))
+    seen = {test.rpartition("::")[2]: failure.inputs for test, failure in result.failures.items()}
+    assert seen["test_loop"].items() >= {"size": "1", "self.sizes": "[1, 2]", "BOUNDS": "(1, 2)"}.items()
+    assert seen["test_attribute"] == {"self.given": "[4, 5]"}
+    assert "takes too long" in result.failures["tests/test_maths.py::T::test_hangs"].message
 
 
 def test_a_tree_whose_tests_do_not_pass(probe: Probe, source: Source):

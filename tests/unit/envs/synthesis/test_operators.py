@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verigym.envs.synthesis.operators import OPERATORS, mutations
+from verigym.envs.synthesis.mutations import mutations
+from verigym.envs.synthesis.operators import OPERATORS
 from verigym.errors import TaskError
 
 

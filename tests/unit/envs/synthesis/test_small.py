@@ -1,17 +1,31 @@
 """The quickstart's small tasks: right answers, mistakes that fail, and splits that share nothing."""
 
+import asyncio
 import contextlib
 import io
+import random
 import re
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from verigym.envs.synthesis.operators import OPERATORS, mutations
+from verigym.envs.datasets.swe import row_of
+from verigym.envs.registry.opening import read_any_tasks
 from verigym.envs.synthesis.small_programs import small_programs
-from verigym.envs.synthesis.small_repositories import write_small_repository
+from verigym.envs.synthesis.small_repositories import (
+    NUM_LINES,
+    as_said,
+    places,
+    small_modules,
+    write_modules,
+    write_small_repository,
+)
 from verigym.envs.synthesis.small_sums import small_sums
+from verigym.envs.synthesis.small_tasks import broken_module, write_small_repository_tasks
+from verigym.envs.synthesis.statement import changed_lines
 from verigym.errors import TaskError
 
 SEEDS = range(3)
@@ -87,51 +101,99 @@ def test_sums_come_in_the_number_asked_for():
 # Repositories.
 
 
-def modules(folder, **kwargs):
-    write_small_repository(folder, **kwargs)
-    return {path.stem: path.read_text() for path in (folder / "pkg").iterdir() if path.name != "__init__.py"}
+def drawn(seed, held_out, num=16):
+    return small_modules(random.Random(f"{seed}/{held_out}"), held_out=held_out, num=num)
 
 
-def test_repositories_of_the_splits_share_no_function_and_no_file(tmp_path):
-    names = {}
+def test_no_place_of_the_held_out_repositories_is_one_of_the_training_ones():
+    found = {held_out: set(places(held_out=held_out)) for held_out in (False, True)}
+    assert not found[False] & found[True]
     for held_out in (False, True):
-        names[held_out] = set()
-        for seed in range(12):
-            found = modules(tmp_path / f"{held_out}-{seed}", seed=seed, held_out=held_out, num_modules=16)
-            assert len(found) == 16
-            names[held_out] |= set(found)
-            names[held_out] |= {name for text in found.values() for name in re.findall(r"def (\w+)", text)}
-    assert not names[False] & names[True]
+        assert len(found[held_out]) == {True: 400, False: 1200}[held_out]
+        modules = [module for seed in range(4) for module in drawn(seed, held_out)]
+        assert {(module.name, module.function) for module in modules} <= found[held_out]
+
+
+def test_every_task_is_about_a_place_of_its_own():
+    found = [broken_module(number, seed=0, held_out=True)[0].module for number in range(60)]
+    assert len({(module.name, module.function) for module in found}) == 60
+    with pytest.raises(TaskError, match="this split has 400 small repositories"):
+        broken_module(400, seed=0, held_out=True)
 
 
 def test_the_same_seed_writes_the_same_bytes(tmp_path):
-    first = modules(tmp_path / "a", seed=4, held_out=True)
-    assert first == modules(tmp_path / "b", seed=4, held_out=True)
-    assert first != modules(tmp_path / "c", seed=5, held_out=True)
+    for name, seed in (("a", 4), ("b", 4), ("c", 5)):
+        write_small_repository(tmp_path / name, seed=seed, held_out=True)
+    a, b, c = ({p.name: p.read_text() for p in (tmp_path / name / "pkg").iterdir()} for name in "abc")
+    assert a == b != c
+    assert len(a) == 4
 
 
-def test_every_test_passes_and_every_bug_contradicts_a_comment(tmp_path):
-    """One process for all: each module's test on the right code, and what a changed operator gives instead."""
-    found = modules(tmp_path, seed=2, held_out=False, num_modules=16)
-    done = subprocess.run(
-        [sys.executable, "-c", "import runpy,glob\nfor f in glob.glob('tests/*.py'):\n d=runpy.run_path(f)\n"
-         " [d[n]() for n in d if n.startswith('test_')]\n print(f)"],
-        cwd=tmp_path, env={"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 16
-    caught = total = 0
-    words = {"+": "add", "-": "subtract", "*": "times"}
-    for module, text in found.items():
-        for sign, word in re.findall(r" ([-+*]) \w+  # (\w+)", text):
-            assert words[sign] == word
-        test = (tmp_path / "tests" / f"test_{module}.py").read_text()
-        call, value = re.search(r"assert (.*) == (.*)", test).groups()
-        bugs = mutations(text, {"arithmetic_operator": OPERATORS["arithmetic_operator"]})
-        assert len(bugs) == 2
-        for bug in bugs:
-            scope = {}
-            exec(bug.apply(text), scope)
-            total += 1
-            caught += eval(call, scope) != int(value)
-    assert caught >= 0.9 * total
+def test_a_module_agrees_with_its_comments_and_its_tests():
+    for module in drawn(2, False):
+        lines = [line for line in module.source().splitlines() if "#" in line]
+        assert len(lines) == NUM_LINES
+        assert [as_said(line) for line in lines] == lines
+        assert module.results() == [value for _, value in module.calls]
+        scope = {}
+        exec(module.source() + module.tests(3).partition("\n")[2], scope)
+        for name in [name for name in scope if name.startswith("test_")]:
+            scope[name]()
+        assert sum(name.startswith("test_") for name in scope) == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("    part = a + 3  # subtract b", "    part = a - b  # subtract b"),
+        ("    return max(net_gain(a, b), 3)  # times 4", "    return net_gain(a, b) * 4  # times 4"),
+        ("    return part * 3  # at most 3", "    return min(part, 3)  # at most 3"),
+        ("    return part  # at most 3", None),
+        ("    part = a + 3", None),
+        ("def f(a):", None),
+    ],
+)
+def test_a_comment_says_the_line(line, said):
+    assert as_said(line) == said
+
+
+def test_only_the_tests_tell_a_bug_from_a_stale_comment():
+    for number in range(4 * NUM_LINES):
+        broken, _ = broken_module(number, seed=3, held_out=False)
+        module, right = broken.module, [value for _, value in broken.module.calls]
+        source = broken.source.splitlines()
+        contradictory = {line: said for line in source if (said := as_said(line)) is not None and said != line}
+        assert contradictory == {line: broken.mended[place] for place, line in broken.lines.items()}
+        assert broken.bug == number % NUM_LINES != broken.stale
+        assert all(found != value for found, value in zip(module.results(broken.lines), right))
+        mended = {**broken.lines, broken.bug: broken.mended[broken.bug]}
+        assert module.source(mended) == broken.right_source
+        assert module.results(mended) == right
+        assert module.results({**broken.lines, broken.stale: broken.mended[broken.stale]})[0] != right[0]
+        assert module.results(broken.mended)[0] != right[0]
+
+
+def test_the_repository_checks_itself(tmp_path):
+    """Its own runner, as an agent starts it: on the right code, on the broken, and on what does not parse."""
+    broken, _ = broken_module(5, seed=1, held_out=True)
+    for source in (broken.right_source, broken.source, "def f(:"):
+        write_modules(tmp_path, [broken.module, *drawn(1, True, 2)], {broken.module.name: source})
+        command = [sys.executable, "-B", "check.py"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        kind = {broken.source: "AssertionError", "def f(:": "SyntaxError"}.get(source)
+        assert done.stdout == (f"{broken.module.name} fails: {kind}\n" if kind else "all pass\n")
+
+
+def test_rows_are_of_the_schema_and_their_bugs_spread(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    made = []
+    asyncio.run(write_small_repository_tasks(path, num=14, seed=0, held_out=True, workers=2, progress=made.append))
+    assert made == list(range(1, 15))
+    rows = [row_of(task) for task in read_any_tasks(path)]
+    assert len({row.instance_id for row in rows}) == 14
+    kinds = Counter(task.metadata["operator"] for task in read_any_tasks(path))
+    assert kinds == {"operation": 7, "operand": 7}
+    for row in rows:
+        assert Path(row.archive).is_file()
+        assert (len(row.FAIL_TO_PASS), len(row.PASS_TO_PASS)) == (3, 2)
+        assert not {one for one in changed_lines(row.patch) if one in row.problem_statement}

@@ -154,6 +154,13 @@ def test_declared_requirements(folder: Path):
     )
     assert declared_requirements(folder) == (["dep-b>=1"], ["dep-d"])
     assert project_pages(folder) == ["https://gitlab.com/a/b"]
+    (folder / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: x\n")
+    (folder / "src" / "x.egg-info").mkdir(parents=True)
+    (folder / "src" / "x.egg-info" / "requires.txt").write_text(
+        "dep-g\n\n[:python_version < '3']\ndep-h\n\n[docs]\ndep-i\n\n[test:python_version > '3']\ndep-j>=2\n"
+    )
+    assert declared_requirements(folder) == (["dep-g"], ["dep-j>=2"])
+    (folder / "src" / "x.egg-info" / "requires.txt").unlink()
     (folder / "PKG-INFO").unlink()
     (folder / "pyproject.toml").write_text("[broken")
     (folder / "setup.cfg").write_text("[options]\ninstall_requires =\n    dep-f\n")

@@ -8,6 +8,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import verigym.envs  # noqa: F401
+from verigym.envs.core import CutOff
 from verigym.envs.task import Task
 from verigym.envs.trace.env import TraceEnv
 from verigym.envs.trace.tasks import ASKED, BUILT_IN, trace_tasks
@@ -103,6 +104,31 @@ def test_partial_credit_for_a_trace_grows_with_its_right_start(env):
     rewards = [graded(env, whole, "".join(f"{one}<|frame_sep|>" for one in pieces[:n]))[0] for n in range(1, 8)]
     assert rewards == sorted(rewards)
     assert rewards[-2] < 0.5 < rewards[-1] == 1.0
+
+
+def cut(env, task, text):
+    """The score of an episode that its limit of tokens ended in the middle of ``text``."""
+    env.reset(options={"task": task})
+    env.cut_off = CutOff(text)
+    return asyncio.run(env.afinish())
+
+
+def test_what_a_limit_cut_off_earns_what_it_had_said(env):
+    value, frame, whole = BUILT_IN
+    assert cut(env, value, "It is [ANSWER]12[/ANSWER] bec").passed
+    assert cut(env, value, "[ANSWER]12").value == 0.0  # it may go on: 127
+    assert cut(env, value, "<think>[ANSWER]12[/ANSWER]").value == 0.0
+    gold = env.gold(frame)[0].content
+    assert cut(env, frame, gold + "<|line_sep|>{").passed
+    assert cut(env, frame, gold[:-5]).value == 0.0
+    pieces = env.gold(whole)[0].content.split("<|frame_sep|>")[:-1]
+    begun = "".join(f"{one}<|frame_sep|>" for one in pieces[:4])
+    for rest in ("", "<|line_sep|>", pieces[4][:-3]):
+        score = cut(env, whole, begun + rest)
+        assert (score.passed, round(score.value, 3)) == (False, round(0.5 * 4 / 7, 3))
+    text = env.gold(whole)[0].content
+    assert not cut(env, whole, text).passed  # more frames may have been to come
+    assert cut(env, whole, text + "<|end_of_text|>\nSo").passed
 
 
 def test_a_task_that_gives_nothing_to_predict_is_told(env):

@@ -21,6 +21,8 @@ PROGRAM = "def f(a, b):\n    c = a + len(b)\n    return c\n"
         "def g(x, y):\n    z = x + len(y)\n    return z\n",
         "def f(a, b):\n\n    c = (a + len(b))  # a sum\n    return c\n",
         "def f(b, a):\n    c = b + len(a)\n    return c\n",
+        "def f(a: int, b: list[int]) -> int:\n    c: int = a + len(b)\n    return c\n",
+        "def f(a, b):\n    'Of a and b.'\n    c: 'int'\n    c = a + len(b)\n    ...\n    pass\n    return c\n",
     ],
 )
 def test_names_comments_and_layout_do_not_count(twin):
@@ -39,6 +41,12 @@ def test_names_comments_and_layout_do_not_count(twin):
 )
 def test_what_a_program_does_counts(other):
     assert twin_key(other) != twin_key(PROGRAM)
+
+
+def test_what_makes_fields_counts_and_the_prefix_of_a_text_does_not():
+    one = "class A:\n    x: int\n    y: str = u'a'\n"
+    assert twin_key(one) == twin_key(one.replace("u'a'", "'a'")) == twin_key("'Doc.'\n" + one)
+    assert twin_key(one) != twin_key(one.replace("    x: int\n", ""))
 
 
 def test_the_traced_call_does_not_count():

@@ -54,14 +54,22 @@ def test_greedy_tokens_of_200_prompts_equal_those_of_transformers(
             assert (engine.stats().num_preemptions > 0) == ("cache_tokens" in settings)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.6])
+SETTINGS = {
+    "chunks": {"step_tokens": 3, "page_size": 4},
+    "preemption": {"cache_tokens": 56, "page_size": 4},
+    "pages-of-one": {"cache_tokens": 48, "page_size": 1, "step_tokens": 5},
+    "pages-of-sixteen": {"page_size": 16, "step_tokens": 2},
+}
+
+
 @pytest.mark.parametrize(
-    "settings",
-    [
-        pytest.param({"step_tokens": 3, "page_size": 4}, id="chunks"),
-        pytest.param({"cache_tokens": 56, "page_size": 4}, id="preemption"),
-        pytest.param({"cache_tokens": 48, "page_size": 1, "step_tokens": 5}, id="pages-of-one"),
-        pytest.param({"page_size": 16, "step_tokens": 2}, id="pages-of-sixteen"),
+    ("settings", "temperature"),
+    [  # each setting once; the other temperature is for when there is time
+        pytest.param(
+            settings, each, id=f"{name}-{each}", marks=() if (at % 2 == 0) == (each == 1.0) else pytest.mark.slow
+        )
+        for at, (name, settings) in enumerate(SETTINGS.items())
+        for each in (1.0, 0.6)
     ],
 )
 def test_logprobs_equal_a_brute_force_forward(decoder: Decoder, settings: dict[str, int], temperature: float) -> None:

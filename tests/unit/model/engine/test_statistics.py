@@ -36,6 +36,11 @@ def _p_value(observed: torch.Tensor, expected: torch.Tensor) -> float:
     return float(torch.special.gammaincc(freedom, statistic / 2))
 
 
+@pytest.fixture(scope="module")
+def noise() -> torch.Tensor:
+    return torch.from_numpy(np.array([noise_of(seed, 1)[0] for seed in range(NUM_DRAWS)]))
+
+
 @pytest.mark.parametrize(
     ("temperature", "top_k", "top_p", "min_p"),
     [
@@ -48,8 +53,9 @@ def _p_value(observed: torch.Tensor, expected: torch.Tensor) -> float:
         pytest.param(0.8, 12, 0.9, 0.05, id="all"),
     ],
 )
-def test_draws_pass_a_chi_square_test(temperature: float, top_k: int, top_p: float, min_p: float) -> None:
-    noise = torch.from_numpy(np.array([noise_of(seed, 1)[0] for seed in range(NUM_DRAWS)]))
+def test_draws_pass_a_chi_square_test(
+    noise: torch.Tensor, temperature: float, top_k: int, top_p: float, min_p: float
+) -> None:
     settings = (
         torch.full((NUM_DRAWS,), temperature),
         torch.full((NUM_DRAWS,), top_k),

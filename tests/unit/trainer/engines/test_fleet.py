@@ -86,40 +86,45 @@ def fleet_of(trainer, folder, sizes=SIZES, **config):
 
 @pytest.fixture(scope="module")
 def shared(tokenizer, tmp_path_factory):
-    """(trainer, fleet of two servers, what runs a coroutine on the fleet's loop): a start costs seconds of a core."""
+    """(trainer, fleet of two servers, what runs a coroutine on the fleet's loop): a start costs seconds of a core.
+
+    At the end no server is left, nor any weights that were written for them.
+    """
     trainer = Trainer(tokenizer)
     fleet = fleet_of(trainer, tmp_path_factory.mktemp("fleet"))
     with asyncio.Runner() as runner:
         yield trainer, fleet, runner.run
+        processes = [server.process for server in fleet.servers]
         runner.run(fleet.aclose())
+    assert not any(process.is_alive for process in processes)
+    assert not any(folder.exists() for folder in trainer.saved)
 
 
-def test_two_servers_say_what_one_engine_says(trainer, tmp_path):
+def test_two_servers_say_what_one_engine_says(shared):
+    trainer, fleet, run = shared
+
     async def main():
-        fleet = fleet_of(trainer, tmp_path)
-        try:
-            async with fleet.open() as engine:
-                compare(await asked(engine), await in_process(trainer.decoder), 0)
-                assert [one.num_inside for one in fleet.servers] == [0, 0]
-                trainer.step(1)
-                engine.update_weights(1)
-                compare(await asked(engine), await in_process(trainer.decoder), 1)
-                async with fleet.open() as same:  # inside of the first, nothing is sent
-                    assert (same.policy_version, len(trainer.saved)) == (1, 2)
-            trainer.step(2)
-            async with fleet.open() as engine:
-                compare(await asked(engine), await in_process(trainer.decoder), 0)
-            assert [folder.exists() for folder in trainer.saved] == [False, False, True]
-            processes = [server.process for server in fleet.servers]
-        finally:
-            await fleet.aclose()
-        assert not trainer.saved[-1].exists()
-        assert not any(process.is_alive for process in processes)
+        already = len(trainer.saved)
+        trainer.step(0)
+        async with fleet.open() as engine:
+            compare(await asked(engine), await in_process(trainer.decoder), 0)
+            assert [one.num_inside for one in fleet.servers] == [0, 0]
+            trainer.step(1)
+            engine.update_weights(1)
+            compare(await asked(engine), await in_process(trainer.decoder), 1)
+            async with fleet.open() as same:  # inside of the first, nothing is sent
+                assert (same.policy_version, len(trainer.saved) - already) == (1, 2)
+        trainer.step(2)
+        async with fleet.open() as engine:
+            compare(await asked(engine), await in_process(trainer.decoder), 0)
+        assert [folder.exists() for folder in trainer.saved[already:]] == [False, False, True]
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_server_over_two_processes(trainer, tmp_path):
+    """Told to end, it does, with 0."""
+
     async def main():
         fleet = fleet_of(trainer, tmp_path, count=1, tensor_parallel=2)
         try:
@@ -130,6 +135,7 @@ def test_a_server_over_two_processes(trainer, tmp_path):
                 compare(await asked(engine), await in_process(trainer.decoder), 1)
         finally:
             await fleet.aclose()
+        assert fleet.servers[0].process._process.returncode == 0
 
     asyncio.run(main())
 
@@ -249,8 +255,8 @@ def test_servers_that_run_already(trainer, tmp_path, monkeypatch):
 
 def test_no_server_is_left_where_one_cannot_start(trainer, tmp_path):
     async def main():
-        fleet = fleet_of(trainer, tmp_path, Sizes(concurrency=8, max_context=100_000, request_seconds=600.0))
-        with pytest.raises(PolicyError, match=r"could not start: .*max_context is 100000.*engine-[01].log"):
+        fleet = fleet_of(trainer, tmp_path, Sizes(concurrency=8, max_context=100_000, request_seconds=600.0), count=1)
+        with pytest.raises(PolicyError, match=r"could not start: .*max_context is 100000.*engine-0.log"):
             async with fleet.open():
                 pass
         assert not any(server.process and server.process.is_alive for server in fleet.servers)

@@ -1,7 +1,10 @@
 """Sampling ahead: every prompt is accounted for once, groups are atomic, the lag stays under its cap."""
 
 import asyncio
+import json
 import random
+import threading
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -14,7 +17,9 @@ from verigym.agent.policy import TokenPolicy
 from verigym.envs.task import Task
 from verigym.errors import PolicyError, TrainingError
 from verigym.model.chat.sampling import Completion
+from verigym.trainer.loops import groups
 from verigym.trainer.loops.asynchronous import AsyncRL
+from verigym.trainer.loops.groups import Group
 from verigym.trainer.recipe.algorithms import AsyncConfig, DAPOConfig, GRPOConfig
 from verigym.trainer.recipe.config import OptimConfig
 from verigym.trainer.sampling.rollouts import EpisodePlan, TaskStream
@@ -195,7 +200,7 @@ async def _one(trainer):
 def test_uniform_groups_are_replaced_with_dynamic_sampling(make):
     trainer = make(SlowEngine(2, slow=0.001), config=DAPOConfig, group_size=2, count=40)
     steps = []
-    asyncio.run(trainer.run(3, on_step=steps.append))
+    asyncio.run(trainer.run(8, on_step=steps.append))
     assert trainer.counts["dropped_uniform"] > 0
     assert all(result.metrics["trainer/groups_uniform/count"] == 0 for result in steps)
 
@@ -234,3 +239,45 @@ def test_stop_ends_a_wait_for_episodes(make, words):
     asyncio.run(main())
     assert words.env.open_count == 0
     assert len(trainer._again) > 0
+
+
+def test_what_is_written_of_a_step_keeps_no_episode_waiting(make, monkeypatch):
+    """Metrics, episodes and the state are written on another thread than the one that all episodes share; the state
+    is that of the step's end, whatever goes on meanwhile; and a group's tokens are gone through once."""
+    engine = SlowEngine(3, slow=0.001)
+    trainer = make(engine, max_lag=2, concurrency=64)
+    written, looked = [], Counter()
+
+    def to_json(group, before=Group.to_json):
+        written.append(threading.get_ident())
+        return before(group)
+
+    def oldest(trajectories, before=groups._oldest):
+        looked[trajectories[0].group_id] += 1
+        return before(trajectories)
+
+    monkeypatch.setattr(Group, "to_json", to_json)
+    monkeypatch.setattr(groups, "_oldest", oldest)
+
+    def on_step(result):
+        written.append(threading.get_ident())
+        sampled = trainer.counts["sampled"]
+        while trainer.counts["sampled"] == sampled and trainer._running:
+            time.sleep(0.001)  # until a group has ended while this is written
+        state = trainer.state_dict()
+        gone = [count for name, count in state["counts"].items() if name == "trained" or name.startswith("dropped")]
+        assert state["num_started"] == len(state["again"]) + len(state["ready"]) + sum(gone)
+        assert state["cursor"]["position"] == state["num_started"]
+
+    asyncio.run(trainer.run(3, on_step=on_step))
+    assert threading.get_ident() not in written
+    assert len(written) >= 3
+    assert set(looked.values()) == {1}
+    saved = trainer.state_dict()
+    again = make(engine, max_lag=2, concurrency=64)
+    again.load_state_dict(saved)
+    assert again._ready == trainer._ready
+    for row in saved["ready"]:  # as 0.1 saved them
+        row["trajectories"] = [json.loads(one) for one in row["trajectories"]]
+    again.load_state_dict(saved)
+    assert again._ready == trainer._ready

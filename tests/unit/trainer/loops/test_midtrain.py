@@ -25,7 +25,8 @@ from verigym.model.tokenizer import train_tokenizer
 from verigym.trainer.batching.documents import Document
 from verigym.trainer.batching.packs import pack
 from verigym.trainer.loops.midtrain import DocumentMixture, Midtrain, trace_document
-from verigym.trainer.loops.midtrain_data import Episode, Source, documents_of, gather
+from verigym.trainer.loops.midtrain_data import documents_of
+from verigym.trainer.loops.midtrain_sources import Episode, Source, gather
 from verigym.trainer.recipe.config import MidtrainConfig, OptimConfig
 from verigym.trainer.recipe.recipe import Recipe
 from verigym.trainer.recipe.stages import MidtrainSource, MidtrainStage
@@ -190,7 +191,7 @@ def test_num_covers_functions_evenly_and_is_drawn_with_the_seed(tmp_path):
     examples = [function_example(f"f{n // 50}", n) for n in range(500)]
     write_shards(tmp_path / "data", examples, about={})
     stage = MidtrainStage(sources=[MidtrainSource(name="t", traces=str(tmp_path / "data"), num=20)])
-    drawn = [gathered(stage, tmp_path, HeldOut([]), Account(), seed)[0].examples for seed in (0, 0, 1)]
+    drawn = [list(gathered(stage, tmp_path, HeldOut([]), Account(), seed)[0].examples) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert Counter(one.function for one in drawn[0]) == {f"f{n}": 2 for n in range(10)}
     assert stratified(examples, 1000, group=lambda one: one.origin, rng=random.Random(0)) == examples

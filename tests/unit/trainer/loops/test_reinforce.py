@@ -90,7 +90,7 @@ def test_bandit_only_the_logit_of_the_rewarded_token_rises(make_trainer, words):
 
 
 def test_it_learns_to_say_nine_and_to_stop(make_trainer):
-    trainer = make_trainer(group_size=64, tasks=tasks(4), optim=OptimConfig(lr=1e-2), num_tasks=2)
+    trainer = make_trainer(group_size=32, tasks=tasks(4), optim=OptimConfig(lr=1e-2), num_tasks=2)
     rewards = []
 
     def watch(result):
@@ -284,7 +284,7 @@ def test_a_run_with_nothing_to_learn_stops_and_says_why(make_trainer):
 @pytest.mark.parametrize("kind", ["head", "shared", "model"])
 def test_a_critic_learns_what_is_to_come_and_a_run_with_one_resumes(make_trainer, make_decoder, kind):
     settings = {
-        **{"config": PPOConfig, "tasks": tasks(4), "group_size": 64, "kl": {"coef": 0.01}, "stop": ALL, "turns": 1},
+        **{"config": PPOConfig, "tasks": tasks(4), "group_size": 32, "kl": {"coef": 0.01}, "stop": ALL, "turns": 1},
         **{"critic": {"kind": kind, "optim": {"lr": 1e-2}}, "seed": 5},
     }
 
@@ -294,17 +294,17 @@ def test_a_critic_learns_what_is_to_come_and_a_run_with_one_resumes(make_trainer
         return [row.metrics for row in rows]
 
     whole = make_trainer(**settings)
-    expected = run(whole, 6)
+    expected = run(whole, 5)
     assert expected[0]["trainer/value/mean"] == 0.0
     assert expected[0]["trainer/return/mean"] > 0.02
     assert expected[-1]["trainer/value/mean"] > 0.02
     first = make_trainer(**settings)
-    rows = run(first, 3)
+    rows = run(first, 2)
     decoder = make_decoder(vocab_size=16, max_position_embeddings=64)
     decoder.load_state_dict(first.decoder.state_dict())
     second = make_trainer(decoder=decoder, **settings)
     second.load_state_dict(first.state_dict())
-    rows += run(second, 6)
+    rows += run(second, 5)
     names = ("rollout/reward/mean", "trainer/loss/mean", "trainer/value/mean", "trainer/kl/mean")
     for row, wanted in zip(rows, expected, strict=True):
         assert [row[n] for n in names] == pytest.approx([wanted[n] for n in names], rel=1e-4, abs=1e-6)

@@ -42,8 +42,9 @@ def test_ours_can_be_read(path):
 @pytest.mark.parametrize(
     ("sets", "algorithm", "lag"),
     [
-        (["rl.train.algorithm=ppo", "rl.train.critic_warmup_steps=1"], "ppo", None),
+        (["rl.train.algorithm=ppo", "rl.train.critic_warmup_steps=1"], "ppo", 1),
         (["rl.asynchronous.max_lag=2"], "grpo", 2),
+        (["rl.asynchronous=false"], "grpo", None),
     ],
 )
 def test_the_quickstart_under_other_algorithms(sets, algorithm, lag):

@@ -2,11 +2,13 @@
 
 import io
 import re
+import sys
 
 import pytest
 from rich.console import Console
 
-from verigym.trainer.run.progress import Progress
+from verigym.trainer.run.curves import Curves
+from verigym.trainer.run.progress import Progress, curve
 
 
 def console(**kwargs):
@@ -32,10 +34,80 @@ def test_a_terminal_sees_how_far_it_is_and_what_is_left():
     out = console(force_terminal=True)
     with Progress(out) as progress, progress.bar("training: [rl]", total=4) as bar:
         bar.at(3, text="reward 0.5")
+        progress._bars.refresh()  # as a few times a second
     shown = out.file.getvalue()
     for part in ("training: [rl]", "3/4", "left", "reward 0.5"):
         assert part in shown
-    assert "3 in 0 s" not in shown
+
+
+def test_what_has_ended_is_a_line_above_what_runs():
+    out = console(force_terminal=True)
+    with Progress(out) as progress, progress.bar("evaluation"):
+        with progress.bar("training: [rl]", total=4) as bar:
+            bar.at(4)
+        shown = screen(out.file.getvalue())
+    assert re.sub(r"[0-9]+ s\b", "0 s", shown[0]) == "training: [rl]: 4 in 0 s"
+    assert sum("training" in line for line in shown) == 1
+
+
+def test_a_terminal_keeps_what_is_printed_beside_bars(monkeypatch):
+    """Standard output and error are the same terminal: what is drawn again must not be drawn over a table."""
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    with Progress(Console(file=out, width=120, force_terminal=True)) as progress, progress.bar("rl") as bar:
+        bar.advance()
+        progress.print("a table\nof lines\n")
+        progress.curves("reward", {"code": [0.0, 1.0]})
+    shown = screen(out.getvalue())
+    assert [line for line in shown if line in ("a table", "of lines")] == ["a table", "of lines"]
+
+
+def test_curves_change_on_a_terminal_and_are_lines_elsewhere():
+    terminal, log = console(force_terminal=True), console()
+    for out in (terminal, log):
+        with Progress(out) as progress:
+            for number in (1, 2):
+                progress.curves(f"step {number}", {"code": [0.0, 0.5, 1.0][: number + 1], "math": []})
+            progress.end_curves()
+    assert [line for line in screen(terminal.file.getvalue()) if line] == ["step 2: code ▁▅█ 1.00"]
+    assert log.file.getvalue() == "step 1: code 0.50\nstep 2: code 1.00\n"
+
+
+def test_curves_hold_the_newest_and_stay_in_bounds():
+    assert curve([-1.0, 0.0, 0.5, 2.0], "0123") == "0023"
+    assert curve([1.0] * 50 + [0.0], "ab") == "b" * 19 + "a"
+
+
+def test_curves_go_on_after_a_resume():
+    out = console()
+    before = [{"step": 1, "rollout/reward_swe/mean": 0.25}, {"step": 2, "rollout/reward_swe/mean": None}]
+    with Curves(Progress(out), 4, before) as curves:
+        curves.add(3, {"rollout/reward_swe/mean": 0.5, "rollout/reward/mean": 0.1})
+    assert out.file.getvalue() == "reward, step 3 of 4: swe 0.50\n"
+    assert curves._values == {"swe": [0.25, 0.5]}
+
+
+def screen(text):
+    """Lines that a terminal shows after this text: what rich uses of its commands."""
+    lines, row, column, place = [""], 0, 0, 0
+    while place < len(text):
+        if found := re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])").match(text, place):
+            count, command = found.groups()
+            row -= int(count or 1) if command == "A" else 0
+            if command == "K":
+                lines[row] = ""
+            place = found.end()
+            continue
+        if text[place] == "\r":
+            column = 0
+        elif text[place] == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row + 1 - len(lines))
+        else:
+            lines[row] = lines[row].ljust(column)[:column] + text[place] + lines[row][column + 1 :]
+            column += 1
+        place += 1
+    return [line.rstrip() for line in lines]
 
 
 def test_a_bar_that_fails_says_how_far_it_came():

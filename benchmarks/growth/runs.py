@@ -1,0 +1,131 @@
+"""Finished rows in every command that opens a run."""
+
+import asyncio
+import contextlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from verigym.__main__ import main
+from verigym.agent.trajectory import Trajectory
+from verigym.evals.report import compare_with
+from verigym.evals.store import VerdictStore
+from verigym.evals.verdict import Verdict
+from verigym.model.chat.messages import Message
+from verigym.trainer.loops.metrics import read_metrics
+
+from .harness import Subject, Work
+
+
+def _write(path: Path, rows: Sequence[object]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _run(*words: str) -> None:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        code = main(list(words))
+    if code:
+        raise SystemExit(f"verigym {' '.join(words)} ended with {code}")
+
+
+def _graded(size: int, folder: Path) -> tuple[str, ...]:
+    """A run of ``grade`` whose rows are all there; the command that opens it again."""
+    problems = [
+        {"unique_id": f"a/{n}", "problem": "1+1?", "answer": "2", "subject": f"s{n % 7}", "level": n % 5}
+        for n in range(size)
+    ]
+    _write(folder / "data", problems)
+    _write(folder / "given", [{"task_id": f"a/{n}", "prediction": "\\boxed{2}"} for n in range(size)])
+    command = ("grade", "math500", "--data", str(folder / "data"), "--predictions", str(folder / "given"))
+    command += ("--out", str(folder / "out"), "--workers", "1")
+    _verdicts(folder / "out", size)
+    # What settings the command would write.
+    from verigym.evals import grade_cli
+
+    parsed: list[object] = []
+    before, grade_cli._grade = (
+        grade_cli._grade,
+        lambda args, suite, jobs, settings, lock, timeout: parsed.append(settings) or [],
+    )
+    with contextlib.suppress(Exception):
+        _run(*command)
+    grade_cli._grade = before
+    (folder / "out" / "settings.json").write_text(json.dumps(parsed[0]), encoding="utf-8")
+    return command
+
+
+def _verdict(number: int) -> Verdict:
+    labels = {"subject": f"s{number % 7}", "level": str(number % 5)}
+    return Verdict(
+        task_id=f"a/{number}", index=0, passed=number % 3 > 0, score=float(number % 3 > 0), ending="answered",
+        family="math", labels=labels, detail="", num_tokens=100,
+    )  # fmt: skip
+
+
+def _verdicts(folder: Path, size: int) -> None:
+    folder.mkdir()
+    _write(folder / "verdicts.jsonl", [_verdict(number).to_json() for number in range(size)])
+
+
+def graded(size: int, folder: Path) -> Work:
+    """``verigym grade`` of a run that is done: read, compared, reported."""
+    command = _graded(size, folder)
+    return lambda: _run(*command)
+
+
+def resumed(size: int, folder: Path) -> Work:
+    """An evaluation's folder with predictions and trajectories opened, one row added, and finished."""
+    _verdicts(folder / "out", size)
+    (folder / "out" / "settings.json").write_text("{}", encoding="utf-8")
+    _write(
+        folder / "out" / "preds.jsonl",
+        [{"task_id": f"a/{n}", "prediction": "x" * 200, "index": 0} for n in range(size)],
+    )
+    rows = [{"index": 0, **_episode(n).to_json()} for n in range(size)]
+    _write(folder / "out" / "trajectories.jsonl", rows)
+
+    async def work() -> None:
+        with VerdictStore(folder / "out", {}, save_trajectories=True) as store:
+            store.refuse_others({(f"a/{n}", 0) for n in range(size + 1)})
+            await store.put(_verdict(size), _episode(size), {"task_id": f"a/{size}", "prediction": "x"})
+            store.finish([(f"a/{n}", 0) for n in range(size + 1)])
+
+    return lambda: asyncio.run(work())
+
+
+def _episode(number: int) -> Trajectory:
+    messages = tuple(Message(role=role, content="word " * 40) for role in ("user", "assistant") * 2)
+    return Trajectory(
+        task_id=f"a/{number}", family="math", ending="answered", messages=messages, reward=1.0, passed=True
+    )
+
+
+def viewed(size: int, folder: Path) -> Work:
+    """``verigym view`` of all episodes."""
+    _write(folder / "trajectories.jsonl", [_episode(n).to_json() for n in range(size)])
+    return lambda: _run("view", str(folder))
+
+
+def compared(size: int, folder: Path) -> Work:
+    """Two finished runs against each other, task by task."""
+    _verdicts(folder / "one", size)
+    verdicts = [_verdict(number) for number in range(size)]
+    return lambda: compare_with(verdicts, folder / "one") and None
+
+
+def metrics(size: int, folder: Path) -> Work:
+    """A training run's metrics, of which a row is a step."""
+    row = {f"trainer/metric{n}/mean": 0.5 for n in range(40)}
+    _write(folder / "metrics.jsonl", [{"step": n, **row} for n in range(size)])
+    return lambda: read_metrics(folder / "metrics.jsonl") and None
+
+
+_SIZES, _QUICK = (1_600, 8_000, 40_000, 200_000), (100, 400, 1_600, 6_400)
+SUBJECTS = {
+    "grade, opened again": Subject(make=graded, sizes=_SIZES, quick=_QUICK, unit="rows"),
+    "eval, resumed with trajectories": Subject(make=resumed, sizes=_SIZES, quick=_QUICK, unit="rows"),
+    "view": Subject(make=viewed, sizes=_SIZES, quick=_QUICK, unit="episodes"),
+    "against": Subject(make=compared, sizes=_SIZES, quick=_QUICK, unit="rows"),
+    "metrics": Subject(make=metrics, sizes=_SIZES, quick=_QUICK, unit="steps"),
+}
