@@ -2,6 +2,7 @@
 
 import marshal
 from collections.abc import Sequence
+from importlib.util import MAGIC_NUMBER
 from types import CodeType
 
 _BOOT = """\
@@ -14,6 +15,7 @@ def take(n):
         data += piece
     return data
 module = type(sys)
+magic = getattr(sys.modules.get("_frozen_importlib_external"), "MAGIC_NUMBER", None)
 package = sys.modules[{package!r}] = module({package!r})
 package.__path__ = []
 sys.path += {path!r}
@@ -21,6 +23,8 @@ for name, code in marshal.loads(take(int.from_bytes(take(4), "big"))):
     one = sys.modules[{package!r} + "." + name] = module({package!r} + "." + name)
     one.__package__ = {package!r}
     setattr(package, name, one)
+    if isinstance(code, tuple):
+        code = marshal.loads(code[1]) if code[0] == magic else code[2]
     exec(compile(code, name + ".py", "exec") if isinstance(code, str) else code, one.__dict__)
 sys.modules[{package!r} + "." + name].main()
 """
@@ -36,8 +40,17 @@ def boot_line(package: str, *, path: Sequence[str] = ()) -> str:
     return _BOOT.format(package=package, path=list(path))
 
 
-def modules(sources: Sequence[tuple[str, CodeType | str]]) -> bytes:
-    """What the boot line reads: (name, code, or source for a Python of another version) of each module."""
+Portable = tuple[bytes, bytes, str]
+"""A module for any Python: whose byte code it is, the byte code, and the source for the others."""
+
+
+def portable(name: str, source: str) -> Portable:
+    """A module's source, compiled for a Python of this version."""
+    return MAGIC_NUMBER, marshal.dumps(compile(source, f"{name}.py", "exec", dont_inherit=True)), source
+
+
+def modules(sources: Sequence[tuple[str, CodeType | Portable]]) -> bytes:
+    """What the boot line reads: (name, code) of each module."""
     return sized(marshal.dumps(list(sources), 4))
 
 

@@ -3,14 +3,13 @@
 import asyncio
 import logging
 import os
-import shutil
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 from ...errors import ConfigError, SandboxError
-from .local import Launcher, LocalBackend, UnsafeBackend
+from .local import LAUNCHERS, LocalBackend, UnsafeBackend, is_there
 from .types import SandboxBackend, SandboxSpec
 
 logger = logging.getLogger(__name__)
@@ -83,10 +82,10 @@ def candidates() -> list[LocalBackend]:
     """Every way this machine might have, the best first: root with a user for each sandbox, then user namespaces."""
     namespaces = (False, True) if os.geteuid() == 0 else (True,)
     return [
-        LocalBackend(launcher=cast(Launcher, launcher), user_namespace=user_namespace)
+        LocalBackend(launcher=launcher, user_namespace=user_namespace)
         for user_namespace in namespaces
-        for launcher in ("bwrap", "unshare")
-        if shutil.which(launcher)
+        for launcher in LAUNCHERS
+        if is_there(launcher)
     ]
 
 

@@ -53,7 +53,11 @@ class ControlGroup:
 
     def joining(self, argv: Sequence[str]) -> list[str]:
         """The command line that starts a program inside of it."""
-        return ["/bin/sh", "-c", _JOIN, "sh", str(self.folder / "cgroup.procs"), *argv]
+        return ["/bin/sh", "-c", _JOIN, "sh", self.members(), *argv]
+
+    def members(self) -> str:
+        """The file that a process writes its id to in order to join."""
+        return str(self.folder / "cgroup.procs")
 
     def files(self) -> dict[str, str]:
         """What the guest reads: name under ``SEEN_AT`` -> path here."""

@@ -18,8 +18,9 @@ from .types import Bind, Limits, SandboxSpec
 
 GUEST_FILES = (
     *("system", "watching", "files", "process", "streams", "words", "grammar", "reports", "command", "bash", "shell"),
-    *("limits", "run", "reset", "server", "main"),
+    *("limits", "run", "reset", "server", "main", "nursery"),
 )
+"""In the order of their imports. The last one is no guest's own: it is for the process that guests are forks of."""
 
 BOOT = boot_line("verigym_guest")
 
@@ -47,9 +48,18 @@ FIRST_UID, NUM_UIDS = 0x60000000, 1 << 28
 @lru_cache(maxsize=1)
 def guest_image() -> bytes:
     """The guest's compiled code, as the boot line reads it."""
+    return _image(GUEST_FILES[:-1])
+
+
+@lru_cache(maxsize=1)
+def nursery_image() -> bytes:
+    """The same, and what makes sandboxes of forks (``guest/nursery.py``)."""
+    return _image(GUEST_FILES)
+
+
+def _image(names: Sequence[str]) -> bytes:
     folder = Path(__file__).parent / "guest"
-    code = [(name, compile((folder / f"{name}.py").read_bytes(), f"{name}.py", "exec")) for name in GUEST_FILES]
-    return modules(code)
+    return modules([(name, compile((folder / f"{name}.py").read_bytes(), f"{name}.py", "exec")) for name in names])
 
 
 def first_input(config: dict[str, Any]) -> bytes:
@@ -165,9 +175,14 @@ def bubblewrap_command(spec: SandboxSpec, config: dict[str, Any], *, user_namesp
     return [*args, "--chdir", "/", "--", *guest_command(base_python()[0])]
 
 
+def build_inside(spec: SandboxSpec, config: dict[str, Any], *, user_namespace: bool) -> None:
+    """Have the guest itself build the file system."""
+    config |= {"build": True, "nested_user": user_namespace, "links": system_links(), "binds": all_binds(spec)}
+
+
 def unshare_command(spec: SandboxSpec, config: dict[str, Any], *, user_namespace: bool) -> list[str]:
     """The command line of util-linux's unshare; the guest itself then builds the file system."""
-    config |= {"build": True, "nested_user": user_namespace, "links": system_links(), "binds": all_binds(spec)}
+    build_inside(spec, config, user_namespace=user_namespace)
     args = ["unshare", "--mount", "--ipc", "--pid", "--net", "--uts", "--fork", "--kill-child=SIGKILL"]
     if user_namespace:
         args += ["--user", "--map-root-user"]

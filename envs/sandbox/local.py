@@ -1,17 +1,20 @@
 """Sandboxes on this machine: in namespaces (``LocalBackend``), or, if that is wished, without (``UnsafeBackend``)."""
 
 import logging
+import marshal
 import os
 import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ...errors import SandboxError
 from . import control_group, launch
 from .background import on_thread
+from .boot import sized
 from .channel import Channel
+from .nursery import Nestling, is_possible
 from .seccomp import filter_of
 from .session import GuestSandbox
 from .types import Bind, SandboxSpec
@@ -20,11 +23,20 @@ logger = logging.getLogger(__name__)
 
 START_S = 30.0
 
-Launcher = Literal["bwrap", "unshare"]
+Launcher = Literal["fork", "bwrap", "unshare"]
+
+
+LAUNCHERS: tuple[Launcher, ...] = ("fork", "bwrap", "unshare")
+
+
+def is_there(launcher: Launcher) -> bool:
+    """Whether this system has a way of making sandboxes; whether it works is another matter."""
+    return is_possible() if launcher == "fork" else shutil.which(launcher) is not None
 
 
 class LocalBackend:
-    """Linux namespaces through bubblewrap, or through util-linux's ``unshare``.
+    """Linux namespaces: of a fork of a process that has the guest loaded (``nursery.py``), or through bubblewrap, or
+    through util-linux's ``unshare``.
 
     Inside there is no network but a loopback of its own, no process of the host, no home and no current folder;
     the system folders, an interpreter and the spec's binds are read-only; everything else is one tmpfs of the disk
@@ -45,12 +57,12 @@ class LocalBackend:
     def __init__(self, *, launcher: Launcher | None = None, user_namespace: bool | None = None) -> None:
         """
         Args:
-            launcher: None takes bwrap where it is installed, else unshare.
+            launcher: None takes "fork" where the system has it, else bwrap where it is installed, else unshare.
             user_namespace: None: where we are not root.
         Raises:
             SandboxError: neither is installed.
         """
-        found = launcher or next((name for name in ("bwrap", "unshare") if shutil.which(name)), None)
+        found = launcher or next((name for name in LAUNCHERS if is_there(name)), None)
         if found is None:
             raise SandboxError("neither bwrap nor unshare is installed; install bubblewrap or util-linux")
         self.launcher = found
@@ -67,22 +79,33 @@ class LocalBackend:
             files = {f"{control_group.SEEN_AT}/{name}": Path(path) for name, path in group.files().items()}
             shown = replace(spec, binds=(*spec.binds, *(Bind(source=at, target=name) for name, at in files.items())))
             config |= {"calls": filter_of(counted=True), "group": control_group.SEEN_AT, "oom_files": tuple(files)}
-        command = launch.bubblewrap_command if self.launcher == "bwrap" else launch.unshare_command
-        argv = command(shown, config, user_namespace=self.user_namespace)
-        argv[0] = shutil.which(argv[0]) or argv[0]
-        if group is None:
-            return GuestSandbox(await Channel.open(argv, launch.first_input(config), timeout_s=START_S), spec)
         try:
-            channel = await Channel.open(group.joining(argv), launch.first_input(config), timeout_s=START_S)
+            channel = await self._open(shown, config, group)
         except BaseException:
-            await on_thread(group.close)
+            if group is not None:
+                await on_thread(group.close)
             raise
+        if group is None:
+            return GuestSandbox(channel, spec)
 
         async def end() -> None:
             await channel.aclose()
             await on_thread(group.close)
 
         return GuestSandbox(channel, spec, end=end)
+
+    async def _open(
+        self, spec: SandboxSpec, config: dict[str, Any], group: control_group.ControlGroup | None
+    ) -> Channel | Nestling:
+        if self.launcher == "fork":
+            launch.build_inside(spec, config, user_namespace=self.user_namespace)
+            order = {"group": group.members() if group is not None else "", "new_user": self.user_namespace}
+            return await Nestling.open(order, sized(marshal.dumps(config)), timeout_s=START_S)
+        command = launch.bubblewrap_command if self.launcher == "bwrap" else launch.unshare_command
+        argv = command(spec, config, user_namespace=self.user_namespace)
+        argv[0] = shutil.which(argv[0]) or argv[0]
+        argv = argv if group is None else group.joining(argv)
+        return await Channel.open(argv, launch.first_input(config), timeout_s=START_S)
 
 
 class UnsafeBackend:

@@ -21,6 +21,7 @@ from ..sandbox.python import PythonEnvironment, python_environment
 from ..sandbox.types import Limits, ReusingBackend, Sandbox, SandboxBackend, SandboxSpec
 from .history import IGNORED, fresh_repository, purge_for_grading, purge_history
 from .patching import apply_start_patch
+from .prepared import bring, changed_ns, key_of
 from .spool import Spool
 from .worktree import run_script, snapshot
 
@@ -121,7 +122,7 @@ async def open_checkout(
         TaskError: the archive is gone, the image has no repository, or the start patch does not fit it.
         SandboxError: the sandbox cannot be made, or not be filled.
     """
-    return await _prepared(backend, await _spec(row, limits, env), lambda sandbox: _fill_for_grading(sandbox, row))
+    return await _prepared(backend, await _spec(row, limits, env), lambda sandbox: fill_for_grading(sandbox, row))
 
 
 @asynccontextmanager
@@ -140,7 +141,7 @@ async def checkout_ahead(
         if making is None:
             making = asyncio.ensure_future(backend.create(spec))
         sandbox = await asyncio.shield(making)
-        await _fill_for_grading(sandbox, row)
+        await fill_for_grading(sandbox, row)
         return sandbox
 
     try:
@@ -161,13 +162,19 @@ async def open_workspace(
     """
     spec = await _spec(row, limits, env)
 
-    async def prepare(sandbox: Sandbox) -> None:
+    async def make(sandbox: Sandbox) -> None:
         await _fill(sandbox, row)
         await _hide(sandbox, row)
 
+    async def prepare(sandbox: Sandbox) -> None:
+        if row.image or base_is_unknown(row):
+            await make(sandbox)
+        else:
+            await bring(sandbox, row, "workspace", make)
+        await _prepare_shell(sandbox, row)
+
     if isinstance(backend, ReusingBackend):
-        state = hashlib.sha256(f"{row.model_dump_json()}{_changed_ns(row)}".encode()).hexdigest()
-        return await backend.reuse(spec, state, prepare)
+        return await backend.reuse(spec, key_of(row), prepare)
     return await _prepared(backend, spec, prepare)
 
 
@@ -195,17 +202,27 @@ async def _fill(sandbox: Sandbox, row: SWERow) -> None:
     await apply_start_patch(sandbox, row)
 
 
-async def _fill_for_grading(sandbox: Sandbox, row: SWERow) -> None:
-    """A patch is code, and what it runs could ask git for the fix."""
-    await _fill(sandbox, row)
-    if row.start_patch:  # HEAD is the state without the bug
-        await fresh_repository(sandbox, row.root)
+async def fill_for_grading(sandbox: Sandbox, row: SWERow) -> None:
+    """What grades a placed row, in a fresh sandbox. A patch is code, and what it runs could ask git for the fix.
+
+    Raises: as ``open_checkout``.
+    """
+
+    async def make(sandbox: Sandbox) -> None:
+        await _fill(sandbox, row)
+        if row.start_patch:  # HEAD is the state without the bug
+            await fresh_repository(sandbox, row.root)
+        else:
+            await purge_for_grading(sandbox, row.root, base_commit=row.base_commit)
+
+    if row.image:
+        await make(sandbox)
     else:
-        await purge_for_grading(sandbox, row.root, base_commit=row.base_commit)
+        await bring(sandbox, row, "grading", make)
 
 
 async def _hide(sandbox: Sandbox, row: SWERow) -> None:
-    """Make a checkout an agent's workspace."""
+    """Make a checkout an agent's workspace; its ``git status`` is silent about caches."""
     if row.hidden_files:
         listed = b"".join(to_bytes(path) + b"\0" for path in row.hidden_files)
         result = await run_script(sandbox, "xargs -0 -r rm -rf --", root=row.root, stdin=listed)
@@ -222,7 +239,7 @@ async def _hide(sandbox: Sandbox, row: SWERow) -> None:
         await fresh_repository(sandbox, row.root)
     else:
         await purge_history(sandbox, row.root, base_commit=row.base_commit)
-    await _prepare_shell(sandbox, row)
+    await sandbox.write_file(f"{row.root}/.git/info/exclude", IGNORED.encode())
 
 
 def base_of(row: SWERow) -> bytes:
@@ -235,10 +252,15 @@ def base_of(row: SWERow) -> bytes:
     if _base_key(row) in _BASES:
         return _BASES.get(_base_key(row))
     if row.archive and not _HAS_LINKS.get(_base_key(row)):
-        return _git_dir(row.archive, _changed_ns(row))
+        return _git_dir(row.archive, changed_ns(row))
     if _base_key(row) not in _BASES:
         raise SandboxError(f"{row.instance_id}: its workspace was not opened in this process")
     return _BASES.get(_base_key(row))
+
+
+def base_is_unknown(row: SWERow) -> bool:
+    """Whether ``base_of`` cannot tell yet: the next workspace has to be made step by step."""
+    return bool(_HAS_LINKS.get(_base_key(row), True)) and _base_key(row) not in _BASES
 
 
 async def _is_recorded(sandbox: Sandbox, row: SWERow) -> bool:
@@ -253,12 +275,8 @@ async def _is_recorded(sandbox: Sandbox, row: SWERow) -> bool:
     return _HAS_LINKS[key]
 
 
-def _changed_ns(row: SWERow) -> int:
-    return Path(row.archive).stat().st_mtime_ns if row.archive and Path(row.archive).exists() else 0
-
-
 def _base_key(row: SWERow) -> tuple[str, str]:
-    parts = (row.start_patch, *row.hidden_files, row.archive, str(_changed_ns(row)))
+    parts = (row.start_patch, *row.hidden_files, row.archive, str(changed_ns(row)))
     return row.image, hashlib.sha256(to_bytes("\0".join(parts))).hexdigest()
 
 
@@ -295,9 +313,7 @@ def _git_dir(archive: str, changed_ns: int) -> bytes:
 
 
 async def _prepare_shell(sandbox: Sandbox, row: SWERow) -> None:
-    """Make the agent's shell find the tests' Python and import the repository, and its ``git status`` silent about
-    caches."""
-    await sandbox.write_file(f"{row.root}/.git/info/exclude", IGNORED.encode())
+    """Make the agent's shell find the tests' Python and import the repository."""
     exports = []
     if row.image and "PATH" not in row.env:
         python = (await environment_of(row)).python

@@ -1,6 +1,7 @@
 """Grading a patch: hidden tests in a fresh sandbox, from the repository's base and the patch alone."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -10,13 +11,14 @@ from ...rewards.patches import paths_of
 from ...rewards.score import Score
 from ...rewards.swe import TestReport, found_ids, grade_tests
 from ..datasets.swe import SWERow, require_tests, row_of
-from ..sandbox.background import all_or_first_error
 from ..sandbox.types import Limits, Sandbox, SandboxBackend
 from ..task import Task
-from .checkout import checkout, checkout_ahead, environment_of, placed
-from .patching import Applied, apply_patch, take_back
+from .checkout import checkout, environment_of, placed
+from .patching import Applied, apply_patch, apply_plainly, take_back
+from .prepared import is_clean
+from .rounds import choose_twins
 from .scripted import grade_by_script
-from .testing import Finding, TestRun, choose_twins, execute, find_forgery
+from .testing import TestRun, execute, execute_and_doubt, find_forgery
 from .trust import Untrusted, believed
 from .worktree import run_script, said_by
 
@@ -107,28 +109,26 @@ async def _graded(
         return await grade_by_script(
             backend, row, patch, prepare=patch_sources, timeout_s=timeout_s, limits=limits, untrusted=untrusted
         )
-    async with checkout_ahead(backend, row, limits=limits) as second, checkout(backend, row, limits=limits) as first:
+    async with checkout(backend, row, limits=limits) as first:
         problem, run = await _prepare(first, row, patch)
         if problem is not None:
             return _rejected(f"the patch does not apply: {problem}")
-        report = await execute(first, run, timeout_s=timeout_s)
-        f2p, p2p = found_ids(report.statuses, row.FAIL_TO_PASS), found_ids(report.statuses, row.PASS_TO_PASS)
-        score = grade_tests(report, f2p, p2p)
-        if not score.passed:
-            return score, report
 
-        finding = Finding()
+        def ids(report: TestReport) -> tuple[Sequence[str], Sequence[str]]:
+            return found_ids(report.statuses, row.FAIL_TO_PASS), found_ids(report.statuses, row.PASS_TO_PASS)
 
-        async def look_again() -> None:
-            nonlocal finding
-            sandbox = await second()
-            _, run = await _prepare(sandbox, row, patch)
+        def choose(report: TestReport) -> tuple[Sequence[str], Sequence[str]] | None:
+            return choose_twins(report, *ids(report)) if grade_tests(report, *ids(report)).passed else None
+
+        report, finding = await execute_and_doubt(first, run, choose, timeout_s=timeout_s)
+    score = grade_tests(report, *ids(report))
+    if not score.passed:
+        return score, report
+    if finding is None:
+        async with checkout(backend, row, limits=limits) as second:
+            _, run = await _prepare(second, row, patch)
             limit_s = 10.0 + 5.0 * report.duration_s
-            finding = await find_forgery(
-                sandbox, run, *choose_twins(report, f2p, p2p), limit_s=limit_s, timeout_s=timeout_s
-            )
-
-        await all_or_first_error([look_again(), first.aclose()])
+            finding = await find_forgery(second, run, *choose(report) or ((), ()), limit_s=limit_s, timeout_s=timeout_s)
     return believed(score, finding, untrusted), report
 
 
@@ -166,7 +166,12 @@ async def _prepare(sandbox: Sandbox, row: SWERow, patch: str) -> tuple[str | Non
             f"{row.instance_id}: {odd[0]!r} is no pytest id, and the row has no eval_script to run its tests with; "
             "take the row from SWE-bench 5's file"
         )
-    problem, applied = await patch_sources(sandbox, row, patch)
+    plain = None
+    if is_clean(row, "grading"):
+        plain = await apply_plainly(
+            sandbox, patch, row.test_patch, lambda path: bool(path) and steers_tests(path, row), root=row.root
+        )
+    problem, applied = (None, plain) if plain is not None else await patch_sources(sandbox, row, patch)
     run = TestRun(
         workdir=row.root,
         python=(await environment_of(row)).python,
@@ -175,7 +180,7 @@ async def _prepare(sandbox: Sandbox, row: SWERow, patch: str) -> tuple[str | Non
         plugins=row.pytest_plugins,
         distrusted=tuple(path for path in applied.added if not steers_tests(path, row)),
     )
-    if problem is None and row.test_patch.strip():
+    if plain is None and problem is None and row.test_patch.strip():
         script = "git apply --whitespace=nowarn -"
         stdin = to_bytes(row.test_patch)
         result = await run_script(sandbox, script, root=row.root, stdin=stdin)

@@ -1,12 +1,13 @@
 """Patches inside a sandbox: applied as SWE-bench applies them, compared, and partly taken back."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from ...errors import SandboxError, TaskError
 from ...model.chat.encoding import from_bytes, to_bytes
+from ...rewards.patches import paths_of
 from ..sandbox.types import Sandbox
 from .worktree import RAW, STAGE, run_unjudged, said_by
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 BROKEN, UNUSABLE = 99, 98
 """Exit codes of the script below: the checkout's own state, or what the patch made of it, cannot be recorded."""
+
+MOST_PLAIN = 64 << 10
+"""Bytes of a patch that cannot fill a disk."""
 
 _APPLY = f"""
     aside=$(mktemp -d) && cat > "$aside/patch" || exit {BROKEN}
@@ -76,6 +80,14 @@ _TAKE_BACK = f"""
 """
 
 
+_APPLY_PLAINLY = """
+    head -c "$1" | git apply --whitespace=nowarn - 2> /dev/null &&
+    git status --porcelain=v1 -z --no-renames --untracked-files=all --ignored=traditional &&
+    { [ "$2" = 0 ] || git apply --whitespace=nowarn - 2> /dev/null; }
+"""
+_RESTORE = "git read-tree HEAD && git checkout-index --force --all --quiet && git clean -ffdxq"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
     """What a patch did to the work tree.
@@ -114,6 +126,38 @@ async def apply_patch(sandbox: Sandbox, patch: str, *, root: str) -> tuple[str |
         return f"what it leaves cannot be recorded: {said_by(result)}", Applied(base="")
     said = result.stdout.decode("utf-8", errors="replace").strip().splitlines()
     return (said[0][:300] if said else f"exit code {result.exit_code}"), Applied(base="")
+
+
+async def apply_plainly(
+    sandbox: Sandbox, patch: str, tests: str, steers: Callable[[str], bool], *, root: str
+) -> Applied | None:
+    """The ordinary case in one step, on a tree that holds what its HEAD holds and nothing else (``prepared.is_clean``):
+    git applies the patch to the byte, nothing that it changes steers tests, and the tests' own patch applies after it.
+
+    Args:
+        tests: the patch of the hidden tests; "" for none.
+        steers: whether a patch may not touch a path.
+    Returns:
+        What the patch changed, as git sees the tree; None where the case is another one, and the tree is as it was.
+    Raises:
+        SandboxError: the tree could not be restored.
+    """
+    wanted = to_bytes(patch if patch.endswith("\n") else patch + "\n")
+    if not patch.strip() or len(wanted) > MOST_PLAIN or any(steers(path) for two in paths_of(patch) for path in two):
+        return None
+    stdin = wanted + (to_bytes(tests) if tests.strip() else b"")
+    counts = (str(len(wanted)), str(len(stdin) - len(wanted)))
+    result = await run_unjudged(sandbox, _APPLY_PLAINLY, root=root, stdin=stdin, arguments=counts)
+    if result.exit_code == 0:
+        pairs = [(word[:2], word[3:]) for word in from_bytes(result.stdout).split("\0") if word]
+        added = tuple(path for status, path in pairs if status in ("??", "!!"))
+        changed = tuple(path for status, path in pairs if status not in ("??", "!!"))
+        if not any(steers(path) for path in (*added, *changed)):
+            return Applied(base="HEAD", changed=changed, added=added)
+    restored = await run_unjudged(sandbox, _RESTORE, root=root)
+    if restored.exit_code != 0:
+        raise SandboxError(f"the base commit could not be restored: {said_by(restored)}")
+    return None
 
 
 def _applied(stdout: bytes) -> Applied:

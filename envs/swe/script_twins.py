@@ -18,7 +18,7 @@ from ..datasets.eval_scripts import START
 from ..datasets.swe import SWERow
 from ..sandbox.types import Sandbox
 from .locating import NODE, Index, Place, words_of
-from .testing import Finding
+from .rounds import Finding
 from .twin_text import twin_text
 from .worktree import run_script
 

@@ -4,31 +4,23 @@
 what it can and cannot catch.
 """
 
+import asyncio
 import hashlib
 import hmac
 import json
-import random
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ...errors import GradingError
-from ...rewards.swe import PASSING, TestReport
-from ..sandbox.boot import boot_line, modules
-from ..sandbox.types import ProcessResult, Sandbox
-
-ROUNDS = 10
-"""Runs of the tests that decide, half of them twins: a test that is forged by chance, by a count, or in any other way
-that does not know the twins is caught but for one choice in 252 (10 over 5)."""
-
-MOST_IN_ALL = 48
-"""Most tests that take part in every round; of further ones each is run twice, once as a twin."""
-
-MAX_OTHERS = 12
-"""Most PASS_TO_PASS tests that are run again."""
+from ...rewards.swe import TestReport
+from ..sandbox.boot import boot_line, modules, portable, sized
+from ..sandbox.types import Process, ProcessResult, Sandbox
+from .rounds import MORE_ROUNDS, Finding, judge_rounds, plan_rounds
 
 _PACKAGE = "_verigym_runner"
 _MODULES = (
@@ -42,6 +34,10 @@ _MODULES = (
     "testing_rounds",
     "testing_guest",
 )
+
+MOST_SAID = 16 << 20
+END_S = 30.0
+"""Most bytes of results, and how long a run that has said them may take to end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,19 +101,6 @@ async def execute(sandbox: Sandbox, run: TestRun, *, timeout_s: float) -> TestRe
     return report
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """What running tests again as twins has shown.
-
-    Attributes:
-        forged: what gives a forgery away; "" where nothing does.
-        untrusted: tests that passed and of which no twin could be made, so that nothing speaks for them.
-    """
-
-    forged: str = ""
-    untrusted: tuple[str, ...] = ()
-
-
 async def find_forgery(
     sandbox: Sandbox,
     run: TestRun,
@@ -142,7 +125,7 @@ async def find_forgery(
     """
     shown = ""
     for fork, everything in ((True, False), (True, True), (False, True)):
-        plans = plan_rounds(deciding, others)
+        plans = plan_rounds(deciding, others, MORE_ROUNDS)
         wholes = [plans] if fork else [[plan] for plan in plans]
         outcomes: list[Mapping[str, Any]] = []
         untwinned: set[str] = set()
@@ -165,70 +148,141 @@ async def find_forgery(
     return Finding(forged=shown)
 
 
-def plan_rounds(deciding: Sequence[str], others: Sequence[str]) -> list[dict[str, int]]:
-    """What each round runs: test id -> 0 as it is, or the number of its twin; consecutive twins differ."""
-    dice = random.SystemRandom()
-    plans: list[dict[str, int]] = [{} for _ in range(ROUNDS)]
-    often = set(dice.sample(list(deciding), min(len(deciding), MOST_IN_ALL)))
-    for test in (*deciding, *others):
-        places = dice.sample(range(ROUNDS), ROUNDS if test in often else 2)
-        first = dice.randrange(1, 1 << 20)
-        for n, place in enumerate(places):
-            plans[place][test] = first + n // 2 if n % 2 else 0
-    return plans
+async def execute_and_doubt(
+    sandbox: Sandbox,
+    run: TestRun,
+    choose: Callable[[TestReport], tuple[Sequence[str], Sequence[str]] | None],
+    *,
+    timeout_s: float,
+) -> tuple[TestReport, Finding | None]:
+    """``execute``, and where the tests pass their first rounds in the same process: the tests themselves run in a fork
+    of it, made after collection, like each of the rounds.
+
+    Args:
+        choose: what ``find_forgery`` is to be given for a report (deciding, others); None where there is no doubt to be
+            had, because tests failed.
+        timeout_s: of the tests, and then of the rounds.
+    Returns:
+        (the report, what the rounds have shown). None: nothing was chosen, the process is none that bears a fork
+        (threads, children, sockets), or the rounds leave a doubt: ``find_forgery`` in a fresh sandbox has to tell.
+    Raises: as ``execute``.
+    """
+    talk = await _Talk.begin(sandbox, run, timeout_s=timeout_s)
+    report, done = await talk.first()
+    chosen = choose(report) if done is not None and done.get("waits") else None
+    if chosen is None:
+        await talk.end()
+        return report, None
+    plans = plan_rounds(*chosen)
+    limit_s = 10.0 + 5.0 * report.duration_s
+    found = await talk.ask(
+        {"rounds": plans, "fork": True, "everything": False, "limit_s": limit_s}, timeout_s=timeout_s
+    )
+    if found is None:
+        return report, None
+    if found["tampered"]:
+        return report, Finding(forged=f"a second run behaved differently: {_detail(found)}")
+    untwinned = set(found.get("untwinned") or ())
+    forged, doubt = judge_rounds(plans, found.get("rounds") or [], set(chosen[0]), untwinned)
+    if doubt:
+        return report, None
+    return report, Finding(forged=forged, untrusted=tuple(test for test in chosen[0] if test in untwinned))
 
 
-def judge_rounds(
-    plans: Sequence[Mapping[str, int]],
-    outcomes: Sequence[Mapping[str, Any]],
-    deciding: set[str],
-    untwinned: set[str],
-) -> tuple[str, str]:
-    """(what gives a forgery away, why the tests cannot be said to pass again); "" for neither."""
-    trouble = "" if len(outcomes) == len(plans) else "a round is missing"
-    for plan, found in zip(plans, outcomes, strict=False):
-        statuses = found.get("statuses", {})
-        if found.get("tampered"):
-            return f"{found['tampered']} was replaced while the tests ran again", ""
-        if found and found.get("finished") and not found.get("canaries_ok"):
-            return "a planted test had the wrong outcome when the tests ran again", ""
-        for test, number in plan.items():
-            if test in untwinned:
-                continue
-            status = statuses.get(test)
-            if number and status in PASSING:
-                return f"{test} passed although it was made to fail", ""
-            if status is None and test in deciding:
-                trouble = trouble or f"{test} passed, and did not run to its end when it was run again"
-            elif not number and status not in PASSING and test in deciding:
-                trouble = trouble or f"{test} passed, and did not when it was run again"
-        if not found.get("finished"):
-            trouble = trouble or "the tests passed, and did not run to their end when they were run again"
-    return "", trouble
+class _Talk:
+    """A run that waits after its tests for rounds, seen from here."""
 
+    def __init__(self, process: Process, key: bytes, exit_code: int, timeout_s: float) -> None:
+        self._process, self._key, self._exit_code, self._timeout_s = process, key, exit_code, timeout_s
+        self._said, self._started, self._late = b"", time.monotonic(), False
 
-def choose_twins(
-    report: TestReport, fail_to_pass: Sequence[str], pass_to_pass: Sequence[str]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Passed tests that are run again: (all of FAIL_TO_PASS, a sample of PASS_TO_PASS); where only the latter are
-    named they decide."""
-    dice = random.SystemRandom()
-    first = tuple(test for test in dict.fromkeys(fail_to_pass) if report.statuses.get(test) == "passed")
-    others = [test for test in dict.fromkeys(pass_to_pass) if report.statuses.get(test) == "passed"]
-    # A test whose code is of no test file has no twin; one that has is worth more here.
-    others = [test for test in others if test not in report.strange] or others
-    chosen = tuple(dice.sample(others, min(len(others), MAX_OTHERS)))
-    return (first, chosen) if first else (chosen, ())
+    @classmethod
+    async def begin(cls, sandbox: Sandbox, run: TestRun, *, timeout_s: float) -> "_Talk":
+        key, exit_code = secrets.token_bytes(32), 64 + secrets.randbelow(32)
+        process = await sandbox.astart(_argv(run), cwd=run.workdir, env=_variables(run))
+        process.write(_guest_program() + sized(_order(run, key, exit_code, {"rounds": None, "waits": True})))
+        return cls(process, key, exit_code, timeout_s)
+
+    async def first(self) -> tuple[TestReport, Mapping[str, Any] | None]:
+        """The tests' own report: of a process that waits now, or has ended."""
+        await self._read(3, self._timeout_s)
+        took = time.monotonic() - self._started
+        if self._line(2, of=3).get("kind") == "waits":  # it has seen the fork end with the code agreed on
+            told = self._said[: self._said.rindex(b"\n", 0, -1) + 1]
+            result = ProcessResult(stdout=told, stderr=b"", exit_code=self._exit_code)
+        else:
+            result = await self.end()
+        return _read(replace(result, duration_s=took), self._key, self._exit_code)
+
+    def _line(self, place: int, *, of: int) -> Mapping[str, Any]:
+        """A record that is signed; {} where there is none, or not exactly so many."""
+        lines = self._said.split(b"\n")
+        return (_verified(lines[place], self._key) or {}) if len(lines) == of + 1 and not lines[of] else {}
+
+    async def ask(self, rounds: Mapping[str, Any], *, timeout_s: float) -> Mapping[str, Any] | None:
+        """What the rounds gave; None where the process did not end as agreed, or said anything else."""
+        self._process.write(sized(json.dumps(rounds).encode()))
+        await self._read(4, timeout_s)
+        result = await self.end()
+        found = self._line(3, of=4)
+        ended = not result.killed and result.exit_code == self._exit_code
+        return found if ended and found.get("kind") == "again" else None
+
+    async def end(self) -> ProcessResult:
+        """Have it end where it waits; its outcome, with all that it said."""
+        self._process.write(sized(b""))
+        await self._read(None, END_S)
+        if self._late:
+            self._process.kill()
+        result = await self._process.wait()
+        return replace(result, stdout=self._said, killed="timeout" if self._late else result.killed)
+
+    async def _read(self, lines: int | None, timeout_s: float) -> None:
+        """Take what it says up to so many lines, or its end; late where that does not come in time."""
+        if self._late:
+            return
+        limit = asyncio.timeout(timeout_s)
+        try:
+            async with limit:
+                while lines is None or self._said.count(b"\n") < lines:
+                    piece = await self._process.read()
+                    if not piece:
+                        return
+                    self._said += piece
+                    if len(self._said) > MOST_SAID:
+                        self._process.kill()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self._late = True
 
 
 async def _execute(
     sandbox: Sandbox, run: TestRun, *, again: Mapping[str, Any] | None, timeout_s: float
 ) -> tuple[TestReport, Mapping[str, Any] | None]:
     """(report, what the guest said at its end; None where that cannot be believed)."""
-    key = secrets.token_bytes(32)
-    exit_code = 64 + secrets.randbelow(32)
+    key, exit_code = secrets.token_bytes(32), 64 + secrets.randbelow(32)
+    result = await sandbox.arun(
+        _argv(run),
+        cwd=run.workdir,
+        env=_variables(run),
+        stdin=_guest_program() + sized(_order(run, key, exit_code, again or {"rounds": None})),
+        timeout_s=timeout_s,
+    )
+    return _read(result, key, exit_code)
+
+
+def _argv(run: TestRun) -> list[str]:
+    return [run.python, "-s", "-B", "-c", boot_line(_PACKAGE)]
+
+
+def _variables(run: TestRun) -> dict[str, str]:
+    """The environment of the interpreter itself."""
     variables = {name: value for name, value in run.env.items() if not name.startswith("PYTHON")}
-    variables["PYTHONHASHSEED"] = run.env.get("PYTHONHASHSEED", "0")
+    return {**variables, "PYTHONHASHSEED": run.env.get("PYTHONHASHSEED", "0")}
+
+
+def _order(run: TestRun, key: bytes, exit_code: int, more: Mapping[str, Any]) -> bytes:
     order = {
         "key": key.hex(),
         "exit_code": exit_code,
@@ -237,24 +291,19 @@ async def _execute(
         "distrusted": list(run.distrusted),
         "pythonpath": [entry for entry in run.env.get("PYTHONPATH", "").split(":") if entry],
         "python_env": {name: value for name, value in run.env.items() if name.startswith("PYTHON")},
-        **(again or {"rounds": None}),
+        "waits": False,
+        **more,
     }
-    result = await sandbox.arun(
-        [run.python, "-s", "-B", "-c", boot_line(_PACKAGE)],
-        cwd=run.workdir,
-        env=variables,
-        stdin=_guest_program() + json.dumps(order).encode(),
-        timeout_s=timeout_s,
-    )
-    return _read(result, key, exit_code)
+    return json.dumps(order).encode()
 
 
 @lru_cache(maxsize=1)
 def _guest_program() -> bytes:
     # ``-c`` puts the working directory on the path, first of all.
-    path = ("path", "import sys\nsys.path[:] = [entry for entry in sys.path if entry]\n")
+    sources = {"path": "import sys\nsys.path[:] = [entry for entry in sys.path if entry]\n"}
     here = Path(__file__).parent
-    return modules([path, *((name, (here / f"{name}.py").read_text(encoding="utf-8")) for name in _MODULES)])
+    sources |= {name: (here / f"{name}.py").read_text(encoding="utf-8") for name in _MODULES}
+    return modules([(name, portable(name, source)) for name, source in sources.items()])
 
 
 def _read(result: ProcessResult, key: bytes, exit_code: int) -> tuple[TestReport, Mapping[str, Any] | None]:

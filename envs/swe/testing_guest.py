@@ -21,7 +21,7 @@ from types import ModuleType
 from .testing_options import base_addopts, keep, plugin_options
 from .testing_pristine import Finder, Pristine
 from .testing_recorder import Recorder, plugin_of, snapshot
-from .testing_rounds import Rounds
+from .testing_rounds import Lead, Rounds, take
 
 
 def owned_names(workdir, roots, distrusted):
@@ -50,10 +50,12 @@ def split_id(test):
 
 def main():
     leave, process = os._exit, os.getpid()
-    order = json.loads(sys.stdin.buffer.read())
+    order = json.loads(take(0, int.from_bytes(take(0, 4), "big")))
+    asks = os.dup(0) if order["waits"] else None
     order["workdir"] = os.getcwd()
     key = bytes.fromhex(order.pop("key"))
-    send = sender(os.dup(1), key)
+    results = os.dup(1)
+    send = sender(results, key)
     code = order.pop("exit_code")
     for name in [name for name in os.environ if name.startswith("PYTEST")]:
         del os.environ[name]
@@ -83,21 +85,51 @@ def main():
     sys.path[:0] = [os.path.join(order["workdir"], entry) for entry in order["pythonpath"]]
     sys.argv = ["pytest"]
     hide_ourselves()
-    wanted, rounds = order["tests"], None
-    recorder = Recorder(pytest, wanted, with_unittest, pristine)
+    recorder = Recorder(pytest, order["tests"], with_unittest, pristine)
+    lead = None
+    if asks is not None:
+        pass_on, confirm = (lambda data: write_all(results, data)), (lambda: send({"kind": "waits"}))
+        lead = Lead(asks, pass_on, confirm, lambda pipe: sender(pipe, key), code)
+
+    def rounds_of(asked):
+        settings = {name: asked[name] for name in ("fork", "everything", "limit_s")}
+        return Rounds(asked["rounds"], pristine, recorder, lambda pipe: sender(pipe, key), verifier(key), **settings)
+
+    def tell(send, found, kind="done"):
+        """Say at the end what was found, with what only the end shows."""
+        rounds = recorder.rounds
+        if rounds is not None:
+            found.update(rounds=rounds.outcomes, untwinned=sorted(set(rounds.untwinned)))
+        altered = pristine.altered()
+        if altered and not found["tampered"]:
+            found.update(tampered=os.path.relpath(altered, order["workdir"]), canaries_ok=False)
+        send({"kind": kind, "dropped": dropped, **found})
+
+    def play(session):
+        nonlocal process
+        if lead is not None:
+            asked = lead.ask()
+            if asked is None:
+                process = os.getpid()
+                return False
+            if asked:
+                recorder.rounds = rounds_of(asked)
+                recorder.rounds.run(session)
+                recorder.check()
+                tell(send, {**recorder.result(None), "problem": ""}, "again")
+            leave(code)
+        if recorder.rounds is not None:
+            recorder.rounds.run(session)
+        return recorder.rounds is not None
+
+    recorder.play = play
     if order["rounds"]:
-        settings = {name: order[name] for name in ("fork", "everything", "limit_s")}
-        rounds = Rounds(order["rounds"], pristine, recorder, lambda pipe: sender(pipe, key), verifier(key), **settings)
-        recorder.rounds = rounds
+        recorder.rounds = rounds_of(order)
         if not order["everything"]:
             recorder.only({test for plan in order["rounds"] for test in plan})
     found = run(pytest, plugin_of(pytest, recorder, finder), recorder, files, order, options)
-    if rounds is not None:
-        found.update(rounds=rounds.outcomes, untwinned=sorted(set(rounds.untwinned)))
-    altered = pristine.altered()
-    if altered and not found["tampered"]:
-        found.update(tampered=os.path.relpath(altered, order["workdir"]), canaries_ok=False)
-    send({"kind": "done", "dropped": dropped, **found})
+    forked = lead is not None and lead.send is not None
+    tell(lead.send if forked else send, {**found, "waits": forked})
     if os.getpid() == process:  # a fork that came back here has nothing to say
         leave(code)
     leave(99)
@@ -114,17 +146,16 @@ def run(pytest, plugin, recorder, files, order, options):
     if not files:
         return {**recorder.result(None), "problem": "none of the test files exists"}
     recorder.arm(snapshot())
-    with tempfile.TemporaryDirectory() as cache:
-        options = ["-q", "--tb=short", "--no-header", "--continue-on-collection-errors", *options]
-        options += ["-o", "addopts=", "-o", f"cache_dir={cache}", f"--rootdir={order['workdir']}"]
-        for name in order["plugins"]:
-            options += ["-p", name]
-        gc.freeze()  # pytest's last collections then pass over what is loaded by now
-        problem = ""
-        try:
-            code = int(pytest.main([*options, *files], plugins=[plugin]))
-        except BaseException as error:  # the repository's code can raise anything here
-            code, problem = None, f"the session was left by {type(error).__name__}"
+    options = ["-q", "--tb=short", "--no-header", "--continue-on-collection-errors", *options]
+    options += ["-o", "addopts=", "-o", f"cache_dir={tempfile.mkdtemp()}", f"--rootdir={order['workdir']}"]
+    for name in order["plugins"]:
+        options += ["-p", name]
+    gc.freeze()  # pytest's last collections then pass over what is loaded by now
+    problem = ""
+    try:
+        code = int(pytest.main([*options, *files], plugins=[plugin]))
+    except BaseException as error:  # the repository's code can raise anything here
+        code, problem = None, f"the session was left by {type(error).__name__}"
     recorder.check()
     return {**recorder.result(code), "problem": problem}
 
@@ -141,11 +172,14 @@ def sender(descriptor, key):
 
     def send(record):
         body = json.dumps(record).encode()
-        line = sign(key, body, digest).hexdigest().encode() + b" " + body + b"\n"
-        while line:
-            line = line[write(descriptor, line) :]
+        write_all(descriptor, sign(key, body, digest).hexdigest().encode() + b" " + body + b"\n", write)
 
     return send
+
+
+def write_all(descriptor, data, write=os.write):
+    while data:
+        data = data[write(descriptor, data) :]
 
 
 def verifier(key):

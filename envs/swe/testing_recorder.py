@@ -108,12 +108,16 @@ class Recorder:
             rounds: what runs the tests in the session's place (``testing_rounds.py``), or None.
         """
         self._pytest, self._pristine, self.rounds = pytest, pristine, rounds
+        self.play = None
+        """Called with the session before its tests; says whether it has played rounds in their place."""
         self._files = {test for test in wanted if "::" not in test}
         self._ids = {test for test in wanted if "::" in test}
         self._with_unittest = with_unittest
         self._intact = self._close_watch = ()
         self._codes, self._functions = {}, {}
-        self.strange, self.tampered, self.canaries = [], None, {}
+        self.strange, self.tampered, self.planted = [], None, {}
+        self.canaries = self.planted
+        """Those of the planted tests that are to run."""
         self.restart(set())
 
     def restart(self, items):
@@ -144,8 +148,6 @@ class Recorder:
         self.collected = {item.nodeid for item in items}
         for item in items:
             self._know(item)
-            if self.rounds is not None:
-                item.repr_failure = str  # nobody reads it, and pytest's takes milliseconds
         borders = [n for n in range(len(items) + 1) if n in (0, len(items)) or items[n - 1].path != items[n].path]
         # At the first border for what is broken on import, at the last for what is broken later.
         places = [borders[0], random.SystemRandom().choice(borders[1:] or borders), borders[-1]]
@@ -188,8 +190,15 @@ class Recorder:
         dice.shuffle(items)
         for item in items:
             item.repr_failure = str
-            self.canaries[item.nodeid] = "passed" if item.name.endswith("_holds") else "failed"
+            self.planted[item.nodeid] = "passed" if item.name.endswith("_holds") else "failed"
         return items
+
+    def few_canaries(self):
+        """Of the planted tests one that must pass and one that must fail, for a round."""
+        dice = random.SystemRandom()
+        kinds = ([n for n, want in self.planted.items() if want == kind] for kind in ("passed", "failed"))
+        self.canaries = {name: self.planted[name] for name in map(dice.choice, kinds)}
+        return self.canaries
 
     def add(self, nodeid, status, message=""):
         if RANK.index(status) >= RANK.index(self.statuses.get(nodeid, "passed")):
@@ -276,10 +285,7 @@ def plugin_of(pytest, recorder, finder):
 
         @pytest.hookimpl(tryfirst=True)
         def pytest_runtestloop(self, session):
-            if recorder.rounds is None:
-                return None
-            recorder.rounds.run(session)
-            return True
+            return recorder.play(session) or None
 
         @pytest.hookimpl(tryfirst=True)
         def pytest_collectreport(self, report):

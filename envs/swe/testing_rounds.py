@@ -7,7 +7,9 @@ Part of the program that runs in the sandbox (``testing_guest.py``): standard li
 """
 
 import contextlib
+import json
 import os
+import random
 import select
 import signal
 import time
@@ -63,19 +65,23 @@ class Rounds:
 
     def run(self, session):
         items = session.items
+        for item in items:
+            item.repr_failure = str  # nobody reads it, and pytest's takes milliseconds
+        self._recorder.check()
         for plan in self._plans:
             swaps = {item: Swap(item, self._pristine, plan[item.nodeid]) for item in items if item.nodeid in plan}
             self.untwinned += [item.nodeid for item, swap in swaps.items() if not swap.possible]
-            canaries = self._recorder.canaries
-            chosen = [n for n in items if self._everything or n in swaps or n.nodeid in canaries]
-            self._recorder.check()
+            canaries = self._recorder.few_canaries()
+            planted = self._recorder.planted
+            around = {n for n in items if n.nodeid not in planted} if self._everything else ()
+            chosen = [n for n in items if n in swaps or n.nodeid in canaries or n in around]
             work = _Round(chosen, swaps, self._recorder)
             self.outcomes.append(self._in_child(work) if self._fork else work.run())
 
     def _in_child(self, work):
         read, write = os.pipe()
         leave, send = os._exit, self._sender(write)
-        child = os.fork()
+        child = fork()
         if not child:
             os.close(read)
             try:
@@ -109,6 +115,115 @@ class _Round:
                 recorder.tampered = recorder.tampered or f"the code of {item.nodeid}"
         recorder.check()
         return recorder.summary()
+
+
+class Lead:
+    """Has the tests themselves run in a fork made after collection, so that what is left can play the rounds."""
+
+    def __init__(self, asks, pass_on, confirm, sender, code):
+        """
+        Args:
+            asks: a descriptor from which the rounds come, sized JSON; nothing where none are wanted.
+            pass_on: sends on what the fork has said, as it is.
+            confirm: says that the fork has ended as it was to.
+            code: the exit code that the fork has to end with.
+        """
+        self._asks, self._pass_on, self._confirm, self._sender, self._code = asks, pass_on, confirm, sender, code
+        self.send = None
+        """In the fork: what its record goes out by."""
+
+    def ask(self):
+        """Fork, and wait. Returns None where the session goes on here, with its tests: in the fork, or where a fork
+        would be something else than this process. Else what rounds there are to be ({}: none)."""
+        if not bears_fork():
+            return None
+        read, write = os.pipe()
+        leave, verdict = os._exit, os.waitstatus_to_exitcode if hasattr(os, "waitstatus_to_exitcode") else _exit_code
+        child = fork()
+        if not child:
+            os.close(read)
+            os.close(self._asks)
+            os.setpgid(0, 0)  # a group of its own, as a process that was started has
+            self.send = self._sender(write)
+            return None
+        os.close(write)
+        said, status = _all_of(read, child)
+        os.close(read)
+        with contextlib.suppress(OSError):
+            os.killpg(child, signal.SIGKILL)
+        self._pass_on(said)
+        ended = verdict(status)
+        if ended < 0:  # this process is seen to end as that one did
+            with contextlib.suppress(OSError):
+                signal.signal(-ended, signal.SIG_DFL)
+            os.kill(os.getpid(), -ended)
+        if ended != self._code or said.count(b"\n") != 1:
+            leave(ended if ended >= 0 else 99)
+        self._confirm()
+        size = int.from_bytes(take(self._asks, 4), "big")
+        return json.loads(take(self._asks, size)) if size else {}
+
+
+def fork():
+    """``os.fork``, and the child's random numbers go on where this process is: the module would seed itself anew."""
+    state = random.getstate()
+    child = os.fork()
+    if not child:
+        random.setstate(state)
+    return child
+
+
+def bears_fork():
+    """Whether a fork of this process is what the process itself is: no threads, no children, no timers, and nothing
+    open that two processes cannot have in common."""
+    me = "/proc/self"
+    try:
+        if len(os.listdir(f"{me}/task")) > 1 or any(any(signal.getitimer(which)) for which in range(3)):
+            return False
+        with open(f"{me}/task/{os.getpid()}/children", encoding="ascii") as file:
+            if file.read().strip():
+                return False
+        for name in os.listdir(f"{me}/fd"):
+            try:
+                kind = os.readlink(f"{me}/fd/{name}")
+            except FileNotFoundError:
+                continue
+            if kind.startswith(("socket:", "anon_inode:")):
+                return False
+    except OSError:
+        return False
+    return True
+
+
+def _exit_code(status):
+    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def _all_of(descriptor, child):
+    """(what a child sends until it ends, its wait status). What it leaves running may keep the pipe open."""
+    data, status = b"", None
+    while True:
+        ready, _, _ = select.select([descriptor], [], [], 0 if status is not None else 0.02)
+        piece = os.read(descriptor, 1 << 16) if ready else b""
+        data += piece
+        if status is not None and not piece:
+            return data, status
+        if ready and not piece:
+            return data, os.waitpid(child, 0)[1]
+        if status is None and not ready:
+            ended, found = os.waitpid(child, os.WNOHANG)
+            status = found if ended else None
+
+
+def take(descriptor, num_bytes):
+    """So many bytes of a pipe; fewer at its end."""
+    data = b""
+    while len(data) < num_bytes:
+        piece = os.read(descriptor, num_bytes - len(data))
+        if not piece:
+            break
+        data += piece
+    return data
 
 
 def _read_until(descriptor, deadline):

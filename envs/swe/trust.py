@@ -4,7 +4,7 @@ from typing import Literal
 
 from ...errors import GradingError
 from ...rewards.score import NOT_TRUSTED, Score
-from .testing import Finding
+from .rounds import Finding
 
 Untrusted = Literal["fail", "accept", "drop"]
 """A rule for patches whose tests pass while no twin can be made of some that decide: 0, 1, or no score at all."""

@@ -130,10 +130,15 @@ def build_root(config: Config) -> None:
     socket.sethostname("sandbox")
 
 
+def unshare(flags: int) -> None:
+    """Namespaces of one's own. Raises OSError."""
+    _check(libc.unshare(flags), f"unshare({flags:#x})")
+
+
 def become_user_inside(uid: int, gid: int) -> None:
     """From root of one user namespace into a second one, where the same user bears another number and no rights."""
     outer_uid, outer_gid = os.geteuid(), os.getegid()
-    _check(libc.unshare(CLONE_NEWUSER), "unshare(user)")
+    unshare(CLONE_NEWUSER)
     for name, text in (
         ("setgroups", "deny"),
         ("uid_map", f"{uid} {outer_uid} 1"),

@@ -12,6 +12,7 @@ import pytest
 
 from verigym.envs.sandbox.channel import Channel
 from verigym.envs.sandbox.local import LocalBackend, UnsafeBackend
+from verigym.envs.sandbox.nursery import Nursery
 from verigym.envs.sandbox.types import Bind, SandboxSpec
 from verigym.errors import SandboxError
 
@@ -20,6 +21,7 @@ SLEEP = 10_000_000 + os.getpid()  # seconds no other process sleeps
 OWNER = """
 import asyncio, sys
 from verigym.envs.sandbox.local import LocalBackend, UnsafeBackend
+from verigym.envs.sandbox.nursery import Nursery
 from verigym.envs.sandbox.types import SandboxSpec
 
 async def main():
@@ -128,7 +130,7 @@ def test_a_guest_that_dies_is_an_infrastructure_failure_that_says_why():
         sandbox = await LocalBackend().create(SandboxSpec())
         running = asyncio.create_task(sandbox.aexec(f"sleep {SLEEP}3"))
         await asyncio.sleep(0.05)
-        sandbox._channel._transport.kill()
+        signal.pidfd_send_signal(sandbox._channel._keeper, signal.SIGKILL)
         with pytest.raises(SandboxError, match="ended unexpectedly"):
             await running
         with pytest.raises(SandboxError, match="ended unexpectedly"):
@@ -137,6 +139,30 @@ def test_a_guest_that_dies_is_an_infrastructure_failure_that_says_why():
 
     asyncio.run(main())
     wait_until(lambda: not command_lines(f"sleep {SLEEP}3"))
+
+
+def test_sandboxes_end_with_the_process_that_forks_them_and_the_next_has_another(monkeypatch):
+    own = Nursery()
+    monkeypatch.setattr("verigym.envs.sandbox.nursery.nursery", lambda: own)
+
+    async def main():
+        backend = LocalBackend(launcher="fork")
+        sandbox = await backend.create(SandboxSpec())
+        await sandbox.aexec(f"sleep {SLEEP}5 & true")
+        first = own._process
+        first.kill()
+        with pytest.raises(SandboxError, match="ended unexpectedly"):
+            await sandbox.aexec(f"sleep {SLEEP}5")
+        await sandbox.aclose()
+        first.wait()
+        again = await backend.create(SandboxSpec())
+        assert (await again.aexec("echo ok")).output == "ok\n"
+        assert own._process is not first
+        await again.aclose()
+        own._end()
+
+    asyncio.run(main())
+    wait_until(lambda: not command_lines(f"sleep {SLEEP}5"))
 
 
 def test_an_image_is_refused():

@@ -13,8 +13,8 @@ from verigym.envs.datasets.eval_scripts import START
 from verigym.envs.datasets.swe import SWERow
 from verigym.envs.swe.grading import grade_patch
 from verigym.envs.swe.locating import Index
+from verigym.envs.swe.rounds import ROUNDS, Finding, judge_rounds, plan_rounds
 from verigym.envs.swe.script_twins import ScriptTwins
-from verigym.envs.swe.testing import ROUNDS, Finding, judge_rounds, plan_rounds
 from verigym.envs.swe.trust import believed
 from verigym.envs.swe.twin_means import definitions, means_of
 from verigym.envs.swe.twin_operands import near
