@@ -1,5 +1,6 @@
 """Recipes: what they refuse, and that the message says what to write instead."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,15 @@ def test_the_quickstart_under_other_algorithms(sets, algorithm, lag):
     rl = load_recipe(ROOT / "recipes" / "quickstart.toml", sets).rl
     assert (rl.train.algorithm, rl.train.num_tasks, rl.train.group_size) == (algorithm, 12, 8)
     assert (rl.asynchronous and rl.asynchronous.max_lag) == lag
+
+
+def test_the_quick_demo_can_be_read():
+    """What `make demo QUICK=1` sets."""
+    sets = re.search(r"addprefix --set ,(.*?)\)", (ROOT / "Makefile").read_text(), re.S)[1].replace("\\\n", " ").split()
+    quick, whole = (load_recipe(ROOT / "recipes" / "quickstart.toml", some) for some in (sets, []))
+    assert (quick.control, whole.control) == (False, True)
+    assert (quick.rl.steps, quick.sft.train.max_steps) < (whole.rl.steps, whole.sft.train.max_steps)
+    assert quick.rl.optim.total_steps == quick.rl.steps * quick.rl.train.num_epochs
 
 
 def test_defaults_are_filled_in(write):
