@@ -65,7 +65,7 @@ class Nursery:
         with its:
             self._process = subprocess.Popen(
                 guest_command(base_python()[0]),
-                stdin=its,
+                stdin=its.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env={},

@@ -182,7 +182,7 @@ async def execute_and_doubt(
         return report, None
     if found["tampered"]:
         return report, Finding(forged=f"a second run behaved differently: {_detail(found)}")
-    untwinned = set(found.get("untwinned") or ())
+    untwinned: set[str] = set(found.get("untwinned") or ())
     forged, doubt = judge_rounds(plans, found.get("rounds") or [], set(chosen[0]), untwinned)
     if doubt:
         return report, None

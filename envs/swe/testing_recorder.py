@@ -15,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType
+from typing import Any
 
 RANK = ("passed", "xpassed", "xfailed", "skipped", "failed", "error")  # of two statuses of a test the later one counts
 
@@ -108,7 +109,7 @@ class Recorder:
             rounds: what runs the tests in the session's place (``testing_rounds.py``), or None.
         """
         self._pytest, self._pristine, self.rounds = pytest, pristine, rounds
-        self.play = None
+        self.play: Any = None
         """Called with the session before its tests; says whether it has played rounds in their place."""
         self._files = {test for test in wanted if "::" not in test}
         self._ids = {test for test in wanted if "::" in test}

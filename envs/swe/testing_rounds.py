@@ -129,7 +129,7 @@ class Lead:
             code: the exit code that the fork has to end with.
         """
         self._asks, self._pass_on, self._confirm, self._sender, self._code = asks, pass_on, confirm, sender, code
-        self.send = None
+        self.send: Any = None
         """In the fork: what its record goes out by."""
 
     def ask(self):

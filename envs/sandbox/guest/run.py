@@ -76,7 +76,7 @@ class Run:
         self.stdin = memoryview(bytes(self.stdin) + data)
         self.takes_more = self.takes_more and bool(data)
         self._write()
-        if self.stdin:
+        if self.stdin and self.stdin_fd >= 0:
             self.server.watch(self.stdin_fd, self._write, select.EPOLLOUT)
 
     def finish(self, killed: str | None) -> None:
@@ -114,7 +114,7 @@ class Run:
         except BlockingIOError:
             return
         except BrokenPipeError:
-            self.takes_more = False
+            self.takes_more, self.stdin = False, memoryview(b"")
         self.server.forget(self.stdin_fd)
         if self.takes_more:
             return  # open for more

@@ -49,3 +49,19 @@ def test_it_answers_while_it_runs(number):
             await last.read()
 
     asyncio.run(talk())
+
+
+def test_input_for_a_process_that_has_closed_its_input_is_lost_and_nothing_else():
+    async def talk():
+        sandbox = await backends()[0].create(SandboxSpec())
+        try:
+            process = await sandbox.astart(["sh", "-c", "exec 0<&-; echo closed; sleep 0.3; exit 4"])
+            assert await process.read() == b"closed\n"
+            for _ in range(3):
+                process.write(b"lost\n")
+            assert (await process.wait()).exit_code == 4
+            assert (await sandbox.arun(["echo", "ok"])).stdout == b"ok\n"
+        finally:
+            await sandbox.aclose()
+
+    asyncio.run(talk())
