@@ -1,6 +1,6 @@
 """Small repositories: the quickstart's raw material, each with one bug that its report does not name.
 
-A module has three functions, the last of which calls the other two, and seven lines, each with a comment that says
+A module has three functions, the last of which calls the other two, and four lines, each with a comment that says
 what it computes. In a broken module one line contradicts its comment twice, in its operator and in its operand: one
 of the two is the bug, in the other the comment went out of date. Reading finds the line; only running the tests tells
 which half of it to change. No file of a held-out repository is about a function that the same file of a training one is
@@ -38,7 +38,7 @@ LINE = re.compile(
     r"(?P<head>\s+(?:return|part =) .+) (?P<operator>[-+*|]) (?P<operand>\w+)"
     rf"  # (?P<word>{'|'.join(WORDS)}) (?P<said>\w+)"
 )
-LINES_OF_FUNCTIONS = (2, 3, 2)
+LINES_OF_FUNCTIONS = (1, 1, 2)
 NUM_LINES = sum(LINES_OF_FUNCTIONS)
 KINDS = ("operator", "operand")
 """What a bug has changed in a line, while the comment is wrong about the other."""

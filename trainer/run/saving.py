@@ -45,8 +45,9 @@ class CheckpointWriter:
             except BaseException as error:  # raised by ``check``, on the thread that trains
                 self._error = error
 
-        self._thread = threading.Thread(target=write, name="verigym-checkpoint")
-        self._thread.start()
+        thread = threading.Thread(target=write, name="verigym-checkpoint")
+        thread.start()  # raises where the system has no threads left: there is none to wait for then
+        self._thread = thread
 
     def check(self) -> None:
         """Raise the error of a write that has failed, once."""

@@ -75,7 +75,7 @@ class Repository:
         return view_lines(self.files[path], path)
 
 
-NUMBERS = range(28)
+NUMBERS = range(32)
 
 
 def played(expert):
@@ -102,13 +102,13 @@ def test_without_heeding_the_tests_half_are_repaired(expert, calls):
     assert min(found.values()) > 5
 
 
-def test_no_edit_that_compares_nothing_repairs_one_in_ten():
+def test_no_edit_that_compares_nothing_repairs_one_in_seven():
     """The yardstick of the quickstart: what a policy gets that looks neither for contradictions nor at tests."""
     rates = {name: sum(mended for _, mended in played(expert)) / len(NUMBERS) for name, expert in TRIVIAL.items()}
     assert all(
         rates[f"{said}_said_{n}"] == 1 / NUM_LINES / 2 for n in range(NUM_LINES) for said in ("operator", "operand")
     )
-    assert max(rates.values()) <= 0.1
+    assert max(rates.values()) <= 0.15
     assert len(rates) == 5 * NUM_LINES
 
 

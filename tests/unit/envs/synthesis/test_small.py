@@ -193,12 +193,12 @@ def test_the_repository_checks_itself(tmp_path):
 def test_rows_are_of_the_schema_and_their_bugs_spread(tmp_path):
     path = tmp_path / "rows.jsonl"
     made = []
-    asyncio.run(write_small_repository_tasks(path, num=14, seed=0, held_out=True, workers=2, progress=made.append))
-    assert made == list(range(1, 15))
+    asyncio.run(write_small_repository_tasks(path, num=16, seed=0, held_out=True, workers=2, progress=made.append))
+    assert made == list(range(1, 17))
     rows = [row_of(task) for task in read_any_tasks(path)]
-    assert len({row.instance_id for row in rows}) == 14
+    assert len({row.instance_id for row in rows}) == 16
     kinds = Counter(task.metadata["operator"] for task in read_any_tasks(path))
-    assert kinds == {"operator": 7, "operand": 7}
+    assert kinds == {"operator": 8, "operand": 8}
     for row in rows:
         assert Path(row.archive).is_file()
         assert (len(row.FAIL_TO_PASS), len(row.PASS_TO_PASS)) == (3, 2)

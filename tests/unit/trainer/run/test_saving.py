@@ -77,3 +77,17 @@ def test_an_error_is_raised_at_the_next_step_and_once(make_decoder, tokenizer, t
     with pytest.raises(CheckpointError, match="step 1 could not be written"):
         writer.check()
     writer.check()
+
+
+def test_a_thread_that_cannot_start_is_not_waited_for(make_decoder, tokenizer, tmp_path, monkeypatch):
+    writer = CheckpointWriter(tmp_path / "steps", tokenizer)
+
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            writer.save(make_decoder(), {}, step=1, info={})
+    writer.wait()
+    assert latest(tmp_path / "steps") is None
