@@ -127,12 +127,43 @@ class Column(Sequence[T]):
         return type(self), (self.tolist(),)
 
 
+BLOCK = 64
+"""Tokens of a block, the unit in which contexts are compared."""
+
+
 class Ids(Column[int]):
     """Token ids; 8 bytes each."""
 
-    __slots__ = ()
+    __slots__ = ("_hashes",)
     typecode = "q"
-    itemsize: ClassVar[int] = 8
+
+    def __init__(self, values: Iterable[int] = ()) -> None:
+        super().__init__(values)
+        self._hashes = array("q")  # of the array's whole blocks, shared by all views as the array is
+
+    def _view(self, start: int, stop: int) -> Self:
+        view = super()._view(start, stop)
+        view._hashes = self._hashes
+        return view
+
+    def block_hashes(self) -> "array[int]":
+        """The hash of each whole block with all before it. A context that grows hashes each block once."""
+        if self._start:
+            return hash_blocks(self._codes(), array("q"))
+        count = len(self) // BLOCK
+        if len(self._hashes) < count:
+            done = len(self._hashes)
+            self._hashes.extend(hash_blocks(self._data[done * BLOCK : count * BLOCK], self._hashes[-1:]))
+        return self._hashes[:count]
+
+
+def hash_blocks(codes: "array[int] | Ids", before: "array[int]") -> "array[int]":
+    """Of the whole blocks of ``codes``, which follow those with the hashes ``before``, of which the last is enough."""
+    found, last = array("q"), before[-1] if before else 0
+    for start in range(0, len(codes) - BLOCK + 1, BLOCK):
+        last = hash((last, codes[start : start + BLOCK].tobytes()))
+        found.append(last)
+    return found
 
 
 class Versions(Column[int]):

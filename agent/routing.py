@@ -1,12 +1,9 @@
 """Which of several engines answers a prompt: the one that has computed most of it, unless it has too much to do."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from .columns import Ids
-
-BLOCK = 64
-"""Tokens of a block, the unit in which prompts are compared."""
+from .columns import BLOCK, Ids, hash_blocks
 
 
 class PrefixRouter:
@@ -35,19 +32,27 @@ class PrefixRouter:
             prompt; of those that have seen as much the one with the least load, then the first.
         """
         least = min(loads)
-        known = [0] * len(loads)
-        for count, block in enumerate(_blocks(prompt_ids), start=1):
+        able = [load <= max(least + 2, 1.25 * least) for load in loads]
+        # From the end: a turn meets the turn before behind what is new. A block's hash is that of all before it too.
+        for block in reversed(Ids.of(prompt_ids).block_hashes()):
             engine = self._seen.get(block)
-            if engine is None:
-                break
-            if engine < len(loads):
-                known[engine] = count
-        able = [place for place, load in enumerate(loads) if load <= max(least + 2, 1.25 * least)]
-        return max(able, key=lambda place: (known[place], -loads[place], -place))
+            if engine is not None and engine < len(loads) and able[engine]:
+                self._seen.move_to_end(block)
+                return engine
+        return min((load, place) for place, load in enumerate(loads) if able[place])[1]
 
     def remember(self, prompt_ids: Sequence[int], engine: int, sampled: Sequence[int] = ()) -> None:
         """An engine has computed these, from the beginning of a prompt on, and what it has sampled behind them."""
-        for block in _blocks(prompt_ids, sampled):
+        prompt = Ids.of(prompt_ids)
+        hashes = prompt.block_hashes()
+        # A copy of the prompt's end: only the next turn grows the prompt's own array.
+        end = Ids(prompt[len(hashes) * BLOCK :]) + sampled
+        hashes += hash_blocks(end, hashes[-1:])
+        # From the end, so that ends are forgotten before beginnings, up to what this engine was known to have.
+        for block in reversed(hashes):
+            if self._seen.get(block) == engine:
+                self._seen.move_to_end(block)
+                break
             self._seen[block] = engine
             self._seen.move_to_end(block)
         while len(self._seen) > self._most_blocks:
@@ -56,12 +61,3 @@ class PrefixRouter:
     def forget(self, engine: int) -> None:
         """An engine has lost what it had."""
         self._seen = OrderedDict((block, one) for block, one in self._seen.items() if one != engine)
-
-
-def _blocks(*parts: Sequence[int]) -> Iterator[int]:
-    """The hash of each whole block with all before it; about 1 ms for 128k tokens, which are made no objects."""
-    data = b"".join(Ids.of(part).tobytes() for part in parts)
-    before, size = 0, BLOCK * Ids.itemsize
-    for start in range(0, len(data) - size + 1, size):
-        before = hash((before, data[start : start + size]))
-        yield before

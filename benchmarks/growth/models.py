@@ -70,7 +70,9 @@ def served(size: int, folder: Path) -> Work:
             await engine.aclose()
 
     async def every() -> str:
-        server = ServerProcess(folder / "model", log=folder / "log", options=("--threads", "1"))
+        server = ServerProcess(
+            folder / "model", log=folder / "log", options=("--threads", "1", "--logprobs-mode", "processed_logprobs")
+        )
         try:
             url = await server.url(600)
             left = iter(range(4 * size))

@@ -1,9 +1,12 @@
 """Prompts go where most of them has been computed, and nobody is overrun."""
 
+from collections import OrderedDict
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from verigym.agent import columns, routing
 from verigym.agent.columns import Ids
 from verigym.agent.routing import BLOCK, PrefixRouter
 
@@ -32,6 +35,44 @@ def test_tokens_of_a_prompt_are_made_no_objects(monkeypatch):
     assert len(prompt._data) == 101 * BLOCK  # only the next turn has grown it
 
 
+class Counted(OrderedDict):
+    num = 0
+
+    def get(self, *args):
+        Counted.num += 1
+        return super().get(*args)
+
+    def __setitem__(self, *args):
+        Counted.num += 1
+        super().__setitem__(*args)
+
+
+@pytest.mark.parametrize("turns", [16, 256])
+def test_a_turn_hashes_and_looks_up_what_it_adds(turns, monkeypatch):
+    """Of a dialogue whose prompts share an array, as an episode's do."""
+    router, hashed = PrefixRouter(), []
+    router._seen, Counted.num = Counted(), 0
+    for module in (columns, routing):
+        monkeypatch.setattr(module, "hash", lambda key: hashed.append(1) or hash(key), raising=False)
+    prompt = Ids(range(5 * BLOCK))
+    for turn in range(turns):
+        assert router.choose(prompt, [turn % 3, 1, 1]) == 0
+        sampled = range(turn, turn + 2 * BLOCK)
+        router.remember(prompt, 0, sampled)
+        prompt = prompt + sampled + range(2 * BLOCK)
+    assert len(hashed) <= 6 * turns + 10
+    assert Counted.num <= 12 * turns + 10
+
+
+def test_a_second_continuation_has_hashes_of_its_own():
+    prompt = Ids(range(3 * BLOCK))
+    first, second = prompt + range(BLOCK), prompt + range(7, 7 + BLOCK)
+    assert first.block_hashes() == Ids(first.tolist()).block_hashes()
+    assert second.block_hashes() == Ids(second.tolist()).block_hashes() != first.block_hashes()
+    assert first[BLOCK:].block_hashes() == Ids(first.tolist()[BLOCK:]).block_hashes()
+    assert first[: BLOCK + 1].block_hashes() == first.block_hashes()[:1]
+
+
 def test_the_longest_shared_beginning_counts():
     router = PrefixRouter()
     router.remember(ids(0, 1) + ids(700, 3), 0)  # the same instructions, another task
@@ -53,8 +94,14 @@ def test_the_least_load_where_the_other_has_too_much():
 def test_what_is_forgotten():
     router = PrefixRouter(most_blocks=4)
     router.remember(ids(0, 4), 1)
-    router.remember(ids(9000, 2), 1)  # the first two blocks of the other make room
+    router.remember(ids(9000, 2), 1)  # the last two blocks of the other make room
+    assert len(router._seen) == 4
+    assert router.choose(ids(0, 4), [0, 0]) == 1
+    router.remember(ids(700, 3), 1)
+    assert router.choose(ids(0, 4), [0, 0]) == 1  # its beginning was asked for last
+    router.remember(ids(8000, 4), 1)
     assert router.choose(ids(0, 4), [0, 0]) == 0
+    router.remember(ids(9000, 2), 1)
     assert router.choose(ids(9000, 2), [0, 0]) == 1
     router.forget(1)
     assert router.choose(ids(9000, 2), [0, 0]) == 0
