@@ -4,7 +4,7 @@
 
 Each library begins with nothing cached: its sdist is fetched, its requirements are resolved and installed, its tests
 run. A task that is written has been graded: gold 1, empty 0. Seconds are of the wall, and of the processor (of this
-process and of those that it waited for); the load of the machine stands beside them. A statement has an input where it
+process and of those that it waited for), at the end and where each stage begins; the load of the machine stands beside them. A statement has an input where it
 shows the code of a test with a literal in it, or says values by "with".
 """
 
@@ -50,11 +50,12 @@ def library(spec: str, limit: int, workers: int, stage_s: float) -> dict[str, An
     from verigym.envs.synthesis.sources import open_source
     from verigym.errors import VerigymError
 
-    stages: dict[str, float] = {}
+    stages: dict[str, list[float]] = {}
     began, used, load = time.monotonic(), processor_s(), os.getloadavg()[0]
 
     def tell(what: str, done: int, total: int) -> None:
-        stages.setdefault(re.sub(r"\d+", "N", what.partition(":")[0]), round(time.monotonic() - began, 1))
+        at = [round(time.monotonic() - began, 1), round(processor_s() - used, 1)]
+        stages.setdefault(re.sub(r"\d+", "N", what.partition(":")[0]), at)
 
     rows, problem = [], ""
     with tempfile.TemporaryDirectory(prefix="verigym-synthesis-") as folder:

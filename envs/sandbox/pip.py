@@ -9,8 +9,9 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ...errors import SandboxError, TaskError
 
@@ -20,6 +21,9 @@ HOW_TO_BUILD = (
     "only wheels are installed, because building runs a package's own code: where you trust it, build one with "
     "`pip wheel`, and name its folder in PIP_FIND_LINKS"
 )
+
+_RESOLVED: dict[tuple[str, ...], tuple[str, ...]] = {}
+"""A whole resolution of this process -> the addresses of its wheels, with their digests."""
 
 _NO_PROGRAMS = """\
 import runpy, sys
@@ -63,3 +67,25 @@ def pinned(requirements: Iterable[str]) -> tuple[str, ...]:
         if not PINNED.fullmatch(requirement):
             raise TaskError(f"requirement {requirement!r} is not pinned; write name==version")
     return wanted
+
+
+def note_resolution(pins: Iterable[str], found: Sequence[dict[str, Any]]) -> None:
+    """Keep where pip found the wheels of a set of pins that needs nothing else, so that installing it does not ask the
+    index for each of them once more.
+
+    Args:
+        found: ``download_info`` of pip's report, of all of them; one without a digest, or that is no wheel, and nothing
+            is kept.
+    """
+    addresses = []
+    for info in found:
+        digest = info.get("archive_info", {}).get("hashes", {}).get("sha256")
+        if not digest or not info.get("url", "").endswith(".whl"):
+            return
+        addresses.append(f"{info['url']}#sha256={digest}")
+    _RESOLVED[pinned(pins)] = tuple(addresses)
+
+
+def resolved_wheels(requirements: Iterable[str]) -> tuple[str, ...]:
+    """Addresses of the wheels of a whole resolution that was noted; none where it was not."""
+    return _RESOLVED.get(pinned(requirements), ())

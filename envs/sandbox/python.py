@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ...errors import SandboxError
 from .launch import base_python, base_python_binds
-from .pip import HOW_TO_BUILD, ONLY_WHEELS, pinned, pip_command
+from .pip import HOW_TO_BUILD, ONLY_WHEELS, pinned, pip_command, resolved_wheels
 from .types import Bind
 
 logger = logging.getLogger(__name__)
@@ -96,11 +96,24 @@ def _build(venv: Path, base: str, requirements: Sequence[str]) -> None:
     logger.info("building a Python environment of %s", ", ".join(requirements))
     shutil.rmtree(venv, ignore_errors=True)
     _run([base, "-I", "-m", "venv", "--without-pip", str(venv)], "python -m venv", requirements)
-    install = ["install", "--disable-pip-version-check", "--no-input", "--quiet", "--compile", ONLY_WHEELS]
-    _run([*pip_command(str(venv / "bin" / "python")), *install, *requirements], "pip", requirements)
+    _install(venv, requirements)
     for path in (venv, *venv.rglob("*")):  # the user inside is another one than ours
         if not path.is_symlink():
             path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
+
+
+def _install(venv: Path, requirements: Sequence[str]) -> None:
+    """From where pip has just found the wheels, where it has: that spares a second resolution. Else, or where they
+    cannot be had there (an address may need a password, which reports leave out), from the index."""
+    install = [*pip_command(str(venv / "bin" / "python")), "install", "--disable-pip-version-check", "--no-input"]
+    install += ["--quiet", "--compile", ONLY_WHEELS]
+    wheels = resolved_wheels(requirements)
+    if wheels:
+        try:
+            return _run([*install, "--no-deps", *wheels], "pip", requirements)
+        except SandboxError as error:
+            logger.info("the index is asked once more: %s", error)
+    _run([*install, *requirements], "pip", requirements)
 
 
 def _run(argv: Sequence[str], what: str, requirements: Sequence[str]) -> None:

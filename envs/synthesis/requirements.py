@@ -15,7 +15,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from ...errors import TaskError
-from ..sandbox.pip import ONLY_WHEELS, pip_command
+from ..sandbox.pip import ONLY_WHEELS, note_resolution, pip_command
 
 TEST_EXTRAS = ("test", "tests", "testing")
 RESOLUTION_TIMEOUT_S = 120.0
@@ -61,7 +61,9 @@ def pinned_requirements(runtime: Sequence[str], testing: Sequence[str], *, leave
             continue
         pins = {canonicalize_name(item["metadata"]["name"]): item["metadata"]["version"] for item in report["install"]}
         if itself not in pins:
-            return tuple(f"{name}=={version}" for name, version in sorted(pins.items()))
+            exact = tuple(f"{name}=={version}" for name, version in sorted(pins.items()))
+            note_resolution(exact, [item.get("download_info", {}) for item in report["install"]])
+            return exact
         problem = (
             f"{leave_out} is itself needed by what its tests need, so that a clean copy would stand beside the bug"
         )

@@ -21,21 +21,25 @@ from verigym.envs.synthesis.requirements import pinned_requirements
 from verigym.errors import SandboxError, TaskError
 
 
+def write_wheel(folder, name, version):
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}.py": f"def main():\n    print('tiny {version}')\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": f"[console_scripts]\ntiny = {name}:main\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        for path, text in files.items():
+            wheel.writestr(path, text)
+
+
 @pytest.fixture(scope="module")
 def index(tmp_path_factory):
     """A folder with one wheel, in place of the package index."""
     folder = tmp_path_factory.mktemp("wheels")
-    info = "tinylib-1.2.dist-info"
-    files = {
-        "tinylib.py": "def main():\n    print('tiny 1.2')\n",
-        f"{info}/METADATA": "Metadata-Version: 2.1\nName: tinylib\nVersion: 1.2\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/entry_points.txt": "[console_scripts]\ntiny = tinylib:main\n",
-    }
-    files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
-    with zipfile.ZipFile(folder / "tinylib-1.2-py3-none-any.whl", "w") as wheel:
-        for name, text in files.items():
-            wheel.writestr(name, text)
+    write_wheel(folder, "tinylib", "1.2")
     return folder
 
 
@@ -103,6 +107,31 @@ def test_an_interrupted_build_is_built_again(cache, monkeypatch):
 def test_failures_have_the_last_words_of_pip(cache):
     with pytest.raises(SandboxError, match=r"(?s)check the versions.*No matching distribution found for tinylib==9"):
         python_environment(["tinylib==9"])
+
+
+def test_what_was_just_resolved_is_installed_without_the_index(cache, tmp_path, monkeypatch):
+    empty, offered = tmp_path / "empty", tmp_path / "offered"
+    empty.mkdir()
+    offered.mkdir()
+    write_wheel(offered, "pytest", "0.1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(offered))
+    pins = pinned_requirements((), (), leave_out="other")
+    assert pins == ("pytest==0.1",)
+    monkeypatch.setenv("PIP_FIND_LINKS", str(empty))
+    python_environment(pins)
+
+    # Wheels that cannot be had where they were are taken from the index.
+    ran = []
+
+    def run(argv, what, requirements):
+        ran.append(argv[-1])
+        if "--no-deps" in argv:
+            raise SandboxError("401")
+
+    monkeypatch.setattr(python_module, "_run", run)
+    python_module._install(tmp_path, pins)
+    assert ran[0].startswith("file://") and "#sha256=" in ran[0]
+    assert ran[1:] == ["pytest==0.1"]
 
 
 NO_PINS = ["tinylib", "tinylib>=1", "tinylib==1.*", "git+https://x/y==1", "-r x==1", "a==1;b", "./tinylib", "."]
