@@ -4,8 +4,9 @@
 
 Each library begins with nothing cached: its sdist is fetched, its requirements are resolved and installed, its tests
 run. A task that is written has been graded: gold 1, empty 0. Seconds are of the wall, and of the processor (of this
-process and of those that it waited for), at the end and where each stage begins; the load of the machine stands beside them. A statement has an input where it
-shows the code of a test with a literal in it, or says values by "with".
+process and of those that it waited for: a sandbox counts when it closes), at the end and where each stage begins; the
+load of the machine stands beside them. A statement has an input where it shows the code of a test with a literal in
+it, or says values by "with".
 """
 
 import argparse

@@ -110,7 +110,8 @@ def _install(venv: Path, requirements: Sequence[str]) -> None:
     wheels = resolved_wheels(requirements)
     if wheels:
         try:
-            return _run([*install, "--no-deps", *wheels], "pip", requirements)
+            _run([*install, "--no-deps", *wheels], "pip", requirements)
+            return
         except SandboxError as error:
             logger.info("the index is asked once more: %s", error)
     _run([*install, *requirements], "pip", requirements)

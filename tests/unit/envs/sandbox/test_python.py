@@ -130,7 +130,8 @@ def test_what_was_just_resolved_is_installed_without_the_index(cache, tmp_path, 
 
     monkeypatch.setattr(python_module, "_run", run)
     python_module._install(tmp_path, pins)
-    assert ran[0].startswith("file://") and "#sha256=" in ran[0]
+    assert ran[0].startswith("file://")
+    assert "#sha256=" in ran[0]
     assert ran[1:] == ["pytest==0.1"]
 
 
