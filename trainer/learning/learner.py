@@ -19,7 +19,7 @@ from ..recipe.algorithms import PPOConfig, RLConfig
 from ..recipe.config import OptimConfig
 from .experience import Scorer
 from .optim import Optimizer
-from .step import TrainStep, mean_loss
+from .step import TrainStep, loss_sums, mean_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +126,11 @@ class Learner:
             return self._step(packs, divisor=divisor, critic_only=critic_only)
 
     def mean_loss(self, packs: Sequence[PackedBatch]) -> float:
-        found = mean_loss(self.decoder, packs, self._lesson.loss, self._place)
+        return mean_of(*self.loss_sums(packs))
+
+    def loss_sums(self, packs: Sequence[PackedBatch]) -> tuple[float, float]:
+        """``step.loss_sums`` over the packs of all ranks."""
+        found = loss_sums(self.decoder, packs, self._lesson.loss, self._place)
         self._reshard()
         return found
 

@@ -151,11 +151,25 @@ def _apart(pack: PackedBatch, scores: Scores, count: Tensor) -> tuple[Scores, Te
 
 
 @torch.no_grad()
-def mean_loss(decoder: AnyDecoder, packs: Sequence[PackedBatch], loss: Loss, place: Place | None = None) -> float:
-    """Weighted mean of a loss over the packs, without gradients.
+def mean_loss(decoder: AnyDecoder, packs: Sequence[PackedBatch], loss: Loss) -> float:
+    """Weighted mean of a loss over the packs, without gradients."""
+    return mean_of(*loss_sums(decoder, packs, loss))
+
+
+def mean_of(total: float, weight: float) -> float:
+    """Of what ``loss_sums`` returns. Raises ValueError where no token had a weight."""
+    if not weight:
+        raise ValueError("there is no trained token to measure a loss on; give at least one document with one")
+    return total / weight
+
+
+def loss_sums(
+    decoder: AnyDecoder, packs: Sequence[PackedBatch], loss: Loss, place: Place | None = None
+) -> tuple[float, float]:
+    """(the loss of each token times its weight, the weights), summed over the packs, without gradients.
 
     Args:
-        place: this rank's, where the decoder is sharded: then the mean is over the packs of all ranks.
+        place: this rank's, where the decoder is sharded: then the sums are over the packs of all ranks.
     """
     device = decoder.head.weight.device
     total, weight = 0.0, 0.0
@@ -170,9 +184,7 @@ def mean_loss(decoder: AnyDecoder, packs: Sequence[PackedBatch], loss: Loss, pla
         weight += float(weights.sum())
     if place is not None:
         total, weight = _reduce(torch.tensor([total, weight], dtype=torch.float64, device=device)).tolist()
-    if not weight:
-        raise ValueError("there is no trained token to measure a loss on; give at least one document with one")
-    return total / weight
+    return total, weight
 
 
 def _nothing(scores: Scores) -> Tensor:

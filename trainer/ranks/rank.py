@@ -52,8 +52,8 @@ class Rank:
     def step(self, *, packs: Sequence[PackedBatch], divisor: float | None, critic_only: bool) -> dict[str, float]:
         return self.learner.step(packs, divisor=divisor, critic_only=critic_only)
 
-    def mean_loss(self, *, packs: Sequence[PackedBatch]) -> float:
-        return self.learner.mean_loss(packs)
+    def loss_sums(self, *, packs: Sequence[PackedBatch]) -> tuple[float, float]:
+        return self.learner.loss_sums(packs)
 
     def columns(self, *, packs: Sequence[PackedBatch]) -> list[list[dict[str, Tensor]]]:
         """Of every rank's packs, on rank 0; elsewhere none."""

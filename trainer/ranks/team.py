@@ -16,11 +16,14 @@ from ...model.lora import has_adapters
 from ...model.parallel import objects
 from ..batching.packs import PackedBatch, deal
 from ..learning.learner import Lesson
+from ..learning.step import mean_of
 from .launch import Membership
 from .rank import PING, STOP, Rank, skeleton
 
 PING_SECONDS = 30.0
 """How often the others hear of rank 0 while it samples, so that silence means that something is wrong."""
+PACKS_AT_ONCE = 8
+"""Packs that a rank is given at a time to measure a loss on."""
 
 
 class Team:
@@ -159,7 +162,13 @@ class TeamLearning:
         return found
 
     def mean_loss(self, packs: Sequence[PackedBatch]) -> float:
-        return self._team.call("mean_loss", each=[{"packs": [one for _, one in mine]} for mine in self._dealt(packs)])
+        total = weight = 0.0
+        # A few for each rank at a time: held-out packs lie on disk, and all of them may not fit into memory.
+        for start in range(0, len(packs), PACKS_AT_ONCE * self.ways):
+            dealt = self._dealt(packs[start : start + PACKS_AT_ONCE * self.ways])
+            sums = self._team.call("loss_sums", each=[{"packs": [one for _, one in mine]} for mine in dealt])
+            total, weight = total + sums[0], weight + sums[1]
+        return mean_of(total, weight)
 
     def columns(self, packs: Sequence[PackedBatch]) -> list[dict[str, Tensor]]:
         dealt = self._dealt(packs)

@@ -1,5 +1,7 @@
 """Packs for many ranks: the same number for each, and nothing lost, doubled or too long."""
 
+import weakref
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +10,45 @@ from hypothesis import strategies as st
 
 from verigym.trainer.batching.documents import Document
 from verigym.trainer.batching.packs import deal, join, plan_packs
-from verigym.trainer.ranks.team import TeamLearning
+from verigym.trainer.ranks.team import PACKS_AT_ONCE, TeamLearning
+
+
+class Lazy(Sequence):
+    """Packs that are made when they are asked for; how many at once."""
+
+    def __init__(self, length):
+        self.length, self.alive, self.most = length, 0, 0
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, place):
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(self.length))]
+        if not place < self.length:
+            raise IndexError(place)
+        made = join(documents([1 + place % 7]))
+        self.alive += 1
+        self.most = max(self.most, self.alive)
+        weakref.finalize(made, self.ended)
+        return made
+
+    def ended(self):
+        self.alive -= 1
+
+
+def test_packs_to_measure_on_are_made_a_few_at_a_time():
+    def call(name, *, each):
+        tokens = sum(pack.num_tokens for one in each for pack in one["packs"] if not pack.filler)
+        return 0.5 * tokens, float(tokens)
+
+    learning = TeamLearning.__new__(TeamLearning)
+    learning._team = SimpleNamespace(call=call)
+    learning._layout = SimpleNamespace(replicate=1, shard=2, token_split=1)
+    packs = Lazy(200)
+    assert learning.mean_loss(packs) == 0.5
+    assert packs.most <= 4 * PACKS_AT_ONCE
+
 
 lengths_of = st.lists(st.integers(1, 20), min_size=1, max_size=40)
 
