@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all points there")
     args = parser.parse_args()
     rows: dict[str, Any] = {}
-    chosen = {n: s for n, s in subjects().items() if not args.only or any(n.startswith(one) for one in args.only)}
+    chosen = subjects(args.only or [""])
     if not chosen:
         print(f"no subject begins with {' or '.join(args.only)}; there are {', '.join(subjects())}", file=sys.stderr)
         return 2

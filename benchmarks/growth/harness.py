@@ -56,9 +56,11 @@ class Point:
     note: str = ""
 
 
-def subjects() -> dict[str, Subject]:
-    """ "GROUP.NAME" -> subject, of all groups."""
-    return {f"{group}.{name}": subject for group in GROUPS for name, subject in _of(group).items()}
+def subjects(only: Sequence[str] = ("",)) -> dict[str, Subject]:
+    """ "GROUP.NAME" -> subject, of those whose names begin with one of ``only``; no other group is imported."""
+    groups = [g for g in GROUPS if any(f"{g}.".startswith(one) or one.startswith(f"{g}.") for one in only)]
+    found = {f"{group}.{name}": subject for group in groups for name, subject in _of(group).items()}
+    return {name: subject for name, subject in found.items() if name.startswith(tuple(only))}
 
 
 def _of(group: str) -> dict[str, Subject]:

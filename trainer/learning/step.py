@@ -150,7 +150,6 @@ def _apart(pack: PackedBatch, scores: Scores, count: Tensor) -> tuple[Scores, Te
     return scores.at(trained), loss
 
 
-@torch.no_grad()
 def mean_loss(decoder: AnyDecoder, packs: Sequence[PackedBatch], loss: Loss) -> float:
     """Weighted mean of a loss over the packs, without gradients."""
     return mean_of(*loss_sums(decoder, packs, loss))
@@ -163,6 +162,7 @@ def mean_of(total: float, weight: float) -> float:
     return total / weight
 
 
+@torch.no_grad()
 def loss_sums(
     decoder: AnyDecoder, packs: Sequence[PackedBatch], loss: Loss, place: Place | None = None
 ) -> tuple[float, float]:

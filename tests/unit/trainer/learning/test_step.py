@@ -10,7 +10,7 @@ import torch.distributed as dist
 from verigym.trainer.batching.documents import Document
 from verigym.trainer.batching.packs import join, pack
 from verigym.trainer.learning.optim import Optimizer
-from verigym.trainer.learning.step import TrainStep, mean_loss
+from verigym.trainer.learning.step import TrainStep, loss_sums, mean_loss
 from verigym.trainer.objective.critic import Critic
 from verigym.trainer.objective.losses import Correction, PolicyLoss, sft_loss
 from verigym.trainer.recipe.config import OptimConfig
@@ -189,6 +189,9 @@ def test_held_out_loss_does_not_depend_on_packing_and_makes_no_gradient(make_dec
     documents = ragged_documents()
     alone = mean_loss(decoder, [join([one]) for one in documents], sft_loss)
     assert mean_loss(decoder, pack(documents, max_tokens=20), sft_loss) == pytest.approx(alone, rel=1e-6)
+    graphs = []
+    loss_sums(decoder, [join(documents[:1])], lambda *a: graphs.append(torch.is_grad_enabled()) or sft_loss(*a))
+    assert graphs == [False]
     assert all(parameter.grad is None for parameter in decoder.parameters())
 
 

@@ -30,7 +30,7 @@ class Lazy(Sequence):
         made = join(documents([1 + place % 7]))
         self.alive += 1
         self.most = max(self.most, self.alive)
-        weakref.finalize(made, self.ended)
+        weakref.finalize(made.token_ids, self.ended)
         return made
 
     def ended(self):
