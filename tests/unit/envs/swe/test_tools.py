@@ -45,8 +45,8 @@ def test_bash_lasts_and_says_how_a_command_ended(do):
     assert bash("cat; read line; echo $?") == "1"
     assert bash("echo out; echo err >&2; echo out2") == "out\nerr\nout2"
     assert bash("(exit 1)") == "[exit code 1]"
-    assert bash("echo a; exit 3") == "a\n[exit code 3]"
-    assert bash("basename $PWD; echo [$x]") == "deep\n[]"
+    assert bash("export kept=1; echo a; exit 3") == "a\n[exit code 3]"
+    assert bash("basename $PWD; echo [$x] $kept") == "deep\n[] 1"
     long = bash("seq 20000")
     assert long.startswith("1\n2\n")
     assert long.endswith("\n19999\n20000")
@@ -193,6 +193,7 @@ def test_the_tools_of_the_code_world_model(vault):
         assert "f.txt is changed at line 3:\n1: a\n2: <U+000C>\n3: x\n4: y\n5: c\n" in answer
         assert "700" in bash("stat -c %a f.txt")
         assert "names a folder" in env.step(call("create", path="pkg/", content="x"))[0]
+        assert "does not exist" in env.step(call("create", path="nosuch/f", content="x"))[0]
         bash("mkdir sub; cd sub; set -x; git diff > p.patch; printf 'diff here\\n' > p.patch")
         assert "<submission>\ndiff here" in env.step(call("submit", result="p.patch"))[0]
         bash("set +x; pwd() { echo /; }; { echo diff; head -c 3000000 /dev/zero | tr '\\0' x; } > long.patch; false")
