@@ -168,6 +168,8 @@ def test_the_hybrid_rule_pays_tests_first_and_nearness_from_the_threshold_on():
     assert (0.9 < shaped.value < 1.0, shaped.passed) == (True, False)
     assert hybrid_score(failed, near, GOLD, threshold=1.0).value == 0.0
     assert hybrid_score(failed, "", GOLD, threshold=0.0).value == 0.0
+    half = patch_of_texts({"b.py": ("p\n", "q\n")})
+    assert hybrid_score(failed, half, GOLD, threshold=0.5).value == 0.5
     with pytest.raises(ValueError, match="threshold is 2"):
         hybrid_score(failed, near, GOLD, threshold=2)
 

@@ -29,6 +29,7 @@ def test_a_broken_test_is_counted_and_named():
     "report",
     [
         replace(GOOD, statuses={}),
+        replace(GOOD, statuses={"a": "passed", "b": "xfailed"}),
         replace(GOOD, complete=False),
         replace(GOOD, canaries_ok=False),
         replace(GOOD, exit_code=None),

@@ -70,6 +70,12 @@ def test_parts_of_a_frame():
     assert score_frame(other, true).breakdown == {"passed": 0.0, "event": 0.0, "source": 1.0, "values": 0.0}
 
 
+def test_nobody_is_asked_whether_an_unchanged_value_equals_one():
+    unchanged, value = Frame(event="line", locals={"a": ".."}), Frame(event="line", locals={"a": "1"})
+    for predicted, true in ((unchanged, value), (value, unchanged)):
+        assert score_frame(predicted, true, same=lambda a, b: True).breakdown["values"] == 0.0
+
+
 def test_the_end_of_the_run():
     frame = Frame(event="line")
     assert score_frame(None, None).value == 1.0
