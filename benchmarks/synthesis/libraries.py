@@ -20,6 +20,8 @@ import resource
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,10 @@ def main() -> int:
         "libraries": {},
     }
     for spec in args.libraries:
-        report["libraries"][spec] = found = library(spec, args.limit, args.workers, args.stage_timeout)
+        # A process for each: environments are remembered in a process, and a folder's end with their library.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            found = pool.submit(library, spec, args.limit, args.workers, args.stage_timeout).result()
+        report["libraries"][spec] = found
         print(spec, json.dumps(found), flush=True)
         if args.out is not None:
             args.out.write_text(json.dumps(report, indent=2) + "\n")

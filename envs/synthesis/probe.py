@@ -11,6 +11,7 @@ null; "max_failing", "mode": "test" | "trace" | "warm"}. A result: see ``_result
 """
 
 import contextlib
+import io
 import json
 import os
 import resource
@@ -318,7 +319,14 @@ def _run_pytest(job):
     arguments = [*OPTIONS, f"--rootdir={os.getcwd()}", f"--maxfail={job['max_failing']}", *job["collect"]]
     if job["mode"] == "warm":
         arguments.append("--collect-only")
-    return _result(recorder, int(pytest.main(arguments, plugins=[recorder])))
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        exit_code = int(pytest.main(arguments, plugins=[recorder]))
+    result = _result(recorder, exit_code)
+    if exit_code == pytest.ExitCode.USAGE_ERROR:  # a conftest that cannot be imported, for one: no report tells
+        words = [line for line in said.getvalue().splitlines() if line.strip()] or ["pytest gave no reason"]
+        last = next((line[1:].strip() for line in reversed(words) if line.startswith("E ")), words[-1])
+        result["error"] = last[:MESSAGE_CHARACTERS]
+    return result
 
 
 def _send(writer, record):

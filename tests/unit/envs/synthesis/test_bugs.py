@@ -153,6 +153,9 @@ def test_a_tree_whose_tests_do_not_pass(probe: Probe, source: Source):
     asyncio.run(probe._sandbox.write_file("/workspace/tests/test_maths.py", b"def test_a(): assert 0\n"))
     with pytest.raises(TaskError, match=r"0 of its 1 tests pass without any bug .*assert 0"):
         asyncio.run(measure_baseline(probe, source))
+    asyncio.run(probe._sandbox.write_file("/workspace/tests/conftest.py", b"import no_such_module"))
+    with pytest.raises(TaskError, match=r"No module named 'no_such_module'.* --with REQUIREMENT"):
+        asyncio.run(measure_baseline(probe, source))
     asyncio.run(probe._sandbox.write_file("/workspace/tests/conftest.py", b"def pytest_ignore_collect(no): ..."))
     with pytest.raises(TaskError, match=r"PluginValidationError: .*'no'.* --with REQUIREMENT"):
         asyncio.run(measure_baseline(probe, source))
