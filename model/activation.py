@@ -1,4 +1,4 @@
-"""The gated activation of the SwiGLU: our kernel on CUDA, torch's operators elsewhere."""
+"""The gated activations of the MLP. SwiGLU: our kernel on CUDA, torch's operators elsewhere; GeGLU: torch's."""
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,19 @@ def swiglu(gate_up: Tensor) -> Tensor:
     if not torch.is_grad_enabled():  # to apply a Function takes longer than to decode a token
         return _Swiglu.forward(gate_up)
     return _Swiglu.apply(gate_up)  # pyright: ignore[reportReturnType]
+
+
+def geglu(gate_up: Tensor) -> Tensor:
+    """gelu(gate) * up, with the tanh form of the gelu.
+
+    Args:
+        gate_up: [T, 2 F], gate first.
+    Returns:
+        [T, F].
+    Source: arXiv:2002.05202.
+    """
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.gelu(gate, approximate="tanh") * up
 
 
 class _Swiglu(torch.autograd.Function):

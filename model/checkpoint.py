@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch import Tensor
 from ..errors import CheckpointError
 from .config import DecoderConfig
 from .decoder import Decoder
+from .families.find import write_config
+from .format import load_tokenizer
 from .lora import plain_state
 from .tokenizer import Tokenizer
 from .weights.checksums import check_sums
@@ -32,7 +35,7 @@ __all__ = [
 def save_checkpoint(
     path: Path | str,
     decoder: Decoder,
-    tokenizer: Tokenizer,
+    tokenizer: Any,
     *,
     shard_bytes: int = SHARD_BYTES,
     dtype: torch.dtype | None = None,
@@ -43,19 +46,26 @@ def save_checkpoint(
     It is written beside ``path``, flushed to the disk, and then takes the place of what was there.
 
     Args:
+        tokenizer: ours for CWM; transformers' for the other families.
         shard_bytes: of the largest file of weights.
         dtype: of the weights in it; None: the decoder's.
         sums: record checksums of its files, which every later reading compares.
     Raises:
         CheckpointError: it could not be written; what was at ``path`` before is whole.
     """
-    if tokenizer.vocab_size > decoder.config.vocab_size:
+    ours = isinstance(tokenizer, Tokenizer)
+    if ours != (decoder.config.family == "cwm"):
+        raise CheckpointError(
+            f"a decoder of the family {decoder.config.family} is not saved with a {type(tokenizer).__name__}; "
+            "take the tokenizer that came with it"
+        )
+    if ours and tokenizer.vocab_size > decoder.config.vocab_size:
         raise CheckpointError(
             f"the tokenizer has {tokenizer.vocab_size} ids but the decoder {decoder.config.vocab_size}; "
             "build the decoder with vocab_size of the tokenizer"
         )
     dtype = dtype or decoder.embed.weight.dtype
-    config = decoder.config.to_hf_dict() | {"dtype": str(dtype).removeprefix("torch.")}
+    config = write_config(decoder.config) | {"dtype": str(dtype).removeprefix("torch.")}
     with written_whole(Path(path), sums=sums) as partial:
         weights = [
             # a copy: a file of safetensors takes no two weights from one storage
@@ -69,18 +79,26 @@ def save_checkpoint(
         ]
         write_safetensors(partial, weights, shard_bytes=shard_bytes)
         (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        tokenizer.save(partial)
+        if ours:
+            tokenizer.save(partial)
+            return
+        ends = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        (partial / "generation_config.json").write_text(json.dumps(ends, indent=2) + "\n", encoding="utf-8")
+        tokenizer.save_pretrained(partial)
 
 
-def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> tuple[Decoder, Tokenizer]:
-    """Read a checkpoint of this package, of transformers, or of Meta's release.
+def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> tuple[Decoder, Any]:
+    """Read a checkpoint of this package, of transformers, or of Meta's release, and its tokenizer: ours of CWM, else
+    transformers'.
 
     Raises:
         CheckpointError: something is missing, changed since it was written, of another shape, or not finite; it names
             the first.
     """
-    load_config(existing(Path(path)))  # a folder that is no checkpoint is told before its tokenizer is missed
-    tokenizer = Tokenizer.load(existing(Path(path)))  # before the weights: they take longest
+    folder = existing(Path(path))
+    config = load_config(folder)  # a folder that is no checkpoint is told before its tokenizer is missed
+    # before the weights: they take longest
+    tokenizer = Tokenizer.load(folder) if config.family == "cwm" else load_tokenizer(folder)
     return load_decoder(path, device), tokenizer
 
 

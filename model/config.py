@@ -1,6 +1,5 @@
-"""The shape of a CWM decoder, as numbers. Free of torch."""
+"""The shape of a decoder, as numbers: CWM's, and those of the other families. Free of torch."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -8,6 +7,7 @@ from ..errors import ConfigError
 
 LayerType = Literal["full_attention", "sliding_attention"]
 LAYER_TYPES: tuple[str, ...] = get_args(LayerType)
+Activation = Literal["silu", "gelu_tanh"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,22 +28,69 @@ class RopeScaling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DecoderConfig:
-    """A CWM decoder.
+class LinearScaling:
+    """All rotary frequencies divided by ``factor``. Source: arXiv:2306.15595."""
+
+    factor: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class YarnScaling:
+    """YaRN's stretching of rotary frequencies. Source: arXiv:2309.00071.
 
     Attributes:
-        vocab_size: rows of the embedding and of the head, which are separate weights.
+        factor: divisor of the low frequencies.
+        beta_fast, beta_slow: turns within the original context above which a frequency stays as it is, and below which
+            it is divided by ``factor``; between them a ramp.
+        original_max_position_embeddings: tokens of context before the stretching.
+        attention_factor: that cosines and sines are multiplied by.
+        truncate: whether the ends of the ramp are whole channels.
+    """
+
+    factor: float
+    original_max_position_embeddings: int
+    attention_factor: float
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rope:
+    """Rotary positions of a layer: base of the frequencies, and how they are stretched (None: not at all)."""
+
+    theta: float
+    scaling: RopeScaling | LinearScaling | YarnScaling | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderConfig:
+    """A decoder. What is not said is as in CWM.
+
+    Attributes:
+        family: of ``model.families``; whose names its config.json has.
+        vocab_size: rows of the embedding and of the head.
         hidden_size: width of the residual stream.
-        intermediate_size: width of the SwiGLU.
+        intermediate_size: width inside the gated MLP.
         num_layers, num_heads, num_kv_heads, head_dim: counts; each key/value head serves num_heads / num_kv_heads
             query heads.
         rms_norm_eps: added to the mean square.
         rope_theta: base of the rotary frequencies.
         rope_scaling: None leaves the frequencies as they are.
+        sliding_rope_theta: base of the frequencies of sliding layers, which then are not stretched; None: as all.
+        rope_layers: [num_layers], whether queries and keys are turned at all; None: in all layers.
         sliding_window: keys a token of a sliding layer sees, itself included.
         layer_types: [num_layers], "full_attention" or "sliding_attention"; a checkpoint's own list always wins.
         max_position_embeddings: tokens of context the model is meant for.
-        bos_token_id, eos_token_ids, pad_token_id: reserved ids; pad may be None.
+        tied_embeddings: whether the head's matrix is the embedding's.
+        embed_scale: that embeddings are multiplied by, rounded to their dtype.
+        qkv_bias: whether queries, keys and values have biases.
+        qk_norm: whether queries and keys are normed, head by head, before they are turned.
+        query_scale: that queries are multiplied by, beside head_dim^-0.5.
+        activation: of the gate.
+        post_norms: whether what attention and MLP write is normed once more.
+        norm_offset: whether norms multiply by 1 + weight, in float32, and start at 0.
+        bos_token_id, eos_token_ids, pad_token_id: reserved ids; bos and pad may be None.
     """
 
     vocab_size: int
@@ -56,10 +103,21 @@ class DecoderConfig:
     layer_types: tuple[LayerType, ...]
     sliding_window: int
     max_position_embeddings: int
+    family: str = "cwm"
     rms_norm_eps: float = 1e-5
     rope_theta: float = 1_000_000.0
-    rope_scaling: RopeScaling | None = None
-    bos_token_id: int = 0
+    rope_scaling: RopeScaling | LinearScaling | YarnScaling | None = None
+    sliding_rope_theta: float | None = None
+    rope_layers: tuple[bool, ...] | None = None
+    tied_embeddings: bool = False
+    embed_scale: float = 1.0
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    query_scale: float = 1.0
+    activation: Activation = "silu"
+    post_norms: bool = False
+    norm_offset: bool = False
+    bos_token_id: int | None = 0
     eos_token_ids: tuple[int, ...] = (1,)
     pad_token_id: int | None = None
 
@@ -80,10 +138,20 @@ class DecoderConfig:
         for index, layer_type in enumerate(self.layer_types):
             if layer_type not in LAYER_TYPES:
                 raise ConfigError(f"layer_types[{index}] is {layer_type!r}; it must be one of {', '.join(LAYER_TYPES)}")
+        if self.rope_layers is not None and len(self.rope_layers) != self.num_layers:
+            raise ConfigError(f"rope_layers lists {len(self.rope_layers)} layers but num_layers is {self.num_layers}")
 
     def window_of(self, layer: int) -> int | None:
         """Keys a token of ``layer`` sees, itself included; None where it sees all before it."""
         return self.sliding_window if self.layer_types[layer] == "sliding_attention" else None
+
+    def rope_of(self, layer: int) -> Rope | None:
+        """Rotary positions of ``layer``; None where it has none."""
+        if self.rope_layers is not None and not self.rope_layers[layer]:
+            return None
+        if self.sliding_rope_theta is not None and self.window_of(layer) is not None:
+            return Rope(theta=self.sliding_rope_theta)
+        return Rope(theta=self.rope_theta, scaling=self.rope_scaling)
 
     def first_mismatch(self, other: "DecoderConfig") -> str | None:
         """The first field in which two shapes differ, in words; None where a checkpoint of one fits the other. Ids of
@@ -96,102 +164,18 @@ class DecoderConfig:
                 return f"{field.name} is {others!r}, expected {mine!r}"
         return None
 
-    def to_hf_dict(self) -> dict[str, Any]:
-        """The config.json of transformers' CwmConfig."""
-        rope: dict[str, Any] = {"rope_type": "default", "rope_theta": self.rope_theta}
-        if self.rope_scaling is not None:
-            rope["rope_type"] = "llama3"
-            rope.update({f.name: getattr(self.rope_scaling, f.name) for f in fields(RopeScaling)})
-        return {
-            "architectures": ["CwmForCausalLM"],
-            "model_type": "cwm",
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.hidden_size,
-            "intermediate_size": self.intermediate_size,
-            "num_hidden_layers": self.num_layers,
-            "num_attention_heads": self.num_heads,
-            "num_key_value_heads": self.num_kv_heads,
-            "head_dim": self.head_dim,
-            "hidden_act": "silu",
-            "max_position_embeddings": self.max_position_embeddings,
-            "rms_norm_eps": self.rms_norm_eps,
-            "rope_parameters": rope,
-            "sliding_window": self.sliding_window,
-            "layer_types": list(self.layer_types),
-            "tie_word_embeddings": False,
-            "attention_dropout": 0.0,
-            "mlp_bias": False,
-            "bos_token_id": self.bos_token_id,
-            "eos_token_id": list(self.eos_token_ids),
-            "pad_token_id": self.pad_token_id,
-        }
-
-    @classmethod
-    def from_hf_dict(cls, row: Mapping[str, Any]) -> "DecoderConfig":
-        """Read the config.json of a CWM checkpoint, in the form of transformers 4 or 5.
-
-        Raises:
-            ConfigError: a setting this decoder does not have; it names the first.
-        """
-        required = {"model_type": "cwm", "hidden_act": "silu", "tie_word_embeddings": False, "mlp_bias": False}
-        for key, value in required.items():
-            if row.get(key, value) != value:
-                raise ConfigError(f"config.json has {key} {row[key]!r}; only {value!r} can be loaded as a CWM decoder")
-        missing = [key for key in (*_HF_NAMES.values(), "sliding_window") if key not in row]
-        if missing:
-            raise ConfigError(f"config.json has no {missing[0]!r}; take the file that came with the checkpoint")
-        theta, scaling = _rope_from_hf(row)
-        num_layers = int(row["num_hidden_layers"])
-        eos = row.get("eos_token_id")
-        return cls(
-            **{name: row[key] for name, key in _HF_NAMES.items()},
-            layer_types=tuple(row.get("layer_types") or _hf_default_layer_types(num_layers)),
-            sliding_window=int(row["sliding_window"]),
-            rms_norm_eps=float(row.get("rms_norm_eps", 1e-5)),
-            rope_theta=theta,
-            rope_scaling=scaling,
-            bos_token_id=int(row.get("bos_token_id", 128000)),
-            eos_token_ids=tuple(eos)
-            if isinstance(eos, list)
-            else (int(eos),)
-            if eos is not None
-            else CWM_EOS_TOKEN_IDS,
-            pad_token_id=row.get("pad_token_id"),
-        )
-
 
 CWM_EOS_TOKEN_IDS = (128001, 128008, 128009)  # end of text, of a message, of a turn
-_HF_NAMES = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "intermediate_size": "intermediate_size",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "num_kv_heads": "num_key_value_heads",
-    "head_dim": "head_dim",
-    "max_position_embeddings": "max_position_embeddings",
-}
 
 
-def _rope_from_hf(row: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
-    rope = row.get("rope_parameters") or row.get("rope_scaling") or {}
-    theta = float(rope.get("rope_theta") or row.get("rope_theta") or 1_000_000.0)
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return theta, None
-    if kind != "llama3":
-        raise ConfigError(f"config.json has rope_type {kind!r}; only 'llama3' and 'default' can be loaded")
-    return theta, RopeScaling(**{field.name: rope[field.name] for field in fields(RopeScaling)})
-
-
-def _hf_default_layer_types(num_layers: int) -> tuple[LayerType, ...]:
-    """What transformers' CwmConfig assumes where the checkpoint lists nothing."""
+def hf_cwm_layer_types(num_layers: int) -> tuple[LayerType, ...]:
+    """What transformers' CwmConfig assumes where a checkpoint lists nothing."""
     return tuple("sliding_attention" if layer % 4 else "full_attention" for layer in range(num_layers))
 
 
 def cwm_layer_types(num_layers: int) -> tuple[LayerType, ...]:
     """CWM's own interleaving: every fourth layer is global, and so is the last."""
-    return (*_hf_default_layer_types(num_layers)[:-1], "full_attention")
+    return (*hf_cwm_layer_types(num_layers)[:-1], "full_attention")
 
 
 _CWM_32B = DecoderConfig(

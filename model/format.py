@@ -1,6 +1,5 @@
 """How a checkpoint's model reads and writes text: its tokenizer and its chat format, without its weights."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from ..errors import ChatFormatError, CheckpointError
 from .chat.incremental import Decode
 from .chat.protocols import Parser, Renderer, TextTokenizer
 from .chat.settings import checkpoint_settings
+from .families.find import model_type
 
 Encode = Callable[[str, bool], list[int]]
 
@@ -32,15 +32,6 @@ class TextFormat:
     renderer: Renderer | None = None
     parser: Parser | None = None
     chat_problem: str = ""
-
-
-def model_type(checkpoint: Path) -> str:
-    """transformers' name of the architecture; what has no config.json is CWM's, or nothing."""
-    try:
-        config = json.loads((checkpoint / "config.json").read_bytes())
-    except (OSError, ValueError):
-        return "cwm"
-    return str(config.get("model_type", "cwm")) if isinstance(config, dict) else "cwm"
 
 
 def open_format(checkpoint: Path) -> TextFormat:

@@ -73,7 +73,7 @@ class DecodeGraphs:
     def __init__(self, decoder: Decoder, pages: KeyValuePages, capture: Capture = cuda_capture) -> None:
         self._decoder, self._pages, self._capture = decoder, pages, capture
         # A recording may not copy from the host, as each forward would from frequencies that lie there.
-        decoder._frequencies = decoder._frequencies.to(pages.kv[0].device)
+        decoder.ropes.to(pages.kv[0].device)
         self._recorded: dict[tuple[int, int], tuple[Step, Callable[[], Tensor]]] = {}
 
     @property

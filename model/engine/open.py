@@ -1,5 +1,6 @@
 """Open a checkpoint of any architecture: the engine that fits it, its tokenizer, and its chat format."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -7,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import CheckpointError, ConfigError
 from ..chat.protocols import ServingEngine
-from ..format import TextFormat, model_type, open_format
+from ..families.find import why_not_ours
+from ..format import TextFormat, open_format
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from ..attention import Backend
@@ -42,15 +46,16 @@ def open_checkpoint(
     tensor_parallel: int = 1,
     **options: Any,
 ) -> OpenModel:
-    """Open a checkpoint: CWM's with the paged engine, any other of transformers' with ``HuggingFaceEngine``.
+    """Open a checkpoint: of the families of our decoder (``model.families``) with the paged engine, any other of
+    transformers' with ``HuggingFaceEngine``.
 
     Args:
         max_batch: sequences in work at once.
         max_context: tokens of a prompt and its completion; None for what the model was made for.
-        cache_tokens: of ``Generator``; only CWM's engine keeps tokens.
+        cache_tokens: of ``Generator``; only our engine keeps tokens.
         device: None for CUDA where there is some.
-        attention: what it runs on in CWM's decoder, see ``attention.choose_backend``.
-        tensor_parallel: processes of this machine, one a GPU, that have the heads of CWM's decoder together.
+        attention: what it runs on in our decoder, see ``attention.choose_backend``.
+        tensor_parallel: processes of this machine, one a GPU, that have the heads of our decoder together.
         options: of the engine: seed, num_threads, max_waiting.
     Raises:
         CheckpointError: it is missing or broken. ConfigError: the model cannot take ``max_context`` tokens, or its
@@ -62,14 +67,21 @@ def open_checkpoint(
         raise ConfigError(f"tensor_parallel is {tensor_parallel}; it must be at least 1")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     options |= {"max_batch": max_batch, "max_context": max_context}
-    if model_type(checkpoint) == "cwm":
-        return _open_cwm(
+    reason = why_not_ours(checkpoint)
+    if reason is None:
+        return _open_ours(
             checkpoint, device, options | {"cache_tokens": cache_tokens}, attention=attention, ranks=tensor_parallel
         )
-    if cache_tokens is not None:
-        raise ConfigError("cache_tokens is for CWM's engine; transformers' models size their caches themselves")
-    if attention != "auto" or tensor_parallel > 1:
-        raise ConfigError("attention and tensor_parallel are settings of CWM's engine; leave them out for this model")
+    for name, given in (("cache_tokens", cache_tokens is not None), ("attention", attention != "auto")):
+        if given:
+            raise ConfigError(f"{name} is a setting of our own engine; leave it out for this model: {reason}")
+    if tensor_parallel > 1:
+        raise ConfigError(f"tensor_parallel is a setting of our own engine; leave it out for this model: {reason}")
+    logger.warning(
+        "%s runs on transformers (%s): requests wait for the round before theirs, and prompts are computed anew",
+        checkpoint,
+        reason,
+    )
     return _open_huggingface(checkpoint, device, options)
 
 
@@ -77,7 +89,9 @@ def _open(text: TextFormat, **own: Any) -> OpenModel:
     return OpenModel(**{field.name: getattr(text, field.name) for field in fields(TextFormat)}, **own)
 
 
-def _open_cwm(checkpoint: Path, device: str, options: dict[str, Any], *, attention: "Backend", ranks: int) -> OpenModel:
+def _open_ours(
+    checkpoint: Path, device: str, options: dict[str, Any], *, attention: "Backend", ranks: int
+) -> OpenModel:
     from ..arithmetic import suited
     from ..checkpoint import load_config, load_decoder
     from .generator import Generator

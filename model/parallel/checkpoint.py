@@ -22,6 +22,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from ...errors import CheckpointError
 from ..checkpoint import check_shape
 from ..decoder import Decoder
+from ..families.find import write_config
 from ..weights.checksums import check_sums
 from ..weights.dcp_index import IndexReader, TensorPlanner
 from ..weights.folders import existing
@@ -72,7 +73,7 @@ def save_state(path: Path | str, decoder: Decoder, optimizer: torch.optim.Optimi
     except (OSError, CheckpointException) as error:
         raise CheckpointError(f"the training state {folder} could not be written ({error}); free some space") from error
     if not dist.is_initialized() or dist.get_rank() == 0:
-        (folder / "config.json").write_text(json.dumps(decoder.config.to_hf_dict(), indent=2) + "\n", encoding="utf-8")
+        (folder / "config.json").write_text(json.dumps(write_config(decoder.config), indent=2) + "\n", encoding="utf-8")
 
 
 def load_state(path: Path | str, decoder: Decoder, optimizer: torch.optim.Optimizer) -> None:

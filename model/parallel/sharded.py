@@ -31,7 +31,8 @@ def shard_decoder(decoder: Decoder, layout: Layout, meshes: Meshes) -> None:
     options = {"mesh": meshes.weights[axes], "mp_policy": precision, "shard_placement_fn": _placement}
     for layer in decoder.layers:
         fully_shard(layer, **options)
-    fully_shard(decoder.embed, **options)
+    if not decoder.config.tied_embeddings:  # the head would find the embedding's matrix put away
+        fully_shard(decoder.embed, **options)
     fully_shard(decoder, **options)
     register_fsdp_forward_method(decoder, "score_and_states")  # what ``score`` calls
     for module in decoder.modules():

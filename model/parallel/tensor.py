@@ -1,7 +1,7 @@
 """Tensor and sequence parallel: each rank has a share of the heads and channels, and between them one of the tokens.
 
 A layer on n ranks: the normed tokens [T / n, D] are gathered to [T, D]; each rank has H / n heads, or F / n channels of
-the SwiGLU; what it writes to the residual stream, [T, D], is summed over the ranks and cut to [T / n, D] again.
+the MLP; what it writes to the residual stream, [T, D], is summed over the ranks and cut to [T / n, D] again.
 Embedding and head work on the rank's own tokens with the whole vocabulary, whose rows are fetched from all ranks.
 
 The engine has too few tokens to cut: there every rank has all of them, what is written to the residual stream is summed
@@ -22,8 +22,7 @@ from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
 
-from ..decoder import Decoder, Head, Layer, RMSNorm
-from ..norm import rms_norm
+from ..decoder import Bias, Decoder, Head, Layer, RMSNorm, Tied
 from ..weights.names import stacks
 from .collectives import gather_tokens, scatter_tokens
 
@@ -39,14 +38,14 @@ def split_tensors(decoder: Decoder, mesh: DeviceMesh, *, split_tokens: bool = Tr
     group = mesh.get_group()
     rows = {name: [part.shape[0] for part in parts] for name, parts in stacks(decoder.config)}
 
-    def split(module: nn.Module, name: str, placement: Placement) -> None:
-        weight = module.get_parameter("weight").detach()
+    def split(module: nn.Module, name: str, placement: Placement, kept_as: str = "weight") -> None:
+        weight = module.get_parameter(kept_as).detach()
         if isinstance(placement, Shard):
             dim = placement.dim
             pieces = weight.split(rows[name], dim=0) if dim == 0 else (weight,)
             weight = torch.cat([piece.chunk(size, dim=dim)[rank] for piece in pieces])
         local = weight.contiguous().clone() if weight.device.type != "meta" else weight
-        module.weight = nn.Parameter(DTensor.from_local(local, mesh, [placement], run_check=False))
+        setattr(module, kept_as, nn.Parameter(DTensor.from_local(local, mesh, [placement], run_check=False)))
 
     for index, layer in enumerate(decoder.layers):
         assert isinstance(layer, Layer)
@@ -59,16 +58,23 @@ def split_tensors(decoder: Decoder, mesh: DeviceMesh, *, split_tokens: bool = Tr
         for owner, name in ((attention, "out"), (mlp, "down")):
             split(owner.get_submodule(name), f"{prefix}.{_room(owner)}.{name}.weight", Shard(1))
             _become(owner.get_submodule(name), kinds.rows, group)
-        for name in ("attention_norm", "mlp_norm") if split_tokens else ():
-            split(layer.get_submodule(name), f"{prefix}.{name}.weight", Replicate())
-            _become(layer.get_submodule(name), SharedNorm, group)
-    if split_tokens:
-        split(decoder.norm, "norm.weight", Replicate())
-        _become(decoder.norm, SharedNorm, group)
+        bias = attention.bias
+        if bias is not None:
+            for name in ("q", "k", "v") if split_tokens else ():
+                split(bias, f"{prefix}.attention.bias.{name}", Replicate(), name)
+            _become(bias, SplitBias, group)
+    # Norms are whole on every rank. In training each has tokens, or heads, of its own: their gradients are summands.
+    for name, module in decoder.named_modules() if split_tokens else ():
+        if isinstance(module, RMSNorm):
+            split(module, f"{name}.weight", Replicate())
+            _become(module, SharedNorm, group)
     split(decoder.embed, "embed.weight", Shard(0))
     _become(decoder.embed, kinds.embedding, group)
-    split(decoder.head, "head.weight", Shard(0))
-    _become(decoder.head, kinds.head, group)
+    if isinstance(decoder.head, Tied):
+        _become(decoder.head, type(f"Tied{kinds.head.__name__}", (Tied, kinds.head), {}), group)
+    else:
+        split(decoder.head, "head.weight", Shard(0))
+        _become(decoder.head, kinds.head, group)
 
 
 class ColumnLinear(nn.Linear):
@@ -90,10 +96,19 @@ class RowLinear(nn.Linear):
 
 
 class SharedNorm(RMSNorm):
-    """A norm whose weight all ranks share while each has tokens of its own: gradients are summed."""
+    """A norm whose weight all ranks share while each has tokens or heads of its own: gradients are summed."""
 
-    def forward(self, x_TD: Tensor) -> Tensor:
-        return rms_norm(x_TD, shared(self.weight), self.eps)
+    def own_weight(self) -> Tensor:
+        return shared(self.weight)
+
+
+class SplitBias(Bias):
+    """Of the rank's own heads; all ranks have the whole."""
+
+    group: ProcessGroup
+
+    def own(self, part: Tensor) -> Tensor:
+        return shared(part).chunk(self.group.size())[self.group.rank()]
 
 
 class GatheredEmbedding(nn.Embedding):

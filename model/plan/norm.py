@@ -1,9 +1,9 @@
 """RMSNorm, planned and not computed: what CUDA's fused kernels allocate and keep, its input and a number a token."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..parallel.tensor import SharedNorm, shared
+from ..decoder import RMSNorm
 
 
 @torch.library.custom_op("verigym::planned_norm", mutates_args=())
@@ -39,7 +39,6 @@ def _backward(ctx, *grads):
 planned_norm.register_autograd(_backward, setup_context=_save)
 
 
-def plan_norm(norm: nn.Module, x_TD: Tensor) -> Tensor:
+def plan_norm(norm: RMSNorm, x_TD: Tensor) -> Tensor:
     """In the place of the norm's forward."""
-    weight = norm.get_parameter("weight")
-    return planned_norm(x_TD, shared(weight) if isinstance(norm, SharedNorm) else weight)[0]
+    return planned_norm(x_TD, norm.own_weight())[0]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...errors import CheckpointError, ConfigError
 from ..config import DecoderConfig
+from ..families.find import write_config
 from ..tokenizer import TIKTOKEN_FILE, Tokenizer
 from .checksums import check_sums
 from .dcp import write_dcp
@@ -54,6 +55,8 @@ def convert(
     if target.exists():
         raise ConfigError(f"{target} exists; give a new folder")
     config, opened = open_source(folder)
+    if to == "dcp" and config.family != "cwm":
+        raise ConfigError(f"{folder} is a {config.family}: only CWM has a form of Meta's; convert it to 'hf'")
     naming: Naming = "hf" if to == "hf" else "meta"
     weights = [_weight(opened, part, config, naming) for part in parts(config)]
     total = sum(one.num_bytes for one in weights)
@@ -106,7 +109,7 @@ def _write_settings(source: Path, target: Path, config: DecoderConfig, opened: S
         shutil.copyfile(source / "config.json", target / "config.json")
     else:
         dtype = str(next(iter(opened.dtypes.values()))).removeprefix("torch.")
-        _write_json(target / "config.json", config.to_hf_dict() | {"dtype": dtype})
+        _write_json(target / "config.json", write_config(config) | {"dtype": dtype})
     if to == "dcp":
         params = config_to_meta(config)
         if (source / "params.json").is_file():

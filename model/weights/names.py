@@ -23,14 +23,14 @@ class Part:
     """One weight of a checkpoint.
 
     Attributes:
-        hf, meta: its names.
+        hf, meta: its names; Meta's are empty where CWM has no such weight.
         shape: rows and columns, or the width of a norm.
         interleaved: whether Meta's rows are interleaved: queries and keys.
     """
 
     hf: str
-    meta: str
     shape: tuple[int, ...]
+    meta: str = ""
     interleaved: bool = False
 
     def name(self, naming: Naming) -> str:
@@ -51,16 +51,27 @@ def stacks(config: DecoderConfig) -> Iterator[tuple[str, list[Part]]]:
             for x, n in rows.items()
         ]
         yield f"{ours}.attention.qkv.weight", qkv
+        for x in rows if config.qkv_bias else ():
+            yield f"{ours}.attention.bias.{x}", [Part(hf=f"{hf}.self_attn.{x}_proj.bias", shape=(rows[x],))]
+        for x in ("q", "k") if config.qk_norm else ():
+            yield f"{ours}.attention.{x}_norm.weight", [_part(f"{hf}.self_attn.{x}_norm", "", head)]
         yield f"{ours}.attention.out.weight", [_part(f"{hf}.self_attn.o_proj", f"{meta}.attention.wo", width, q_rows)]
-        yield f"{ours}.mlp_norm.weight", [_part(f"{hf}.post_attention_layernorm", f"{meta}.ffn_norm", width)]
+        # With two norms a half, Hugging Face's name of the only one before the MLP is that of another.
+        before = "pre_feedforward_layernorm" if config.post_norms else "post_attention_layernorm"
+        if config.post_norms:
+            yield f"{ours}.attention_post_norm.weight", [_part(f"{hf}.post_attention_layernorm", "", width)]
+        yield f"{ours}.mlp_norm.weight", [_part(f"{hf}.{before}", f"{meta}.ffn_norm", width)]
         gate_up = [
             _part(f"{hf}.mlp.{theirs}_proj", f"{meta}.feed_forward.{w}", inner, width)
             for theirs, w in (("gate", "w1"), ("up", "w3"))
         ]
         yield f"{ours}.mlp.gate_up.weight", gate_up
         yield f"{ours}.mlp.down.weight", [_part(f"{hf}.mlp.down_proj", f"{meta}.feed_forward.w2", width, inner)]
+        if config.post_norms:
+            yield f"{ours}.mlp_post_norm.weight", [_part(f"{hf}.post_feedforward_layernorm", "", width)]
     yield "norm.weight", [_part("model.norm", "norm", width)]
-    yield "head.weight", [_part("lm_head", "output", config.vocab_size, width)]
+    if not config.tied_embeddings:
+        yield "head.weight", [_part("lm_head", "output", config.vocab_size, width)]
 
 
 def parts(config: DecoderConfig) -> list[Part]:
@@ -79,4 +90,4 @@ def deinterleave(weight: Tensor, head_dim: int) -> Tensor:
 
 
 def _part(hf: str, meta: str, *shape: int, interleaved: bool = False) -> Part:
-    return Part(hf=f"{hf}.weight", meta=f"{meta}.weight", shape=shape, interleaved=interleaved)
+    return Part(hf=f"{hf}.weight", meta=meta and f"{meta}.weight", shape=shape, interleaved=interleaved)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ...errors import CheckpointError, ConfigError
 from ..config import DecoderConfig
+from ..families.find import read_config
 from .meta_config import config_from_meta
 from .names import Naming, Part, deinterleave, parts
 
@@ -19,6 +21,8 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 DCP_METADATA = ".metadata"
 """The file by which a folder of torch's distributed format is known."""
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+_DERIVED = ".rotary_emb.inv_freq"  # that old files hold, and everyone computes
 Block = tuple[slice, ...]
 
 
@@ -52,23 +56,35 @@ def open_source(path: Path | str) -> tuple[DecoderConfig, Source]:
     config = load_config(folder)
     source = _dcp_source(folder) if (folder / DCP_METADATA).is_file() else HFSource(folder)
     _compare(source, config)
+    _compare_tied(source, config)
     return config, source
 
 
 def load_config(path: Path | str) -> DecoderConfig:
-    """Read the configuration of a checkpoint: config.json, or Meta's params.json. Raises CheckpointError."""
+    """Read the configuration of a checkpoint: config.json, or Meta's params.json; what ends a text, from
+    generation_config.json where there is one. Raises CheckpointError."""
     folder = Path(path)
-    file, read = folder / "config.json", DecoderConfig.from_hf_dict
+    file, read = folder / "config.json", read_config
     if not file.is_file() and (folder / "params.json").is_file():
         file, read = folder / "params.json", config_from_meta
     if not file.is_file():
         raise CheckpointError(f"there is no checkpoint at {path} (no config.json); check the path")
     try:
-        return read(json.loads(file.read_text(encoding="utf-8")))
+        return _with_ends(folder, read(json.loads(file.read_text(encoding="utf-8"))))
     except ConfigError as error:
         raise CheckpointError(f"the checkpoint {path} cannot be loaded: {error}") from error
     except ValueError as error:
         raise CheckpointError(f"{file} is not JSON ({error}); copy the checkpoint anew") from error
+
+
+def _with_ends(folder: Path, config: DecoderConfig) -> DecoderConfig:
+    """A model may end its turns with tokens that only its settings of generation name."""
+    file = folder / "generation_config.json"
+    if not file.is_file():
+        return config
+    ends = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+    named = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    return replace(config, eos_token_ids=tuple(dict.fromkeys((*map(int, named), *config.eos_token_ids))))
 
 
 def read_part(source: Source, part: Part, head_dim: int, block: Block | None = None) -> Tensor:
@@ -117,6 +133,8 @@ def _dcp_source(folder: Path) -> Source:
 def _compare(source: Source, config: DecoderConfig) -> None:
     expected = {part.name(source.naming): part.shape for part in parts(config)}
     for name, shape in source.shapes.items():
+        if name.endswith(_DERIVED) or (name == HEAD and config.tied_embeddings):
+            continue
         if name not in expected:
             raise CheckpointError(
                 f"{source.folder} holds {name}, which config.json has no place for; check num_hidden_layers"
@@ -126,8 +144,24 @@ def _compare(source: Source, config: DecoderConfig) -> None:
                 f"{source.folder}: {name} has shape {list(shape)}, but config.json asks for {list(expected[name])}"
             )
     missing = [name for name in expected if name not in source.shapes]
+    if missing == [HEAD]:
+        raise CheckpointError(
+            f"{source.folder} lacks the tensor {HEAD}, and its config.json says that it has one "
+            "(tie_word_embeddings is false); copy it anew, or set the flag where head and embeddings are one matrix"
+        )
     if missing:
         raise CheckpointError(f"{source.folder} lacks the tensor {missing[0]} ({len(missing)} in all); copy it anew")
+
+
+def _compare_tied(source: Source, config: DecoderConfig) -> None:
+    """Where one matrix is embedding and head, files may hold it twice; two that differ are not one."""
+    if not config.tied_embeddings or HEAD not in source.shapes:
+        return
+    if not torch.equal(source.read(HEAD), source.read(EMBEDDING)):
+        raise CheckpointError(
+            f"{source.folder}: config.json says tie_word_embeddings, but {HEAD} is not {EMBEDDING}; "
+            "set tie_word_embeddings to false"
+        )
 
 
 def _weight_files(folder: Path) -> list[Path]:

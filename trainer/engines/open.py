@@ -71,10 +71,10 @@ class Engines:
             await fleet.aclose()
 
     def _fleet_of(self, trainee: Trainee, config: EnginesConfig) -> Fleet:
-        is_cwm = not isinstance(trainee.decoder, HuggingFaceDecoder)
-        if not is_cwm and (config.dtype is not None or config.tensor_parallel > 1):
+        ours = not isinstance(trainee.decoder, HuggingFaceDecoder)
+        if not ours and (config.dtype is not None or config.tensor_parallel > 1):
             raise ConfigError(
-                "engines.dtype and engines.tensor_parallel are of CWM's decoder; remove them for this model"
+                "engines.dtype and engines.tensor_parallel are of our own decoder; remove them for this model"
             )
         if config.count and not config.gpus and torch.cuda.is_available():
             raise ConfigError("engines.gpus names no GPU, and this machine has some; name those that do not train")
@@ -85,6 +85,6 @@ class Engines:
             request_seconds=self._recipe.episode_seconds,
             seed=trainee.seed,
             attention=trainee.config.attention,
-            freezes=is_cwm,
+            freezes=ours,
         )
         return Fleet(config, self._folder, sizes, save=lambda folder: trainee.save(folder, {}, dtype=dtype, sums=False))

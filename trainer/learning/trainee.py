@@ -1,5 +1,6 @@
 """What a recipe trains: a model with its tokenizer and chat format, and the engines that sample it."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,18 +13,21 @@ from ...errors import ChatFormatError, ConfigError
 from ...model.arithmetic import warn_where_slow
 from ...model.chat.cwm import CwmParser, CwmRenderer
 from ...model.chat.protocols import Parser, Renderer
-from ...model.checkpoint import check_shape, load_checkpoint
+from ...model.checkpoint import check_shape, load_checkpoint, load_decoder
 from ...model.config import preset
 from ...model.decoder import Decoder
 from ...model.engine.generator import Generator
 from ...model.engine.huggingface import HuggingFaceEngine
-from ...model.format import model_type
+from ...model.families.find import model_type, why_not_ours
+from ...model.format import load_tokenizer
 from ...model.huggingface import HuggingFaceDecoder
 from ...model.lora import AnyDecoder, add_adapters, copy_trained
 from ...model.tokenizer import Tokenizer, train_tokenizer
 from ...model.trained import export, load_exported
 from ...model.weights.checksums import add_sum
 from ..recipe.model import ModelConfig
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,10 +127,10 @@ def open_trainee(
         CheckpointError: the checkpoint is missing or broken. ConfigError: it cannot be trained so.
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if config.checkpoint is not None and model_type(config.checkpoint) != "cwm":
-        trainee = _open_huggingface(config, config.checkpoint, seed, where)
-    else:
+    if config.checkpoint is None or model_type(config.checkpoint) == "cwm":
         trainee = _open_cwm(config, texts, seed, where)
+    else:
+        trainee = _open_family(config, config.checkpoint, seed, where)
     if config.lora is not None:
         add_adapters(trainee.decoder, **config.lora.model_dump(), seed=seed)
     return trainee
@@ -151,15 +155,14 @@ def _open_cwm(
     return Trainee(config=config, decoder=decoder, tokenizer=tokenizer, renderer=renderer, parser=parser, seed=seed)
 
 
-def _open_huggingface(config: ModelConfig, checkpoint: Path, seed: int, device: torch.device) -> Trainee:
+def _open_family(config: ModelConfig, checkpoint: Path, seed: int, device: torch.device) -> Trainee:
+    """A model that is not CWM: in our decoder where that knows its family, else in transformers' own code."""
     from ...model.chat.huggingface import HuggingFaceRenderer
     from ...model.chat.openai import JsonParser
-    from ...model.format import load_tokenizer
 
-    if config.attention != "auto":
-        raise ConfigError(
-            f"model.attention is of CWM's decoder, and {checkpoint} is a {model_type(checkpoint)}; remove it"
-        )
+    reason = why_not_ours(checkpoint)
+    if config.attention != "auto" and reason is not None:
+        raise ConfigError(f"model.attention is of our own decoder, which {checkpoint} does not run on ({reason})")
     if "preset" in config.model_fields_set:
         raise ConfigError(
             f"model.preset names a shape of CWM, and {checkpoint} is a {model_type(checkpoint)}; remove it"
@@ -171,7 +174,12 @@ def _open_huggingface(config: ModelConfig, checkpoint: Path, seed: int, device: 
         renderer = HuggingFaceRenderer(tokenizer)
     except ChatFormatError as error:
         raise ConfigError(f"{checkpoint} cannot be trained in conversations: {error}") from error
-    decoder = HuggingFaceDecoder.load(checkpoint, dtype=_dtype(config, device), local_files_only=True).to(device)
+    if reason is None:
+        decoder: AnyDecoder = load_decoder(checkpoint, device).to(_dtype(config, device))
+        decoder.use_attention(config.attention)
+    else:
+        logger.warning("%s is trained in transformers' own code, and not over several ranks: %s", checkpoint, reason)
+        decoder = HuggingFaceDecoder.load(checkpoint, dtype=_dtype(config, device), local_files_only=True).to(device)
     return Trainee(
         config=config, decoder=decoder, tokenizer=tokenizer, renderer=renderer, parser=JsonParser(), seed=seed
     )

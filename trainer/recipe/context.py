@@ -25,9 +25,9 @@ def check_context(recipe: Recipe) -> None:
 
 
 def _limit_of(recipe: Recipe, checkpoint: "Path | None") -> int | None:
-    from ...model.format import model_type
+    from ...model.families.find import why_not_ours
 
-    if checkpoint is None or model_type(checkpoint) == "cwm":
+    if checkpoint is None or why_not_ours(checkpoint) is None:
         return model_config(recipe).max_position_embeddings
     from transformers import AutoConfig
 

@@ -33,10 +33,10 @@ def dry_run(path: Path, recipe: Recipe, layout: "Layout") -> int:
 
 def model_of(recipe: Recipe) -> str:
     """Which model, and as much of its shape as is known here."""
-    from ...model.format import model_type
+    from ...model.families.find import model_type, why_not_ours
 
     checkpoint = recipe.model.checkpoint
-    if checkpoint is not None and checkpoint.exists() and model_type(checkpoint) != "cwm":
+    if checkpoint is not None and checkpoint.exists() and why_not_ours(checkpoint):
         return f"{checkpoint}, a {model_type(checkpoint)}"
     if checkpoint is not None and not checkpoint.exists() and "preset" not in recipe.model.model_fields_set:
         return str(checkpoint)

@@ -62,15 +62,15 @@ def check_layout(recipe: Recipe, layout: "Layout") -> None:
         ConfigError: heads, channels, the width or the vocabulary cannot be split so, or the context is too long.
     """
     from ...model.config import preset
-    from ...model.format import model_type
+    from ...model.families.find import why_not_ours
 
     checkpoint = recipe.model.checkpoint
     if recipe.model.lora is not None:
         raise ConfigError("adapters (model.lora) are trained in one process; start one, and remove layout")
-    if checkpoint is not None and checkpoint.exists() and model_type(checkpoint) != "cwm":
+    if checkpoint is not None and checkpoint.exists() and (reason := why_not_ours(checkpoint)):
         raise ConfigError(
-            f"ranks split CWM's decoder, and {checkpoint} is a {model_type(checkpoint)}: no rank could have a stretch "
-            "of its packs, or a share of its heads; start one process, and remove layout"
+            f"ranks split our own decoder, which {checkpoint} does not run on ({reason}); start one process, "
+            "and remove layout"
         )
     config = model_config(recipe)
     if recipe.model.checkpoint is None:

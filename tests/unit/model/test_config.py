@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from verigym.errors import ConfigError
-from verigym.model.config import PRESETS, DecoderConfig, preset
+from verigym.model.config import PRESETS, preset
+from verigym.model.families.find import read_config, write_config
 
 from .conftest import small_config
 
@@ -11,27 +12,27 @@ from .conftest import small_config
 @pytest.mark.parametrize("name", PRESETS)
 def test_hugging_face_dict_and_back(name: str) -> None:
     config = preset(name)
-    assert DecoderConfig.from_hf_dict(config.to_hf_dict()) == config
+    assert read_config(write_config(config)) == config
 
 
 def test_the_older_form_of_config_json_is_read() -> None:
-    row = preset("cwm-32b").to_hf_dict()
+    row = write_config(preset("cwm-32b"))
     rope = row.pop("rope_parameters")
     row["rope_theta"] = rope.pop("rope_theta")
     row["rope_scaling"] = rope
-    assert DecoderConfig.from_hf_dict(row) == preset("cwm-32b")
+    assert read_config(row) == preset("cwm-32b")
 
 
 def test_the_checkpoints_layer_types_win() -> None:
     types = ("sliding_attention", "full_attention", "sliding_attention")
-    row = small_config(layer_types=types).to_hf_dict()
-    assert DecoderConfig.from_hf_dict(row).layer_types == types
+    row = write_config(small_config(layer_types=types))
+    assert read_config(row).layer_types == types
 
 
 def test_transformers_reads_the_same_numbers() -> None:
     transformers = pytest.importorskip("transformers")
-    theirs = transformers.CwmConfig(**preset("cwm-32b").to_hf_dict())
-    assert DecoderConfig.from_hf_dict(theirs.to_dict()) == preset("cwm-32b")
+    theirs = transformers.CwmConfig(**write_config(preset("cwm-32b")))
+    assert read_config(theirs.to_dict()) == preset("cwm-32b")
 
 
 @pytest.mark.parametrize(
@@ -52,21 +53,21 @@ def test_what_cannot_be_built_is_named(changes: dict, message: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "llama"}, "model_type 'llama'"),
+        ({"model_type": "phi3"}, "model_type 'phi3'"),
         ({"tie_word_embeddings": True}, "tie_word_embeddings True"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type 'yarn'"),
+        ({"rope_parameters": {"rope_type": "longrope"}}, "rope_type 'longrope'"),
     ],
 )
 def test_another_architecture_is_refused(changes: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        DecoderConfig.from_hf_dict(small_config().to_hf_dict() | changes)
+        read_config(write_config(small_config()) | changes)
 
 
 def test_a_missing_field_and_an_unknown_preset_are_named() -> None:
-    row = small_config().to_hf_dict()
+    row = write_config(small_config())
     del row["head_dim"]
     with pytest.raises(ConfigError, match="'head_dim'"):
-        DecoderConfig.from_hf_dict(row)
+        read_config(row)
     with pytest.raises(ConfigError, match="'cwm-huge'; presets are cwm-32b, cwm-32b-slice, cwm-tiny"):
         preset("cwm-huge")
 

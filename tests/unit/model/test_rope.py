@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from verigym.model.config import preset
+from verigym.model.families.find import write_config
 from verigym.model.rope import rope_frequencies, rope_table, rotate
 
 from .conftest import small_config
@@ -9,7 +10,7 @@ from .conftest import small_config
 
 def test_rotation_equals_complex_multiplication_in_values_and_gradients() -> None:
     generator = torch.Generator().manual_seed(0)
-    frequencies = rope_frequencies(small_config()).double()
+    frequencies = rope_frequencies(small_config().rope_of(0), 8)[0].double()
     positions = torch.tensor([0, 1, 5, 2, 40])
     x = torch.randn(5, 3, 8, generator=generator, dtype=torch.float64, requires_grad=True)
     upstream = torch.randn(5, 3, 8, generator=generator, dtype=torch.float64)
@@ -25,5 +26,8 @@ def test_rotation_equals_complex_multiplication_in_values_and_gradients() -> Non
 def test_frequencies_equal_those_of_transformers(name: str) -> None:
     transformers = pytest.importorskip("transformers")
     modeling = pytest.importorskip("transformers.models.cwm.modeling_cwm")
-    theirs = modeling.CwmRotaryEmbedding(transformers.CwmConfig(**preset(name).to_hf_dict()))
-    torch.testing.assert_close(rope_frequencies(preset(name)), theirs.inv_freq, rtol=1e-6, atol=0)
+    theirs = modeling.CwmRotaryEmbedding(transformers.CwmConfig(**write_config(preset(name))))
+    config = preset(name)
+    torch.testing.assert_close(
+        rope_frequencies(config.rope_of(0), config.head_dim)[0], theirs.inv_freq, rtol=1e-6, atol=0
+    )

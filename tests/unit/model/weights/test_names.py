@@ -24,7 +24,7 @@ def test_interleaved_weights_rotate_as_complex_numbers_do() -> None:
     generator = torch.Generator().manual_seed(0)
     q_weight, k_weight = torch.randn(2, config.head_dim, 16, generator=generator)
     x = torch.randn(9, 16, generator=generator)
-    frequencies = rope_frequencies(config)
+    frequencies = rope_frequencies(config.rope_of(0), config.head_dim)[0]
     table = rope_table(torch.arange(9), frequencies, torch.float32)
     ours = [rotate((x @ w.T)[:, None], table)[:, 0] for w in (q_weight, k_weight)]
     turn = torch.polar(torch.ones(9, config.head_dim // 2), torch.arange(9.0)[:, None] * frequencies)
