@@ -49,6 +49,21 @@ def small_config(**changes: object) -> DecoderConfig:
     return DecoderConfig(**(fields | changes))
 
 
+# What the other families have that CWM has not, all at once.
+EVERYTHING: dict = {
+    "tied_embeddings": True,
+    "embed_scale": 3.0,
+    "qkv_bias": True,
+    "qk_norm": True,
+    "query_scale": 0.8,
+    "activation": "gelu_tanh",
+    "post_norms": True,
+    "norm_offset": True,
+    "sliding_rope_theta": 30.0,
+    "rope_layers": (True, True, False),
+}
+
+
 @pytest.fixture
 def config() -> DecoderConfig:
     return small_config()

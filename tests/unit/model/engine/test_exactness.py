@@ -15,6 +15,7 @@ from verigym.model.engine.generator import Generator
 from verigym.model.engine.sampler import logits_of
 from verigym.model.tokenizer import Tokenizer
 
+from ..conftest import EVERYTHING, small_config
 from .conftest import answers, assert_scored, brute_force, prompt_of
 
 NUM_PROMPTS, NUM_NEW, STOP = 200, 16, 319
@@ -60,6 +61,21 @@ SETTINGS = {
     "pages-of-one": {"cache_tokens": 48, "page_size": 1, "step_tokens": 5},
     "pages-of-sixteen": {"page_size": 16, "step_tokens": 2},
 }
+
+
+def test_what_other_families_have_changes_nothing() -> None:
+    """Tied embeddings, biases, norms of queries and keys, two rotary bases and a layer with none, GeGLU."""
+    decoder = Decoder(small_config(**EVERYTHING), seed=3)
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.add_(
+                0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+            )
+    common = prompt_of(5, 14)
+    requests = [([*common[: 3 * seed], *prompt_of(seed, 6)], Sampling(max_tokens=14, seed=seed)) for seed in range(5)]
+    with Generator(decoder, max_batch=3, max_context=48, cache_tokens=96, page_size=4, step_tokens=7) as engine:
+        for (prompt, _), completion in zip(requests, answers(engine, *requests)):
+            assert_scored(decoder, prompt, completion, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -16,17 +16,18 @@ from verigym.model.parallel.packs import share_of
 from verigym.model.parallel.sharded import shard_decoder
 from verigym.model.parallel.views import views
 
-from ..conftest import small_config
+from ..conftest import EVERYTHING, small_config
 from .ranks import run_ranks
 
 LENGTHS = [5, 1, 9, 0, 13, 8, 30, 3]  # 69: padded where it is cut; stretches begin inside documents
 
 
-def make_decoder() -> Decoder:
-    decoder = Decoder(small_config(num_heads=8, num_kv_heads=4), seed=1)
+def make_decoder(everything: bool = False) -> Decoder:
+    changes = EVERYTHING if everything else {}
+    decoder = Decoder(small_config(num_heads=8, num_kv_heads=4, **changes), seed=1)
     with torch.no_grad():  # sharp distributions and strong attention: errors show
-        for name, parameter in decoder.named_parameters():
-            if name.endswith("norm.weight"):
+        for parameter in decoder.parameters():
+            if parameter.dim() == 1:
                 parameter.add_(torch.linspace(-0.3, 0.3, parameter.numel()))
             else:
                 parameter.mul_(3.0)
@@ -41,8 +42,8 @@ def pack(seed: int) -> tuple[Tensor, Tensor, Tensor]:
     return ids, ids.roll(-1), torch.where(weights < 0.3, 0.0, weights) / sum(LENGTHS)
 
 
-def one_process(num_packs: int) -> tuple[float, dict[str, Tensor]]:
-    decoder = make_decoder()
+def one_process(num_packs: int, everything: bool = False) -> tuple[float, dict[str, Tensor]]:
+    decoder = make_decoder(everything)
     total = 0.0
     for seed in range(num_packs):
         ids, targets, weights = pack(seed)
@@ -53,8 +54,8 @@ def one_process(num_packs: int) -> tuple[float, dict[str, Tensor]]:
     return total, dict(views(decoder, lambda p: p.grad))
 
 
-def of_rank(rank: int, layout: Layout, folder: str) -> None:
-    decoder = make_decoder()
+def of_rank(rank: int, layout: Layout, everything: bool, folder: str) -> None:
+    decoder = make_decoder(everything)
     meshes = Meshes.of(layout, "cpu")
     shard_decoder(decoder, layout, meshes)
     # Data-parallel ranks have packs of their own; the ranks of one pack have stretches of it.
@@ -86,11 +87,12 @@ LAYOUTS = [
 ]
 
 
+@pytest.mark.parametrize("everything", [False, pytest.param(True, id="all families")])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_loss_and_gradients_are_those_of_one_process(layout: Layout, tmp_path: Path) -> None:
-    run_ranks(of_rank, tmp_path, layout.num_ranks, layout)
+def test_loss_and_gradients_are_those_of_one_process(layout: Layout, everything: bool, tmp_path: Path) -> None:
+    run_ranks(of_rank, tmp_path, layout.num_ranks, layout, everything)
     loss, grads = torch.load(tmp_path / "found.pt", weights_only=True)
-    expected_loss, expected = one_process(layout.replicate * layout.shard)
+    expected_loss, expected = one_process(layout.replicate * layout.shard, everything)
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     assert grads.keys() == expected.keys()
     for name, grad in expected.items():
