@@ -1,16 +1,17 @@
 """How a checkpoint's model reads and writes text: its tokenizer and its chat format, without its weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from ..errors import ChatFormatError, CheckpointError
+from ..errors import ChatFormatError, CheckpointError, ConfigError
 from .chat.incremental import Decode
 from .chat.protocols import Parser, Renderer, TextTokenizer
 from .chat.settings import checkpoint_settings
-from .families.find import model_type
+from .families.find import eos_token_ids, model_type
 
+Tools = Literal["native", "text"]
 Encode = Callable[[str, bool], list[int]]
 
 
@@ -34,9 +35,21 @@ class TextFormat:
     chat_problem: str = ""
 
 
-def open_format(checkpoint: Path) -> TextFormat:
-    """Read a checkpoint's tokenizer and chat format. Raises CheckpointError where the tokenizer is broken."""
-    return _cwm(checkpoint) if model_type(checkpoint) == "cwm" else _huggingface(checkpoint)
+def open_format(
+    checkpoint: Path, *, tools: Tools | None = None, options: Mapping[str, Any] | None = None
+) -> TextFormat:
+    """Read a checkpoint's tokenizer and chat format.
+
+    Args:
+        tools, options: of a chat template's renderer, before what the checkpoint's verigym.json says of them.
+    Raises:
+        CheckpointError: the tokenizer is broken. ConfigError: settings of a template, for CWM's format.
+    """
+    if model_type(checkpoint) != "cwm":
+        return _huggingface(checkpoint, tools, options or {})
+    if tools == "text" or options:
+        raise ConfigError(f"{checkpoint} speaks CWM's format, which has no chat template to be given options")
+    return _cwm(checkpoint)
 
 
 def _cwm(checkpoint: Path) -> TextFormat:
@@ -74,23 +87,28 @@ def load_tokenizer(checkpoint: Path) -> Any:
         ) from error
 
 
-def _huggingface(checkpoint: Path) -> TextFormat:
+def _huggingface(checkpoint: Path, tools: Tools | None, options: Mapping[str, Any]) -> TextFormat:
     from .chat.encoding import valid_text
     from .chat.huggingface import HuggingFaceRenderer
-    from .chat.openai import JsonParser
 
     if not any(checkpoint.glob("tokenizer*")):
         return TextFormat(chat_problem="the checkpoint has no tokenizer")
     tokenizer = load_tokenizer(checkpoint)
     renderer, problem = None, ""
+    settings = checkpoint_settings(checkpoint).template
     try:
-        renderer = HuggingFaceRenderer(tokenizer)
+        renderer = HuggingFaceRenderer(
+            tokenizer,
+            eos_token_ids=eos_token_ids(checkpoint),
+            tools=tools or settings.tools,
+            options=settings.options | dict(options),
+        )
     except ChatFormatError as error:
         problem = str(error)
     return TextFormat(
         encode=lambda text, special: list(tokenizer.encode(valid_text(text), add_special_tokens=special)),
         decode=lambda ids: tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False),
         renderer=renderer,
-        parser=JsonParser() if renderer else None,
+        parser=renderer.parser if renderer else None,
         chat_problem=problem,
     )

@@ -45,28 +45,36 @@ class JsonParser:
             message = Message(role="assistant", content="", thinking=thinking)
             return message, encode_format_error("the reasoning was not closed with </think>")
         try:
-            content, calls = _find_calls(answer)
+            content, calls = self.find_calls(answer, tools)
             _check_names(calls, tools)
         except CallError as error:
             return Message(role="assistant", content=answer, thinking=thinking), encode_format_error(str(error))
         message = Message(role="assistant", content=content, thinking=thinking, calls=calls)
         if calls:
             return message, encode_calls(calls)
-        if decode_action(answer).final is None:
+        if decode_action(content).final is None:
             return message, encode_format_error('each call needs {"name": str, "arguments": object}')
-        return message, answer
+        return message, content
+
+    def find_calls(self, text: str, tools: Sequence[ToolSpec]) -> tuple[str, tuple[ToolCall, ...]]:
+        """(text beside the calls, calls). Raises CallError where something is meant as a call and cannot be read."""
+        return _find_calls(text)
+
+    def write_calls(self, calls: Sequence[ToolCall]) -> str:
+        """Calls as the model writes them. Raises TypeError, ValueError: arguments that are no plain JSON."""
+        return "\n".join(
+            f"{OPEN}\n{json.dumps({'name': c.name, 'arguments': dict(c.arguments)}, ensure_ascii=False)}\n{CLOSE}"
+            for c in calls
+        )
 
     def format(self, message: Message, tools: Sequence[ToolSpec]) -> str:
-        """The text with ``<tool_call>`` blocks that parses to the message's action.
+        """The text with calls that parses to the message's action.
 
         Raises:
             ChatFormatError: there is none, such as for a final answer that is itself a call.
         """
         try:
-            blocks = [
-                f"{OPEN}\n{json.dumps({'name': c.name, 'arguments': dict(c.arguments)}, ensure_ascii=False)}\n{CLOSE}"
-                for c in message.calls
-            ]
+            blocks = [self.write_calls(message.calls)] if message.calls else []
             expected = encode_calls(message.calls) if message.calls else message.content
         except (TypeError, ValueError) as error:
             raise ChatFormatError(f"the arguments of a call are not plain JSON ({error})") from None
@@ -77,8 +85,8 @@ class JsonParser:
         action = self.parse(text, tools)[1]
         if action != expected:
             raise ChatFormatError(
-                f"JSON calls cannot express this message; it would be read as {action[:200]!r}. A text cannot hold "
-                f"{OPEN} or look like a call"
+                f"calls cannot express this message; it would be read as {action[:200]!r}. A text cannot hold "
+                f"{self.call_openers[0]} or look like a call"
             )
         return text
 

@@ -1,7 +1,7 @@
 """How a checkpoint wants to be spoken to."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,13 +19,26 @@ class RendererSettings(BaseModel):
     """List the tools in the system prompt."""
 
 
+class TemplateSettings(BaseModel):
+    """Of the renderer over a chat template; see ``huggingface.HuggingFaceRenderer``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    tools: Literal["native", "text"] = "native"
+    """As the template writes them, or as messages."""
+    options: dict[str, Any] = {}
+    """Passed to the template, such as {"enable_thinking": false}."""
+
+
 class CheckpointSettings(BaseModel):
     """verigym.json, beside a checkpoint's config.json: how its model was trained to be spoken to."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     renderer: RendererSettings = RendererSettings()
-    """How messages become tokens."""
+    """How messages become tokens in CWM's format."""
+    template: TemplateSettings = TemplateSettings()
+    """How messages become tokens by a chat template."""
     environments: dict[str, dict[str, Any]] = {}
     """Environment id -> arguments that it was trained with, such as {"system_prompt": ""}."""
 

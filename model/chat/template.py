@@ -7,18 +7,25 @@ are aligned. So each stretch of the result has a known writer, and only the temp
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ...errors import ChatFormatError
+from .conversation import Form, conversation
 from .messages import Message, ToolCall, ToolSpec
-
-Piece = tuple[str, str]
-"""(text, who wrote it: a role, or "template")."""
+from .piece_ids import Piece
 
 ANCHOR = "zqanchorqz"
 _MARK = re.compile(r"zq(\d+)qz")
 _QUESTION, _ANSWER, _THOUGHT, _RESULT = "zqquestionqz", "zqanswerqz", "zqthoughtqz", "zqresultqz"
-_TOOL = ToolSpec(name="probe", description="A probe.", parameters={"type": "object", "properties": {}})
+_PURPOSE, _VALUE = "zqpurposeqz", "zqvalueqz"
+PROBE_TOOL = ToolSpec(
+    name="probe",
+    description=_PURPOSE,
+    parameters={"type": "object", "properties": {"given": {"type": "string"}}, "required": ["given"]},
+)
+PROBE_CALL = ToolCall(name="probe", arguments={"given": _VALUE})
+_LONG_ID = "chatcmpl-tool-0123456789abcdef"
 
 
 class ChatTemplate:
@@ -26,19 +33,25 @@ class ChatTemplate:
 
     Attributes:
         end_of_turn: spelling of the special token that ends an assistant's turn.
+        ends_parts: whether that token also ends a part of a turn, so that it does not say that the turn has ended.
         tool_problem: why tools cannot be used with it; "" where they can.
     """
 
-    def __init__(self, tokenizer: Any, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, tokenizer: Any, options: Mapping[str, Any], special: Sequence[str], *, tools_as_text: bool = False
+    ) -> None:
         """
+        Args:
+            special: spellings of the tokenizer's special tokens, the longest first.
+            tools_as_text: see ``conversation.Form``.
         Raises:
             ChatFormatError: it cannot be trusted; the message says why.
         """
         if not tokenizer.chat_template:
             raise ChatFormatError("the tokenizer has no chat_template; set one, or use CWM's format")
         self._tokenizer, self._options = tokenizer, dict(options)
-        self._thinking_inline = True
-        self._special = sorted(tokenizer.all_special_tokens, key=len, reverse=True)
+        self._special = special
+        self._form = Form(tools_as_text=tools_as_text)
         question = Message(role="user", content=_QUESTION)
         text = self._render([question, Message(role="assistant", content=ANCHOR), question])
         if text.count(_QUESTION) != 2 or ANCHOR not in text:
@@ -46,8 +59,13 @@ class ChatTemplate:
         self.end_of_turn = self._find_end_of_turn(text)
         # Where the template has no place of its own for thinking, it stays part of the content.
         probe = [question, Message(role="assistant", content=_ANSWER, thinking=_THOUGHT)]
-        self._thinking_inline = _THOUGHT not in self._render(probe, generate=False, thinking_inline=False)
-        self.tool_problem = self._probe_tools(question)
+        own = replace(self._form, thinking_inline=False)
+        thought = self._render(probe, generate=False, form=own)
+        self.ends_parts = self.end_of_turn in thought.partition(_THOUGHT)[2].partition(_ANSWER)[0]
+        if _THOUGHT in thought:
+            self._form = own
+        self._find_system()
+        self.tool_problem = self._find_calls(question)
 
     def pieces(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[Piece]:
         """A conversation up to the next assistant header, by writer."""
@@ -74,11 +92,13 @@ class ChatTemplate:
         that cannot be told."""
         num_tools = sum(message.role == "tool" for message in messages)
         question = Message(role="user", content=_QUESTION)
-        for count in dict.fromkeys((num_tools, min(1, num_tools), 0)):
+        # Where several calls are several turns, what follows the last of them is not all.
+        most = min(1, num_tools) if self._form.one_call else num_tools
+        for count in dict.fromkeys((most, min(1, num_tools), 0)):
             calls = tuple(ToolCall(name=ANCHOR, id=f"call{i:05d}") for i in range(count))
             turn = Message(role="assistant", content="" if calls else ANCHOR, calls=calls)
             try:
-                pieces = self.pieces([question, turn, *messages], [_TOOL] if num_tools else [])
+                pieces = self.pieces([question, turn, *messages], [PROBE_TOOL] if num_tools else [])
             except ChatFormatError:
                 if count == 0:
                     raise
@@ -95,16 +115,20 @@ class ChatTemplate:
         earlier: list[list[Message]] = [[], _exchange("user", False), _exchange("user", True)]
         if not self.tool_problem:
             earlier += [_exchange("tool", False), _exchange("tool", True)]
-        for history in earlier:
-            try:
-                prompt = self._render([question, *history])
-                longer = self._render([question, *history, *_exchange(role, thinking)])
-            except ChatFormatError:
-                return False
-            turn = longer[len(prompt) :].partition(self.end_of_turn)[0]
-            if not longer.startswith(prompt) or not _keeps(turn, role, thinking):
-                return False
-        return True
+        # Some templates write the tools anew before each answer of the user: with tools it must hold as well.
+        with_tools = [[PROBE_TOOL]] if role == "tool" else [[], *([] if self.tool_problem else [[PROBE_TOOL]])]
+        return all(
+            self._extends([question, *history], role, thinking, tools) for history in earlier for tools in with_tools
+        )
+
+    def _extends(self, before: list[Message], role: str, thinking: bool, tools: list[ToolSpec]) -> bool:
+        try:
+            prompt = self._render(before, tools)
+            longer = self._render([*before, *_exchange(role, thinking)], tools)
+        except ChatFormatError:
+            return False
+        turn = longer[len(prompt) :].partition(self.end_of_turn)[0]
+        return longer.startswith(prompt) and _keeps(turn, role, thinking)
 
     def _find_end_of_turn(self, text: str) -> str:
         after = text.partition(ANCHOR)[2].partition(_QUESTION)[0].lstrip()
@@ -116,18 +140,68 @@ class ChatTemplate:
             f"tokenizer ({', '.join(self._special[:8])}); the end of a sampled turn could not be told"
         )
 
-    def _probe_tools(self, question: Message) -> str:
-        results = [Message(role="tool", name="probe", content=f"{_RESULT}{i}") for i in range(2)]
+    def _find_system(self) -> None:
+        """Some templates refuse a system's message, or drop it."""
+        system = [Message(role="system", content=_PURPOSE), Message(role="user", content=_QUESTION)]
+        for form in (self._form, replace(self._form, no_system=True)):
+            try:
+                if _PURPOSE in self._render(system, form=form):
+                    self._form = form
+                    return
+            except ChatFormatError:
+                continue
+
+    def _find_calls(self, question: Message) -> str:
+        """Choose the form in which calls are given to the template. Returns why tools cannot be used, or ""."""
+        problems = []
+        for as_text in (False, True):
+            form = replace(self._form, arguments_as_text=as_text)
+            problems.append(self._problem_with(question, 1, form))
+            if not problems[-1]:
+                break
+        else:
+            return problems[0]
+        if problem := self._problem_with(question, 2, form):
+            form = replace(form, one_call=True)
+            if self._problem_with(question, 2, form):
+                return problem
+        if self._problem_with(question, 1, form, call_id=_LONG_ID):
+            form = replace(form, short_ids=True)
+        self._form = form
+        return ""
+
+    def _problem_with(self, question: Message, count: int, form: Form, call_id: str | None = None) -> str:
+        """What becomes of so many calls of a tool, and of their answers; "" where nothing is lost."""
+        calls = tuple(ToolCall(name="probe", arguments={"given": f"{_VALUE}{i}"}, id=call_id) for i in range(count))
+        results = [Message(role="tool", name="probe", content=f"{_RESULT}{i}", call_id=call_id) for i in range(count)]
         try:
-            for count in (1, 2):
-                calls = tuple(ToolCall(name="probe") for _ in range(count))
-                turn = Message(role="assistant", content="", calls=calls)
-                text = self._render([question, turn, *results[:count]], [_TOOL])
-                if any(result.content not in text for result in results[:count]):
-                    return "it drops the answer of a tool" if count == 1 else "it drops one of two answers of tools"
+            text = self._render(
+                [question, Message(role="assistant", content="", calls=calls), *results], [PROBE_TOOL], form=form
+            )
         except ChatFormatError as error:
             return str(error)
+        if _PURPOSE not in text:
+            return "it does not show the tools"
+        if any(f"{_VALUE}{i}" not in text for i in range(count)):
+            return "it does not show calls"
+        if any(result.content not in text for result in results):
+            return "it drops the answer of a tool" if count == 1 else "it drops one of two answers of tools"
         return ""
+
+    def call_text(self) -> str:
+        """An assistant's turn that is nothing but ``PROBE_CALL``, as the template writes it, without what ends it."""
+        question = Message(role="user", content=_QUESTION)
+        turn = Message(role="assistant", content="", calls=(PROBE_CALL,))
+        prompt = self._render([question], [PROBE_TOOL])
+        text = self._render([question, turn], [PROBE_TOOL], generate=False)
+        text = text[len(prompt) :] if text.startswith(prompt) else text.rpartition(_QUESTION)[2]
+        while ended := next((one for one in self._special if text.rstrip().endswith(one)), None):
+            text = text.rstrip()[: -len(ended)]
+        return text.strip()
+
+    def header(self) -> str:
+        """What the template puts between a user's text and the assistant's turn."""
+        return self._render([Message(role="user", content=_QUESTION)]).rpartition(_QUESTION)[2]
 
     def _after_anchor(self, pieces: Sequence[Piece]) -> list[Piece] | None:
         last = max((i for i, (text, role) in enumerate(pieces) if role == "template" and ANCHOR in text), default=None)
@@ -143,13 +217,14 @@ class ChatTemplate:
         tools: Sequence[ToolSpec] = (),
         *,
         generate: bool = True,
-        thinking_inline: bool | None = None,
+        form: Form | None = None,
     ) -> str:
-        inline = self._thinking_inline if thinking_inline is None else thinking_inline
+        form = form or self._form
+        native = () if form.tools_as_text else tools
         try:
             return self._tokenizer.apply_chat_template(
-                _conversation(messages, inline),
-                tools=[spec.to_openai() for spec in tools] or None,
+                conversation(messages, tools, form),
+                tools=[spec.to_openai() for spec in native] or None,
                 tokenize=False,
                 add_generation_prompt=generate,
                 **self._options,
@@ -178,31 +253,8 @@ def _exchange(role: str, thinking: bool) -> list[Message]:
     if role == "user":
         turn = Message(role="assistant", content=_ANSWER, thinking=thought)
         return [turn, Message(role="user", content=_QUESTION)]
-    call = ToolCall(name="probe")
-    turn = Message(role="assistant", content="", thinking=thought, calls=(call,))
+    turn = Message(role="assistant", content="", thinking=thought, calls=(PROBE_CALL,))
     return [turn, Message(role="tool", name="probe", content=_RESULT)]
-
-
-def _conversation(messages: Sequence[Message], thinking_inline: bool) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    unanswered: list[str] = []
-    for message in messages:
-        row: dict[str, Any] = {"role": message.role, "content": message.content}
-        if message.thinking is not None and thinking_inline:
-            row["content"] = f"<think>\n{message.thinking}\n</think>\n\n{message.content}"
-        elif message.thinking is not None:
-            row["reasoning_content"] = message.thinking
-        if message.calls:
-            unanswered = [call.id or f"call{i:05d}" for i, call in enumerate(message.calls)]
-            row["tool_calls"] = [
-                {"id": i, "type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}}
-                for i, call in zip(unanswered, message.calls, strict=True)
-            ]
-        if message.role == "tool":
-            by_order = unanswered.pop(0) if unanswered else "call00000"
-            row |= {"name": message.name or "tool", "tool_call_id": message.call_id or by_order}
-        rows.append(row)
-    return rows
 
 
 class _Marks:

@@ -1,7 +1,7 @@
 """Open a checkpoint of any architecture: the engine that fits it, its tokenizer, and its chat format."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import CheckpointError, ConfigError
 from ..chat.protocols import ServingEngine
 from ..families.find import why_not_ours
-from ..format import TextFormat, open_format
+from ..format import TextFormat, Tools, open_format
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ def open_checkpoint(
     device: str | None = None,
     attention: "Backend" = "auto",
     tensor_parallel: int = 1,
+    tools: Tools | None = None,
+    template_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> OpenModel:
     """Open a checkpoint: of the families of our decoder (``model.families``) with the paged engine, any other of
@@ -56,6 +58,7 @@ def open_checkpoint(
         device: None for CUDA where there is some.
         attention: what it runs on in our decoder, see ``attention.choose_backend``.
         tensor_parallel: processes of this machine, one a GPU, that have the heads of our decoder together.
+        tools, template_options: of a chat template's renderer, see ``format.open_format``.
         options: of the engine: seed, num_threads, max_waiting.
     Raises:
         CheckpointError: it is missing or broken. ConfigError: the model cannot take ``max_context`` tokens, or its
@@ -68,9 +71,15 @@ def open_checkpoint(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     options |= {"max_batch": max_batch, "max_context": max_context}
     reason = why_not_ours(checkpoint)
+    text = open_format(checkpoint, tools=tools, options=template_options)
     if reason is None:
         return _open_ours(
-            checkpoint, device, options | {"cache_tokens": cache_tokens}, attention=attention, ranks=tensor_parallel
+            checkpoint,
+            text,
+            device,
+            options | {"cache_tokens": cache_tokens},
+            attention=attention,
+            ranks=tensor_parallel,
         )
     for name, given in (("cache_tokens", cache_tokens is not None), ("attention", attention != "auto")):
         if given:
@@ -82,7 +91,7 @@ def open_checkpoint(
         checkpoint,
         reason,
     )
-    return _open_huggingface(checkpoint, device, options)
+    return _open_huggingface(checkpoint, text, device, options)
 
 
 def _open(text: TextFormat, **own: Any) -> OpenModel:
@@ -90,14 +99,13 @@ def _open(text: TextFormat, **own: Any) -> OpenModel:
 
 
 def _open_ours(
-    checkpoint: Path, device: str, options: dict[str, Any], *, attention: "Backend", ranks: int
+    checkpoint: Path, text: TextFormat, device: str, options: dict[str, Any], *, attention: "Backend", ranks: int
 ) -> OpenModel:
     from ..arithmetic import suited
     from ..checkpoint import load_config, load_decoder
     from .generator import Generator
     from .weights import from_checkpoint
 
-    text = open_format(checkpoint)
     if options["max_context"] is None:
         options["max_context"] = load_config(checkpoint).max_position_embeddings
     if ranks > 1:
@@ -127,7 +135,7 @@ def _open_ours(
     )
 
 
-def _open_huggingface(checkpoint: Path, device: str, options: dict[str, Any]) -> OpenModel:
+def _open_huggingface(checkpoint: Path, text: TextFormat, device: str, options: dict[str, Any]) -> OpenModel:
     from ..arithmetic import suited
     from ..huggingface import load_model
     from .huggingface import HuggingFaceEngine
@@ -143,7 +151,6 @@ def _open_huggingface(checkpoint: Path, device: str, options: dict[str, Any]) ->
             raise CheckpointError(f"the checkpoint {path} is of another shape: {error}") from error
         engine.update_weights(version)
 
-    text = open_format(checkpoint)
     model = load(checkpoint).to(device)
     model = model.to(suited(model.dtype, device))
     eos = model.generation_config.eos_token_id  # before the engine makes the settings neutral

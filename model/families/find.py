@@ -64,9 +64,18 @@ def why_not_ours(checkpoint: Path) -> str | None:
     return None
 
 
-def _row(checkpoint: Path) -> dict[str, Any] | None:
+def eos_token_ids(checkpoint: Path) -> tuple[int, ...]:
+    """What ends a text, from the settings of generation and the configuration; each id once."""
+    found: list[int] = []
+    for row in (_row(checkpoint, "generation_config.json"), _row(checkpoint)):
+        ends = (row or {}).get("eos_token_id")
+        found += ends if isinstance(ends, list) else [] if ends is None else [ends]
+    return tuple(dict.fromkeys(map(int, found)))
+
+
+def _row(checkpoint: Path, name: str = "config.json") -> dict[str, Any] | None:
     try:
-        row = json.loads((checkpoint / "config.json").read_bytes())
+        row = json.loads((checkpoint / name).read_bytes())
     except (OSError, ValueError):
         return None
     return row if isinstance(row, dict) else None

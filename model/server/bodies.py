@@ -184,6 +184,8 @@ class ChatBody(SamplingBody):
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     reasoning_effort: Any = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Options of the chat template, such as {"enable_thinking": false}; as vLLM has it."""
 
     @model_validator(mode="after")
     def _only_chat(self) -> "ChatBody":

@@ -26,7 +26,7 @@ class Chat:
         """Raises ApiError or ChatFormatError where the request cannot be answered."""
         self._served, self._gate, self._body = served, gate, body
         served.check_name(body.model)
-        self._renderer, self._parser = served.chat()
+        self._renderer, self._parser = served.chat(body.chat_template_kwargs or {})
         self._decode = self._renderer.decode
         if body.top_logprobs and not served.raw:
             raise refused(

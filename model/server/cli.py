@@ -2,6 +2,7 @@
 
 import argparse
 import ipaddress
+import json
 import os
 import secrets
 import signal
@@ -66,6 +67,19 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--body-timeout", type=int, default=60, metavar="S", help="seconds for a request's body (default: 60)"
     )
+    parser.add_argument(
+        "--tools-as",
+        choices=("native", "text"),
+        help="how a chat template is given tools: as it writes them, or, where it knows none, as messages (default: "
+        "native)",
+    )
+    parser.add_argument(
+        "--chat-template-kwargs",
+        type=_json_object,
+        default={},
+        metavar="JSON",
+        help="options of the chat template, such as '{\"enable_thinking\": false}'",
+    )
     _add_access(parser)
     parser.add_argument(
         "--drain-timeout",
@@ -76,6 +90,16 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("--end-with", type=int, metavar="PID", help="end when the process PID is gone")
     parser.set_defaults(run=run)
+
+
+def _json_object(text: str) -> dict[str, object]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object")
+    return value
 
 
 def _add_access(parser: argparse.ArgumentParser) -> None:
@@ -138,6 +162,8 @@ def run(args: argparse.Namespace) -> int:
         max_waiting=args.max_waiting,
         seed=args.seed,
         num_threads=args.threads,
+        tools=args.tools_as,
+        template_options=args.chat_template_kwargs,
     )
     name = args.name or args.checkpoint.resolve().name
     app = build_app(

@@ -1,9 +1,9 @@
 """The model behind a server, by its name."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ..chat.protocols import Parser, Renderer
 from ..engine.open import OpenModel
@@ -58,12 +58,20 @@ class Served:
         """How tokens are told to a client."""
         return TokenNames(self.model.decode, as_ids=bool(as_ids))
 
-    def chat(self) -> tuple[Renderer, Parser]:
-        """The chat format. Raises ApiError (400) where there is none."""
+    def chat(self, template_options: Mapping[str, Any]) -> tuple[Renderer, Parser]:
+        """The chat format, its template given these options. Raises ApiError (400) where there is none."""
         if self.model.renderer is None or self.model.parser is None:
             told = f"this model cannot chat: {self.model.chat_problem}; use /v1/completions"
             raise refused(told, param="model")
-        return self.model.renderer, self.model.parser
+        renderer = self.model.renderer
+        if not template_options:
+            return renderer, self.model.parser
+        with_options = getattr(renderer, "with_options", None)
+        if with_options is None:
+            told = "this model speaks a format of its own, without a chat template; leave chat_template_kwargs out"
+            raise refused(told, param="chat_template_kwargs")
+        renderer = with_options(template_options)
+        return renderer, renderer.parser
 
     def to_json(self) -> dict[str, object]:
         """The entry of ``/v1/models``."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...errors import CheckpointError, ConfigError
 from ..config import DecoderConfig
-from ..families.find import read_config
+from ..families.find import eos_token_ids, read_config
 from .meta_config import config_from_meta
 from .names import Naming, Part, deinterleave, parts
 
@@ -70,21 +70,13 @@ def load_config(path: Path | str) -> DecoderConfig:
     if not file.is_file():
         raise CheckpointError(f"there is no checkpoint at {path} (no config.json); check the path")
     try:
-        return _with_ends(folder, read(json.loads(file.read_text(encoding="utf-8"))))
+        config = read(json.loads(file.read_text(encoding="utf-8")))
+        # A model may end its turns with tokens that only its settings of generation name.
+        return replace(config, eos_token_ids=eos_token_ids(folder) or config.eos_token_ids)
     except ConfigError as error:
         raise CheckpointError(f"the checkpoint {path} cannot be loaded: {error}") from error
     except ValueError as error:
         raise CheckpointError(f"{file} is not JSON ({error}); copy the checkpoint anew") from error
-
-
-def _with_ends(folder: Path, config: DecoderConfig) -> DecoderConfig:
-    """A model may end its turns with tokens that only its settings of generation name."""
-    file = folder / "generation_config.json"
-    if not file.is_file():
-        return config
-    ends = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
-    named = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    return replace(config, eos_token_ids=tuple(dict.fromkeys((*map(int, named), *config.eos_token_ids))))
 
 
 def read_part(source: Source, part: Part, head_dim: int, block: Block | None = None) -> Tensor:

@@ -18,7 +18,7 @@ from ...model.config import preset
 from ...model.decoder import Decoder
 from ...model.engine.generator import Generator
 from ...model.engine.huggingface import HuggingFaceEngine
-from ...model.families.find import model_type, why_not_ours
+from ...model.families.find import eos_token_ids, model_type, why_not_ours
 from ...model.format import load_tokenizer
 from ...model.huggingface import HuggingFaceDecoder
 from ...model.lora import AnyDecoder, add_adapters, copy_trained
@@ -106,6 +106,8 @@ class Trainee:
         settings: dict[str, Any] = {"environments": environments}
         if isinstance(self.renderer, CwmRenderer):
             settings["renderer"] = {"announce_tools": False}
+        else:
+            settings["template"] = {"tools": self.config.tools, "options": self.config.chat_template_kwargs}
         write_json(path / "verigym.json", settings, indent=None)
         if sums:
             add_sum(path, "verigym.json")
@@ -158,7 +160,6 @@ def _open_cwm(
 def _open_family(config: ModelConfig, checkpoint: Path, seed: int, device: torch.device) -> Trainee:
     """A model that is not CWM: in our decoder where that knows its family, else in transformers' own code."""
     from ...model.chat.huggingface import HuggingFaceRenderer
-    from ...model.chat.openai import JsonParser
 
     reason = why_not_ours(checkpoint)
     if config.attention != "auto" and reason is not None:
@@ -171,7 +172,12 @@ def _open_family(config: ModelConfig, checkpoint: Path, seed: int, device: torch
         raise ConfigError(f"{checkpoint} has no tokenizer; copy the files that came with the model")
     tokenizer = load_tokenizer(checkpoint)
     try:
-        renderer = HuggingFaceRenderer(tokenizer)
+        renderer = HuggingFaceRenderer(
+            tokenizer,
+            eos_token_ids=eos_token_ids(checkpoint),
+            tools=config.tools,
+            options=config.chat_template_kwargs,
+        )
     except ChatFormatError as error:
         raise ConfigError(f"{checkpoint} cannot be trained in conversations: {error}") from error
     if reason is None:
@@ -181,7 +187,7 @@ def _open_family(config: ModelConfig, checkpoint: Path, seed: int, device: torch
         logger.warning("%s is trained in transformers' own code, and not over several ranks: %s", checkpoint, reason)
         decoder = HuggingFaceDecoder.load(checkpoint, dtype=_dtype(config, device), local_files_only=True).to(device)
     return Trainee(
-        config=config, decoder=decoder, tokenizer=tokenizer, renderer=renderer, parser=JsonParser(), seed=seed
+        config=config, decoder=decoder, tokenizer=tokenizer, renderer=renderer, parser=renderer.parser, seed=seed
     )
 
 

@@ -20,6 +20,10 @@ class ModelConfig(Settings):
     checkpoint: Path | None = None
     """A folder with a checkpoint to start from instead of random weights: CWM's, or any causal language model of
     transformers. Its tokenizer and chat template are used as they are."""
+    tools: Literal["native", "text"] = "native"
+    """How the chat template of ``checkpoint`` is given tools: as it writes them, or, if it knows none, as messages."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Options of the chat template, such as {enable_thinking = false}."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the weights that ``checkpoint`` is read into. Bfloat16 needs ``lora``: it loses small updates."""
     lora: LoRAConfig | None = None
