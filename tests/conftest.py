@@ -86,12 +86,22 @@ CHAT_TEMPLATE = (
 
 @pytest.fixture(scope="session")
 def huggingface_checkpoint(tmp_path_factory):
-    """A folder with a tiny Qwen 3 of random weights, a byte-level tokenizer, and a chat template."""
+    """A folder with a tiny model that runs in transformers' own code: a Qwen 3 with biases that our decoder has not."""
+    return _tiny_qwen3(tmp_path_factory.mktemp("huggingface") / "qwen3", attention_bias=True)
+
+
+@pytest.fixture(scope="session")
+def family_checkpoint(tmp_path_factory):
+    """The same, of a family that our decoder runs."""
+    return _tiny_qwen3(tmp_path_factory.mktemp("family") / "qwen3", attention_bias=False)
+
+
+def _tiny_qwen3(folder, *, attention_bias):
+    """Random weights, a byte-level tokenizer, and a chat template."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config
 
-    folder = tmp_path_factory.mktemp("huggingface") / "qwen3"
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     # With "l s" and "e r" merged, sampled bytes are encoded again as other ids.
     vocabulary = {token: number for number, token in enumerate([*alphabet, "ls", "er"])}
@@ -105,6 +115,7 @@ def huggingface_checkpoint(tmp_path_factory):
     config = Qwen3Config(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, head_dim=8, max_position_embeddings=1024, tie_word_embeddings=True,
+        attention_bias=attention_bias,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     torch.manual_seed(0)

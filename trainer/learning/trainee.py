@@ -106,7 +106,7 @@ class Trainee:
         settings: dict[str, Any] = {"environments": environments}
         if isinstance(self.renderer, CwmRenderer):
             settings["renderer"] = {"announce_tools": False}
-        else:
+        elif self.config.tools != "native" or self.config.chat_template_kwargs:
             settings["template"] = {"tools": self.config.tools, "options": self.config.chat_template_kwargs}
         write_json(path / "verigym.json", settings, indent=None)
         if sums:

@@ -18,6 +18,8 @@ from verigym.model.chat.actions import encode_format_error
 from verigym.model.chat.huggingface import HuggingFaceRenderer
 from verigym.model.chat.messages import Message
 from verigym.model.checkpoint import save_checkpoint
+from verigym.model.decoder import Decoder
+from verigym.model.format import open_format
 from verigym.model.lora import adapter_weights, copy_trained
 from verigym.model.tokenizer import train_tokenizer
 from verigym.trainer.batching.documents import document_of
@@ -110,10 +112,37 @@ def run(trainer, until):
     return [[row.metrics.get(name, math.nan) for name in names] for row in rows]
 
 
-@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def _logits(decoder, ids):
+    """Of the next token."""
+    if isinstance(decoder, Decoder):
+        return decoder.logits(decoder(ids, Documents.from_lengths([len(ids)])))[-1]
+    return decoder.model(ids[None]).logits[0, -1]
+
+
+def test_a_family_of_ours_is_saved_with_all_that_belongs_to_it(learn, family_checkpoint, tmp_path):
+    trainee = learn(checkpoint=family_checkpoint, tools="text")
+    trainee.save(tmp_path / "out", {})
+    again = learn(checkpoint=tmp_path / "out")
+    assert again.decoder.config == trainee.decoder.config
+    model = open_format(tmp_path / "out")
+    assert model.renderer is not None
+    asked = [Message(role="user", content="else")]
+    assert model.renderer.start(asked, []).token_ids == trainee.renderer.start(asked, []).token_ids
+    assert model.renderer.stop_token_ids == trainee.renderer.stop_token_ids
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    ids = torch.arange(9)
+    torch.testing.assert_close(theirs(ids[None]).logits[0, -1], _logits(trainee.decoder, ids), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "temperature"),
+    [("huggingface_checkpoint", 0.7), ("huggingface_checkpoint", 1.0), ("family_checkpoint", 0.7)],
+    ids=["transformers-0.7", "transformers-1.0", "ours-0.7"],
+)
 @pytest.mark.parametrize("lora", [None, LORA], ids=["whole", "adapters"])
-def test_what_is_trained_is_what_was_sampled(learn, reinforce, lora, temperature):
-    trainee = learn(lora, learned=lora is not None)
+def test_what_is_trained_is_what_was_sampled(learn, reinforce, lora, checkpoint, temperature, request):
+    trainee = learn(lora, learned=lora is not None, checkpoint=request.getfixturevalue(checkpoint))
+    assert isinstance(trainee.decoder, Decoder) == (checkpoint == "family_checkpoint")
     trainer = reinforce(trainee, temperature=temperature)
     rollouts = asyncio.run(trainer.collect(tasks(2)))
     assert max(one.num_turns for one in rollouts.trajectories) > 1
@@ -125,7 +154,7 @@ def test_what_is_trained_is_what_was_sampled(learn, reinforce, lora, temperature
         for place in [i for i, trained in enumerate(segment.loss_mask) if trained][::3]:
             ids = torch.tensor(segment.token_ids[:place])
             with torch.no_grad():
-                theirs = trainee.decoder.model(ids[None]).logits[0, -1] / temperature
+                theirs = _logits(trainee.decoder, ids) / temperature
             expected = theirs.log_softmax(-1)[segment.token_ids[place]]
             assert segment.logprobs[place] == pytest.approx(float(expected), abs=2e-5)
     texts = [trainee.tokenizer.decode(one.token_ids) for one in documents]
