@@ -1,5 +1,5 @@
 """Families of models that our decoder runs, a file each: how their config.json is read and written.
 
 May import: model/config and errors. Free of torch.
-Begin at: find.py; common.py has what the families share, weights/names.py the names of their weights.
+Begin at: find.py; common.py has what the families share.
 """
