@@ -101,6 +101,11 @@ class HuggingFaceDecoder(TokenScorer):
         theirs = torch.cat([self.model(input_ids=part[None], use_cache=False).logits[0] for part in parts])
         alone = torch.cat([self(part, Documents.from_lengths([len(part)], device=device)) for part in parts])
         name, dtype = type(self.model).__name__, packed.dtype
+        if (kind := _rope_of_all(self.config)) is not None:
+            raise ConfigError(
+                f"in {name} packed documents see each other: rotary frequencies of the type {kind!r} are chosen by the "
+                "longest of them; it cannot be trained here"
+            )
         tolerance = {torch.float32: 1e-4, torch.float64: 1e-8}.get(dtype, 0.05)
         if not _close(alone @ self.head.weight.T, theirs, tolerance):
             raise ConfigError(f"{name} makes more of its logits than its head's product; it cannot be trained here")
@@ -122,9 +127,22 @@ def load_model(path: Path | str, **options: Any) -> Any:
     if Path(path).is_dir():
         check_sums(path)
     try:
-        return AutoModelForCausalLM.from_pretrained(path, **{"trust_remote_code": False, **options})
+        model, told = AutoModelForCausalLM.from_pretrained(
+            path, **{"trust_remote_code": False, **options, "output_loading_info": True}
+        )
     except (OSError, ValueError, RuntimeError, ImportError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"transformers cannot load {path} ({error}); check the path") from error
+    lacking = sorted(told["missing_keys"])
+    if lacking:  # it gives those random numbers, with a warning
+        raise CheckpointError(f"{path} lacks the tensor {lacking[0]} ({len(lacking)} in all); copy it anew")
+    return model
+
+
+def _rope_of_all(config: Any) -> str | None:
+    """The kind of rotary frequencies that depends on the longest position of a call; None where they do not."""
+    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    kinds = {str(one.get("rope_type")) for one in (rope, *rope.values()) if isinstance(one, dict)}
+    return next(iter(sorted(kinds & {"dynamic", "longrope"})), None)
 
 
 def _close(found: Tensor, expected: Tensor, tolerance: float) -> bool:

@@ -75,6 +75,12 @@ def add_adapters(
     embeddings = decoder.embed if isinstance(decoder, Decoder) else root.get_input_embeddings()  # type: ignore
     if any(layer is one for layer in _layers(root).values() for one in (decoder.head, embeddings)):
         raise ConfigError(f"lora.targets are {list(targets)}: head and embeddings stay as they are; leave them out")
+    stacked = [name for name, layer in _layers(root).items() if type(layer).__name__ == "ParamWrapper"]
+    if stacked:
+        raise ConfigError(
+            f"{stacked[0]} holds the matrices of many experts in one weight, and adapters of such cannot be exported; "
+            "name matrices that stand alone in lora.targets, such as q_proj, v_proj, o_proj"
+        )
     with torch.no_grad():
         for parameter in adapter_weights(decoder).values():
             parameter.data = parameter.data.float()  # small updates are lost in the base's bfloat16

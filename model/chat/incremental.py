@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 Decode = Callable[[Sequence[int]], str]
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_MOST_BEGUN = 3  # bytes of a character that is not whole; tokenizers that fall back to bytes replace each by itself
 
 
 class IncrementalText:
@@ -27,9 +28,11 @@ class IncrementalText:
             return ""
         self._ids.extend(token_ids)
         text = self._decode(self._ids)
-        if text.endswith(_REPLACEMENT):  # the beginning of a character, or a wrong byte: the next token will tell
-            new = text[self._given : -1]
-            self._given = max(self._given, len(text) - 1)
+        begun = min(len(text) - len(text.rstrip(_REPLACEMENT)), _MOST_BEGUN)
+        if begun:  # the beginning of a character, or wrong bytes: the next tokens will tell
+            certain = len(text) - begun
+            new = text[self._given : certain]
+            self._given = max(self._given, certain)
             return new
         new = text[self._given :]
         self._ids, self._read = self._ids[self._read :], len(self._ids) - self._read

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3MoeConfig
 
 from verigym.errors import CheckpointError, ConfigError
 from verigym.model.attention import Documents
@@ -66,6 +66,18 @@ def test_lora_works_on_these_kinds_only_and_names_what_there_is():
     for kind, name in (("qwen3", "lm_head"), ("cwm", "head"), ("cwm", "embed")):
         with pytest.raises(ConfigError, match="leave them out"):
             adapted(kind, targets=(name,))
+
+
+def test_stacked_experts_are_told_before_a_run_whose_export_would_lack_them():
+    config = Qwen3MoeConfig(
+        vocab_size=300, hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_hidden_layers=1,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, num_experts=4, num_experts_per_tok=2,
+    )  # fmt: skip
+    decoder = HuggingFaceDecoder(AutoModelForCausalLM.from_config(config))
+    with pytest.raises(ConfigError, match=r"many experts in one weight.*lora\.targets"):
+        add_adapters(decoder, rank=2, alpha=4.0)
+    decoder = HuggingFaceDecoder(AutoModelForCausalLM.from_config(config))
+    add_adapters(decoder, rank=2, alpha=4.0, targets=["q_proj", "v_proj"])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -40,6 +40,21 @@ def test_incremental_text_gives_whole_characters_and_in_the_end_all(text: str) -
     assert not any("\ufffd" in piece for piece in pieces) or "\ufffd" in text
 
 
+def _byte_by_byte(token_ids: Sequence[int]) -> str:
+    """As SentencePiece's fallback to bytes: of a character that is not whole each byte is a U+FFFD."""
+    data = bytes(token_ids)
+    return data.decode("utf-8", errors="surrogateescape").translate(dict.fromkeys(range(56448, 56576), 65533))
+
+
+def test_a_fallback_to_bytes_streams_whole_characters_and_stops_at_them() -> None:
+    stream = IncrementalText(_byte_by_byte)
+    assert [stream.push([byte]) for byte in "a東😀".encode()] == ["a", "", "", "東", "", "", "", "😀"]
+    stop = StopText(_byte_by_byte, ["東"])
+    assert [stop.push(byte) for byte in "a東".encode()] == [None, None, None, "東"]
+    stream = IncrementalText(_byte_by_byte)
+    assert "".join([*(stream.push([0x80]) for _ in range(9)), stream.flush()]) == "\ufffd" * 9
+
+
 def test_bytes_that_never_become_a_character_are_given_at_the_end() -> None:
     stream = IncrementalText(_bytes)
     assert stream.push([0xF0, 0x9F]) == ""

@@ -81,6 +81,27 @@ def test_what_cannot_be_trained_is_refused():
         HuggingFaceDecoder(leaky)
 
 
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_frequencies_that_the_longest_document_chooses_are_refused(kind):
+    rope = {"rope_type": kind, "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 16}
+    if kind == "longrope":
+        half = 32 // 4 // 2
+        rope |= {"short_factor": [1.0] * half, "long_factor": [2.0] * half}
+    ids = {"pad_token_id": None, "bos_token_id": 0, "eos_token_id": 1}
+    model = make("Phi3" if kind == "longrope" else "Llama", rope_parameters=rope, **ids)
+    with pytest.raises(ConfigError, match=f"type '{kind}' are chosen by the longest"):
+        HuggingFaceDecoder(model)
+
+
+def test_a_folder_that_lacks_a_tensor_is_refused_not_filled_with_random_numbers(tmp_path):
+    model = make()
+    state = model.state_dict()
+    name = next(name for name in state if name.endswith("down_proj.weight"))
+    model.save_pretrained(tmp_path, state_dict={key: value for key, value in state.items() if key != name})
+    with pytest.raises(CheckpointError, match=rf"lacks the tensor {name} \(1 in all\)"):
+        HuggingFaceDecoder.load(tmp_path)
+
+
 def test_a_missing_folder_is_one_message(tmp_path):
     with pytest.raises(CheckpointError, match="transformers cannot load"):
         HuggingFaceDecoder.load(tmp_path)
