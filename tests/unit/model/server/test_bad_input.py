@@ -155,7 +155,9 @@ def test_a_body_that_is_too_large(decoder, tokenizer):
             for start in range(0, len(large), 100):
                 yield large[start : start + 100]
 
-        response = httpx.post(f"{server.url}/v1/completions", content=in_pieces())  # no content-length
+        response = httpx.post(
+            f"{server.url}/v1/completions", content=in_pieces(), headers={"content-type": "application/json"}
+        )
         assert error_of(response, 413)
         works(server)
 
