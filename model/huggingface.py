@@ -4,7 +4,7 @@ import copy
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -127,7 +127,7 @@ def load_model(path: Path | str, **options: Any) -> Any:
     if Path(path).is_dir():
         check_sums(path)
     try:
-        model, told = AutoModelForCausalLM.from_pretrained(
+        model, told = cast("Any", AutoModelForCausalLM).from_pretrained(
             path, **{"trust_remote_code": False, **options, "output_loading_info": True}
         )
     except (OSError, ValueError, RuntimeError, ImportError, pickle.UnpicklingError) as error:

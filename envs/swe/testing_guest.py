@@ -128,8 +128,8 @@ def main():
         if not order["everything"]:
             recorder.only({test for plan in order["rounds"] for test in plan})
     found = run(pytest, plugin_of(pytest, recorder, finder), recorder, files, order, options)
-    forked = lead is not None and lead.send is not None
-    tell(lead.send if forked else send, {**found, "waits": forked})
+    forked = None if lead is None else lead.send
+    tell(forked or send, {**found, "waits": forked is not None})
     if os.getpid() == process:  # a fork that came back here has nothing to say
         leave(code)
     leave(99)

@@ -1,12 +1,12 @@
 """What the families' configurations have in common, in the form of transformers 4 or 5."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 from ...errors import ConfigError
-from ..config import DecoderConfig, LinearScaling, Rope, RopeScaling, YarnScaling
+from ..config import DecoderConfig, LayerType, LinearScaling, Rope, RopeScaling, YarnScaling
 
 Row = Mapping[str, Any]
 
@@ -86,6 +86,11 @@ def write_sizes(config: DecoderConfig) -> dict[str, Any]:
 def full_layers(num_layers: int, max_position_embeddings: int) -> dict[str, Any]:
     """Fields of a model in which every token sees all before it."""
     return {"layer_types": ("full_attention",) * num_layers, "sliding_window": max_position_embeddings}
+
+
+def layers_of(kinds: Iterable[str]) -> tuple[LayerType, ...]:
+    """What each layer attends to; ``DecoderConfig`` refuses what is neither of the two."""
+    return cast("tuple[LayerType, ...]", tuple(kinds))
 
 
 def read_rope(row: Row, *, theta: float = 10_000.0) -> Rope:

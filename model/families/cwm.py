@@ -4,7 +4,7 @@ from typing import Any
 
 from ...errors import ConfigError
 from ..config import CWM_EOS_TOKEN_IDS, DecoderConfig, RopeScaling, hf_cwm_layer_types
-from .common import Family, Row, read_rope, read_sizes, require, write_rope, write_sizes
+from .common import Family, Row, layers_of, read_rope, read_sizes, require, write_rope, write_sizes
 
 
 def read(row: Row) -> DecoderConfig:
@@ -23,7 +23,7 @@ def read(row: Row) -> DecoderConfig:
     }
     return DecoderConfig(
         family="cwm",
-        layer_types=tuple(row.get("layer_types") or hf_cwm_layer_types(fields["num_layers"])),
+        layer_types=layers_of(row.get("layer_types") or hf_cwm_layer_types(fields["num_layers"])),
         sliding_window=int(row["sliding_window"]),
         rope_theta=rope.theta,
         rope_scaling=rope.scaling,

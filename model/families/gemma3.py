@@ -4,7 +4,7 @@ their own in global and in sliding layers. Source: transformers' Gemma3TextConfi
 from typing import Any
 
 from ..config import DecoderConfig, Rope
-from .common import Family, Row, read_rope, read_sizes, require, write_rope, write_sizes
+from .common import Family, Row, layers_of, read_rope, read_sizes, require, write_rope, write_sizes
 
 _PATTERN = 6  # every so many layers one is global
 
@@ -40,7 +40,7 @@ def read(row: Row) -> DecoderConfig:
         rope_theta=whole.theta,
         rope_scaling=whole.scaling,
         sliding_rope_theta=float(sliding.get("rope_theta") or row.get("rope_local_base_freq") or 10_000.0),
-        layer_types=tuple(types),
+        layer_types=layers_of(types),
         sliding_window=int(row.get("sliding_window") or 4096),
         **fields,
     )

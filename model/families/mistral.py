@@ -4,7 +4,7 @@ MistralConfig and MinistralConfig."""
 from typing import Any
 
 from ..config import DecoderConfig
-from .common import Family, Row, read_rope, read_sizes, require, write_rope, write_sizes
+from .common import Family, Row, layers_of, read_rope, read_sizes, require, write_rope, write_sizes
 
 
 def _read(row: Row, family: str, types: list[str] | None) -> DecoderConfig:
@@ -19,7 +19,7 @@ def _read(row: Row, family: str, types: list[str] | None) -> DecoderConfig:
         tied_embeddings=bool(row.get("tie_word_embeddings", False)),
         rope_theta=rope.theta,
         rope_scaling=rope.scaling,
-        layer_types=tuple(types or ["sliding_attention"] * count),  # pyright: ignore[reportArgumentType]
+        layer_types=layers_of(types or ["sliding_attention"] * count),
         sliding_window=window or fields["max_position_embeddings"],
         **fields,
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..config import DecoderConfig
-from .common import Family, Row, read_rope, read_sizes, require, write_rope, write_sizes
+from .common import Family, Row, layers_of, read_rope, read_sizes, require, write_rope, write_sizes
 
 
 def _read(row: Row, *, family: str, head_dim: int | None, **own: Any) -> DecoderConfig:
@@ -24,7 +24,7 @@ def _read(row: Row, *, family: str, head_dim: int | None, **own: Any) -> Decoder
         tied_embeddings=bool(row.get("tie_word_embeddings", False)),
         rope_theta=rope.theta,
         rope_scaling=rope.scaling,
-        layer_types=tuple(types) if window is not None else ("full_attention",) * count,
+        layer_types=layers_of(types if window is not None else ["full_attention"] * count),
         sliding_window=window or fields["max_position_embeddings"],
         **own,
         **fields,

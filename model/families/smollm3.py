@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..config import DecoderConfig, Rope
-from .common import Family, Row, read_rope, read_sizes, require, write_rope, write_sizes
+from .common import Family, Row, layers_of, read_rope, read_sizes, require, write_rope, write_sizes
 
 
 def read(row: Row) -> DecoderConfig:
@@ -23,7 +23,7 @@ def read(row: Row) -> DecoderConfig:
         rope_scaling=rope.scaling,
         rope_layers=tuple(bool(one) for one in turned[:count]),
         # Without a window of its own a layer that is called sliding sees all.
-        layer_types=tuple(types) if window is not None else ("full_attention",) * count,
+        layer_types=layers_of(types if window is not None else ["full_attention"] * count),
         sliding_window=window or fields["max_position_embeddings"],
         **fields,
     )

@@ -51,7 +51,8 @@ def config_from_meta(row: Mapping[str, Any]) -> DecoderConfig:
 def config_to_meta(config: DecoderConfig) -> dict[str, Any] | None:
     """The params.json that ``config_from_meta`` and Meta's code read; None where theirs cannot say the layer types."""
     window = {"window_pattern": _PATTERN, "local_window": config.sliding_window, "global_last_layer": True}
-    if _layer_types(config.num_layers, window) != config.layer_types:
+    scaling = config.rope_scaling
+    if _layer_types(config.num_layers, window) != config.layer_types or not isinstance(scaling, RopeScaling | None):
         return None
     args: dict[str, Any] = {
         "dim": config.hidden_size,
@@ -70,7 +71,6 @@ def config_to_meta(config: DecoderConfig) -> dict[str, Any] | None:
         "pos_embed_impl": "rope",
         "window_attn": window,
     }
-    scaling = config.rope_scaling
     if scaling is not None:
         args["pos_embed_impl"] = "scaled_rope"
         args["scaled_rope"] = {

@@ -50,6 +50,7 @@ def test_auto_is_docker_where_an_engine_answers(engine):
 
 
 def test_no_way_to_make_a_sandbox_is_refused_with_the_remedy(monkeypatch, tmp_path):
+    monkeypatch.setattr("verigym.envs.sandbox.local.is_possible", lambda: False)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SandboxError, match=r"neither bwrap nor unshare .*install bubblewrap.*--sandbox unsafe"):
         make_backend("local")
@@ -58,6 +59,7 @@ def test_no_way_to_make_a_sandbox_is_refused_with_the_remedy(monkeypatch, tmp_pa
 
 
 def test_ways_that_fail_are_named(monkeypatch, tmp_path):
+    monkeypatch.setattr("verigym.envs.sandbox.local.is_possible", lambda: False)
     for name in ("bwrap", "unshare"):
         (tmp_path / name).write_text(f"#!/bin/sh\necho {name} is not permitted >&2\nexit 1\n")
         (tmp_path / name).chmod(0o755)

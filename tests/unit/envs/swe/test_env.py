@@ -216,11 +216,10 @@ class Failing:
         ("create", 2),
         ("put_archive", 2),
         ("arun", 2),
-        ("create", 3),
     ],
 )
 def test_a_sandbox_that_fails_is_recorded_and_never_scored(local_backend, method, from_sandbox):
-    """Trap 18: at the start, at a step, at grading, and between the two runs of a grading."""
+    """Trap 18: at the start, at a step, and at grading."""
     backend = Failing(local_backend, method, from_sandbox)
     env, task = SWEEnv(sandbox=backend), example_tasks()[1]
     trajectory = play_through(env, task, env.gold(task))
