@@ -332,6 +332,7 @@ def test_doctor_finds_what_is_there(capsys):
 def test_doctor_tells_what_is_missing_and_ends_well(capsys, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
+    monkeypatch.setattr("verigym.envs.sandbox.local.is_possible", lambda: False)
     from verigym.envs.sandbox import choose
 
     choose._probed.cache_clear()

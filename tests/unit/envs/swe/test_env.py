@@ -13,6 +13,7 @@ from verigym.agent.policy import ScriptedPolicy, play
 from verigym.envs.datasets.swe import row_of
 from verigym.envs.datasets.swe_examples import example_tasks
 from verigym.envs.sandbox.types import SandboxSpec
+from verigym.envs.swe import prepared
 from verigym.envs.swe.env import SWEEnv
 from verigym.errors import GradingError, SandboxError
 from verigym.model.chat.actions import encode_calls
@@ -218,8 +219,10 @@ class Failing:
         ("arun", 2),
     ],
 )
-def test_a_sandbox_that_fails_is_recorded_and_never_scored(local_backend, method, from_sandbox):
+def test_a_sandbox_that_fails_is_recorded_and_never_scored(local_backend, method, from_sandbox, monkeypatch):
     """Trap 18: at the start, at a step, and at grading."""
+    monkeypatch.setattr(prepared, "_TREES", prepared.Spool())  # a kept tree would be brought another way
+    monkeypatch.setattr(prepared, "_requests", {})
     backend = Failing(local_backend, method, from_sandbox)
     env, task = SWEEnv(sandbox=backend), example_tasks()[1]
     trajectory = play_through(env, task, env.gold(task))
