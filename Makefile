@@ -42,7 +42,7 @@ lint: setup
 types: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# QUICK=1: fewer tasks and steps, and no control. What it claims is weaker: nothing about repairs.
+# QUICK=1: fewer tasks and steps, and no control. It claims nothing.
 ifdef QUICK
 DEMO := --out runs/quick $(addprefix --set ,control=false sft.train.max_steps=500 sft.optim.total_steps=500 rl.steps=6 \
 	rl.optim.total_steps=12 families.0.num_train=200 families.0.num_demonstrations=400 families.0.num_held_out=40 \
