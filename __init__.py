@@ -6,7 +6,8 @@ the environments with Gymnasium.
 
 import sys
 
-from .moved import OldNames
+# Absolute: pytest imports this file by the name of its folder, which need not be a package's ("verigym-0.2").
+from verigym.moved import OldNames
 
 __version__ = "0.2.0"
 

@@ -1,5 +1,6 @@
 """The package list of pyproject.toml, and what a wheel of it holds."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -42,6 +43,14 @@ def test_every_folder_of_python_files_is_a_package():
 @pytest.mark.skipif(
     int(metadata.version("setuptools").split(".")[0]) < 77, reason="building offline needs setuptools 77 or newer here"
 )
+def test_the_folder_may_have_any_name():
+    """pytest imports the root's ``__init__`` by its folder's name; in "verigym-0.2" that is no package."""
+    spec = importlib.util.spec_from_file_location("__init__", ROOT / "__init__.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.__version__ == metadata.version("verigym")
+
+
 def test_a_wheel_holds_verigym_and_nothing_else(tmp_path):
     """Built offline, from a copy: setuptools writes into the folder it builds."""
     listed = subprocess.run(
