@@ -8,7 +8,8 @@ from ..envs.task import Task
 from ..model.chat.messages import Message, ToolSpec
 from ..model.chat.protocols import Parser, Rendered, Renderer
 from .policy import Entry, Script, Turn, action_of, context_of, observed_after, without_header
-from .trajectory import Ending, Segment, TokenTurn, Trajectory, segments_of
+from .segments import Segment, TokenTurn, segments_of
+from .trajectory import Ending, Trajectory
 
 
 def texts_of(trajectory: Trajectory, tools: Sequence[ToolSpec], parser: Parser) -> list[str]:

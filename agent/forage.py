@@ -188,7 +188,7 @@ class Forager:
         return Foraged(
             env=self.env_id,
             kind=kind_of(task),
-            trajectory=replace(trajectory, segments=()),
+            trajectory=replace(trajectory, segments=(), tree=None),
             identity=identity_of(task),
         )
 

@@ -16,7 +16,8 @@ from ..model.chat.sampling import Sampling
 from ..rewards.score import Score
 from .asking import Clock, clocked
 from .policy import ContextFull, Entry, ObservingPolicy, Policy, Turn
-from .trajectory import TERMINATED, Ending, Segment, Trajectory, segments_of
+from .segments import Segment, segments_of
+from .trajectory import TERMINATED, Ending, Trajectory
 
 logger = logging.getLogger(__name__)
 

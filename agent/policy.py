@@ -11,7 +11,7 @@ from ..model.chat.messages import Message, ToolSpec
 from ..model.chat.protocols import Engine, Parser, Rendered, Renderer
 from ..model.chat.sampling import FinishReason, Sampling
 from .columns import Column, Ids, Roles, repeated
-from .trajectory import TokenTurn
+from .segments import TokenTurn
 
 logger = logging.getLogger(__name__)
 

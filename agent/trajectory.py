@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-import numpy as np
+from ..model.chat.messages import Message
+from .segments import PIECE_TOKENS, Segment, TokenTurn, json_pieces, segment_from_json, segments_of
+from .tree import MessageTree, message_from_json
 
-from ..model.chat.messages import Message, ToolCall
-from ..model.chat.protocols import Rendered
-from .columns import Column, Flags, Ids, Logprobs, Roles, Versions, repeated
+__all__ = ["INFRASTRUCTURE", "PIECE_TOKENS", "TERMINATED", "TRUNCATED", "Ending", "Segment", "TokenTurn", "Trajectory"]
+__all__ += ["segments_of"]
 
 Ending = Literal[
     "submitted",  # the agent handed in its work through a tool
@@ -26,58 +27,9 @@ Ending = Literal[
 ]
 TERMINATED: frozenset[str] = frozenset({"submitted", "answered", "test_timeout"})
 TRUNCATED: frozenset[str] = frozenset({"turn_limit", "token_limit", "wall_clock"})
-PIECE_TOKENS = 4096
-"""Tokens of one column that are turned into text at a time."""
 INFRASTRUCTURE: frozenset[str] = frozenset(
     {"sandbox_failure", "grader_failure", "policy_failure", "environment_failure"}
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
-    """Tokens that one forward pass sees together: a prompt, and turns appended to it exactly.
-
-    Every field is a column of its kind (``columns``), whatever sequence it is made from.
-
-    Attributes:
-        token_ids: [T].
-        loss_mask: [T], True on the assistant's tokens, the stop token it ended with included.
-        logprobs: [T] nats as sampled; NaN where nothing was sampled, never 0.
-        policy_version: [T] version that sampled the token; -1 where nothing was sampled: observations, and turns
-            that a script wrote (their mask is True, so that imitation can learn from them).
-        roles: [T] who wrote the token: "assistant" where sampled, else as the renderer said.
-    """
-
-    token_ids: Sequence[int]
-    loss_mask: Sequence[bool]
-    logprobs: Sequence[float]
-    policy_version: Sequence[int]
-    roles: Sequence[str]
-
-    def __post_init__(self) -> None:
-        for name, kind in _COLUMNS.items():
-            object.__setattr__(self, name, kind.of(getattr(self, name)))
-        lengths = {len(self.token_ids), len(self.loss_mask), len(self.logprobs), len(self.policy_version)}
-        if lengths != {len(self.roles)}:
-            raise ValueError(f"a segment's fields have lengths {sorted(lengths | {len(self.roles)})}; they must be one")
-
-    @property
-    def num_sampled(self) -> int:
-        return Flags.of(self.loss_mask).count_true()
-
-    def to_json(self) -> dict[str, Any]:
-        """Columns by name; NaN log-probabilities become null."""
-        row: dict[str, Any] = {name: tuple(getattr(self, name)) for name in _COLUMNS}
-        return row | {"logprobs": [None if value != value else value for value in self.logprobs]}
-
-
-_COLUMNS: Mapping[str, type[Column[Any]]] = {
-    "token_ids": Ids,
-    "loss_mask": Flags,
-    "logprobs": Logprobs,
-    "policy_version": Versions,
-    "roles": Roles,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +40,9 @@ class Trajectory:
         task_id, family: of the task.
         group_id: samples of one task in one step share it; advantages are taken within it.
         segments: tokens; empty where the policy has none (text-only policies).
-        messages: the conversation as text, for people and reports.
+        tree: the messages and tokens of all branches, where the context may have any: ``segments`` is read from it.
+            None: the segments are all there is.
+        messages: the conversation as text, for people and reports; of a tree the branch of the last turn.
         reward: None where the infrastructure failed (such an episode carries no reward) and in demonstrations.
         passed: the benchmark's verdict; None as above.
         breakdown: named parts of the reward.
@@ -104,6 +58,7 @@ class Trajectory:
     ending: Ending
     group_id: str = ""
     segments: tuple[Segment, ...] = ()
+    tree: MessageTree | None = None
     messages: tuple[Message, ...] = ()
     reward: float | None = None
     passed: bool | None = None
@@ -122,10 +77,16 @@ class Trajectory:
         return sum(segment.num_sampled for segment in self.segments)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; NaN log-probabilities become null."""
+        """A JSON object; NaN log-probabilities become null. Where there is a tree, it stands for the segments."""
         row = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return row | {
-            "segments": tuple(segment.to_json() for segment in self.segments),
+        tokens = {"segments": tuple(segment.to_json() for segment in self.segments)}
+        if self.tree is None:
+            del row["tree"]
+        else:
+            tokens = {"segments": (), "tree": self.tree.to_json()}
+        return {
+            **row,
+            **tokens,
             "messages": tuple(asdict(message) for message in self.messages),
             "breakdown": dict(self.breakdown),
             "timings": dict(self.timings),
@@ -134,11 +95,13 @@ class Trajectory:
     def json_pieces(self, before: Mapping[str, Any] = MappingProxyType({})) -> Iterator[str]:
         """The text that ``json.dumps({**before, **self.to_json()})`` is, in pieces of a few milliseconds each: whoever
         writes a long episode on a thread lets others at the interpreter in between."""
-        row = {**before, **replace(self, segments=()).to_json()}
+        row = {**before, **replace(self, segments=(), tree=self.tree and MessageTree()).to_json()}
         for number, (name, value) in enumerate(row.items()):
             yield f"{', ' if number else '{'}{json.dumps(name)}: "
-            if name == "segments":
-                yield from _pieces_of(self.segments)
+            if name == "segments" and self.tree is None:
+                yield from json_pieces([segment.columns for segment in self.segments])
+            elif name == "tree" and self.tree is not None:
+                yield from self.tree.json_pieces()
             else:
                 yield json.dumps(value)
         yield "}"
@@ -146,135 +109,11 @@ class Trajectory:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Trajectory":
         """Inverse of ``to_json``."""
-        fields: dict[str, Any] = dict(row)
-        fields["segments"] = tuple(_segment_from_json(segment) for segment in row.get("segments", ()))
-        fields["messages"] = tuple(_message_from_json(message) for message in row.get("messages", ()))
-        return cls(**fields)
-
-
-def _pieces_of(segments: Sequence[Segment]) -> Iterator[str]:
-    yield "["
-    for number, segment in enumerate(segments):
-        if number:
-            yield ", "
-        for place, name in enumerate(_COLUMNS):
-            yield f"{', ' if place else '{'}{json.dumps(name)}: ["
-            column = getattr(segment, name)
-            for start in range(0, len(column), PIECE_TOKENS):
-                values: list[Any] = column[start : start + PIECE_TOKENS].tolist()
-                if name == "logprobs":
-                    values = [None if value != value else value for value in values]
-                yield f"{', ' if start else ''}{json.dumps(values)[1:-1]}"
-            yield "]"
-        yield "}"
-    yield "]"
-
-
-def _segment_from_json(row: Mapping[str, Any]) -> Segment:
-    columns = {name: row[name] for name in _COLUMNS}
-    columns["logprobs"] = [float("nan") if value is None else value for value in row["logprobs"]]
-    return Segment(**columns)
-
-
-def _message_from_json(row: Mapping[str, Any]) -> Message:
-    return Message(**{**row, "calls": tuple(ToolCall(**call) for call in row.get("calls", ()))})
-
-
-def segments_of(turns: Sequence["TokenTurn"], observed: Rendered | None = None) -> tuple[Segment, ...]:
-    """Join turns into segments: a turn whose prompt extends the tokens so far is appended, any other opens a new
-    segment. No token is ever rendered or encoded again.
-
-    Args:
-        observed: what the environment answered to the last turn; it ends the last segment.
-    Raises:
-        ValueError: a sampled token (version >= 0) without a finite log-probability.
-    """
-    segments: list[Segment] = []
-    builder = _SegmentBuilder()
-    for turn in turns:
-        if builder.token_ids and not Ids.of(turn.prompt_ids).starts_with(builder.token_ids):
-            segments.append(builder.build())
-            builder = _SegmentBuilder()
-        builder.append(turn)
-    if builder.token_ids:
-        if observed is not None:
-            builder.observe(observed)
-        segments.append(builder.build())
-    return tuple(segments)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenTurn:
-    """The tokens of one assistant turn: columns, which share what the turns of an episode have in common.
-
-    Attributes:
-        prompt_ids: [P] everything the model saw before it sampled.
-        prompt_roles: [P].
-        token_ids, logprobs, policy_version: [T] as the engine returned them; NaN and -1 where a script wrote them.
-    """
-
-    prompt_ids: Sequence[int]
-    prompt_roles: Sequence[str]
-    token_ids: Sequence[int]
-    logprobs: Sequence[float]
-    policy_version: Sequence[int]
-
-    def __post_init__(self) -> None:
-        prompt_ids = Ids.of(self.prompt_ids)
-        sampled = Ids.of(self.token_ids)
-        columns = {
-            "prompt_ids": prompt_ids,
-            "prompt_roles": Roles.of(self.prompt_roles),
-            # Behind the prompt, where the next turn's prompt goes on from.
-            "token_ids": (prompt_ids + sampled)[len(prompt_ids) :],
-            "logprobs": Logprobs.of(self.logprobs),
-            "policy_version": Versions.of(self.policy_version),
-        }
-        for name, column in columns.items():
-            object.__setattr__(self, name, column)
-
-
-class _SegmentBuilder:
-    """A segment while turns are appended; each costs what it adds."""
-
-    def __init__(self) -> None:
-        self.token_ids: Column[int] = Ids()
-        self.loss_mask: Column[bool] = Flags()
-        self.logprobs: Column[float] = Logprobs()
-        self.policy_version: Column[int] = Versions()
-        self.roles: Column[str] = Roles()
-
-    def append(self, turn: TokenTurn) -> None:
-        values, versions = np.asarray(turn.logprobs), np.asarray(turn.policy_version)
-        if len(values) != len(versions) or len(values) != len(turn.token_ids):
-            raise ValueError(
-                f"a turn has {len(turn.token_ids)} tokens, {len(values)} log-probabilities and {len(versions)} versions"
-            )
-        bad = np.flatnonzero((versions >= 0) & ~(np.isfinite(values) & (values <= 1e-6)))
-        if len(bad):
-            raise ValueError(
-                f"a sampled token has log-probability {values[bad[0]]}; a finite one, at most 0, is needed"
-            )
-        observed, sampled = len(turn.prompt_ids) - len(self.token_ids), len(turn.token_ids)
-        self.roles = self.roles + turn.prompt_roles[len(self.token_ids) :] + repeated(Roles, "assistant", sampled)
-        self.token_ids = Ids.of(turn.prompt_ids) + turn.token_ids
-        self.loss_mask = self.loss_mask + repeated(Flags, False, observed) + repeated(Flags, True, sampled)
-        self.logprobs = self.logprobs + repeated(Logprobs, float("nan"), observed) + turn.logprobs
-        self.policy_version = self.policy_version + repeated(Versions, -1, observed) + turn.policy_version
-
-    def observe(self, observed: Rendered) -> None:
-        count = len(observed.token_ids)
-        self.token_ids += observed.token_ids
-        self.loss_mask += [False] * count
-        self.logprobs += [float("nan")] * count
-        self.policy_version += [-1] * count
-        self.roles += observed.roles
-
-    def build(self) -> Segment:
-        return Segment(
-            token_ids=self.token_ids,
-            loss_mask=self.loss_mask,
-            logprobs=self.logprobs,
-            policy_version=self.policy_version,
-            roles=self.roles,
-        )
+        told: dict[str, Any] = dict(row)
+        told["messages"] = tuple(message_from_json(message) for message in row.get("messages", ()))
+        if "tree" in row:
+            told["tree"] = MessageTree.from_json(row["tree"])
+            told["segments"] = told["tree"].segments()
+        else:
+            told["segments"] = tuple(segment_from_json(segment) for segment in row.get("segments", ()))
+        return cls(**told)
