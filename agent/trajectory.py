@@ -1,7 +1,7 @@
 """A trajectory: one episode with its tokens, from the rollout to the loss. One type from here on."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
