@@ -156,13 +156,13 @@ def test_every_draw_is_trained_once_in_its_context_and_what_is_shared_is_stored_
         handles.append(builder.add(one, conversation, Message(role="assistant", content=f"t{number}"), told))
     tree = builder.build()
     found = Counter(
-        (segment.token_ids[:place].tolist().__repr__(), segment.token_ids[place], segment.logprobs[place], version)
+        (repr(list(segment.token_ids[:place])), segment.token_ids[place], segment.logprobs[place], version)
         for segment in tree.segments()
         for place, version in enumerate(segment.policy_version)
         if segment.loss_mask[place]
     )
     assert found == Counter(
-        ([*one.prompt_ids, *one.token_ids[:place]].__repr__(), token, one.logprobs[place], one.policy_version[place])
+        (repr([*one.prompt_ids, *one.token_ids[:place]]), token, one.logprobs[place], one.policy_version[place])
         for one, _ in turns
         for place, token in enumerate(one.token_ids)
     )
@@ -249,13 +249,14 @@ def test_the_credit_of_branches_is_the_gradient_of_the_expected_reward():
         tree, total = episode(theta, *choices)
         reward = reward_of(*choices)
         expected = expected + total.exp() * reward
-        loss = torch.zeros(())
+        loss: torch.Tensor = torch.zeros(())
         for segment in tree.segments():
             document = document_of(segment, sampled=True, advantage=reward)
+            assert document is not None
             for place in document.loss_mask.nonzero()[0]:
                 prefix = document.token_ids[: place + 1].tolist()
                 chosen = CHOICES.index(int(document.targets[place]))
-                loss = loss + document.advantage * likelihoods(theta, prefix)[chosen]
+                loss = loss + float(document.advantage) * likelihoods(theta, prefix)[chosen]
         (gradient,) = torch.autograd.grad(loss, theta, retain_graph=True)
         estimate += total.exp().item() * gradient
     (exact,) = torch.autograd.grad(expected, theta)
