@@ -205,4 +205,5 @@ class _Episode:
             num_turns=self.num_turns,
             num_format_errors=self.num_format_errors,
             timings={**self.seconds, "total": time.perf_counter() - self.started},
+            evidence=dict(self.env.evidence),
         )

@@ -51,6 +51,8 @@ class Trajectory:
         num_turns: assistant turns.
         num_format_errors: turns whose action was a format error.
         timings: seconds by stage ("policy", "environment", "grading", "total").
+        evidence: what the score was taken from, for people: "patch" (a diff), "tests" {id: outcome}; none where the
+            environment tells of none. No policy is shown it.
     """
 
     task_id: str
@@ -67,6 +69,7 @@ class Trajectory:
     num_turns: int = 0
     num_format_errors: int = 0
     timings: Mapping[str, float] = field(default_factory=dict)
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_infrastructure_failure(self) -> bool:
@@ -90,6 +93,7 @@ class Trajectory:
             "messages": tuple(asdict(message) for message in self.messages),
             "breakdown": dict(self.breakdown),
             "timings": dict(self.timings),
+            "evidence": dict(self.evidence),
         }
 
     def json_pieces(self, before: Mapping[str, Any] = MappingProxyType({})) -> Iterator[str]:

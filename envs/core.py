@@ -92,6 +92,8 @@ class ToolEnv(gymnasium.Env[str, str]):
         self._started = False
         self.context_tokens: int | None = None
         """Tokens of the conversation so far, told by the loop for policies that have ids; None: nobody counts."""
+        self.evidence: dict[str, Any] = {}
+        """What the score was taken from, for people who look at the episode: JSON, a few thousand lines at most."""
         self.cut_off: CutOff | None = None
         """The text of a turn without calls that met its limit of tokens, told by the loop; what ``unfinished`` may
         hand in where an answer in it can be complete."""
@@ -174,6 +176,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         await call(self.check, task)
         self._task, self._num_turns, self._over, self._started = task, 0, False, True
         self.context_tokens = self.cut_off = None
+        self.evidence = {}
         messages = [Message(role="system", content=self.system_prompt)] if self.system_prompt else []
         try:
             await call_to_its_end(self.start, task)

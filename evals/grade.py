@@ -112,6 +112,7 @@ def _verdict(job: Job, ending: Ending | str, score: Score | None, detail: str) -
         index=job.index,
         passed=None if score is None else score.passed,
         score=None if score is None else score.value,
+        breakdown={} if score is None else dict(score.breakdown),
         ending=ending,
         detail=detail,
         family=job.task.family,

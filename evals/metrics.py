@@ -159,12 +159,18 @@ def family_summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "num_tasks", "num_predictions", "num_ungradable", "num_infrastructure_failures", "num_untrusted" (patches whose
         tests all passed while nothing speaks for some that decide, whatever they were worth), "format_error_rate" (of
         turns), "mean_turns", "endings" (ending -> count), "num_tokens" (sampled, where the policy tells),
-        "mean_seconds" (of an episode).
+        "mean_seconds" (of an episode), "mean_score" (of the graded samples; None where there is none) and "parts" (name
+        -> its mean over those that have it).
     """
     rates = task_pass_rates(verdicts)
     num_failures = sum(verdict.ending in INFRASTRUCTURE for verdict in verdicts)
     num_turns = sum(verdict.num_turns for verdict in verdicts)
     num_format_errors = sum(verdict.num_format_errors for verdict in verdicts)
+    scores = [verdict.score for verdict in verdicts if verdict.score is not None]
+    parts: dict[str, list[float]] = defaultdict(list)
+    for verdict in verdicts:
+        for name, value in verdict.breakdown.items():
+            parts[name].append(value)
     return {
         "pass@1": float(np.mean(list(rates.values()))) if rates else None,
         "interval": list(interval_of(list(rates.values()))) if rates else None,
@@ -180,6 +186,8 @@ def family_summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "endings": dict(sorted(Counter(verdict.ending for verdict in verdicts).items())),
         "num_tokens": sum(verdict.num_tokens or 0 for verdict in verdicts),
         "mean_seconds": sum(verdict.seconds for verdict in verdicts) / len(verdicts) if verdicts else 0.0,
+        "mean_score": float(np.mean(scores)) if scores else None,
+        "parts": {name: float(np.mean(values)) for name, values in sorted(parts.items())},
     }
 
 

@@ -21,6 +21,7 @@ class Verdict:
         index: which of the task's samples, from 0.
         passed: the benchmark's verdict; None where there is none (the infrastructure failed, or it cannot be graded).
         score: in [0, 1]; None as above.
+        breakdown: its named parts; none where it has none.
         ending: a trajectory's, or "ungradable".
         detail: one line on what decided.
         num_turns, num_format_errors: of the episode.
@@ -42,6 +43,7 @@ class Verdict:
     num_tokens: int | None = None
     seconds: float = 0.0
     labels: Mapping[str, str] = field(default_factory=dict)
+    breakdown: Mapping[str, float] = field(default_factory=dict)
     given_id: str | int | None = None
 
     @property
@@ -81,6 +83,7 @@ class Verdict:
             index=index,
             passed=trajectory.passed,
             score=trajectory.reward,
+            breakdown=dict(trajectory.breakdown),
             ending=trajectory.ending,
             detail=trajectory.detail,
             family=trajectory.family,

@@ -77,6 +77,20 @@ class RunLock:
         return self._path.open("a+", encoding="utf-8")
 
 
+def holder_of(folder: Path) -> dict[str, Any] | None:
+    """Who holds a folder's lock, from its file alone, which is left untouched: "pid", "host", "command", "since", and
+    "alive": True or False, or None where it is on another machine, of which nothing is known. None: nobody."""
+    try:
+        with (folder / NAME).open(encoding="utf-8") as file:
+            holder = _read(file)
+    except OSError:
+        return None
+    if not holder:
+        return None
+    here = holder.get("place") == _place()
+    return {**holder, "alive": not _is_dead(holder) if here else None}
+
+
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """For the moment in which a lock's file is made or removed: of those that do it in a folder, one at a time."""

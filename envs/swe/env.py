@@ -11,6 +11,7 @@ from ...model.chat.encoding import to_bytes
 from ...model.chat.messages import Message, ToolCall
 from ...rewards.rubric import swe_rubric
 from ...rewards.score import Score
+from ...rewards.swe import TestReport, found_ids
 from ..core import Submission, ToolEnv
 from ..datasets.swe import SWERow, require_repository, require_tests, row_of
 from ..datasets.swe_examples import example_tasks
@@ -24,7 +25,9 @@ from .grading import TEST_TIMEOUT_S, grade_patch, zero
 from .trust import Untrusted
 from .worktree import Unusable, diff_of
 
-_VERDICTS: dict[tuple[str, str, str], Score] = {}
+_VERDICTS: dict[tuple[str, str, str], tuple[Score, dict[str, str]]] = {}
+SHOWN_CHARS, SHOWN_TESTS = 200_000, 2_000
+"""Most of a patch, and most tests, that are kept to look at."""
 
 
 class SWEEnv(ToolEnv):
@@ -121,14 +124,15 @@ class SWEEnv(ToolEnv):
     async def score_patch(self, task: Task, patch: str) -> Score:
         """Grade a patch of the task by the environment's rubric, in fresh sandboxes."""
         self.patch = patch
+        self.evidence = {"patch": patch[:SHOWN_CHARS]}
         gold = row_of(task).patch
         if not self._rubric.needs_tests:
             return self._rubric.judge(None, patch, gold)
         key = (task.id, f"{self._untrusted} {task.hidden.get('archive')}", hashlib.sha256(to_bytes(patch)).hexdigest())
-        tests = _VERDICTS.get(key) if self._reuse_verdicts else None
-        if tests is None:
+        found = _VERDICTS.get(key) if self._reuse_verdicts else None
+        if found is None:
             backend = self._used or await on_thread(backend_for, row_of(task), self._choice)
-            tests, _ = await grade_patch(
+            tests, report = await grade_patch(
                 backend,
                 task,
                 patch,
@@ -136,8 +140,9 @@ class SWEEnv(ToolEnv):
                 limits=self._limits,
                 untrusted=self._untrusted,
             )
-            _VERDICTS[key] = tests
-        return self._rubric.judge(tests, patch, gold)
+            found = _VERDICTS[key] = tests, _outcomes(row_of(task), report)
+        self.evidence["tests"] = found[1]
+        return self._rubric.judge(found[0], patch, gold)
 
     def gold(self, task: Task) -> Sequence[Message]:
         """Look, apply the gold patch, look again, submit."""
@@ -262,3 +267,9 @@ class SWEEnv(ToolEnv):
 
 def _call(name: str, **arguments: str) -> Message:
     return Message(role="assistant", content="", calls=(ToolCall(name=name, arguments=arguments),))
+
+
+def _outcomes(row: SWERow, report: TestReport) -> dict[str, str]:
+    """Of the tests that decide, as the report names them."""
+    named = found_ids(report.statuses, (*row.FAIL_TO_PASS, *row.PASS_TO_PASS))[:SHOWN_TESTS]
+    return {test: report.statuses.get(test, "not run") for test in named}

@@ -61,6 +61,10 @@ class Learning(Protocol):
         """What the weights say of the packs before a step; see ``Scorer.columns``."""
         ...
 
+    def take_kept(self) -> list[dict[str, Tensor]]:
+        """What the updates since the last call found at tokens that are kept to look at; see ``kept.found_at``."""
+        ...
+
     def sync(self) -> None:
         """Bring the loop's decoder, which samples and is saved, to what has been learned."""
         ...
@@ -139,6 +143,10 @@ class Learner:
         found = self._scorer.columns(packs)
         self._reshard()
         return found
+
+    def take_kept(self) -> list[dict[str, Tensor]]:
+        taken, self._step.kept = self._step.kept, []
+        return taken
 
     def sync(self) -> None:
         """The loop's decoder is the one that learns."""

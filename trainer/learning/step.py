@@ -13,6 +13,7 @@ from ...model.parallel.place import Place
 from ..batching.packs import PackedBatch
 from ..objective.critic import Critic
 from ..objective.losses import Loss, TokenLoss, echo_loss
+from .kept import COLUMN, found_at
 from .optim import Optimizer
 from .scores import Scores, known_tokens, score
 
@@ -44,6 +45,8 @@ class TrainStep:
         self._decoder, self._optimizer, self._loss = decoder, optimizer, loss
         self._critic, self._critic_optimizer, self._place = critic, critic_optimizer, place
         self._ranks_a_pack = 1 if place is None else place.layout.token_split
+        self.kept: list[dict[str, Tensor]] = []
+        """What the updates found at the tokens that are kept to look at (``kept.found_at``), until it is taken."""
 
     def __call__(
         self, packs: Sequence[PackedBatch], *, divisor: float | None = None, critic_only: bool = False
@@ -105,6 +108,8 @@ class TrainStep:
             # Each of the ranks that share a pack takes the loss of all of it, and their gradients are summed.
             weights = (pack.weights[scores.index] / (total * self._ranks_a_pack)).to(scores.logprobs.dtype)
             token_loss = self._loss(scores.logprobs, scores.entropy, known, scores.values)
+            if COLUMN in pack.columns:
+                self.kept.append(found_at(pack, scores, token_loss))
             loss = torch.dot(weights, token_loss.components)
             if echo is not None:
                 loss = loss + echo

@@ -1,7 +1,7 @@
 """What a recipe trains: a model with its tokenizer and chat format, and the engines that sample it."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,15 @@ class Trainee:
             device=device,
             num_threads=num_threads,
         )
+
+    def text_of(self, token_ids: Sequence[int]) -> str:
+        """Text of ids, reserved tokens spelled out, for people."""
+        if isinstance(self.tokenizer, Tokenizer):
+            return self.tokenizer.decode(token_ids)
+        text = self.tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        # SentencePiece leaves out the blank that a text's first token begins with.
+        first = self.tokenizer.convert_ids_to_tokens(list(token_ids[:1]))
+        return f" {text}" if first and str(first[0]).startswith("\u2581") and not text.startswith(" ") else text
 
     def copied(self) -> "Trainee":
         """The same with trained weights of its own."""

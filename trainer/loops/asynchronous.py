@@ -173,7 +173,8 @@ class AsyncRL(RL):
         rollouts = sum((group.rollouts for group in groups), Rollouts())
         idle = self._idle.taken()
         metrics = rollout_metrics(rollouts)
-        metrics |= await asyncio.to_thread(self.update, rollouts.trajectories)
+        update = await asyncio.to_thread(self.learn, rollouts.trajectories)
+        metrics |= update.metrics
         ended = time.perf_counter()
         self._num_open -= len(groups)
         self.counts["trained"] += len(groups)
@@ -191,7 +192,7 @@ class AsyncRL(RL):
                 trainer_idle=collected - started,
             ),
         }
-        return StepResult(step=self.num_steps, metrics=metrics, trajectories=rollouts.trajectories)
+        return update.result(self.num_steps, metrics, rollouts.trajectories)
 
     async def _take(self) -> list[Group] | None:
         """The next ``num_tasks`` groups; None where ``stop`` came first."""

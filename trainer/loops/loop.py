@@ -15,6 +15,7 @@ from ...model.lora import AnyDecoder
 from ..batching.documents import Document, DocumentStream, demonstrations_of
 from ..batching.packs import PackedBatch, check_lengths, pack
 from ..batching.stored import LazyPacks
+from ..learning.kept import KeptTokens
 from ..learning.learner import Learner, Learning, Lesson
 from ..recipe.config import OptimConfig, SFTConfig, SupervisedConfig
 from .metrics import update_metrics
@@ -31,11 +32,15 @@ class StepResult:
         step: steps done, this one included.
         metrics: keys "room/quantity/stat".
         trajectories: the episodes of the step; none in supervised training.
+        advantages: of each episode; None where it is left out of training.
+        kept: tokens of episodes that ``RL.keeps`` chose.
     """
 
     step: int
     metrics: Mapping[str, float]
     trajectories: tuple[Trajectory, ...] = ()
+    advantages: tuple[float | None, ...] = ()
+    kept: tuple[KeptTokens, ...] = ()
 
 
 OnStep = Callable[[StepResult], None]

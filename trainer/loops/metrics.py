@@ -76,7 +76,8 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
 
 def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
-    """Rewards and lengths of episodes, all together and by family; failures are counted apart."""
+    """Rewards and lengths of episodes, all together and by family, and each family's parts of the reward; failures are
+    counted apart, and in no mean."""
     graded = [trajectory for trajectory in rollouts.trajectories if trajectory.reward is not None]
     metrics = {
         "rollout/episodes/count": float(len(graded)),
@@ -92,6 +93,10 @@ def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
     for suffix, members in parts:
         metrics[f"rollout/reward{suffix}/mean"] = _mean([one.reward or 0.0 for one in members])
         metrics[f"rollout/passed{suffix}/rate"] = _mean([float(bool(one.passed)) for one in members])
+    for family, members in parts[1:]:
+        for name in sorted({name for one in members for name in one.breakdown}):
+            values = [one.breakdown[name] for one in members if name in one.breakdown]
+            metrics[f"rollout/part{family}.{name}/mean"] = _mean(values)
     num_turns = sum(one.num_turns for one in graded)
     return {
         **metrics,

@@ -18,6 +18,7 @@ from ...model.lora import AnyDecoder
 from ..batching.documents import Document
 from ..batching.packs import pack
 from ..learning.experience import Experience, annotate, experience_of
+from ..learning.kept import kept_tokens, marked
 from ..learning.learner import Learner, Learning, Lesson
 from ..objective.objective import baselined_each
 from ..recipe.algorithms import DrGRPOConfig, PPOConfig, RLConfig
@@ -27,6 +28,7 @@ from ..sampling.rollouts import Collector, OnEpisode, PlanOf, Rollouts
 from .loop import Loop, OnStep, StepResult
 from .metrics import group_metrics, policy_metrics, rollout_metrics, update_metrics
 from .throughput import waiting_metrics
+from .update import Keeps, Update, why_useless
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +108,8 @@ class RL(Loop):
         )
         self._num_useless = 0
         self._watch = LoopWatch()
+        self.keeps: Keeps | None = None
+        """Chooses the groups whose tokens are kept to look at; None keeps none."""
 
     async def run(self, num_steps: int, *, on_step: OnStep | None = None, measure: Measure | None = None) -> None:
         """Steps until ``num_steps`` are done in all, counting those before a resume, or ``stop`` is called.
@@ -141,13 +145,14 @@ class RL(Loop):
             rollouts += await self.collect(self._tasks.take(missing), first=num_groups)
             num_groups += missing
         collected = time.perf_counter()
-        metrics = {**rollout_metrics(rollouts), **self.update(rollouts.trajectories)}
+        update = self.learn(rollouts.trajectories)
+        metrics = {**rollout_metrics(rollouts), **update.metrics}
         sampling, updating = collected - started, time.perf_counter() - collected
         metrics |= self._watch.take().metrics()
         metrics |= {"trainer/seconds/collect": sampling, "trainer/seconds/update": updating}
         metrics |= self.throughput.metrics(updating, metrics.get("trainer/tokens/count", 0.0))
         metrics |= waiting_metrics(metrics, sampling=sampling, sampler_idle=updating, trainer_idle=sampling)
-        return StepResult(step=self.num_steps, metrics=metrics, trajectories=rollouts.trajectories)
+        return update.result(self.num_steps, metrics, rollouts.trajectories)
 
     async def collect(self, tasks: Sequence[Task], *, first: int = 0) -> Rollouts:
         """Episodes of the tasks under the current weights.
@@ -180,11 +185,15 @@ class RL(Loop):
             )
 
     def update(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
+        """``learn``, and its metrics alone."""
+        return self.learn(trajectories).metrics
+
+    def learn(self, trajectories: Sequence[Trajectory]) -> Update:
         """Learn from episodes and publish the new weights. Where nothing can be learned, nothing changes.
 
         Returns:
-            metrics. "trainer/mismatch_kl/mean" and "trainer/mismatch/max" compare the sampler's log-probabilities
-            with the trainer's before the weights have moved.
+            what it did. Its metrics "trainer/mismatch_kl/mean" and "trainer/mismatch/max" compare the sampler's
+            log-probabilities with the trainer's before the weights have moved.
         Raises:
             TrainingError: a reward is not finite.
             ValueError: a sampled token has no log-probability.
@@ -192,10 +201,12 @@ class RL(Loop):
         config = self.config
         experience = experience_of(trajectories, config, self._annotate, self._config_of)
         critic_only = isinstance(config, PPOConfig) and self.num_steps < config.critic_warmup_steps
+        chosen = self._chosen(trajectories)
+        documents_of, owners = marked(experience.documents, chosen)
         updates = []
         for epoch in range(config.num_epochs):
             for members in self._minibatches(trajectories, experience, epoch):
-                documents = [one for index in members for one in experience.documents[index]]
+                documents = [one for index in members for one in documents_of[index]]
                 if not documents:
                     continue
                 packs = pack(
@@ -211,12 +222,26 @@ class RL(Loop):
         if updates and not critic_only:
             self.sync()
             self._publish(self._generator.policy_version + 1)
-        return {
+        metrics = {
             **group_metrics(experience.groups),
             **policy_metrics(updates),
             **update_metrics(updates),
             **experience.metrics,
         }
+        found = self.learning.take_kept() if owners and updates else []
+        kept = kept_tokens(trajectories, documents_of, owners, found, chosen, self._configs(trajectories))
+        return Update(metrics=metrics, advantages=experience.groups.values, kept=kept)
+
+    def _chosen(self, trajectories: Sequence[Trajectory]) -> list[int]:
+        """Places of the episodes whose tokens are kept."""
+        if self.keeps is None:
+            return []
+        groups = {one.group_id for one in trajectories}
+        wanted = self.keeps(self.num_steps + 1, sorted(groups))
+        return [index for index, one in enumerate(trajectories) if one.group_id in wanted]
+
+    def _configs(self, trajectories: Sequence[Trajectory]) -> list[RLConfig]:
+        return [self._config_of(one.family, one.task_id) if self._config_of else self.config for one in trajectories]
 
     def _annotate(self, documents: Sequence[Document]) -> list[Document]:
         config = self.config
@@ -230,8 +255,7 @@ class RL(Loop):
 
     def _num_informative(self, trajectories: Sequence[Trajectory]) -> int:
         """Groups whose rewards differ."""
-        own = [self._config_of(one.family, one.task_id) if self._config_of else self.config for one in trajectories]
-        groups = baselined_each(own, trajectories, [one.reward for one in trajectories])
+        groups = baselined_each(self._configs(trajectories), trajectories, [one.reward for one in trajectories])
         return groups.num_groups - groups.num_uniform - groups.num_lone
 
     def _check_useful(self, result: StepResult) -> None:
@@ -240,7 +264,7 @@ class RL(Loop):
             return
         self._num_useless += 1
         if self._num_useless >= self.config.max_useless_steps:
-            raise TrainingError(f"{self._num_useless} steps in a row taught nothing: {_reason(result)}")
+            raise TrainingError(f"{self._num_useless} steps in a row taught nothing: {why_useless(result)}")
 
     def _minibatches(self, trajectories: Sequence[Trajectory], experience: Experience, epoch: int) -> list[list[int]]:
         """Indices of trajectories in each update; a group is never split."""
@@ -270,21 +294,3 @@ class RL(Loop):
         super().load_state_dict(state)
         self._num_useless = int(state["num_useless"])
         self._publish(int(state["policy_version"]))
-
-
-def _reason(result: StepResult) -> str:
-    """Why a step had nothing to learn from, with the remedy."""
-    episodes = result.trajectories
-    failed = [one for one in episodes if one.is_infrastructure_failure]
-    if len(failed) == len(episodes):
-        detail = next((one.detail for one in failed if one.detail), "no detail")
-        ending = failed[0].ending if failed else "none ran"
-        return f"all {len(failed)} episodes failed ({ending}: {detail}); mend that first"
-    if not any(one.num_sampled for one in episodes):
-        return "no episode has a sampled token; check the token budgets and the context"
-    rewards = sorted({one.reward for one in episodes if one.reward is not None})
-    seen = f"every reward was {rewards[0]:g}" if len(rewards) == 1 else "the rewards of each group were the same"
-    return (
-        f"{seen} in {len(episodes) - len(failed)} episodes; take easier or harder tasks, sample more of each "
-        "(group_size), or begin from a better checkpoint"
-    )

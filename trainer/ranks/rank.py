@@ -62,6 +62,13 @@ class Rank:
         first = meshes.context_rank == meshes.tensor_rank == 0  # the others of its packs have found the same
         return objects.gather(found if first else [], group=self._control) or []
 
+    def kept(self) -> list[list[dict[str, Tensor]]]:
+        """What the updates of every rank found at kept tokens, on rank 0; elsewhere none."""
+        found = self.learner.take_kept()
+        meshes = self._place.meshes
+        first = meshes.context_rank == meshes.tensor_rank == 0
+        return objects.gather(found if first else [], group=self._control) or []
+
     @torch.no_grad()
     def weights(self, *, into: Decoder | None = None) -> None:
         """Gather the weights, one at a time, and on rank 0 copy them into a whole decoder."""

@@ -180,6 +180,9 @@ class TeamLearning:
                     found[number] = column
         return [found[number] for number in range(len(packs))]
 
+    def take_kept(self) -> list[dict[str, Tensor]]:
+        return [one for rank in self._team.call("kept") for one in rank]
+
     def sync(self) -> None:
         if not self._synced:
             self._team.call("weights", mine={"into": self._decoder})

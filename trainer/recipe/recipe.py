@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from .config import FILE_NAME, EnginesConfig, LayoutConfig, Settings
 from .model import ModelConfig
 from .per_family import FamilyAlgorithm
+from .record import RecordConfig
 from .stages import EvalConfig, MidtrainStage, RLStage, SFTStage
 
 SMALL_SOURCES = ("small-repositories", "small-programs", "small-sums", "small-traces")
@@ -94,6 +95,8 @@ class Recipe(Settings):
     """Train the supervised checkpoint on demonstrations for as long as reinforcement learning took, and report it."""
     eval: EvalConfig = Field(default_factory=EvalConfig)
     """Evaluation."""
+    record: RecordConfig = Field(default_factory=RecordConfig)
+    """What is kept of the episodes of reinforcement learning, to look at."""
     estimate: bool = False
     """Measure at the start, for seconds, what updates and episodes cost here, and tell how long the run will take. Of a
     model that starts from random weights."""

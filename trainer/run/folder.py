@@ -42,8 +42,8 @@ def _check_same(out: Path, resolved: Mapping[str, Any]) -> None:
     remedy = "restore it from a copy, or give another --out"
     before = read_object(out / RECIPE, "the recipe of the run", remedy, ConfigError)
     check_kept(out, RECIPE)
-    # A run goes on under any layout: nothing that is saved knows of it.
-    keys = (resolved.keys() | before.keys()) - {"layout"}
+    # A run goes on under any layout, and whatever it keeps to look at: nothing that is learned knows of them.
+    keys = (resolved.keys() | before.keys()) - {"layout", "record"}
     changed = sorted(key for key in keys if resolved.get(key) != before.get(key))
     if changed:
         raise ConfigError(f"{out} was made by another recipe ({', '.join(changed)} differ); give another --out")

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...envs.task import write_jsonl
 from ...errors import CheckpointError
 from ..learning.trainee import Trainee
 from ..loops.loop import StepResult, Supervised
@@ -14,9 +13,8 @@ from ..loops.reinforce import RL
 from ..loops.trackers import Tracker
 from ..recipe.recipe import Recipe
 from .checkpoint import load_latest
+from .recording import EpisodeRecorder
 from .saving import CheckpointWriter
-
-KEPT_EPISODES = 3
 
 
 class StageRun:
@@ -47,15 +45,31 @@ class StageRun:
             loop.load_state_dict(state.trainer)
             self._before = float(state.info["seconds"])
         self._started = self._saved = time.monotonic()
-        self._episodes = self._folder / "episodes.jsonl"
+        self._recorder: EpisodeRecorder | None = None
 
     def __enter__(self) -> "StageRun":
         path, steps = self._folder / "metrics.jsonl", self._loop.num_steps
         self._metrics = MetricsWriter(path, resume_step=steps, tracker=self._tracker)
+        if isinstance(self._loop, RL):
+            self._recorder = EpisodeRecorder(
+                self._folder,
+                self._recipe.record,
+                seed=self._recipe.seed,
+                resume_step=steps,
+                decode=self._trainee.text_of,
+            )
+            self._loop.keeps = self._recorder.keeps
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._metrics.close()
+        try:
+            if self._recorder is not None:
+                self._recorder.close()
+        finally:
+            self._wait(kind)
+
+    def _wait(self, kind: type[BaseException] | None) -> None:
         try:
             self._writer.wait()
         except CheckpointError:
@@ -82,11 +96,8 @@ class StageRun:
 
     def on_step(self, result: StepResult) -> None:
         self._metrics.write(result.step, result.metrics)
-        if result.trajectories:
-            write_jsonl(
-                self._episodes,
-                (one.to_json() for one in result.trajectories[:: max(1, len(result.trajectories) // KEPT_EPISODES)]),
-            )
+        if self._recorder is not None and result.trajectories:
+            self._recorder.write(result)
         self._writer.check()
         is_due = time.monotonic() - self._saved > self._recipe.save_seconds
         if self._must_save() or (is_due and not self._writer.busy):
@@ -94,6 +105,8 @@ class StageRun:
 
     def _save(self) -> None:
         self._loop.sync()
+        if self._recorder is not None:
+            self._recorder.flush()  # a resume from this checkpoint does not make these steps again
         state, info = self._loop.state_dict(), {"seconds": self.seconds}
         self._writer.save(self._trainee.decoder, state, step=self._loop.num_steps, info=info)
         self._saved = time.monotonic()

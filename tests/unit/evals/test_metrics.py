@@ -185,3 +185,16 @@ def test_a_breakdown_has_a_part_for_each_value_of_a_label():
     parts = breakdown(verdicts)
     assert list(parts) == ["level"]
     assert [(of["pass@1"], of["n"]) for of in parts["level"].values()] == [(0.5, 2), (0.5, 2)]
+
+
+def test_the_mean_score_and_its_parts_are_of_what_was_graded():
+    verdicts = [
+        Verdict(task_id="a", index=0, passed=True, score=1.0, ending="answered", breakdown={"tests": 1.0, "form": 1.0}),
+        Verdict(task_id="b", index=0, passed=False, score=0.25, ending="answered", breakdown={"tests": 0.5}),
+        verdict("c", None, ending="grader_failure"),
+    ]
+    summary = family_summary(verdicts)
+    assert summary["mean_score"] == pytest.approx(0.625)
+    assert summary["parts"] == {"form": 1.0, "tests": 0.75}
+    assert family_summary(verdicts[2:])["mean_score"] is None
+    assert Verdict.from_json(verdicts[1].to_json()) == verdicts[1]

@@ -55,9 +55,16 @@ def test_gold_scores_one_and_empty_zero(env, task):
     gold = play_through(env, task, env.gold(task))
     assert (gold.ending, gold.reward, gold.passed) == ("submitted", 1.0, True), gold.detail
     assert "+" in env.patch
+    assert gold.evidence["patch"] == env.patch
+    outcomes = gold.evidence["tests"]
+    assert outcomes
+    assert set(outcomes.values()) == {"passed"}
     empty = play_through(env, task, env.empty(task))
     assert (empty.ending, empty.reward, empty.passed) == ("submitted", 0.0, False)
     assert empty.breakdown["pass_to_pass"] == 1.0
+    assert empty.evidence["patch"] == ""
+    assert empty.evidence["tests"].keys() == outcomes.keys()
+    assert "failed" in empty.evidence["tests"].values()
 
 
 HALF, BYTE = chr(0xD83D), chr(0xDCFF)

@@ -141,16 +141,16 @@ def test_sampling_goes_on_while_an_update_runs_but_not_beyond_the_cap(make):
     ahead = []
 
     async def main():
-        original = trainer.update
+        original = trainer.learn
 
-        def update(trajectories):
+        def learn(trajectories):
             import time
 
             time.sleep(0.3)  # long enough for every group that may be started to end
             ahead.append(trainer._num_open)
             return original(trajectories)
 
-        trainer.update = update
+        trainer.learn = learn
         steps = []
         await trainer.run(5, on_step=steps.append)
         return steps

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -154,3 +155,19 @@ def test_the_effective_sample_size_is_of_the_first_update():
     later = {**update, "sampler_weight": 9.0}
     metrics = policy_metrics([update, later])
     assert metrics["trainer/sampler_effective_sample_size/share"] == pytest.approx(64 / 88)
+
+
+def test_each_part_of_the_reward_has_a_mean_in_its_family(make_trajectory):
+    def one(family, reward, **parts):
+        return replace(make_trajectory(reward=reward), family=family, breakdown=parts)
+
+    failed = replace(make_trajectory(reward=None), family="swe", ending="grader_failure")
+    episodes = (one("swe", 1.0, resolved=1.0, tests=1.0), one("swe", 0.0, resolved=0.0, tests=0.5), failed)
+    metrics = rollout_metrics(Rollouts(trajectories=(*episodes, one("code", 0.25, tests=0.25))))
+    parts = {name: value for name, value in metrics.items() if name.startswith("rollout/part")}
+    assert parts == {
+        "rollout/part_swe.resolved/mean": 0.5,
+        "rollout/part_swe.tests/mean": 0.75,
+        "rollout/part_code.tests/mean": 0.25,
+    }
+    assert metrics["rollout/reward/mean"] == pytest.approx(1.25 / 3)

@@ -215,3 +215,38 @@ def test_bfloat16_computes_and_float32_is_updated(tmp_path: Path) -> None:
     assert mine.dtype == found["weights"][name].dtype == torch.float32
     assert not torch.equal(mine, theirs)
     assert torch.nn.functional.cosine_similarity(mine.flatten(), theirs.flatten(), dim=0) > 0.99
+
+
+def kept_by(learning: Learning) -> list[dict[str, Any]]:
+    """What is found at the tokens of every other document, by document."""
+    given = [
+        replace(one, columns={**one.columns, "kept": np.full(len(one), index if index % 2 else 0, np.float32)})
+        for index, one in enumerate(documents())
+    ]
+    learning.step(pack(given, max_tokens=30, ways=learning.ways))
+    found: dict[int, dict[str, Any]] = {}
+    for one in learning.take_kept():
+        for number in one["document"].unique().tolist():
+            mine = one["document"] == number
+            found[int(number)] = {name: value[mine] for name, value in one.items()}
+    assert learning.take_kept() == []
+    return [found[number] for number in sorted(found)]
+
+
+def kept_by_team(team, lesson: Lesson) -> list[dict[str, Any]]:
+    return kept_by(team.learning(make_decoder(), lesson))
+
+
+@pytest.mark.parametrize("layout", [pytest.param(layout, id=name) for name, layout in TWO.items()])
+def test_what_is_kept_of_a_token_comes_once_from_whichever_rank_had_it(layout: Layout, tmp_path: Path) -> None:
+    lesson = Lesson(optim=PLAIN, rl=GRPO)
+    expected = kept_by(Learner(make_decoder(), lesson))
+    assert [len(one["entropy"]) for one in expected] == [
+        int(one.loss_mask.sum()) for one in documents()[1::2] if one.loss_mask.any()
+    ]
+    found = run_team(kept_by_team, tmp_path, layout, lesson)
+    assert len(found) == len(expected)
+    for mine, wanted in zip(found, expected, strict=True):
+        assert mine.keys() == wanted.keys() >= {"document", "trainer_logprobs", "entropy", "ratio", "clipped"}
+        for name, value in wanted.items():
+            torch.testing.assert_close(mine[name], value, rtol=1e-5, atol=1e-5)
