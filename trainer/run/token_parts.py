@@ -123,10 +123,7 @@ def _drop_steps(path: Path, resume_step: int) -> None:
     elif int(first) > resume_step:
         path.unlink()
     elif int(last) > resume_step:
-        import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
-        table = pq.read_table(path)
-        kept = table.filter(pc.less_equal(table["step"], resume_step))
-        _write(kept, path.with_name(f"{int(first):07d}-{resume_step:07d}.parquet"))
+        _write(pq.read_table(path, filters=[("step", "<=", resume_step)]), path.with_name(f"{int(first):07d}-{resume_step:07d}.parquet"))
         path.unlink()

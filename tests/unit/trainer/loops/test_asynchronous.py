@@ -68,7 +68,7 @@ def make(make_decoder, words):
             TokenPolicy(engine, words.renderer(), words.parser()),
             lambda task: plan,
             config=config(**options),
-            asynchronous=AsyncConfig(max_lag=max_lag, order=order),
+            asynchronous=AsyncConfig.model_validate({"max_lag": max_lag, "order": order}),
             optim=OptimConfig(lr=1e-3),
             tasks=TaskStream(tasks(count), seed=seed),
             seed=seed,

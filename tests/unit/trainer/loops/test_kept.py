@@ -53,7 +53,9 @@ def test_what_is_kept_of_a_token_is_what_the_model_says_of_it(make_trainer):
     expected = {}
     for index in chosen:
         for number, segment in enumerate(rollouts.trajectories[index].segments):
-            [batch] = pack([document_of(segment, sampled=True)], max_tokens=256, temperature=0.8)
+            document = document_of(segment, sampled=True)
+            assert document is not None
+            [batch] = pack([document], max_tokens=256, temperature=0.8)
             with torch.no_grad():
                 found = score(trainer.decoder, batch)
             expected[index, number] = found.logprobs.numpy(), found.entropy.numpy()

@@ -107,6 +107,7 @@ def test_speed_and_the_share_of_a_given_peak(make_decoder):
     ]
     packs = pack(documents, max_tokens=8)
     assert len(packs) == 2
+    assert work is not None
     speed = Throughput(decoder, peak_tflops=1e-3)
     speed.passed(documents, times=2)
     speed.trained(packs)
