@@ -125,5 +125,8 @@ def _drop_steps(path: Path, resume_step: int) -> None:
     elif int(last) > resume_step:
         import pyarrow.parquet as pq
 
-        _write(pq.read_table(path, filters=[("step", "<=", resume_step)]), path.with_name(f"{int(first):07d}-{resume_step:07d}.parquet"))
+        _write(
+            pq.read_table(path, filters=[("step", "<=", resume_step)]),
+            path.with_name(f"{int(first):07d}-{resume_step:07d}.parquet"),
+        )
         path.unlink()
