@@ -1,15 +1,18 @@
 """Policies: what answers a conversation. An engine's tokens, a chat server's text, or a script."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from ..errors import PolicyError
+from ..errors import ChatFormatError, PolicyError
 from ..model.chat.actions import encode_calls, encode_format_error
 from ..model.chat.messages import Message, ToolSpec
 from ..model.chat.protocols import Engine, Parser, Rendered, Renderer
-from ..model.chat.sampling import FinishReason, Sampling
+from ..model.chat.sampling import Completion, CompletionPart, FinishReason, Sampling
+from ..model.chat.text import AnswerText
+from ..model.chat.turns import Delta, TurnText
 from .columns import Column, Ids, Roles, repeated
 from .segments import TokenTurn
 
@@ -54,6 +57,29 @@ class ObservingPolicy(Protocol):
         ...
 
 
+@runtime_checkable
+class StreamingPolicy(Protocol):
+    """A policy whose turn can be read while it is sampled."""
+
+    def stream(
+        self, conversation: Conversation, tools: Sequence[ToolSpec], sampling: Sampling
+    ) -> AsyncGenerator["Delta | Turn", None]:
+        """What becomes certain of the next turn's reasoning and content, at the end the turn. Raises PolicyError."""
+        ...
+
+
+async def streamed(
+    policy: Policy, conversation: Conversation, tools: Sequence[ToolSpec], sampling: Sampling
+) -> AsyncGenerator[Delta | Turn, None]:
+    """The next turn of any policy: its parts where it gives them, and the turn."""
+    if not isinstance(policy, StreamingPolicy):
+        yield await policy.respond(conversation, tools, sampling)
+        return
+    async with aclosing(policy.stream(conversation, tools, sampling)) as parts:
+        async for part in parts:
+            yield part
+
+
 class TokenPolicy:
     """Samples tokens from an engine. Sampled ids are appended to the context and never encoded again."""
 
@@ -61,26 +87,85 @@ class TokenPolicy:
         self._engine, self._renderer, self._parser = engine, renderer, parser
 
     async def respond(self, conversation: Conversation, tools: Sequence[ToolSpec], sampling: Sampling) -> Turn:
-        prompt_ids, prompt_roles = context_of(conversation, tools, self._renderer)
+        prompt, sampling = self._prompt(conversation, tools, sampling)
+        completion = await self._engine.generate(prompt.token_ids, sampling, self._renderer.stop_token_ids)
+        return self._turn(prompt, completion, tools)
+
+    async def stream(
+        self, conversation: Conversation, tools: Sequence[ToolSpec], sampling: Sampling
+    ) -> AsyncGenerator[Delta | Turn, None]:
+        """See ``StreamingPolicy``; of an engine that gives no parts, the turn alone."""
+        stream = getattr(self._engine, "stream", None)
+        if stream is None:
+            yield await self.respond(conversation, tools, sampling)
+            return
+        prompt, sampling = self._prompt(conversation, tools, sampling)
+        text = AnswerText(self._renderer.decode, sampling.stop)
+        turn = TurnText(self._parser, tools, opened_thought(self._renderer, prompt.token_ids))
+        parts: list[CompletionPart] = []
+        async with aclosing(stream(prompt.token_ids, sampling, self._renderer.stop_token_ids)) as coming:
+            async for part in coming:
+                parts.append(part)
+                delta = turn.push(text.push(part))
+                if delta:
+                    yield delta
+        yield self._turn(prompt, joined(parts), tools)
+
+    def observed(self, conversation: Conversation, max_context: int) -> Rendered | None:
+        return observed_after(conversation, self._renderer, min(max_context, self._engine.max_context))
+
+    def _prompt(
+        self, conversation: Conversation, tools: Sequence[ToolSpec], sampling: Sampling
+    ) -> tuple["_Prompt", Sampling]:
+        """(the prompt, the sampling with no more tokens than fit behind it). Raises ContextFull."""
+        ids, roles = context_of(conversation, tools, self._renderer)
         context = min(self._engine.max_context, sampling.max_context or self._engine.max_context)
-        room = context - len(prompt_ids)
+        room = context - len(ids)
         if room < 1:
-            raise ContextFull(f"the conversation has {len(prompt_ids)} tokens; there is room for {context}")
+            raise ContextFull(f"the conversation has {len(ids)} tokens; there is room for {context}")
         if room < sampling.max_tokens:
             sampling = replace(sampling, max_tokens=room)
-        completion = await self._engine.generate(prompt_ids, sampling, self._renderer.stop_token_ids)
-        message, action = read_turn(self._parser, self._renderer.decode(completion.token_ids), tools)
+        return _Prompt(ids, roles), sampling
+
+    def _turn(self, prompt: "_Prompt", completion: Completion, tools: Sequence[ToolSpec]) -> Turn:
+        text = self._renderer.decode(completion.token_ids)
+        if isinstance(completion.stop_reason, str):
+            text = text.partition(completion.stop_reason)[0]
+        message, action = read_turn(self._parser, text, tools)
         tokens = TokenTurn(
-            prompt_ids=prompt_ids,
-            prompt_roles=prompt_roles,
+            prompt_ids=prompt.token_ids,
+            prompt_roles=prompt.roles,
             token_ids=completion.token_ids,
             logprobs=completion.logprobs,
             policy_version=completion.policy_version,
         )
         return Turn(message=message, action=action, finish_reason=completion.finish_reason, tokens=tokens)
 
-    def observed(self, conversation: Conversation, max_context: int) -> Rendered | None:
-        return observed_after(conversation, self._renderer, min(max_context, self._engine.max_context))
+
+class _Prompt(NamedTuple):
+    token_ids: Column[int]
+    roles: Column[str]
+
+
+_THINK_TAIL = 16  # tokens in which the opening of a thought, and the blanks after it, surely end
+
+
+def opened_thought(renderer: Renderer, prompt_ids: Sequence[int]) -> str:
+    """What of the turn stands in the prompt already: the opening of a thought, or nothing."""
+    return "<think>\n" if renderer.decode(list(prompt_ids[-_THINK_TAIL:])).rstrip().endswith("<think>") else ""
+
+
+def joined(parts: Sequence[CompletionPart]) -> Completion:
+    """A completion of its parts. Raises PolicyError where the last one is missing."""
+    if not parts or parts[-1].finish_reason is None:
+        raise PolicyError("the engine's stream ended before its last part")
+    return Completion(
+        token_ids=tuple(one for part in parts for one in part.token_ids),
+        logprobs=tuple(one for part in parts for one in part.logprobs),
+        policy_version=tuple(one for part in parts for one in part.policy_version),
+        finish_reason=parts[-1].finish_reason,
+        stop_reason=parts[-1].stop_reason,
+    )
 
 
 def read_turn(parser: Parser, text: str, tools: Sequence[ToolSpec]) -> tuple[Message, str]:
@@ -139,13 +224,23 @@ def context_of(
         if turn.tokens is None:
             raise PolicyError("an earlier turn of this conversation has no token ids; it came from a text policy")
         news = [entry for entry in conversation[last + 1 :] if isinstance(entry, Message)]
-        added = renderer.extend(turn.tokens.token_ids, news)
+        added = _extended(renderer, turn.tokens.token_ids, news)
         if added is not None:
             sampled_roles = repeated(Roles, "assistant", len(turn.tokens.token_ids))
             ids = Ids.of(turn.tokens.prompt_ids) + turn.tokens.token_ids + added.token_ids
             return ids, Roles.of(turn.tokens.prompt_roles) + sampled_roles + added.roles
     rendered = renderer.start([e.message if isinstance(e, Turn) else e for e in conversation], tools)
     return Ids(rendered.token_ids), Roles(rendered.roles)
+
+
+def _extended(renderer: Renderer, sampled: Sequence[int], news: Sequence[Message]) -> Rendered | None:
+    """``Renderer.extend``; None, too, where words put into the assistant's mouth cannot be appended."""
+    try:
+        return renderer.extend(sampled, news)
+    except ChatFormatError:
+        if all(message.role != "assistant" for message in news):
+            raise
+        return None
 
 
 def observed_after(conversation: Conversation, renderer: Renderer, max_context: int | None = None) -> Rendered | None:

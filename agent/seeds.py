@@ -1,13 +1,15 @@
 """Seeds of the parts of a run."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
 from ..model.chat.messages import ToolSpec
 from ..model.chat.protocols import Rendered
 from ..model.chat.sampling import Sampling
-from .policy import Conversation, ObservingPolicy, Policy, Turn
+from ..model.chat.turns import Delta
+from .policy import Conversation, ObservingPolicy, Policy, Turn, streamed
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -28,13 +30,23 @@ class SeededPolicy:
         self._num_seen = self._num_turns = 0
 
     async def respond(self, conversation: Conversation, tools: Sequence[ToolSpec], sampling: Sampling) -> Turn:
-        if sampling.seed is not None:
-            turn = self._turns_in(conversation)
-            sampling = replace(sampling, seed=derive_seed(sampling.seed, *self._place, turn))
-        return await self._policy.respond(conversation, tools, sampling)
+        return await self._policy.respond(conversation, tools, self._seeded(conversation, sampling))
+
+    async def stream(
+        self, conversation: Conversation, tools: Sequence[ToolSpec], sampling: Sampling
+    ) -> AsyncGenerator[Delta | Turn, None]:
+        """See ``StreamingPolicy``."""
+        async with aclosing(streamed(self._policy, conversation, tools, self._seeded(conversation, sampling))) as parts:
+            async for part in parts:
+                yield part
 
     def observed(self, conversation: Conversation, max_context: int) -> Rendered | None:
         return self._policy.observed(conversation, max_context) if isinstance(self._policy, ObservingPolicy) else None
+
+    def _seeded(self, conversation: Conversation, sampling: Sampling) -> Sampling:
+        if sampling.seed is None:
+            return sampling
+        return replace(sampling, seed=derive_seed(sampling.seed, *self._place, self._turns_in(conversation)))
 
     def _turns_in(self, conversation: Conversation) -> int:
         """How many turns there were; of a conversation that has grown since the last time only the rest is counted."""

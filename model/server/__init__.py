@@ -1,5 +1,5 @@
 """A model behind OpenAI's HTTP interface.
 
-May import: engine, chat, weights.
+May import: engine, chat, web, weights.
 Begin at: app.py.
 """

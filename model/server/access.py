@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .errors import ApiError
+from ..web.errors import ApiError
 
 OPEN_PATHS = ("/health", "/metrics")
 """Asked without a key, by what watches the server."""

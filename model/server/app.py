@@ -13,14 +13,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from ..web.errors import api_error
+from ..web.events import ClientGone, event_response, while_listening
+from ..web.json_body import BODY_SECONDS, BodyLimits, json_response, read_json, validated
 from .access import Access, AccessMiddleware
 from .bodies import ChatBody, CompletionBody
 from .chat import Chat
 from .completions import Completions
-from .errors import api_error, on_unknown_route
-from .events import ClientGone, event_response, while_listening
+from .errors import on_unknown_route
 from .gate import Gate
-from .json_body import BODY_SECONDS, BodyLimits, json_response, read_json, validated
 from .metrics import Metrics
 from .served import Served
 from .weights import WeightRoutes

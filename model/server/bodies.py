@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..chat.sampling import MOST_TOP_LOGPROBS, Sampling
-from .json_body import BodyError
+from ..web.json_body import BodyError
 
 Value = TypeVar("Value")
 Number = Annotated[float, Field(allow_inf_nan=False)]

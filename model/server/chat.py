@@ -8,13 +8,13 @@ from typing import Any
 from ..chat.api import from_openai_messages, from_openai_tools, to_openai_call
 from ..chat.messages import Message
 from ..chat.sampling import Completion, CompletionPart
+from ..chat.text import AnswerText
+from ..chat.turns import TurnText
+from ..web.errors import refused
 from .bodies import ChatBody, NamedToolChoice
-from .errors import refused
 from .gate import Gate, merged, together
 from .logprobs import chat_logprobs, chosen_logprobs
 from .served import Served
-from .text import AnswerText
-from .turns import TurnText
 
 _THINK_TAIL = 16  # tokens in which the opening of a thought, and the blanks after it, surely end
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..chat.sampling import Completion, CompletionPart, PromptScore
+from ..chat.text import AnswerText
+from ..web.errors import refused
 from .bodies import CompletionBody
-from .errors import refused
 from .gate import Gate, merged, together
 from .logprobs import CompletionLogprobs, chosen_logprobs, joined
 from .served import Served
-from .text import AnswerText
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

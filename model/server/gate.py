@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from ..chat.protocols import FreezingEngine, ServingEngine
 from ..chat.sampling import Completion, CompletionPart, Sampling
-from .errors import refused
+from ..web.errors import refused
 
 PauseMode = Literal["abort", "wait", "keep"]
 T = TypeVar("T")

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..chat.incremental import Decode, IncrementalText
 from ..chat.sampling import Completion, CompletionPart, PromptScore, TopLogprobs
-from .text import TokenNames
+from ..chat.text import TokenNames
 
 LEAST = -9999.0
 """What stands for a probability of 0, which JSON cannot say."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..chat.protocols import Parser, Renderer
+from ..chat.text import TokenNames
 from ..engine.open import OpenModel
-from .errors import ApiError, refused
-from .text import TokenNames
+from ..web.errors import ApiError, refused
 
 LogprobsMode = Literal["raw_logprobs", "processed_logprobs"]
 

@@ -11,7 +11,7 @@ from typing import Any, cast, get_args
 from starlette.requests import Request
 
 from ..engine.batch import OnWeightUpdate
-from .errors import ApiError, refused
+from ..web.errors import ApiError, refused
 from .gate import Gate, PauseMode
 from .served import Served
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from verigym.model.chat.cwm import CwmParser
 from verigym.model.chat.messages import ToolSpec
 from verigym.model.chat.openai import JsonParser
-from verigym.model.server.text import overlap
-from verigym.model.server.turns import TurnText
+from verigym.model.chat.text import overlap
+from verigym.model.chat.turns import TurnText
 
 BASH = {
     "type": "function",

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from ..chat.incremental import Decode, IncrementalText
-from ..chat.sampling import Completion, CompletionPart
+from .incremental import Decode, IncrementalText
+from .sampling import Completion, CompletionPart
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..chat.messages import Message, ToolSpec
-from ..chat.protocols import Parser
+from .messages import Message, ToolSpec
+from .protocols import Parser
 from .text import overlap
 
 _THINK, _THINK_END = "<think>", "</think>"
@@ -57,8 +57,8 @@ class TurnText:
         """(what is left of reasoning and content, the turn as the parser reads it)."""
         message, _ = self._parser.parse(self._text, self._tools)
         left = {
-            "reasoning_content": _rest(message.thinking or "", self._reasoning),
-            "content": _rest(message.content, self._content),
+            "reasoning_content": rest_of(message.thinking or "", self._reasoning),
+            "content": rest_of(message.content, self._content),
         }
         if self._most_calls is not None:
             message = replace(message, calls=message.calls[: self._most_calls])
@@ -72,7 +72,7 @@ class TurnText:
         return answer[:end].rstrip()  # blanks beside a call are no part of the content
 
 
-def _rest(whole: str, given: str) -> str:
+def rest_of(whole: str, given: str) -> str:
     """What of ``whole`` is still to be given. Beside calls the parser strips the content's ends."""
     for begun in (given, given.lstrip()):
         if whole.startswith(begun):

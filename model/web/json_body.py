@@ -35,15 +35,24 @@ async def read_json(request: Request, limits: BodyLimits) -> dict[str, Any]:
     Raises:
         BodyError: not said to be JSON (415), too large (413), too slow (408), or no JSON object (400).
     """
+    return json_object(await read_bytes(request, limits))
+
+
+async def read_bytes(request: Request, limits: BodyLimits) -> bytearray:
+    """The body of a request that is said to be JSON. Raises BodyError as ``read_json``."""
     # A browser asks nobody before it sends text, a form, or bytes without a type to another site; of JSON it asks.
     kind = request.headers.get("content-type", "")
     if kind.partition(";")[0].strip().lower() != "application/json":
         raise BodyError(415, f"the content-type is {kind!r}; send application/json")
     try:
         async with asyncio.timeout(limits.seconds):
-            held = await _read(request, limits.most_bytes)
+            return await _read(request, limits.most_bytes)
     except TimeoutError:
         raise BodyError(408, f"the body has not come whole within {limits.seconds:g} s") from None
+
+
+def json_object(held: bytes | bytearray) -> dict[str, Any]:
+    """The object that a body is. Raises BodyError (400)."""
     try:
         value = json.loads(held)
     except (ValueError, RecursionError) as error:

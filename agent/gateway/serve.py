@@ -1,0 +1,109 @@
+"""The gateway's server: on the loopback device, in the event loop that runs the episodes, as long as one is open."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import uvicorn
+
+from ...envs.sandbox.per_loop import PerLoop
+from ...model.chat.sampling import Sampling
+from ..policy import Policy
+from .app import build_app
+from .session import Session
+
+CLOSE_S = 5.0
+
+
+class Gateway:
+    """Any number of episodes behind one port. Made by ``serving`` or ``shared_gateway``."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, Session] = {}
+        self.app = build_app(self._sessions.get)
+        self.port = 0
+
+    @asynccontextmanager
+    async def open(self, policy: Policy, sampling: Sampling, **options: Any) -> AsyncIterator[Session]:
+        """An episode's session; at the end its turns in work are ended, and its key opens nothing any more.
+
+        Args:
+            policy, sampling, options: of ``Session``.
+        """
+        session = Session(policy, sampling, **options)
+        self._sessions[session.id] = session
+        try:
+            yield session
+        finally:
+            del self._sessions[session.id]
+            await session.aclose()
+
+    def root(self, session: Session) -> str:
+        """An episode's address, as Anthropic's clients take it; OpenAI's take it with "/v1" behind."""
+        return f"http://127.0.0.1:{self.port}/{session.id}"
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator["Gateway"]:
+        """Answer on a free port of 127.0.0.1 until the end of the block."""
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+            listener.bind(("127.0.0.1", 0))
+            self.port = listener.getsockname()[1]
+            config = uvicorn.Config(
+                self.app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=int(CLOSE_S)
+            )
+            server = _Server(config)
+            task = asyncio.create_task(server.serve(sockets=[listener]))
+            try:
+                while not server.started and not task.done():
+                    await asyncio.sleep(0.002)
+                if task.done():
+                    await task
+                yield self
+            finally:
+                server.should_exit = True
+                await asyncio.gather(task, return_exceptions=True)
+
+
+class _Server(uvicorn.Server):
+    """Signals are the program's, which ends its episodes and so this."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Shared:
+    def __init__(self) -> None:
+        self.lock, self.users = asyncio.Lock(), 0
+        self.gateway: Gateway | None = None
+        self.serving: Any = None
+
+
+_SHARED = PerLoop(_Shared)
+
+
+@asynccontextmanager
+async def shared_gateway() -> AsyncIterator[Gateway]:
+    """The gateway of this event loop: its first user starts it, its last one ends it."""
+    shared = _SHARED.get()
+    async with shared.lock:
+        if shared.gateway is None:
+            gateway = Gateway()
+            shared.serving = gateway.serving()
+            shared.gateway = await shared.serving.__aenter__()
+        shared.users += 1
+        gateway = shared.gateway
+    try:
+        yield gateway
+    finally:
+        await asyncio.shield(_leave(shared))
+
+
+async def _leave(shared: _Shared) -> None:
+    async with shared.lock:
+        shared.users -= 1
+        if not shared.users:
+            shared.gateway, serving = None, shared.serving
+            await serving.__aexit__(None, None, None)
