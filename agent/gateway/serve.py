@@ -89,12 +89,12 @@ async def shared_gateway() -> AsyncIterator[Gateway]:
     """The gateway of this event loop: its first user starts it, its last one ends it."""
     shared = _SHARED.get()
     async with shared.lock:
+        gateway = shared.gateway or Gateway()
         if shared.gateway is None:
-            gateway = Gateway()
             shared.serving = gateway.serving()
-            shared.gateway = await shared.serving.__aenter__()
+            await shared.serving.__aenter__()
+            shared.gateway = gateway
         shared.users += 1
-        gateway = shared.gateway
     try:
         yield gateway
     finally:

@@ -19,7 +19,8 @@ async def chat_loop(root, key, *, stream):
     """A loop over the openai package's chat completions."""
     openai = pytest.importorskip("openai", reason="it is part of the dev extra")
     client = openai.AsyncOpenAI(base_url=f"{root}/v1", api_key=key, max_retries=0)
-    messages, seen = [{"role": "user", "content": "List."}], []
+    messages: list = [{"role": "user", "content": "List."}]
+    seen = []
     async with client:
         while True:
             options = {"model": "verigym", "messages": messages, "tools": [CHAT_TOOL]}
@@ -43,7 +44,8 @@ async def messages_loop(root, key, *, stream):
     anthropic = pytest.importorskip("anthropic", reason="it is part of the dev extra")
     client = anthropic.AsyncAnthropic(base_url=root, api_key=key, max_retries=0)
     tools = [{"name": "bash", "description": "Runs.", "input_schema": SCHEMA}]
-    messages, seen = [{"role": "user", "content": "List."}], []
+    messages: list = [{"role": "user", "content": "List."}]
+    seen = []
     async with client:
         while True:
             options = {"model": "verigym", "messages": messages, "tools": tools, "max_tokens": 300}
@@ -149,7 +151,9 @@ def test_an_episode_with_parallel_calls(name, stream, told, opened):
     )
     row = json.loads(json.dumps(episode.to_json()))
     again = Trajectory.from_json(row)
-    assert document_of(again.segments[0], sampled=True, advantage=1.0).loss_mask.sum() == len(trained)
+    document = document_of(again.segments[0], sampled=True, advantage=1.0)
+    assert document is not None
+    assert document.loss_mask.sum() == len(trained)
     assert f"{len(trained)} sampled in 1 segments" in "".join(page("x", [row]))
 
 

@@ -354,7 +354,7 @@ def test_messages_are_the_same_where_words_and_calls_are():
         assert found.conversation[1] is other
         assert found.changed
     tool = ToolSpec(name="f", description="", parameters={})
-    assert match(same.conversation[1].message, tools=(tool,)).conversation[1] is not thought
+    assert match(thought.message, tools=(tool,)).conversation[1] is not thought
 
 
 def test_of_two_that_said_the_same_the_one_that_goes_on_is_meant():
