@@ -25,6 +25,10 @@ class PolicyError(VerigymError, RuntimeError):
     """A policy could not answer (server gone, missing log-probabilities, context exceeded)."""
 
 
+class AgentError(VerigymError, RuntimeError):
+    """An agent of others failed before its model had any part in it. Never counted as a reward."""
+
+
 class RequestRefused(PolicyError, ValueError):
     """A request that can never be answered as it is: an empty or too long prompt, an unknown id. Not to be retried."""
 

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..terminal import console as make_console
-from .options import add_episode_options, add_policy_option, add_sandbox_option, budget_of, sampling_of
+from .options import (
+    add_agent_options,
+    add_episode_options,
+    add_policy_option,
+    add_sandbox_option,
+    agent_of,
+    budget_of,
+    sampling_of,
+)
 
 if TYPE_CHECKING:
     from ..envs.core import ToolEnv
@@ -24,6 +32,7 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("env_id", metavar="ENV_ID", help="such as verigym/SWE-v0, or MODULE:ID of a package")
     add_policy_option(parser)
+    add_agent_options(parser)
     parser.add_argument("--task", metavar="ID", help="of the task (default: one drawn with the seed)")
     parser.add_argument("--data", type=Path, metavar="FILE", help="tasks (default: the environment's own)")
     add_episode_options(parser)
@@ -77,12 +86,11 @@ def choose_task(tasks: "Sequence[Task]", task_id: str | None, seed: int) -> "Tas
 
 
 async def _episode(env: "ToolEnv", source: "PolicySource", task: "Task", args: argparse.Namespace) -> "Trajectory":
-    from .loop import rollout
     from .seeds import SeededPolicy
 
     try:
         policy = SeededPolicy(source.policy_for(env, task), task.id)
-        return await rollout(env, policy, task, budget=budget_of(args), sampling=sampling_of(args))
+        return await agent_of(args)(env, policy, task, budget=budget_of(args), sampling=sampling_of(args))
     finally:
         await source.aclose()
 

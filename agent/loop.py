@@ -6,10 +6,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from ..envs.core import Acted, CutOff, ToolEnv
 from ..envs.task import Task
-from ..errors import ChatFormatError, ConfigError, GradingError, PolicyError, SandboxError, TaskError, VerigymError
+from ..errors import (
+    AgentError,
+    ChatFormatError,
+    ConfigError,
+    GradingError,
+    PolicyError,
+    SandboxError,
+    TaskError,
+    VerigymError,
+)
 from ..model.chat.messages import Message
 from ..model.chat.protocols import Rendered
 from ..model.chat.sampling import Sampling
@@ -55,7 +65,31 @@ async def rollout(
     Raises:
         TaskError, ConfigError, ChatFormatError: the task cannot be used, or not with this policy.
     """
-    episode = _Episode(env, policy, task, budget, sampling)
+    return await conduct(_Episode(env, policy, task, budget, sampling), env, task, group_id)
+
+
+class Episode(Protocol):
+    """An episode that can be run once, whoever acts in it."""
+
+    stage: str
+    """"environment", "policy" or "grading": whose failure an exception is."""
+
+    @property
+    def num_turns(self) -> int:
+        """Of the policy, so far."""
+        ...
+
+    async def run(self) -> tuple[Ending, Score, str]:
+        """(ending, score, one line about it)."""
+        ...
+
+    def trajectory(self, ending: Ending, score: Score | None, detail: str, group_id: str) -> Trajectory:
+        """What is left of it."""
+        ...
+
+
+async def conduct(episode: Episode, env: ToolEnv, task: Task, group_id: str) -> Trajectory:
+    """Run an episode to its end and close its environment; see ``rollout``."""
     try:
         ending, score, detail = await episode.run()
     except (Exception, SystemExit) as error:
@@ -80,6 +114,8 @@ def _failure(error: BaseException, stage: str) -> Ending:
         return "grader_failure"
     if isinstance(error, SandboxError):
         return "sandbox_failure"
+    if isinstance(error, AgentError):
+        return "agent_failure"
     if isinstance(error, PolicyError) or stage == "policy":
         return "policy_failure"
     return "grader_failure" if stage == "grading" else "environment_failure"

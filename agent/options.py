@@ -7,6 +7,7 @@ from .sources import SPECS
 
 if TYPE_CHECKING:
     from ..model.chat.sampling import Sampling
+    from .harness.open import Rollout
     from .loop import Budget
 
 SANDBOXES = ("auto", "docker", "local", "unsafe")
@@ -21,6 +22,34 @@ def add_policy_option(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="what attention of engine:CHECKPOINT runs on (default: auto, the kernels on CUDA)",
     )
+
+
+def add_agent_options(parser: argparse.ArgumentParser) -> None:
+    """--agent SPEC, and whose sampling settings count."""
+    parser.add_argument(
+        "--agent",
+        default="verigym",
+        metavar="SPEC",
+        help="who acts with the policy: verigym (our own loop), mini-swe-agent[:CONFIG], command:COMMAND in the "
+        "sandbox, beside:COMMAND on this machine, or MODULE:NAME (default: verigym)",
+    )
+    parser.add_argument(
+        "--agent-sampling",
+        action="store_true",
+        help="the agent's own temperature and the like count where it asks for any (default: those given here)",
+    )
+
+
+def agent_of(args: argparse.Namespace) -> "Rollout":
+    """What runs an episode. Raises ConfigError where there is no such agent."""
+    from .harness.open import AgentSettings, open_agent
+
+    return open_agent(args.agent, AgentSettings(override=not args.agent_sampling))
+
+
+def agent_settings(args: argparse.Namespace) -> dict[str, object]:
+    """What of the agent makes two runs the same; nothing for our own loop."""
+    return {} if args.agent == "verigym" else {"agent": args.agent, "agent_sampling": args.agent_sampling}
 
 
 def add_episode_options(parser: argparse.ArgumentParser) -> None:

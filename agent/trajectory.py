@@ -24,11 +24,13 @@ Ending = Literal[
     "grader_failure",
     "policy_failure",
     "environment_failure",  # an environment's own code raised what it should not
+    "agent_crash",  # an agent of others broke down after the model had spoken: scored as a truncated episode
+    "agent_failure",  # it broke down before the model had any part in it
 ]
 TERMINATED: frozenset[str] = frozenset({"submitted", "answered", "test_timeout"})
-TRUNCATED: frozenset[str] = frozenset({"turn_limit", "token_limit", "wall_clock"})
+TRUNCATED: frozenset[str] = frozenset({"turn_limit", "token_limit", "wall_clock", "agent_crash"})
 INFRASTRUCTURE: frozenset[str] = frozenset(
-    {"sandbox_failure", "grader_failure", "policy_failure", "environment_failure"}
+    {"sandbox_failure", "grader_failure", "policy_failure", "environment_failure", "agent_failure"}
 )
 
 
@@ -53,6 +55,8 @@ class Trajectory:
         timings: seconds by stage ("policy", "environment", "grading", "total").
         evidence: what the score was taken from, for people: "patch" (a diff), "tests" {id: outcome}; none where the
             environment tells of none. No policy is shown it.
+        agent: of an agent of others its name, how it ended ("exit"), the end of what it printed ("output"), and the
+            counts of its requests; empty for our own loop.
     """
 
     task_id: str
@@ -70,6 +74,7 @@ class Trajectory:
     num_format_errors: int = 0
     timings: Mapping[str, float] = field(default_factory=dict)
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    agent: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_infrastructure_failure(self) -> bool:
@@ -83,6 +88,8 @@ class Trajectory:
         """A JSON object; NaN log-probabilities become null. Where there is a tree, it stands for the segments."""
         row = {name: getattr(self, name) for name in self.__dataclass_fields__}
         tokens = {"segments": tuple(segment.to_json() for segment in self.segments)}
+        if not self.agent:
+            del row["agent"]
         if self.tree is None:
             del row["tree"]
         else:

@@ -90,6 +90,10 @@ def _outcome(trajectory: Trajectory) -> Iterator[tuple[str, str]]:
         yield "text", f"reward parts: {_numbers(trajectory.breakdown) or 'none'}"
     if trajectory.detail:
         yield from _labelled("detail: ", trajectory.detail)
+    if trajectory.agent:
+        branches = len(trajectory.tree.branches()) if trajectory.tree else 1
+        told = trajectory.agent
+        yield from _labelled("agent: ", f"{told.get('name')}, ended: {told.get('exit')}, branches: {branches}")
     counts = f"turns: {trajectory.num_turns}, format errors: {trajectory.num_format_errors}"
     if trajectory.segments:
         counts += f", sampled tokens: {trajectory.num_sampled}"

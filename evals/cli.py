@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..agent.options import (
+    add_agent_options,
     add_episode_options,
     add_policy_option,
     add_sandbox_option,
@@ -42,6 +43,7 @@ def register(commands: Any) -> None:
     parser.add_argument("suite", metavar="SUITE", help="such as math500, or an environment's id")
     add_data_options(parser)
     add_policy_option(parser)
+    add_agent_options(parser)
     parser.add_argument("--samples", type=int, metavar="K", help="episodes a task (default: the suite's, else 1)")
     parser.add_argument("--greedy", action="store_true", help="temperature 0, one sample")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N tasks")
@@ -151,10 +153,12 @@ def _evaluate(
 ) -> "list[Verdict]":
     import asyncio
 
-    from ..agent.options import sampling_of
+    from ..agent.options import agent_of, sampling_of
     from .live import LiveProgress
     from .preset import budget
     from .run import evaluate
+
+    act = agent_of(args)
 
     async def work(told: "Callable[[Verdict], None]") -> "list[Verdict]":
         try:
@@ -172,6 +176,7 @@ def _evaluate(
                 save_trajectories=args.save_trajectories,
                 progress=lambda verdict, _: told(verdict),
                 lock=lock,
+                act=act,
             )
         finally:
             await source.aclose()
@@ -224,6 +229,7 @@ def _select(args: argparse.Namespace, suite: "LoadedSuite", verdicts: "list[Verd
 
 def _settings(args: argparse.Namespace, suite: "LoadedSuite", source: "PolicySource") -> dict[str, Any]:
     """What makes two runs the same run; the number of samples and tasks may grow, so they are not part of it."""
+    from ..agent.options import agent_settings
     from ..envs.datasets.folders import digest_of
 
     return {
@@ -242,6 +248,7 @@ def _settings(args: argparse.Namespace, suite: "LoadedSuite", source: "PolicySou
         "timeout_s": args.timeout,
         "sandbox": args.sandbox,
         "trajectories": args.save_trajectories,
+        **agent_settings(args),
         **checked_test_timeout(args),
         **untrusted_of(args),
     }

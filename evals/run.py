@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..agent.harness.open import Rollout
 from ..agent.loop import Budget, rollout
 from ..agent.seeds import SeededPolicy
 from ..agent.sources import PolicyFor
@@ -44,6 +45,7 @@ async def evaluate(
     retries: int = 1,
     progress: Progress | None = None,
     lock: RunLock | None = None,
+    act: Rollout = rollout,
 ) -> list[Verdict]:
     """Take samples of every task and say what each came to.
 
@@ -62,6 +64,7 @@ async def evaluate(
         retries: further attempts of a sample that the infrastructure failed.
         progress: told of every verdict.
         lock: of ``out``, where the caller holds it already.
+        act: runs an episode: our own loop, or another agent (``agent.harness.open``).
     Returns:
         [N * samples] verdicts, tasks in the order given, samples by index.
     Raises:
@@ -83,7 +86,8 @@ async def evaluate(
         for verdict in verdicts.values():
             if progress:
                 progress(verdict, None)
-        runner = _Runner(make_env, policy_for, budget, sampling, retries, str((settings or {}).get("policy", "")))
+        name = str((settings or {}).get("policy", ""))
+        runner = _Runner(make_env, policy_for, budget, sampling, retries, name, act)
         left = iter([job for job, key in zip(jobs, order, strict=True) if key not in verdicts])
 
         async def record(verdict: Verdict, trajectory: Trajectory | None, prediction: Mapping[str, Any] | None) -> None:
@@ -133,10 +137,11 @@ class _Runner:
         sampling: Sampling,
         retries: int,
         policy_name: str,
+        act: Rollout,
     ) -> None:
         self._make_env, self._policy_for = make_env, policy_for
         self._budget, self._sampling, self._retries = budget, sampling, retries
-        self._policy_name = policy_name
+        self._policy_name, self._act = policy_name, act
 
     async def work(self, jobs: Iterator[_Job], record: _Record) -> None:
         envs: dict[str, ToolEnv] = {}
@@ -156,7 +161,7 @@ class _Runner:
                 envs[task.family] = self._make_env(task)
             env = envs[task.family]
             policy = SeededPolicy(self._policy_for(env, task), task.id, job.index)
-            trajectory = await rollout(env, policy, task, budget=self._budget, sampling=self._sampling)
+            trajectory = await self._act(env, policy, task, budget=self._budget, sampling=self._sampling)
         except TaskError as error:
             verdict = Verdict(
                 task_id=task.id,

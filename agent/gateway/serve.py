@@ -33,9 +33,15 @@ class Gateway:
             policy, sampling, options: of ``Session``.
         """
         session = Session(policy, sampling, **options)
+        async with self.admit(session):
+            yield session
+
+    @asynccontextmanager
+    async def admit(self, session: Session) -> AsyncIterator[None]:
+        """Let a session's requests in until the end of the block, which ends it."""
         self._sessions[session.id] = session
         try:
-            yield session
+            yield
         finally:
             del self._sessions[session.id]
             await session.aclose()

@@ -97,6 +97,11 @@ class Session:
         self._answers: OrderedDict[bytes, Drawing] = OrderedDict()
         self._context, self._opened, self._closed = copy_context(), monotonic(), False
 
+    def adopt_context(self) -> None:
+        """Turns are sampled in the caller's context from now on: its clock is told what was being asked when its time
+        ran out."""
+        self._context = copy_context()
+
     def admits(self, key: str) -> bool:
         """Whether a key is this episode's."""
         return not self._closed and hmac.compare_digest(key.encode("utf-8", "replace"), self.key.encode())

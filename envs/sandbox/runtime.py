@@ -53,7 +53,12 @@ LIST_MODULES = f"import sys, {', '.join(MODULES)}\n" + (
 
 def python_argv() -> list[str]:
     """The guest's command line inside a container."""
-    return [*_loaded(f"bin/{Path(base_python()[0]).name}"), "-I", "-S", "-E", "-c", BOOT]
+    return [*runtime_python(), "-I", "-S", "-E", "-c", BOOT]
+
+
+def runtime_python() -> list[str]:
+    """What runs Python inside a container of any image; it has the modules that the guest needs."""
+    return _loaded(f"bin/{Path(base_python()[0]).name}")
 
 
 def bash_argv() -> list[str]:

@@ -223,6 +223,12 @@ class SWEEnv(ToolEnv):
         return Submission(value=None)
 
     @property
+    def sandbox(self) -> Sandbox:
+        """Where the episode's work is done, for an agent that brings tools of its own. Raises SandboxError between
+        episodes."""
+        return self._box
+
+    @property
     def _box(self) -> Sandbox:
         if self._sandbox is None:
             raise SandboxError("the episode has no sandbox; reset() makes one")

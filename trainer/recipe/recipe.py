@@ -15,6 +15,25 @@ from .stages import EvalConfig, MidtrainStage, RLStage, SFTStage
 SMALL_SOURCES = ("small-repositories", "small-programs", "small-sums", "small-traces")
 
 
+class AgentConfig(Settings):
+    """Who acts with the policy in a family's episodes."""
+
+    name: str = "verigym"
+    """"verigym" for our own loop, "mini-swe-agent", "mini-swe-agent:CONFIG", "command:COMMAND", "beside:COMMAND", or
+    "MODULE:NAME" of a harness; see docs/agents.md."""
+    sampling: Literal["episode", "agent"] = "episode"
+    """Whose temperature and the like count: the recipe's, or what the agent asks for. Log-probabilities of another
+    temperature than the recipe's are not those that training compares with, so "agent" is for evaluations alone."""
+    at_once: int = Field(default=8, ge=1)
+    """Requests of one episode in work at once; more are told to come again."""
+
+    @model_validator(mode="after")
+    def _works_together(self) -> Self:
+        if self.name == "verigym" and self.model_fields_set - {"name"}:
+            raise ValueError("our own loop asks no gateway; remove sampling and at_once, or name an agent")
+        return self
+
+
 class FamilyConfig(Settings):
     """One family of tasks."""
 
@@ -45,6 +64,8 @@ class FamilyConfig(Settings):
     """Shares of the experts. "gold" and "empty" exist for every environment that states its gold answers."""
     weight: float = Field(default=1.0, gt=0)
     """Share of this family's groups in a step of reinforcement learning."""
+    agent: AgentConfig = Field(default_factory=AgentConfig)
+    """Who acts in the episodes of the policy that is trained; demonstrations are played by our own loop."""
     rl: FamilyAlgorithm = Field(default_factory=FamilyAlgorithm)
     """What of ``[rl.train]`` is otherwise for this family."""
 
@@ -146,6 +167,11 @@ class Recipe(Settings):
         if self.decontaminate and made and not read:
             raise ValueError("decontaminate compares sets and files that are read, and no family has one; remove it")
         for family in self.families:
+            if self.rl is not None and family.agent.sampling == "agent":
+                raise ValueError(
+                    f"agent.sampling of family {family.name!r} is 'agent', and reinforcement learning needs the "
+                    "temperature of rl.train; remove it"
+                )
             if self.rl is None and family.rl != FamilyAlgorithm():
                 raise ValueError(f"family {family.name!r} has settings of rl, and that stage is left out; remove them")
             if self.rl is not None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...agent.harness.open import Rollout
+from ...agent.loop import rollout
 from ...agent.policy import Policy, ScriptedPolicy, play
 from ...agent.sources import PolicyFor
 from ...agent.trajectory import Trajectory
@@ -73,6 +75,7 @@ async def evaluate_engine(
             out=out / ("greedy" if is_greedy else "sampled"),
             tell=tell,
             kept=kept,
+            act=family.act,
         )
         if not is_greedy or settings.greedy
         else None
@@ -113,6 +116,7 @@ async def pass_counts(
         out=out,
         tell=tell,
         kept=[],
+        act=family.act,
     )
     counts: dict[str, tuple[int, int]] = {task.id: (0, 0) for task in tasks}
     for verdict in verdicts:
@@ -161,6 +165,7 @@ async def _run(
     tell: Callable[[], None],
     kept: list[Trajectory],
     tasks: Sequence[Task] | None = None,
+    act: Rollout = rollout,
 ) -> list[Verdict]:
     def progress(verdict: Verdict, trajectory: Trajectory | None) -> None:
         if trajectory is not None and not kept:
@@ -178,4 +183,5 @@ async def _run(
         concurrency=concurrency,
         out=out,
         progress=progress,
+        act=act,
     )

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...agent.experts import EXPERTS, TRIVIAL, Expert, always_say
-from ...agent.loop import Budget
+from ...agent.harness.open import AgentSettings, Rollout, open_agent
+from ...agent.loop import Budget, rollout
 from ...agent.policy import play
 from ...envs.core import ToolEnv
 from ...envs.datasets.decontaminate import decontaminate_tasks, held_out_of
@@ -21,7 +22,7 @@ from ...envs.sandbox.types import SandboxBackend
 from ...envs.task import Task, write_jsonl
 from ...errors import TaskError
 from ...model.chat.messages import ToolSpec
-from ..recipe.recipe import SMALL_SOURCES, FamilyConfig, Recipe
+from ..recipe.recipe import SMALL_SOURCES, AgentConfig, FamilyConfig, Recipe
 from .rollouts import EpisodePlan
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Family:
         experts: by name, those the recipe shares out.
         trivial: the best policy that reads next to nothing, as a yardstick; None where none is known.
         seconds: wall clock of one episode.
+        act: runs an episode of the policy that is trained.
     """
 
     config: FamilyConfig
@@ -52,6 +54,7 @@ class Family:
     experts: Mapping[str, Expert]
     trivial: Expert | None
     seconds: float
+    act: Rollout = rollout
 
     def plan(self, max_context: int) -> EpisodePlan:
         """How to run an episode of this family in an engine with so much context."""
@@ -62,6 +65,7 @@ class Family:
             turn_tokens=self.config.turn_tokens,
             group_size=self.config.rl.group_size,
             temperature=self.config.rl.temperature,
+            act=self.act,
         )
 
 
@@ -103,7 +107,15 @@ async def prepare_family(config: FamilyConfig, recipe: Recipe, folder: Path, pro
         experts=experts,
         trivial=_trivial(config, env, train_tasks),
         seconds=recipe.episode_seconds,
+        act=_acting(config.agent),
     )
+
+
+def _acting(agent: AgentConfig) -> Rollout:
+    """What runs episodes. Raises ConfigError where there is no such agent."""
+    if agent == AgentConfig():
+        return rollout
+    return open_agent(agent.name, AgentSettings(override=agent.sampling == "episode", at_once=agent.at_once))
 
 
 async def _write_tasks(

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from ...agent.harness.open import Rollout
 from ...agent.loop import Budget, rollout
 from ...agent.policy import Policy
 from ...agent.seeds import SeededPolicy
@@ -25,6 +26,7 @@ class EpisodePlan:
         turn_tokens: most tokens sampled in one turn, the stop token included.
         group_size: episodes of its group; None: the collector's.
         temperature: of sampling; None: that of the step.
+        act: runs it: our own loop, or another agent.
     """
 
     make_env: Callable[[], ToolEnv]
@@ -32,6 +34,7 @@ class EpisodePlan:
     turn_tokens: int = 256
     group_size: int | None = None
     temperature: float | None = None
+    act: Rollout = rollout
 
 
 PlanOf = Callable[[Task], EpisodePlan]
@@ -155,7 +158,7 @@ class Collector:
         async with slots:
             begun.set()
             for attempt in range(self._retries + 1):
-                trajectory = await rollout(
+                trajectory = await plan.act(
                     plan.make_env(),
                     SeededPolicy(self._policy, number, member, attempt),
                     task,

@@ -1,0 +1,200 @@
+"""One episode of an agent of others: environment, gateway, harness, and what it all came to."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Literal, cast
+
+from ...envs.core import ToolEnv
+from ...envs.task import Task
+from ...errors import AgentError, ConfigError, PolicyError, SandboxError, TaskError
+from ...model.chat.messages import Message
+from ...model.chat.sampling import Sampling
+from ...rewards.score import Score
+from ..asking import clocked
+from ..gateway.serve import shared_gateway
+from ..gateway.session import MODEL, Limits, Session
+from ..loop import Budget, conduct
+from ..policy import Policy
+from ..segments import Segment
+from ..trajectory import TERMINATED, Ending, Trajectory
+from ..tree import MessageTree
+from .spec import Done, Harness, Stage
+
+logger = logging.getLogger(__name__)
+
+GRACE_S = 10.0
+"""So long a harness whose time is up may take to end, before its environment is closed under it."""
+
+
+async def rollout_with(
+    harness: Harness,
+    env: ToolEnv,
+    policy: Policy,
+    task: Task,
+    *,
+    budget: Budget,
+    sampling: Sampling,
+    group_id: str = "",
+    override: bool = True,
+    at_once: int = 8,
+    model: str = MODEL,
+) -> Trajectory:
+    """``loop.rollout`` with a harness in the loop's place.
+
+    A limit that the last request met is the ending, whatever the harness made of it. Where the harness breaks down, the
+    policy's failure is the ending if it could not answer the last request; else "agent_failure", without a reward, if
+    the model had not spoken yet; else "agent_crash", scored like any other episode that was cut short: a model that
+    brings its harness down earns no second try.
+
+    Args:
+        override, model: of ``Session``.
+        at_once: requests of the episode in work at once.
+    """
+    limits = Limits(turns=budget.turns, tokens=budget.tokens, seconds=budget.seconds, at_once=at_once)
+    session = Session(policy, sampling, limits=limits, override=override, model=model)
+    episode = _Driven(harness, env, task, budget, session)
+    try:
+        return await conduct(episode, env, task, group_id)
+    finally:
+        await episode.left()
+
+
+class _Driven:
+    """See ``loop.Episode``."""
+
+    def __init__(self, harness: Harness, env: ToolEnv, task: Task, budget: Budget, session: Session) -> None:
+        self.harness, self.env, self.task, self.budget, self.session = harness, env, task, budget, session
+        self.messages: tuple[Message, ...] = ()
+        self.done: Done | None = None
+        self.seconds = {"policy": 0.0, "environment": 0.0, "grading": 0.0}
+        self.started, self.stage = time.perf_counter(), "environment"
+        self._running: asyncio.Task[Done] | None = None
+
+    @property
+    def num_turns(self) -> int:
+        return self.session.counts.turns
+
+    async def run(self) -> tuple[Ending, Score, str]:
+        with clocked() as clock:
+            self.session.adopt_context()
+            with self._timed("environment"):
+                _, info = await self.env.areset(options={"task": self.task})
+            self.messages = tuple(info["messages"])
+            with self._timed("policy"):
+                await self._perform()
+            ending = self._ending()
+            if ending == "wall_clock" and clock.asked is not None:
+                raise PolicyError(f"the episode's {self.budget.seconds:g} s ran out while {clock.asked}")
+        done = self.done
+        with self._timed("grading"):
+            if ending in TERMINATED:
+                submission = None if done is None else done.submission
+                score = await self.env.ascore(self._final() if submission is None else submission)
+            else:
+                score = await self.env.afinish()
+        if ending in TERMINATED and score.ending:
+            ending = score.ending
+        detail = score.detail
+        if ending == "agent_crash" and done is not None:
+            detail = f"the harness broke down ({done.exit}); {detail}"
+        return ending, score, detail
+
+    async def _perform(self) -> None:
+        """Let the harness work until it ends, or its time does."""
+        left = max(0.0, self.budget.seconds - (time.perf_counter() - self.started))
+        async with shared_gateway() as gateway, gateway.admit(self.session):
+            where = {"gateway": gateway, "session": self.session}
+            stage = Stage(env=self.env, task=self.task, messages=self.messages, seconds=left, **where)
+            self._running = asyncio.create_task(self._harness(stage))
+            try:
+                await asyncio.wait({self._running}, timeout=left)
+                if not self._running.done():
+                    self.session.limit_met = "wall_clock"
+                    await self.session.aclose()  # a harness that waits for a turn is told that there will be none
+                    self._running.cancel()
+                    await asyncio.wait({self._running}, timeout=GRACE_S)
+            finally:
+                self._running.cancel()
+        if self._running.done() and not self._running.cancelled():
+            self.done = self._running.result()
+
+    async def _harness(self, stage: Stage) -> Done:
+        try:
+            return await self.harness.run(stage)
+        except (ConfigError, TaskError, SandboxError):
+            raise
+        except Exception as error:  # a harness is a stranger's program: whatever it raises is its crash
+            logger.info("task %s: the harness raised", self.task.id, exc_info=error)
+            return Done(exit=f"{type(error).__name__}: {error}"[:500], crashed=True)
+
+    def _ending(self) -> Ending:
+        session, done = self.session, self.done
+        if session.limit_met is not None or done is None:
+            return cast("Ending", session.limit_met or "wall_clock")
+        if done.timed_out:
+            return "wall_clock"
+        if not done.crashed:
+            return "answered" if done.finished else "turn_limit"
+        if session.failure is not None:
+            raise PolicyError(f"{session.failure}; the harness ended with {done.exit}") from session.failure
+        if not session.counts.turns:
+            raise AgentError(f"the harness {self.harness.name!r} broke down before it asked for a turn: {done.exit}; "
+                             f"it said {done.output[-500:]!r}")  # fmt: skip
+        return "agent_crash"
+
+    def _final(self) -> str:
+        """The last words of the model, for an environment that takes a text."""
+        said = [message.content for message in self.session.messages() if message.role == "assistant"]
+        return said[-1] if said else ""
+
+    async def left(self) -> None:
+        """What the harness still does is over once its sandbox is closed: wait for that."""
+        await self.session.aclose()
+        if self._running is not None and not self._running.done():
+            _, pending = await asyncio.wait({self._running}, timeout=GRACE_S)
+            if pending:
+                logger.warning("task %s: the harness %s goes on after its episode", self.task.id, self.harness.name)
+
+    @contextmanager
+    def _timed(self, stage: Literal["environment", "policy", "grading"]) -> Iterator[None]:
+        before, self.stage = time.perf_counter(), stage
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - before
+
+    def trajectory(self, ending: Ending, score: Score | None, detail: str, group_id: str) -> Trajectory:
+        tree: MessageTree | None = None
+        segments: tuple[Segment, ...] = ()
+        try:
+            tree = self.session.tree()
+            segments = () if tree is None else tree.segments()
+        except ValueError as error:  # an engine whose log-probabilities are none
+            ending, score, detail = "policy_failure", None, str(error)
+        counts, done = self.session.counts, self.done
+        return Trajectory(
+            task_id=self.task.id,
+            family=self.task.family,
+            group_id=group_id or self.task.id,
+            ending=ending,
+            segments=segments,
+            tree=tree,
+            messages=self.session.messages() or self.messages,
+            reward=None if score is None else score.value,
+            passed=None if score is None else score.passed,
+            breakdown={} if score is None else dict(score.breakdown),
+            detail=detail,
+            num_turns=counts.turns,
+            num_format_errors=counts.format_errors,
+            timings={**self.seconds, "total": time.perf_counter() - self.started},
+            agent={
+                "name": self.harness.name,
+                "exit": "" if done is None else done.exit,
+                "output": "" if done is None else done.output,
+                "requests": asdict(counts),
+            },
+        )
