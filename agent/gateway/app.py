@@ -160,12 +160,10 @@ def told(error: BaseException) -> GatewayError:
 
 def _refusal(dialect: Dialect, error: GatewayError) -> Response:
     headers: Mapping[str, str] | None = {"retry-after": "1"} if error.status == 429 else None
-    if error.status == 401:
+    if error.status == 401 and error.code == "invalid_api_key":
         headers = {"www-authenticate": "Bearer"}
     if error.status in (408, 413):
         headers = {"connection": "close"}
-    if error.status == 403:
-        headers = {"x-should-retry": "false"}
     return json_response(dialect.error(error), status=error.status, headers=dict(headers or {}))
 
 

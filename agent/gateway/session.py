@@ -25,6 +25,9 @@ from .drawing import Drawing
 MODEL = "verigym"
 """The name that a harness gives the model, where nothing else is said."""
 KEPT_ANSWERS = 64
+OVER = 401
+"""The status of a request after the episode's last: its key opens nothing more. Every client takes that for final; of
+403 some try again for minutes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +93,8 @@ class Session:
         self.limits, self.counts = limits or Limits(), Counts()
         self.limit_met: str | None = None
         """"turn_limit", "token_limit" or "wall_clock": why the last request was refused; None: it was not, for that."""
+        self.over = asyncio.Event()
+        """Set when a request has met a limit that no other request can be under: turns, or seconds."""
         self.failure: BaseException | None = None
         """Why the policy could not answer the last request; None: it could."""
         self._policy, self._sampling, self._override = policy, sampling, override
@@ -152,18 +157,22 @@ class Session:
         limits = self.limits
         running = sum(not one.is_done for one in self._drawings)
         if self._closed:
-            raise GatewayError(403, "the episode has ended", code="episode_ended")
+            raise GatewayError(OVER, "the episode has ended", code="episode_ended")
         if limits.seconds is not None and monotonic() - self._opened > limits.seconds:
-            self.limit_met = "wall_clock"
-            raise GatewayError(403, f"the episode's {limits.seconds:g} s are over", code="wall_clock")
+            self._end("wall_clock")
+            raise GatewayError(OVER, f"the episode's {limits.seconds:g} s are over", code="wall_clock")
         if self.counts.turns + running >= limits.turns:
-            self.limit_met = "turn_limit"
-            raise GatewayError(403, f"the episode's {limits.turns} turns are used up", code="turn_limit")
+            self._end("turn_limit")
+            raise GatewayError(OVER, f"the episode's {limits.turns} turns are used up", code="turn_limit")
         if running >= limits.at_once:
             raise GatewayError(
                 429, f"{running} requests of this episode are in work, the most at once; send it again",
                 code="rate_limit_exceeded",
             )  # fmt: skip
+
+    def _end(self, limit: str) -> None:
+        self.limit_met = limit
+        self.over.set()
 
     def _sampling_of(self, asked: Asked, number: int) -> Sampling:
         own = self._sampling
@@ -188,7 +197,7 @@ class Session:
         try:
             turn = await self._turn(drawing, asked, conversation, sampling)
         except asyncio.CancelledError:
-            drawing.fail(GatewayError(403, "the episode has ended", code="episode_ended"))
+            drawing.fail(GatewayError(OVER, "the episode has ended", code="episode_ended"))
             raise
         except Exception as error:  # whoever asked is told; what became of the episode is decided by who runs it
             self._note(error)

@@ -27,7 +27,8 @@ from .spec import Done, Harness, Stage
 logger = logging.getLogger(__name__)
 
 GRACE_S = 10.0
-"""So long a harness whose time is up may take to end, before its environment is closed under it."""
+"""So long a harness may take to end whose time is up, or whose turns are: before it is ended, and before its
+environment is closed under it."""
 
 
 async def rollout_with(
@@ -111,9 +112,9 @@ class _Driven:
             stage = Stage(env=self.env, task=self.task, messages=self.messages, seconds=left, **where)
             self._running = asyncio.create_task(self._harness(stage))
             try:
-                await asyncio.wait({self._running}, timeout=left)
+                await self._until_over(left)
                 if not self._running.done():
-                    self.session.limit_met = "wall_clock"
+                    self.session.limit_met = self.session.limit_met or "wall_clock"
                     await self.session.aclose()  # a harness that waits for a turn is told that there will be none
                     self._running.cancel()
                     await asyncio.wait({self._running}, timeout=GRACE_S)
@@ -121,6 +122,17 @@ class _Driven:
                 self._running.cancel()
         if self._running.done() and not self._running.cancelled():
             self.done = self._running.result()
+
+    async def _until_over(self, seconds: float) -> None:
+        """Wait for the harness's end; once a request has met a final limit, not much longer."""
+        assert self._running is not None
+        over = asyncio.create_task(self.session.over.wait())
+        try:
+            await asyncio.wait({self._running, over}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if over.done():
+                await asyncio.wait({self._running}, timeout=GRACE_S)
+        finally:
+            over.cancel()
 
     async def _harness(self, stage: Stage) -> Done:
         try:

@@ -203,8 +203,8 @@ def test_a_turn_of_which_only_what_followed_is_known_was_received(told, opened):
 
 
 LIMITS = {
-    "turns": ({"limits": Limits(turns=1)}, 403, "turn_limit", "turn_limit"),
-    "seconds": ({"limits": Limits(seconds=0.0)}, 403, "wall_clock", "wall_clock"),
+    "turns": ({"limits": Limits(turns=1)}, 401, "turn_limit", "turn_limit"),
+    "seconds": ({"limits": Limits(seconds=0.0)}, 401, "wall_clock", "wall_clock"),
     "tokens": ({"limits": Limits(tokens=10)}, 400, "context_length_exceeded", "token_limit"),
 }
 

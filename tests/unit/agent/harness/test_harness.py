@@ -123,7 +123,7 @@ def test_a_program_in_the_sandbox_reaches_its_own_episode_alone(policy, task):
 
     found, turns = asyncio.run(attack())
     assert found == {
-        **{"other": 401, "no key": 401, "up": 401},
+        **{"other": 401, "no key": 401, "up": 404},
         **{"gateway": "closed", "host": "closed", "net": "closed", "own": 200},
     }
     assert turns == 0
