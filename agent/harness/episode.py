@@ -203,6 +203,7 @@ class _Driven:
             num_turns=counts.turns,
             num_format_errors=counts.format_errors,
             timings={**self.seconds, "total": time.perf_counter() - self.started},
+            evidence=dict(self.env.evidence),
             agent={
                 "name": self.harness.name,
                 "exit": "" if done is None else done.exit,

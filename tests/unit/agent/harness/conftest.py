@@ -74,6 +74,7 @@ class Desk(ToolEnv):
         return await self.found()
 
     async def found(self):
+        assert self.sandbox is not None
         result = await self.sandbox.aexec("cat out.txt 2>/dev/null")
         return result.output.strip() or None
 

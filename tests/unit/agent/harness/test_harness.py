@@ -206,6 +206,7 @@ def test_many_episodes_at_once(policy, task):
     for number, found in enumerate(asyncio.run(play())):
         assert (found.ending, found.reward, found.num_turns) == ("answered", 1.0, 4)
         assert found.agent["requests"]["changed"] == 2
+        assert found.tree is not None
         assert len(found.segments) == len(found.tree.branches()) == 3
         said = {m.content for node in found.tree.nodes for m in node.messages if m.role == "assistant"}
         assert said == {f"first {number}", f"left {number}", f"right {number}", "good"}
