@@ -91,6 +91,8 @@ class DecoderConfig:
         post_norms: whether what attention and MLP write is normed once more.
         norm_offset: whether norms multiply by 1 + weight, in float32, and start at 0.
         bos_token_id, eos_token_ids, pad_token_id: reserved ids; bos and pad may be None.
+        num_ids: ids that the tokenizer knows, where the head has more rows: those are padding, and are neither drawn
+            nor trained. None: all. It is no part of a checkpoint; see ``with_known_ids``.
     """
 
     vocab_size: int
@@ -120,6 +122,7 @@ class DecoderConfig:
     bos_token_id: int | None = 0
     eos_token_ids: tuple[int, ...] = (1,)
     pad_token_id: int | None = None
+    num_ids: int | None = None
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads")
@@ -141,6 +144,10 @@ class DecoderConfig:
         if self.rope_layers is not None and len(self.rope_layers) != self.num_layers:
             raise ConfigError(f"rope_layers lists {len(self.rope_layers)} layers but num_layers is {self.num_layers}")
 
+    def with_known_ids(self, num_ids: int | None) -> "DecoderConfig":
+        """The same for a tokenizer whose largest id is ``num_ids`` - 1; None: without a tokenizer."""
+        return replace(self, num_ids=None if num_ids is None or num_ids >= self.vocab_size else num_ids)
+
     def window_of(self, layer: int) -> int | None:
         """Keys a token of ``layer`` sees, itself included; None where it sees all before it."""
         return self.sliding_window if self.layer_types[layer] == "sliding_attention" else None
@@ -157,7 +164,7 @@ class DecoderConfig:
         """The first field in which two shapes differ, in words; None where a checkpoint of one fits the other. Ids of
         reserved tokens are no part of the shape."""
         for field in fields(self):
-            if "token_id" in field.name:
+            if "token_id" in field.name or field.name == "num_ids":
                 continue
             mine, others = getattr(self, field.name), getattr(other, field.name)
             if mine != others:

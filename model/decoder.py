@@ -248,8 +248,8 @@ class Decoder(TokenScorer):
         return self.norm(x_TD)
 
     def head_matrix(self) -> Tensor:
-        """[V, D]."""
-        return self.head.matrix()
+        """[V, D], of the ids that are known."""
+        return self.head.matrix()[: self.config.num_ids]
 
     def _check_lengths(self, documents: Documents) -> None:
         longest, limit = max(documents.lengths, default=0), self.config.max_position_embeddings

@@ -1,6 +1,6 @@
 """How a checkpoint's model reads and writes text: its tokenizer and its chat format, without its weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from .chat.settings import checkpoint_settings
 from .families.find import eos_token_ids, model_type
 
 Tools = Literal["native", "text"]
+_BLANK = "\N{LOWER ONE EIGHTH BLOCK}"  # SentencePiece's
 Encode = Callable[[str, bool], list[int]]
 
 
@@ -24,12 +25,14 @@ class TextFormat:
             checkpoint has no tokenizer, and only prompts of token ids can be served.
         decode: text of ids; None as above.
         tokenizer: of CWM's checkpoints, by whose reserved tokens traces are written.
+        num_ids: one above the largest id that the tokenizer knows; None without one.
         renderer, parser: of the chat format; None where it has none, and ``chat_problem`` says why.
     """
 
     encode: Encode | None = None
     decode: Decode | None = None
     tokenizer: TextTokenizer | None = None
+    num_ids: int | None = None
     renderer: Renderer | None = None
     parser: Parser | None = None
     chat_problem: str = ""
@@ -69,6 +72,7 @@ def _cwm(checkpoint: Path) -> TextFormat:
         encode=lambda text, special: tokenizer.encode_prompt(text, add_special_tokens=special),
         decode=tokenizer.decode,
         tokenizer=tokenizer,
+        num_ids=tokenizer.vocab_size,
         renderer=renderer,
         parser=CwmParser(reasoning=settings.reasoning) if renderer else None,
         chat_problem=problem,
@@ -85,6 +89,27 @@ def load_tokenizer(checkpoint: Path) -> Any:
         raise CheckpointError(
             f"transformers cannot read the tokenizer of {checkpoint} ({error}); copy the files that came with the model"
         ) from error
+
+
+def decode_as_continuation(tokenizer: Any) -> Decode:
+    """Text of ids that follow others. Tokenizers of SentencePiece's kind drop the blank before the first word of what
+    they decode: there "▁the" and "the" would be one, and a completion would lose its first blank."""
+
+    def decode(ids: Sequence[int]) -> str:
+        return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    words = (number for token, number in tokenizer.get_vocab().items() if token[:1] == _BLANK and token.strip(_BLANK))
+    word = next(words, None)
+    before = tokenizer.encode("a", add_special_tokens=False)[-1:]
+    if word is None or not before or decode([word]).startswith(" "):
+        return decode
+    text = decode(before)
+    return lambda ids: decode([*before, *ids]).removeprefix(text)
+
+
+def known_ids(tokenizer: Any) -> int:
+    """One above the largest id of a tokenizer of transformers, whose own length leaves holes out."""
+    return max(tokenizer.get_vocab().values(), default=-1) + 1
 
 
 def _huggingface(checkpoint: Path, tools: Tools | None, options: Mapping[str, Any]) -> TextFormat:
@@ -107,7 +132,8 @@ def _huggingface(checkpoint: Path, tools: Tools | None, options: Mapping[str, An
         problem = str(error)
     return TextFormat(
         encode=lambda text, special: list(tokenizer.encode(valid_text(text), add_special_tokens=special)),
-        decode=lambda ids: tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False),
+        decode=decode_as_continuation(tokenizer),
+        num_ids=known_ids(tokenizer),
         renderer=renderer,
         parser=renderer.parser if renderer else None,
         chat_problem=problem,

@@ -18,7 +18,7 @@ class TokenScorer(nn.Module, ABC):
 
     @abstractmethod
     def head_matrix(self) -> Tensor:
-        """[V, D]: logits are its product with the hidden states."""
+        """[V, D]: logits are its product with the hidden states; V is the ids that are known, without padding."""
 
     def score(
         self,

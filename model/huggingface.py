@@ -33,6 +33,8 @@ class HuggingFaceDecoder(TokenScorer):
         """
         super().__init__()
         self.model = model
+        self.num_ids: int | None = None
+        """Ids that the tokenizer knows, where the head has more rows; None: all."""
         self._generation_config = copy.deepcopy(model.generation_config)  # an engine makes the model's neutral
         self.eval()
         self._probe()
@@ -85,8 +87,8 @@ class HuggingFaceDecoder(TokenScorer):
         return found.last_hidden_state[0]
 
     def head_matrix(self) -> Tensor:
-        """[V, D]."""
-        return self.head.weight
+        """[V, D], of the ids that are known."""
+        return self.head.weight[: self.num_ids]
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """[T, V]."""

@@ -77,7 +77,12 @@ class Generator(Callers):
             raise ConfigError("cuda_graphs is set and the engine is tensor parallel; leave one of them out")
         if page_size < 1:
             raise ConfigError(f"page_size is {page_size}; it must be at least 1")
-        super().__init__(max_context=max_context, vocab_size=decoder.config.vocab_size, decode=decode, seed=seed)
+        super().__init__(
+            max_context=max_context,
+            vocab_size=decoder.config.num_ids or decoder.config.vocab_size,
+            decode=decode,
+            seed=seed,
+        )
         self._followers = followers
         self._on_weight_update: OnWeightUpdate | None = on_weight_update
         self._forward = Forward(

@@ -39,6 +39,7 @@ class HuggingFaceEngine(Callers):
         num_threads: int | None = None,
         max_waiting: int | None = None,
         decode: Decode | None = None,
+        num_ids: int | None = None,
     ) -> None:
         """
         Args:
@@ -46,6 +47,7 @@ class HuggingFaceEngine(Callers):
             max_batch: sequences of one round.
             max_context: tokens of a prompt and its completion; None for what the model's configuration says.
             seed, num_threads, max_waiting, decode: as ``Generator``.
+            num_ids: that the tokenizer knows, where the head has more rows: none of those is drawn. None: all.
         """
         from transformers import GenerationConfig
 
@@ -59,10 +61,13 @@ class HuggingFaceEngine(Callers):
             raise ConfigError(f"max_context is {context}; this model takes 2 to {limit} tokens")
         model.eval()
         model.generation_config = GenerationConfig(pad_token_id=0)  # a padded id is masked: any will do
-        vocab_size = model.get_output_embeddings().weight.shape[0]
-        super().__init__(max_context=context, vocab_size=vocab_size, decode=decode, seed=seed)
+        rows = model.get_output_embeddings().weight.shape[0]
+        self._num_ids = rows if num_ids is None else min(num_ids, rows)
+        super().__init__(max_context=context, vocab_size=self._num_ids, decode=decode, seed=seed)
         most = None if max_waiting is None else max_batch + max_waiting
-        self._rounds = _Rounds(model, context, max_batch=max_batch, num_threads=num_threads, most_requests=most)
+        self._rounds = _Rounds(
+            model, context, self._num_ids, max_batch=max_batch, num_threads=num_threads, most_requests=most
+        )
 
     @property
     def policy_version(self) -> int:
@@ -103,10 +108,17 @@ class _Rounds(RequestThread[tuple[list[ScoreJob], list[Job]]]):
     """The thread: prompts to score, then one round of up to ``max_batch`` rows, again and again."""
 
     def __init__(
-        self, model: Any, max_context: int, *, max_batch: int, num_threads: int | None, most_requests: int | None
+        self,
+        model: Any,
+        max_context: int,
+        num_ids: int,
+        *,
+        max_batch: int,
+        num_threads: int | None,
+        most_requests: int | None,
     ) -> None:
         super().__init__(name="verigym-hf-engine", num_threads=num_threads, most_requests=most_requests)
-        self._model, self._max_context, self._max_batch = model, max_context, max_batch
+        self._model, self._max_context, self._num_ids, self._max_batch = model, max_context, num_ids, max_batch
         self.version = 0
         self._num_running = self._num_computed = self._num_generated = 0
 
@@ -152,7 +164,7 @@ class _Rounds(RequestThread[tuple[list[ScoreJob], list[Job]]]):
             if jobs:
                 self._num_computed += sum(len(job.prompt_ids) for job in jobs)
                 rows = [self._row(job) for job in jobs]
-                self._num_generated += run_round(self._model, rows, self.version, lambda: self.closed)
+                self._num_generated += run_round(self._model, rows, self._num_ids, self.version, lambda: self.closed)
             with self.changed:
                 self.requests -= {job.tag for job in (*scores, *jobs)}
         finally:
@@ -166,7 +178,7 @@ class _Rounds(RequestThread[tuple[list[ScoreJob], list[Job]]]):
     @torch.inference_mode()
     def _score(self, prompt_ids: Sequence[int], num_top: int) -> PromptScore:
         ids = torch.tensor(list(prompt_ids), device=self._model.device)
-        logits: Tensor = self._model(input_ids=ids[None], use_cache=False).logits[0, :-1]
+        logits: Tensor = self._model(input_ids=ids[None], use_cache=False).logits[0, :-1, : self._num_ids]
         self._num_computed += len(ids)
         logprobs: list[float | None] = [None]
         tops: list[tuple[tuple[int, float], ...] | None] = [None]

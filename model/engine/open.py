@@ -118,6 +118,7 @@ def _open_ours(
         followers, decoder = None, load_decoder(checkpoint, device)
         decoder = decoder.to(suited(decoder.head.weight.dtype, device))
         decoder.use_attention(attention)
+    decoder.config = decoder.config.with_known_ids(text.num_ids)
     options |= {"device": device, "decode": text.decode, "followers": followers}
     try:
         engine = Generator(decoder, **options)
@@ -156,7 +157,7 @@ def _open_huggingface(checkpoint: Path, text: TextFormat, device: str, options: 
     eos = model.generation_config.eos_token_id  # before the engine makes the settings neutral
     eos = model.config.eos_token_id if eos is None else eos
 
-    engine = HuggingFaceEngine(model, decode=text.decode, **options)
+    engine = HuggingFaceEngine(model, decode=text.decode, num_ids=text.num_ids, **options)
     return _open(
         text,
         engine=engine,

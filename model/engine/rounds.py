@@ -81,8 +81,11 @@ class Row:
 
 
 @torch.inference_mode()
-def run_round(model: Any, rows: Sequence[Row], version: int, is_closed: Callable[[], bool]) -> int:
+def run_round(model: Any, rows: Sequence[Row], num_ids: int, version: int, is_closed: Callable[[], bool]) -> int:
     """Complete all rows. Those whose callers left are drawn no further.
+
+    Args:
+        num_ids: the head's rows above are padding, and none is drawn.
 
     Returns:
         Tokens drawn.
@@ -93,7 +96,7 @@ def run_round(model: Any, rows: Sequence[Row], version: int, is_closed: Callable
     for index, row in enumerate(rows):
         ids[index, width - len(row.prompt_ids) :] = torch.tensor(list(row.prompt_ids))
         mask[index, width - len(row.prompt_ids) :] = 1
-    draw = _Draw(rows, version, model.device)
+    draw = _Draw(rows, num_ids, version, model.device)
 
     def ended(input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
         closed = is_closed()
@@ -114,8 +117,8 @@ def run_round(model: Any, rows: Sequence[Row], version: int, is_closed: Callable
 class _Draw:
     """A logits processor that draws, and leaves ``generate`` no other choice than what was drawn."""
 
-    def __init__(self, rows: Sequence[Row], version: int, device: torch.device) -> None:
-        self._rows, self._version = rows, version
+    def __init__(self, rows: Sequence[Row], num_ids: int, version: int, device: torch.device) -> None:
+        self._rows, self._num_ids, self._version = rows, num_ids, version
         settings = [row.sampling for row in rows]
         self._temperature = torch.tensor([one.temperature for one in settings], dtype=torch.float32, device=device)
         self._top_k = torch.tensor([one.top_k for one in settings], device=device)
@@ -130,10 +133,11 @@ class _Draw:
         self._step += 1
         uniform = [0.0 if row.done or place >= row.budget else row.uniform[place] for row in self._rows]
         noise = torch.tensor(uniform, dtype=torch.float64, device=scores.device)
-        drawn, logprobs = sample(scores, self._temperature, self._top_k, self._top_p, noise, self._min_p)
+        known = scores[:, : self._num_ids]
+        drawn, logprobs = sample(known, self._temperature, self._top_k, self._top_p, noise, self._min_p)
         raw, tops = logprobs, [()] * len(self._rows)
         if self._describe:
-            raw, top_ids, top = raw_logprobs(scores, drawn, self._num_top)
+            raw, top_ids, top = raw_logprobs(known, drawn, self._num_top)
             tops = [tuple(zip(*row)) for row in zip(top_ids.tolist(), top.tolist())]
         columns = (drawn.tolist(), logprobs.tolist(), raw.tolist(), tops)
         for row, token_id, logprob, own, likeliest in zip(self._rows, *columns, strict=True):

@@ -11,7 +11,8 @@ _VOCABULARY_ROWS = 16_384
 
 
 def logits_of(decoder: Decoder, hidden_RD: Tensor) -> Tensor:
-    """[R, V] float32, not rounded to the dtype of the weights: the trainer's head does not round them either."""
+    """[R, V] float32, V the ids that are known. Not rounded to the dtype of the weights: the trainer's head does not
+    round them either."""
     weight = decoder.head.own_rows()
     if weight.dtype == torch.float32:
         logits = F.linear(hidden_RD, weight)
@@ -20,7 +21,7 @@ def logits_of(decoder: Decoder, hidden_RD: Tensor) -> Tensor:
     else:
         rows = hidden_RD.float()
         logits = torch.cat([rows @ part.float().T for part in weight.split(_VOCABULARY_ROWS)], dim=1)
-    return decoder.head.joined(logits)
+    return decoder.head.joined(logits)[:, : decoder.config.num_ids]
 
 
 def sample(

@@ -12,10 +12,10 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser = commands.add_parser(
         "convert",
         help="turn a checkpoint into Hugging Face's format or torch's DCP",
-        description="Convert a checkpoint of our decoder's families, bit for bit; memory is for one shard. The format of "
-        "SRC is found out. A GGUF file is computed back from its quantized numbers, in memory.",
+        description="Convert a checkpoint of our decoder's families, bit for bit; memory is for one shard. The format "
+        "of SRC is found out. A GGUF file is computed back from its quantized numbers, in memory.",
     )
-    parser.add_argument("source", type=Path, metavar="SRC", help="a folder of safetensors or of torch's DCP, or FILE.gguf")
+    parser.add_argument("source", type=Path, metavar="SRC", help="a folder of safetensors or of DCP, or FILE.gguf")
     parser.add_argument("target", type=Path, metavar="DST", help="a folder that does not exist yet")
     parser.add_argument("--to", choices=("hf", "dcp"), required=True, help="hf: safetensors; dcp: as Meta's release")
     parser.add_argument(

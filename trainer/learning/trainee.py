@@ -13,13 +13,14 @@ from ...errors import ChatFormatError, ConfigError
 from ...model.arithmetic import warn_where_slow
 from ...model.chat.cwm import CwmParser, CwmRenderer
 from ...model.chat.protocols import Parser, Renderer
+from ...model.chat.settings import checkpoint_settings
 from ...model.checkpoint import check_shape, load_checkpoint, load_decoder
 from ...model.config import preset
 from ...model.decoder import Decoder
 from ...model.engine.generator import Generator
 from ...model.engine.huggingface import HuggingFaceEngine
 from ...model.families.find import eos_token_ids, model_type, why_not_ours
-from ...model.format import load_tokenizer
+from ...model.format import known_ids, load_tokenizer
 from ...model.huggingface import HuggingFaceDecoder
 from ...model.lora import AnyDecoder, add_adapters, copy_trained
 from ...model.tokenizer import Tokenizer, train_tokenizer
@@ -69,7 +70,11 @@ class Trainee:
         decoder = self.decoder if decoder is None else decoder
         if isinstance(decoder, HuggingFaceDecoder):
             return HuggingFaceEngine(
-                decoder.model, max_batch=max_batch, max_context=self.config.max_context, seed=self.seed
+                decoder.model,
+                max_batch=max_batch,
+                max_context=self.config.max_context,
+                seed=self.seed,
+                num_ids=decoder.num_ids,
             )
         device = decoder.head.weight.device
         return Generator(
@@ -156,6 +161,7 @@ def _open_cwm(
         if "preset" in config.model_fields_set:
             check_shape(config.checkpoint, preset(config.preset))
         decoder = decoder.to(_dtype(config, device))
+        decoder.config = decoder.config.with_known_ids(tokenizer.vocab_size)
     else:
         tokenizer = train_tokenizer(texts(parser), config.vocab_size)
         shape = preset(config.preset, vocab_size=tokenizer.vocab_size, **config.changes)
@@ -180,6 +186,7 @@ def _open_family(config: ModelConfig, checkpoint: Path, seed: int, device: torch
     if not any(checkpoint.glob("tokenizer*")):
         raise ConfigError(f"{checkpoint} has no tokenizer; copy the files that came with the model")
     tokenizer = load_tokenizer(checkpoint)
+    config = _with_settings(config, checkpoint)
     try:
         renderer = HuggingFaceRenderer(
             tokenizer,
@@ -192,12 +199,22 @@ def _open_family(config: ModelConfig, checkpoint: Path, seed: int, device: torch
     if reason is None:
         decoder: AnyDecoder = load_decoder(checkpoint, device).to(_dtype(config, device))
         decoder.use_attention(config.attention)
+        decoder.config = decoder.config.with_known_ids(known_ids(tokenizer))
     else:
         logger.warning("%s is trained in transformers' own code, and not over several ranks: %s", checkpoint, reason)
         decoder = HuggingFaceDecoder.load(checkpoint, dtype=_dtype(config, device), local_files_only=True).to(device)
+        decoder.num_ids = known_ids(tokenizer)
     return Trainee(
         config=config, decoder=decoder, tokenizer=tokenizer, renderer=renderer, parser=renderer.parser, seed=seed
     )
+
+
+def _with_settings(config: ModelConfig, checkpoint: Path) -> ModelConfig:
+    """With what the checkpoint's verigym.json says of its template, where the recipe says nothing."""
+    settings = checkpoint_settings(checkpoint).template
+    tools = config.tools if "tools" in config.model_fields_set else settings.tools
+    options = settings.options | config.chat_template_kwargs
+    return config.model_copy(update={"tools": tools, "chat_template_kwargs": options})
 
 
 def _dtype(config: ModelConfig, device: torch.device) -> torch.dtype:

@@ -21,7 +21,8 @@ class ModelConfig(Settings):
     """A folder with a checkpoint to start from instead of random weights: CWM's, or any causal language model of
     transformers. Its tokenizer and chat template are used as they are."""
     tools: Literal["native", "text"] = "native"
-    """How the chat template of ``checkpoint`` is given tools: as it writes them, or, if it knows none, as messages."""
+    """How the chat template of ``checkpoint`` is given tools: as it writes them, or, if it knows none, as messages. Not
+    set: as the checkpoint's verigym.json says."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Options of the chat template, such as {enable_thinking = false}."""
     dtype: Literal["float32", "bfloat16"] = "float32"

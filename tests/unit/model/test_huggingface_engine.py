@@ -72,6 +72,7 @@ def checkpoint(tmp_path_factory):
     core.train_from_iterator(["the quick brown fox jumps over it, 東京\n"] * 4, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
     tokenizer.add_special_tokens({"additional_special_tokens": special[2:]})
+    tokenizer.add_tokens([f"<{number}>" for number in range(len(tokenizer), VOCAB)])  # no row of the head is padding
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
     return folder

@@ -10,8 +10,11 @@ from transformers import PreTrainedTokenizerFast
 from verigym.errors import ChatFormatError
 from verigym.model.chat.actions import decode_action
 from verigym.model.chat.huggingface import HuggingFaceRenderer
+from verigym.model.chat.incremental import IncrementalText
 from verigym.model.chat.messages import Message, ToolCall, ToolSpec
 from verigym.model.chat.native import PARSERS
+from verigym.model.format import decode_as_continuation
+from verigym.model.server.text import TokenNames
 
 EDIT = ToolSpec(
     name="edit",
@@ -286,3 +289,19 @@ def test_every_parser_reads_what_it_writes_and_tells_what_it_cannot(parser) -> N
     assert any(text.startswith(one) for one in parser.call_openers)
     assert parser.opening(None).startswith(parser.call_openers)
     assert "nope" in parser.parse(text.replace("edit", "nope"), [EDIT])[1]
+
+
+@pytest.mark.parametrize("prepends", [True, False])
+def test_tokens_of_a_completion_keep_their_blanks(prepends: bool) -> None:
+    """SentencePiece's decoders drop the blank before what they think is a text's first word."""
+    tokenizer = make(HERMES, prepends=prepends)
+    decode = decode_as_continuation(tokenizer)
+    vocab = tokenizer.get_vocab()
+    assert [decode([vocab[token]]) for token in ("h", "▁h", "▁hello", "▁", "é")] == ["h", " h", " hello", " ", "é"]
+    names = TokenNames(decode)
+    assert names(vocab["▁h"]) != names(vocab["h"])
+    assert names.utf8(vocab["▁"]) == [32]
+    answer = tokenizer.encode("a hello", add_special_tokens=False)[-6:]
+    assert tokenizer.decode(answer) in decode(answer)
+    text = IncrementalText(decode)
+    assert "".join(text.push((one,)) for one in [vocab["▁hello"], vocab["▁h"], vocab["▁"]]) == " hello h "
