@@ -101,8 +101,9 @@ class Recipe(Settings):
     """How processes share the model, where torchrun or accelerate starts several."""
     engines: EnginesConfig | None = None
     """Sample in processes of their own; without it, in the trainer's."""
-    families: list[FamilyConfig] = Field(min_length=1)
-    """What it is trained on."""
+    families: list[FamilyConfig] = Field(default_factory=list)
+    """What it is trained on and measured by. There may be none where conversations of one's own are imitated, and the
+    held-out loss alone measures."""
     decontaminate: list[Path] = Field(default_factory=list)
     """Files of evaluation suites (MATH-500's, LiveCodeBench's, SWE-bench's, ... as published). Tasks, demonstrations,
     traces and trajectories that are like a problem in them, or from one of their repositories, are left out."""
@@ -164,6 +165,7 @@ class Recipe(Settings):
         if self.overlap and (self.engines is not None or self.layout != LayoutConfig()):
             raise ValueError("overlap evaluates older weights, and engines or ranks hold one version; remove overlap")
         made = all(one.tasks in (*SMALL_SOURCES, "environment") for one in self.families)
+        read = read or bool(self.sft and self.sft.sources)
         if self.decontaminate and made and not read:
             raise ValueError("decontaminate compares sets and files that are read, and no family has one; remove it")
         for family in self.families:
@@ -187,8 +189,13 @@ class Recipe(Settings):
             raise ValueError("without the stage sft a model of random weights would be rewarded; set model.checkpoint")
         if self.midtrain is None and self.sft is None and self.rl is None:
             raise ValueError("there is no stage; set midtrain, sft or rl")
-        if self.sft is not None and not any(family.num_demonstrations for family in self.families):
-            raise ValueError("the stage sft has no demonstrations; set num_demonstrations of a family above 0")
+        played = any(family.num_demonstrations for family in self.families)
+        if self.sft is not None and not played and not self.sft.sources:
+            raise ValueError(
+                "the stage sft has no demonstrations; set num_demonstrations of a family above 0, or give sft.sources"
+            )
+        if not self.families and (self.rl is not None or self.sft is None):
+            raise ValueError("there is no family of tasks; give one, or imitate sft.sources alone (rl = false)")
         if self.rl is not None and self.rl.train.num_tasks < len(self.families):
             raise ValueError(
                 f"rl.train.num_tasks is {self.rl.train.num_tasks}, less than the {len(self.families)} families; every "

@@ -62,8 +62,27 @@ class MidtrainStage(Settings):
         return self
 
 
+class SFTSource(Settings):
+    """Conversations to imitate beside the families' demonstrations, or in their place."""
+
+    name: str = Field(pattern=FILE_NAME)
+    """Its name in the run's files."""
+    path: Path
+    """A file of JSON Lines, JSON, Parquet or Arrow. Its rows are conversations ("messages", "tools" in OpenAI's form),
+    a question and an answer as texts ("prompt" and "completion", "problem" and "solution", ...), or episodes that
+    `verigym forage` wrote."""
+    num: int = Field(default=0, ge=0)
+    """Most conversations to take, drawn with the seed; 0 takes all."""
+    min_reward: float | None = None
+    """Of foraged episodes: only those whose reward is at least this."""
+
+
 class SFTStage(Settings):
     """Imitation of the demonstrations, to the plateau of the held-out loss."""
+
+    sources: list[SFTSource] = Field(default_factory=list)
+    """Conversations of one's own; all tokens of their assistants are learned. What is, or is like, a held-out task is
+    left out, and so is what is longer than a microbatch."""
 
     train: SFTConfig = Field(default_factory=SFTConfig)
     """Batches and the plateau."""
@@ -71,6 +90,14 @@ class SFTStage(Settings):
     """Optimizer."""
     held_out_share: float = Field(default=0.05, gt=0, lt=0.5)
     """Share of the demonstrations that only measure the loss."""
+
+    @field_validator("sources")
+    @classmethod
+    def _are_told_apart(cls, sources: list[SFTSource]) -> list[SFTSource]:
+        names = [source.name for source in sources]
+        if len(set(names)) < len(names):
+            raise ValueError(f"sources have the names {names}; give each its own")
+        return sources
 
 
 class RLStage(Settings):

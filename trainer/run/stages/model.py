@@ -9,6 +9,7 @@ from ....envs.task import read_jsonl, write_jsonl
 from ....model.chat.protocols import Parser
 from ...learning.trainee import open_trainee
 from ...loops.midtrain_sources import Episode, gather
+from ...loops.sft_sources import gather_conversations, tokenize_own
 from ...recipe.recipe import Recipe
 from ...sampling.held_out import HeldOut, held_out_of_run, without_held_out
 from ..context import Run
@@ -26,10 +27,12 @@ class Model:
     async def run(self, run: Run) -> None:
         recipe = run.recipe
         held_out = held_out_of_run(run.families, recipe.decontaminate)
-        trajectories = await _demonstrations(run, held_out)
-        tools = {family.config.name: family.tools for family in run.families}
+        episodes = await _demonstrations(run, held_out)
+        if recipe.sft is not None and recipe.sft.sources:
+            own = gather_conversations(recipe.sft.sources, held_out, run.account, seed=recipe.seed)
+        else:
+            own = []
         if recipe.midtrain is not None:
-            episodes = [Episode(trajectory=one, tools=tools[name]) for name, one in trajectories]
             with run.progress.bar("traces") as bar:
                 run.sources = await gather(
                     recipe.midtrain, recipe, run.out / "midtrain", episodes, held_out, run.account, bar.at
@@ -39,8 +42,8 @@ class Model:
             run.progress.note(line)
 
         def texts(parser: Parser) -> Iterator[str]:
-            for name, one in trajectories:
-                yield from texts_of(one, tools[name], parser)
+            for one in (*episodes, *(episode for _, episode in own)):
+                yield from texts_of(one.trajectory, one.tools, parser)
             for source in run.sources:
                 yield from source.texts(parser)
 
@@ -48,11 +51,16 @@ class Model:
         passed_on = run.team is not None and recipe.engines is not None
         run.trainee = open_trainee(recipe.model, texts, seed=recipe.seed, device="cpu" if passed_on else None)
         renderer, parser = run.trainee.renderer, run.trainee.parser
-        run.demonstrations = [tokenize(one, tools[name], renderer, parser) for name, one in trajectories]
+        run.demonstrations = [tokenize(one.trajectory, one.tools, renderer, parser) for one in episodes]
+        if recipe.sft is not None and own:
+            learned, notes = tokenize_own(own, renderer, parser, longest=recipe.sft.train.microbatch_tokens)
+            run.demonstrations += learned
+            for line in notes:
+                run.progress.note(line)
 
 
-async def _demonstrations(run: Run, held_out: HeldOut) -> list[tuple[str, Trajectory]]:
-    """(family, episode) for each episode an expert played in the real environment; none where none is used."""
+async def _demonstrations(run: Run, held_out: HeldOut) -> list[Episode]:
+    """One for each episode an expert played in the real environment; none where none is used."""
     if not run.recipe.uses_demonstrations:
         return []
     path = run.out / "demonstrations.jsonl"
@@ -64,7 +72,9 @@ async def _demonstrations(run: Run, held_out: HeldOut) -> list[tuple[str, Trajec
         keep(run.out, path)
     check_kept(run.out, path.name)
     played = [(row["name"], Trajectory.from_json(row["trajectory"])) for row in read_jsonl(path)]
-    return without_held_out(played, held_out, run.account)
+    tools = {family.config.name: family.tools for family in run.families}
+    kept = without_held_out(played, held_out, run.account)
+    return [Episode(trajectory=one, tools=tools[name]) for name, one in kept]
 
 
 STAGE = Model()

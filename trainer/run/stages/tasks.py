@@ -1,5 +1,6 @@
 """Tasks of every family: made or read once, then kept in ``tasks/``."""
 
+from ....errors import ConfigError
 from ...recipe.context import check_context
 from ...recipe.recipe import FamilyConfig, Recipe
 from ...sampling.families import Family, prepare_family
@@ -18,6 +19,9 @@ class Tasks:
 
     async def run(self, run: Run) -> None:
         check_context(run.recipe)
+        for source in run.recipe.sft.sources if run.recipe.sft else ():
+            if not source.path.is_file():  # now, not after tasks were made
+                raise ConfigError(f"the source {source.name!r} of sft: there is no file {source.path}; check the path")
         for config in run.recipe.families:
             with run.progress.bar(f"tasks: {config.name}") as bar:
                 run.families.append(await _family(run, config, bar))
