@@ -115,6 +115,7 @@ def _engine_source(spec: str, checkpoint: Path, max_batch: int, attention: Any) 
     from .model.chat.settings import checkpoint_settings
     from .model.chat.trace import TraceFormat
     from .model.engine.open import open_checkpoint
+    from .model.families.find import sampling_of
 
     model = open_checkpoint(checkpoint, max_batch=max_batch, attention=attention)
     if model.renderer is None or model.parser is None:
@@ -127,6 +128,8 @@ def _engine_source(spec: str, checkpoint: Path, max_batch: int, attention: Any) 
         env_kwargs=checkpoint_settings(checkpoint).environments,
         identity={"fingerprint": fingerprint(checkpoint)},
         aclose=model.engine.aclose,
+        max_context=model.engine.max_context,
+        generation=sampling_of(checkpoint),
         predictor=None if tokenizer is None else lambda: EnginePredictor(model.engine, TraceFormat(tokenizer)),
     )
 

@@ -34,6 +34,8 @@ class PolicySource:
         env_kwargs: environment id -> arguments that the policy needs it to be made with.
         identity: what must be the same for two runs to be of one policy (a checkpoint's fingerprint, a model's name).
         aclose: frees connections and engines; called on the loop that ran the episodes.
+        max_context: tokens of a prompt and its completion; None where it is not known here.
+        generation: the model's own settings of sampling ("temperature", "top_p"), of its generation_config.json.
         predictor: makes what predicts execution traces; None where the policy cannot.
     """
 
@@ -42,6 +44,8 @@ class PolicySource:
     env_kwargs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     identity: Mapping[str, Any] = field(default_factory=dict)
     aclose: Callable[[], Awaitable[None]] = _nothing_to_close
+    max_context: int | None = None
+    generation: Mapping[str, float] = field(default_factory=dict)
     predictor: Callable[[], FramePredictor] | None = None
 
 

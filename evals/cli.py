@@ -22,11 +22,12 @@ from .data_options import (
     load_options_of,
     untrusted_of,
 )
-from .preset import fill, leave_open
+from .preset import add_preset_option, fill
 
 if TYPE_CHECKING:
     from ..agent.sources import PolicySource
     from ..envs.runs.lock import RunLock
+    from .preset import Settings
     from .suites.loading import LoadedSuite
     from .verdict import Verdict
 
@@ -60,7 +61,7 @@ def register(commands: Any) -> None:
         help="choose one of the K samples: answers by majority, patches by existing and generated tests; needs --out",
     )
     add_against_option(parser)
-    leave_open(parser)
+    add_preset_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -92,14 +93,16 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.untrusted is not None and all(task.family != "swe" for task in suite.tasks):
         raise ConfigError(f"--untrusted is of patches, and {args.suite} has no task of the family swe; leave it out")
-    sources = fill(args, suite.preset)
     source = args.build_policy(args.policy, max_batch=workers)
+    filled = fill(args, suite.preset, source)
+    if told := filled.told():
+        print(f"verigym: {told}", file=sys.stderr)
     suite = replace(suite, needed_kwargs=source.env_kwargs)
     settings = _settings(args, suite, source)
     started = time.monotonic()
     with RunLock(args.out) if args.out is not None else nullcontext() as lock:
         try:
-            verdicts = _evaluate(args, suite, source, settings, workers, lock)
+            verdicts = _evaluate(args, suite, source, settings, filled, workers, lock)
         except KeyboardInterrupt:
             if args.out is not None:
                 print(
@@ -108,9 +111,9 @@ def run(args: argparse.Namespace) -> int:
                 )
             raise
         report = build_report(args.suite, args.policy, verdicts, seconds=time.monotonic() - started, settings=settings)
-        report["sources"] = sources
+        report["sources"], report["cut"] = filled.sources, filled.cut
         if args.select:
-            report["scaling"] = _select(args, suite, verdicts, workers)
+            report["scaling"] = _select(args, suite, verdicts, filled, workers)
         if args.against is not None:
             report["against"] = compare_with(verdicts, args.against)
         if args.out is not None:
@@ -148,6 +151,7 @@ def _evaluate(
     suite: "LoadedSuite",
     source: "PolicySource",
     settings: dict[str, Any],
+    filled: "Settings",
     workers: int,
     lock: "RunLock | None",
 ) -> "list[Verdict]":
@@ -167,7 +171,7 @@ def _evaluate(
                 suite.make_env,
                 source.policy_for,
                 samples=args.samples,
-                budget=budget(args, suite.preset),
+                budget=budget(args, filled),
                 sampling=sampling_of(args),
                 greedy=args.greedy,
                 concurrency=workers,
@@ -185,7 +189,9 @@ def _evaluate(
         return asyncio.run(work(progress.told))
 
 
-def _select(args: argparse.Namespace, suite: "LoadedSuite", verdicts: "list[Verdict]", workers: int) -> dict[str, Any]:
+def _select(
+    args: argparse.Namespace, suite: "LoadedSuite", verdicts: "list[Verdict]", filled: "Settings", workers: int
+) -> dict[str, Any]:
     """What choosing among the samples comes to; a policy writes the tests where patches are chosen."""
     import asyncio
 
@@ -211,7 +217,7 @@ def _select(args: argparse.Namespace, suite: "LoadedSuite", verdicts: "list[Verd
                 suite.tasks,
                 source.policy_for,
                 samples=args.samples,
-                budget=budget(args, suite.preset),
+                budget=budget(args, filled),
                 sampling=sampling_of(args),
                 sandbox=args.sandbox,
                 workers=workers,

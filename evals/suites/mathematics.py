@@ -1,4 +1,4 @@
-"""MATH-500, AIME 2024 and 2025: one answer a problem."""
+"""MATH-500, AIME 2024 and 2025, GSM8K: one answer a problem."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ from ...errors import TaskError
 from ...rewards.math.grade import grade_math
 from ...rewards.score import Score
 from .cwm import single_turn
-from .spec import GradeOptions, HubSource, LoadOptions, Prediction, Suite, is_cut_off
+from .spec import GradeOptions, HubSource, LoadOptions, Prediction, Preset, Suite, is_cut_off
 
 ID_KEYS = ("unique_id", "id", "task_id", "problem_id", "problem_idx")
 PROBLEM_KEYS = ("problem", "question", "prompt")
@@ -101,7 +101,33 @@ def _aime_answer_of(value: object) -> str:
     return str(int(text))
 
 
-def _suite(name: str, about: str, hub: HubSource, read: Callable[..., list[Task]] = tasks_of) -> Suite:
+def gsm8k_tasks_of(rows: Sequence[SourceRow], options: LoadOptions) -> list[Task]:
+    """As ``tasks_of``; an answer stands behind "####", after its steps. Rows have no ids: a row's place is its id."""
+    numbered = [
+        SourceRow(where=row.where, value=row.value if _has_id(row) else {**row.value, "id": f"gsm8k/{place}"})
+        for place, row in enumerate(rows)
+    ]
+    return _tasks_of(numbered, _gsm8k_answer_of)
+
+
+def _has_id(row: SourceRow) -> bool:
+    return any(row.value.get(key) not in (None, "") for key in ID_KEYS)
+
+
+def _gsm8k_answer_of(value: object) -> str:
+    _, mark, answer = _answer_of(value).rpartition("####")
+    if not mark or not answer.strip():
+        raise TaskError(f"has no answer behind '####' to grade by (it is {str(value)[-40:]!r})")
+    return answer.strip().replace(",", "")
+
+
+def _suite(
+    name: str,
+    about: str,
+    hub: HubSource,
+    read: Callable[..., list[Task]] = tasks_of,
+    preset: Preset | None = CWM_SETTINGS,
+) -> Suite:
     return Suite(
         name=name,
         about=about,
@@ -110,7 +136,7 @@ def _suite(name: str, about: str, hub: HubSource, read: Callable[..., list[Task]
         make_grader=AnswerGrader,
         env_kwargs={"system_prompt": ""},
         hub=hub,
-        preset=CWM_SETTINGS,
+        preset=preset,
     )
 
 
@@ -131,5 +157,12 @@ SUITES = (
         "AIME 2025's rows (id, problem, answer)",
         HubSource(dataset="yentinglin/aime_2025", split="train"),
         aime_tasks_of,
+    ),
+    _suite(
+        "gsm8k",
+        "GSM8K's rows (question, answer with its steps and '####')",
+        HubSource(dataset="openai/gsm8k", config="main", split="test"),
+        gsm8k_tasks_of,
+        preset=None,
     ),
 )

@@ -73,6 +73,15 @@ def eos_token_ids(checkpoint: Path) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, found)))
 
 
+def sampling_of(checkpoint: Path) -> dict[str, float]:
+    """ "temperature" and "top_p" that a checkpoint's generation_config.json asks for; temperature 0 where it does not
+    sample, nothing where it says nothing."""
+    row = _row(checkpoint, "generation_config.json") or {}
+    if row.get("do_sample") is False:
+        return {"temperature": 0.0}
+    return {name: float(row[name]) for name in ("temperature", "top_p") if isinstance(row.get(name), int | float)}
+
+
 def _row(checkpoint: Path, name: str = "config.json") -> dict[str, Any] | None:
     if checkpoint.suffix == ".gguf" and checkpoint.is_file():
         raise CheckpointError(
