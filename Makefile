@@ -1,4 +1,4 @@
-# Everything starts from a bare Python 3.11 or 3.12; PYTHON chooses which.
+# Everything starts from a bare Python 3.11, 3.12 or 3.13; PYTHON chooses which.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -42,17 +42,9 @@ lint: setup
 types: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# QUICK=1: fewer tasks and steps, and no control. It claims nothing.
-ifdef QUICK
-DEMO := --out runs/quick $(addprefix --set ,control=false sft.train.max_steps=500 sft.optim.total_steps=500 rl.steps=6 \
-	rl.optim.total_steps=12 families.0.num_train=200 families.0.num_demonstrations=400 families.0.num_held_out=40 \
-	families.1.num_held_out=60 families.2.num_held_out=60)
-else
-DEMO := --out runs/quickstart
-endif
-
+# QUICK=1: the smaller values of the recipe's table [quick]. It claims nothing.
 demo: setup
-	$(BIN)/verigym train recipes/quickstart.toml $(DEMO)
+	$(BIN)/verigym demo $(if $(QUICK),--quick)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -28,6 +28,8 @@ class Command:
 
 
 COMMANDS = {
+    "demo": Command(module=".trainer.run.demo_cli", help="from nothing to an agent that learns, on two cores"),
+    "recipes": Command(module=".trainer.recipe.cli", help="list the recipes and examples that come along, or copy one"),
     "train": Command(
         module=".trainer.run.cli", help="train a model as a recipe says, and report pass@1 before and after"
     ),

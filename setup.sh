@@ -7,8 +7,8 @@ VENV=${VENV:-.venv}
 
 "$PYTHON" - <<'PY'
 import sys
-if not (3, 11) <= sys.version_info[:2] <= (3, 12):
-    sys.exit(f"verigym needs Python 3.11 or 3.12, this is {sys.version.split()[0]}: make PYTHON=python3.12 setup")
+if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+    sys.exit(f"verigym needs Python 3.11 to 3.13, this is {sys.version.split()[0]}: make PYTHON=python3.12 setup")
 PY
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 

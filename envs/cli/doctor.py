@@ -94,8 +94,8 @@ def _print(findings: list[Finding]) -> None:
 
 
 def _python() -> Finding:
-    ok = (3, 11) <= sys.version_info[:2] <= (3, 12)
-    remedy = "" if ok else "verigym needs Python 3.11 or 3.12"
+    ok = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    remedy = "" if ok else "verigym needs Python 3.11, 3.12 or 3.13"
     return Finding(name="python", ok=ok, value=f"{platform.python_version()} at {sys.executable}", remedy=remedy)
 
 

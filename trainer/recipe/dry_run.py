@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ...model.parallel.layout import Layout
 
 
-def dry_run(path: Path, recipe: Recipe, layout: "Layout") -> int:
+def dry_run(path: str | Path, recipe: Recipe, layout: "Layout") -> int:
     """Print the layout, the stages and the command that starts them. Returns the exit status, 0."""
     from rich.table import Table
 
@@ -55,7 +55,7 @@ def engines_of(recipe: Recipe) -> str:
     return f"{engines.count}, started here{where}{split}"
 
 
-def launch_command(path: Path, num_ranks: int, *, gpus: int = 8) -> str:
+def launch_command(path: str | Path, num_ranks: int, *, gpus: int = 8) -> str:
     """The shell command that starts so many processes, on machines of ``gpus`` GPUs where one is too small."""
     if num_ranks == 1:
         return f"verigym train {path}"

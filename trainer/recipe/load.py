@@ -10,21 +10,38 @@ from pydantic import ValidationError
 from ...errors import ConfigError
 from .algorithms import ALGORITHMS, AsyncConfig
 from .config import Settings
+from .packaged import find_recipe, packaged_recipes
 from .recipe import Recipe
 
 
-def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
-    """Read a TOML recipe; ``overrides`` are "a.b.c=VALUE", the value in TOML ("families.0.turns=4" indexes a list).
+QUICK = "quick"
 
+
+def load_recipe(path: str | Path, overrides: list[str] | None = None, *, quick: bool = False) -> Recipe:
+    """Read a TOML recipe.
+
+    Args:
+        path: of the file, or the bare name of a recipe that comes along ("quickstart").
+        overrides: "a.b.c=VALUE", the value in TOML ("families.0.turns=4" indexes a list). They come last.
+        quick: set what the recipe's table ``[quick]`` says: a key with dots each, as in ``overrides``, and its value.
     Raises:
-        ConfigError: no such file, broken TOML, an unknown key (with the nearest known one), or values that do not fit.
+        ConfigError: no such file, broken TOML, an unknown key (with the nearest known one), values that do not fit, or
+            ``quick`` of a recipe that has no such table.
     """
+    path = find_recipe(path)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such recipe; recipes/quickstart.toml is one to begin with") from None
+        names = ", ".join(packaged_recipes())
+        raise ConfigError(f"{path}: no such recipe; by name there are {names} (verigym recipes list)") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: not readable as TOML ({error}); mend it") from None
+    smaller = values.pop(QUICK, None)
+    if quick:
+        if not isinstance(smaller, dict):
+            raise ConfigError(f"{path} has no table [{QUICK}], which says what --quick changes; leave the option out")
+        for key, value in smaller.items():
+            _set(values, key, value, f"[{QUICK}] {key!r}")
     for override in overrides or ():
         _override(values, override)
     try:
@@ -42,14 +59,19 @@ def _override(values: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    *parents, last = key.strip().split(".")
+    _set(values, key.strip(), value, f"--set {override!r}")
+
+
+def _set(values: dict[str, Any], key: str, value: Any, told: str) -> None:
+    """Put a value at a place with dots; ``told`` names in an error what asked for it."""
+    *parents, last = key.split(".")
     node: Any = values
     try:
         for name in parents:
             node = node[int(name)] if isinstance(node, list) else node.setdefault(name, {})
         node[int(last) if isinstance(node, list) else last] = value
     except (ValueError, IndexError, TypeError, AttributeError):
-        raise ConfigError(f"--set {override!r}: there is no {key!r} in the recipe") from None
+        raise ConfigError(f"{told}: there is no {key!r} in the recipe") from None
 
 
 def _describe(problem: dict[str, Any]) -> str:

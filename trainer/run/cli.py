@@ -19,11 +19,20 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         description="Run a recipe: make tasks, play demonstrations, imitate, reinforce, evaluate, report. Over several "
         "processes: torchrun --nproc-per-node N -m verigym train RECIPE.",
     )
-    parser.add_argument("recipe", type=Path, help="a TOML recipe, such as recipes/quickstart.toml")
+    parser.add_argument(
+        "recipe", help="a TOML recipe, or the name of one that comes along (verigym recipes list), such as quickstart"
+    )
+    parser.add_argument("--out", type=Path, help="folder of the run (default: runs/NAME)")
+    add_options(parser)
+    parser.set_defaults(run=run_recipe)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What ``train`` and ``demo`` take beside the recipe and its folder."""
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change a value of the recipe"
     )
-    parser.add_argument("--out", type=Path, help="folder of the run (default: runs/NAME)")
+    parser.add_argument("--quick", action="store_true", help="with the smaller values of the recipe's table [quick]")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument(
         "--dry-run",
@@ -31,10 +40,10 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         help="check the recipe, its layout and the number of processes, and start none",
     )
     parser.add_argument("--ranks", type=int, metavar="N", help="with --dry-run: as if N processes had been started")
-    parser.set_defaults(run=_train)
 
 
-def _train(args: argparse.Namespace) -> int:
+def run_recipe(args: argparse.Namespace) -> int:
+    """Check the recipe, and run it or say what it would do."""
     from ..loops.trackers import check_tracker
     from ..ranks.launch import Launch
     from ..recipe.context import check_context
@@ -45,7 +54,7 @@ def _train(args: argparse.Namespace) -> int:
         raise ConfigError("--ranks says what --dry-run should suppose; to start N processes use torchrun")
     launch = Launch.from_environment()
     try:
-        recipe = load_recipe(args.recipe, args.overrides)
+        recipe = load_recipe(args.recipe, args.overrides, quick=args.quick)
         num_ranks = launch.world if args.ranks is None else args.ranks
         layout = layout_of(recipe.layout, num_ranks)
         check_tracker(None if recipe.tracker == "none" else recipe.tracker)

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError
@@ -21,7 +20,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         help="say what a recipe's training step needs on a cluster",
         description="Trace one training step of the whole model under fake tensors: memory, work and communication.",
     )
-    parser.add_argument("recipe", type=Path, help="a TOML recipe, such as recipes/cwm-32b-grpo.toml")
+    parser.add_argument(
+        "recipe", help="a TOML recipe, or the name of one that comes along (verigym recipes list), as cwm-32b-grpo"
+    )
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change a value of the recipe"
     )
