@@ -42,9 +42,7 @@ def run(installed, tmp_path):
         env = {**os.environ, "OMP_NUM_THREADS": "1", **changed}
         program, *words = map(str, command)
         command = [installed / "bin" / program, *words]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=1800, check=False
-        )
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=1800, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -22,7 +22,10 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     copying.add_argument("name", metavar="NAME", help="as `verigym recipes list` has it")
     copying.add_argument(
-        "--out", type=Path, metavar="PATH", help="its new place (default: here, under its own name); nothing is overwritten"
+        "--out",
+        type=Path,
+        metavar="PATH",
+        help="its new place (default: here, under its own name); nothing is overwritten",
     )
     copying.set_defaults(run=_copy)
 

@@ -13,7 +13,6 @@ from .config import Settings
 from .packaged import find_recipe, packaged_recipes
 from .recipe import Recipe
 
-
 QUICK = "quick"
 
 

@@ -16,7 +16,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         description=f"Run the recipe {RECIPE}: make tasks, imitate imperfect experts, reinforce, compare. It tells "
         "first how long that takes here. Nothing is fetched.",
     )
-    parser.add_argument("--out", type=Path, help="folder of the run (default: runs/quickstart, runs/quick with --quick)")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the run (default: runs/quickstart, runs/quick with --quick)"
+    )
     add_options(parser)
     parser.set_defaults(run=_demo)
 

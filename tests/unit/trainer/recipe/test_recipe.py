@@ -1,6 +1,5 @@
 """Recipes: what they refuse, and that the message says what to write instead."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
