@@ -47,6 +47,8 @@ def test_every_folder_of_python_files_is_a_package():
 def test_the_folder_may_have_any_name():
     """pytest imports the root's ``__init__`` by its folder's name; in "verigym-0.2" that is no package."""
     spec = importlib.util.spec_from_file_location("__init__", ROOT / "__init__.py")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.__version__ == metadata.version("verigym")
@@ -118,5 +120,5 @@ def test_a_wheel_says_what_it_is(built):
     said = email.message_from_bytes(zipfile.ZipFile(built[0]).read(name))
     assert said["License-Expression"] == "Apache-2.0"
     assert said.get_all("License-File") == ["LICENSE"]
-    assert {"Typing :: Typed", "Programming Language :: Python :: 3.13"} <= set(said.get_all("Classifier"))
+    assert {"Typing :: Typed", "Programming Language :: Python :: 3.13"} <= set(said.get_all("Classifier", []))
     assert said["Version"] == verigym.__version__
