@@ -1,6 +1,7 @@
 """What the stages of a run share: the recipe and its folder, what earlier stages made, and how a loop is run."""
 
 import asyncio
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -133,8 +134,10 @@ class Run:
 
                 def on_step(result: StepResult) -> None:
                     run.on_step(result)
-                    loss = result.metrics["trainer/loss/mean"]
-                    bar.at(result.step, text=f"loss {loss:.3f}, best held-out loss {loop.best_loss:.3f}")
+                    text = f"loss {result.metrics['trainer/loss/mean']:.3f}"
+                    if math.isfinite(loop.best_loss):  # measured at least once
+                        text += f", best held-out loss {loop.best_loss:.3f}"
+                    bar.at(result.step, text=text)
 
                 loop.run(on_step=on_step, seconds=left)
             self.check_interrupt()

@@ -1,12 +1,12 @@
-"""Progress on the terminal, on stderr: bars of what runs now, a line for each that has ended, and a line of curves."""
+"""Progress on the terminal, on stderr: bars of what runs now, a line for each that has ended, what goes on below."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TaskID, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
@@ -16,6 +16,12 @@ from ...terminal import text_column
 LEVELS = "▁▂▃▄▅▆▇█"
 PLAIN_LEVELS = "_.-=+*#@"
 CURVE_POINTS = 20
+UNLIMITED = 10_000
+RESERVED = 8
+"""Lines that bars leave to what is shown below them."""
+
+Drawn = Callable[[int, int], RenderableType]
+"""(columns, lines) -> what is drawn in them."""
 
 
 class Bar:
@@ -40,9 +46,9 @@ class Progress:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or make_console(stderr=True)
-        self._bars = _BarsAndCurves(
+        self._bars = _BarsAndMore(
             text_column("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=24 if self._console.width >= 100 else 10),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             text_column("left"),
@@ -74,21 +80,25 @@ class Progress:
             line = f"{description}: {done.completed:g} in {done.elapsed or 0.0:.0f} s{', ' + text if text else ''}"
             self.note(line)
 
-    def curves(self, title: str, curves: Mapping[str, Sequence[float]]) -> None:
-        """Values in [0, 1] so far, by name: one line that changes on a terminal, a line of the newest elsewhere."""
+    @property
+    def levels(self) -> str:
+        """Blocks of a line of curves, or what stands for them where the terminal's encoding has none."""
+        return LEVELS if self._console.encoding.startswith("utf") else PLAIN_LEVELS
+
+    def show(self, drawn: Drawn, line: str) -> None:
+        """What goes on, below the bars: drawn anew as often as they are on a terminal, a line each time elsewhere."""
         if not self._console.is_terminal:
-            self.note(f"{title}: " + ", ".join(f"{name} {values[-1]:.2f}" for name, values in curves.items() if values))
+            self.note(line)
             return
-        levels = LEVELS if self._console.encoding.startswith("utf") else PLAIN_LEVELS
-        drawn = (f"{name} {curve(values, levels)} {values[-1]:.2f}" for name, values in curves.items() if values)
-        self._bars.curves = f"{title}: " + "  ".join(drawn)
+        self._bars.drawn = drawn
         self._bars.refresh()
 
-    def end_curves(self) -> None:
-        """The line of curves stays as it is, above what comes."""
-        line, self._bars.curves = self._bars.curves, ""
-        if line:
-            self.note(line)
+    def end_shown(self) -> None:
+        """What was shown last stays as it is, above what comes."""
+        drawn, self._bars.drawn = self._bars.drawn, None
+        if drawn is not None:
+            self._bars.refresh()
+            self._console.print(drawn(self._console.width, UNLIMITED), highlight=False)
 
     def note(self, text: str) -> None:
         """A line of its own, above the bars."""
@@ -96,24 +106,53 @@ class Progress:
 
     def print(self, renderable: Any) -> None:
         """A table, or text, on standard output. Bars stand still meanwhile: on a terminal both write to it, and bars
-        would be drawn over what has been printed."""
-        running = self._bars.live.is_started
-        self._bars.stop()
-        make_console().print(renderable, highlight=False)
-        if running:
-            self._bars.start()
+        would be drawn over what has been printed. Lines of text are left to the terminal to wrap: a command can be
+        copied whole."""
+        with self._bars.hidden():
+            make_console().print(renderable, highlight=False, soft_wrap=isinstance(renderable, str))
 
 
-class _BarsAndCurves(Bars):
-    curves = ""
+class _BarsAndMore(Bars):
+    """Never higher than the terminal: what is higher would be cropped below, where the newest bars stand."""
+
+    def __init__(self, *columns: ProgressColumn, console: Console, disable: bool) -> None:
+        self.drawn: Drawn | None = None
+        self._hidden = False
+        self._screen = console  # asked for before rich's own is set
+        super().__init__(*columns, console=console, disable=disable, transient=True)
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Nothing is drawn inside, and standard output is the program's own. Bars that are drawn go first: rich erases
+        as many lines as it drew last, whatever has been printed since."""
+        if not self.live.is_started:
+            yield
+            return
+        self._hidden = True
+        self.refresh()
+        self.stop()
+        try:
+            yield
+        finally:
+            self._hidden = False
+            self.start()
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        yield self.make_tasks_table(self.tasks)
-        if self.curves:
-            yield Text(self.curves, no_wrap=True, overflow="ellipsis")
+        if self._hidden:
+            return
+        width, height = self._screen.size
+        height -= 1  # the line of the cursor
+        running = self.tasks
+        kept = running[-max(1, height - (RESERVED if self.drawn else 1)) :]
+        if len(kept) < len(running):
+            yield Text(f"{len(running) - len(kept)} more are running", style="dim")
+        if kept:
+            yield self.make_tasks_table(kept)
+        if self.drawn:
+            yield self.drawn(width, max(4, height - len(kept) - (len(kept) < len(running))))
 
 
-def curve(values: Sequence[float], levels: str = LEVELS) -> str:
+def curve(values: Sequence[float], levels: str = LEVELS, points: int = CURVE_POINTS) -> str:
     """The newest values in [0, 1] as a line of blocks."""
     top = len(levels) - 1
-    return "".join(levels[round(top * min(1.0, max(0.0, value)))] for value in values[-CURVE_POINTS:])
+    return "".join(levels[round(top * min(1.0, max(0.0, value)))] for value in values[-points:])

@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from ...agent.transcript import format_episode
 from ...envs.runs.files import write_json, write_text, write_with
 from ...evals.metrics import paired_difference
@@ -13,19 +11,9 @@ from ..loops.metrics import read_metrics
 from ..recipe.recipe import Recipe
 from ..sampling.evaluation import Evaluation
 from ..sampling.families import Family
+from .told import closing, report_table
 from .watching import evaluations_of
 
-STAGE_TITLES = {
-    "start": "start",
-    "midtrain": "mid-trained",
-    "sft": "supervised",
-    "rl": "after RL",
-    "best": "best of RL",
-    "control": "control",
-    "trivial": "trivial",
-    "gold": "gold",
-    "empty": "empty",
-}
 SMOOTHING = 5
 
 
@@ -44,7 +32,7 @@ def write_report(
 
     ``report.json``: "families" {NAME: {STAGE: {"pass@1", "interval", "greedy", "n", ...}}}, "mean" {STAGE: pass@1},
     "paired" {NAME: {"rl-sft", "rl-control": {"mean", "interval", "n"}}}, "stages" {STAGE: {"seconds", "checkpoint",
-    "steps", and "cut", why, where a limit of time ended it}},
+    "steps", of "rl" "updates" of the weights, and "cut", why, where a limit of time ended it}},
     "left_out" {SOURCE: {REASON: items like what is held out}} (``held_out.jsonl`` names each),
     "evaluations" (those during RL, {"step", "pass@1", "families", ...} each, none without rl.evaluation),
     "num_infrastructure_failures", "seconds". Stage "best" is of the tasks that did not choose it; which step it is of
@@ -74,8 +62,8 @@ def write_report(
     write_json(out / "report.json", report)
     plotted = _plot(out)
     _write_episodes(out, evaluations)
-    note(_table(recipe, names, report))
-    note(_closing(out, report, plotted))
+    note(report_table(recipe, names, report))
+    note(closing(out, recipe, report, plotted=plotted))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -91,46 +79,6 @@ def _paired(name: str, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> d
             found = paired_difference(evaluations[before][name].sampled, evaluations[after][name].sampled)
             rows[f"{after}-{before}"] = {"mean": found.mean, "interval": [found.low, found.high], "n": found.num_tasks}
     return rows
-
-
-def _table(recipe: Recipe, names: Sequence[str], report: Mapping[str, Any]) -> Table:
-    stages = [stage for stage in STAGE_TITLES if stage in report["mean"]]
-    table = Table(title=f"{recipe.name}: pass@1 on held-out tasks, sampled (greedy), 95 % interval below")
-    table.add_column("family")
-    table.add_column("n", justify="right")
-    for stage in stages:
-        is_cut = stage != "control" and "cut" in report["stages"].get(stage, {})
-        table.add_column(STAGE_TITLES[stage] + (" (cut)" if is_cut else ""), justify="right")
-    table.add_column("RL - supervised", justify="right")
-    for name in names:
-        rows = report["families"][name]
-        pair = report["paired"][name].get("rl-sft")
-        table.add_row(
-            name,
-            str(max(row["n"] for row in rows.values())),
-            *(_cell(rows.get(stage)) for stage in stages),
-            ""
-            if pair is None
-            else f"{100 * pair['mean']:+.1f}\n[{100 * pair['interval'][0]:+.1f}, {100 * pair['interval'][1]:+.1f}]",
-        )
-    table.add_section()
-    means = report["mean"]
-    gain = "" if "rl" not in means or "sft" not in means else f"{100 * (means['rl'] - means['sft']):+.1f}"
-    table.add_row("mean", "", *(_percent(means[stage]) for stage in stages), gain)
-    return table
-
-
-def _cell(row: Mapping[str, Any] | None) -> str:
-    if row is None:
-        return ""
-    greedy = f" ({_percent(row['greedy'])})" if row.get("greedy") is not None else ""
-    interval = row["interval"]
-    below = f"\n[{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]" if interval else ""
-    return f"{_percent(row['pass@1'])}{greedy}{below}"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _plot(out: Path) -> bool:
@@ -180,25 +128,3 @@ def _write_episodes(out: Path, evaluations: Mapping[str, Mapping[str, Evaluation
     episodes = [found.episode for found in evaluations[stage].values() if found.episode is not None]
     if episodes:
         write_text(out / "episodes.txt", "\n\n\n".join(map(format_episode, episodes)) + "\n")
-
-
-def _closing(out: Path, report: Mapping[str, Any], plotted: bool) -> str:
-    checkpoints = {stage: row["checkpoint"] for stage, row in report["stages"].items()}
-    last = checkpoints.get("rl") or checkpoints.get("sft") or checkpoints.get("midtrain")
-    cut = [
-        f"cut: {STAGE_TITLES.get(stage, stage)} after {row['steps']} steps, for {row['cut']}"
-        for stage, row in report["stages"].items()
-        if "cut" in row and stage != "control"  # which has reinforcement's time and no other end
-    ]
-    lines = [
-        *cut,
-        f"{report['seconds'] / 60:.1f} minutes; {report['num_infrastructure_failures']} infrastructure failures",
-        f"{out / 'report.json'}: every figure, with intervals",
-        f"{out / 'episodes.txt'}: full episodes",
-    ]
-    if plotted:
-        lines.append(f"{out / 'curves.png'}: reward and pass@1 over the steps")
-    lines += [f"{path}: checkpoint, loads in transformers too" for path in checkpoints.values()]
-    if last:
-        lines.append(f"next: verigym eval tasks --data {out}/tasks/NAME.held_out.jsonl --policy engine:{last}")
-    return "\n".join(lines)

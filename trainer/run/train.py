@@ -22,7 +22,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, team: Team | None 
 
     Args:
         out: folder of the run. Holds the resolved recipe, tasks, demonstrations, checkpoints, verdicts, metrics, and
-            at the end ``report.json``, ``report.md``, ``curves.png`` and ``episodes.txt``.
+            at the end ``report.json``, ``curves.png`` and ``episodes.txt``.
         resume: go on with what is in ``out``; without it a folder that holds a run is refused.
         team: the processes that train, where the recipe's layout splits the model; this is rank 0. It alone makes
             tasks, samples and evaluates.

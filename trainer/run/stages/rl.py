@@ -48,7 +48,10 @@ async def _reinforce(run: Run, settings: RLStage) -> None:
                 measure = await watch(_watcher(run, settings.evaluation), stage, loop)
             await _steps(run, settings, loop, stage, measure)
     best = best_of(run.out / "rl")
-    more: dict[str, Any] = {} if best is None else {"best": best}
+    rows = read_metrics(run.out / "rl" / "metrics.jsonl")
+    more: dict[str, Any] = {"updates": round(sum(row.get("trainer/updates/count") or 0.0 for row in rows))}
+    if best is not None:
+        more["best"] = best
     if stage.steps < settings.steps:
         more["cut"] = (
             f"{settings.steps} steps were asked for, and the {settings.max_seconds:g} s of rl.max_seconds were up"

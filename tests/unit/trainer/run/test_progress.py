@@ -1,5 +1,8 @@
 """Progress: bars on a terminal, one line a bar where nobody watches."""
 
+# Consoles of these tests write into an io.StringIO.
+# pyright: reportAttributeAccessIssue=false
+
 import io
 import re
 import sys
@@ -7,7 +10,6 @@ import sys
 import pytest
 from rich.console import Console
 
-from verigym.trainer.run.curves import Curves
 from verigym.trainer.run.progress import Progress, curve
 
 
@@ -57,34 +59,27 @@ def test_a_terminal_keeps_what_is_printed_beside_bars(monkeypatch):
     with Progress(Console(file=out, width=120, force_terminal=True)) as progress, progress.bar("rl") as bar:
         bar.advance()
         progress.print("a table\nof lines\n")
-        progress.curves("reward", {"code": [0.0, 1.0]})
+        progress.show(lambda width, height: "drawn", "a line")
     shown = screen(out.getvalue())
     assert [line for line in shown if line in ("a table", "of lines")] == ["a table", "of lines"]
 
 
-def test_curves_change_on_a_terminal_and_are_lines_elsewhere():
+def test_what_is_shown_changes_on_a_terminal_and_is_a_line_each_time_elsewhere():
     terminal, log = console(force_terminal=True), console()
     for out in (terminal, log):
         with Progress(out) as progress:
             for number in (1, 2):
-                progress.curves(f"step {number}", {"code": [0.0, 0.5, 1.0][: number + 1], "math": []})
-            progress.end_curves()
-    assert [line for line in screen(terminal.file.getvalue()) if line] == ["step 2: code ▁▅█ 1.00"]
-    assert log.file.getvalue() == "step 1: code 0.50\nstep 2: code 1.00\n"
+                progress.show(lambda width, height, number=number: f"table {number}", f"line {number}")
+            progress.end_shown()
+            progress.end_shown()
+    assert [line for line in screen(terminal.file.getvalue()) if line] == ["table 2"]
+    assert log.file.getvalue() == "line 1\nline 2\n"
 
 
 def test_curves_hold_the_newest_and_stay_in_bounds():
     assert curve([-1.0, 0.0, 0.5, 2.0], "0123") == "0023"
     assert curve([1.0] * 50 + [0.0], "ab") == "b" * 19 + "a"
-
-
-def test_curves_go_on_after_a_resume():
-    out = console()
-    before = [{"step": 1, "rollout/reward_swe/mean": 0.25}, {"step": 2, "rollout/reward_swe/mean": None}]
-    with Curves(Progress(out), 4, before) as curves:
-        curves.add(3, {"rollout/reward_swe/mean": 0.5, "rollout/reward/mean": 0.1})
-    assert out.file.getvalue() == "reward, step 3 of 4: swe 0.50\n"
-    assert curves._values == {"swe": [0.25, 0.5]}
+    assert curve([1.0] * 50 + [0.0], "ab", 3) == "bba"
 
 
 def screen(text):
