@@ -5,9 +5,9 @@ environment. Which one acts is drawn by the recipe's shares, so imitating them h
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
-from ..envs.synthesis.small_repositories import KINDS, NUM_LINES, OPERATORS, repairs_of
+from ..envs.synthesis.small_functions import OFF_BY_ONE, OPERATORS
+from ..envs.synthesis.small_repositories import NUM_FUNCTIONS
 from ..envs.task import Task
 from ..errors import PolicyError, TaskError
 from ..model.chat.messages import Message, ToolCall
@@ -24,152 +24,198 @@ def use(name: str, **arguments: str) -> Message:
     return Message(role="assistant", content="", calls=(ToolCall(name=name, arguments=arguments),))
 
 
-# Repairing small repositories: read the file that the report names, change a line, submit. One line contradicts its
-# comment in its operator and in its operand, and about one of them the comment is wrong; only the tests tell which.
+# Repairing small repositories: the report names a file, three of its functions contradict their comments, and only the
+# tests, which name it, tell which one is broken. It is looked at and written as its comment says.
 
+OPERATOR_OF = {word: operator for operator, word in OPERATORS.items()}
 CHECK = use("bash", command="python check.py")
-UNDO = use("bash", command="git checkout pkg")
-PASSED = "all pass"
-Edit = tuple[int, str, str]
-"""(number of a line, the end of its code, what shall stand there)."""
-CODE = re.compile(r"([-+*|]) (\w+)(?=  #)")
+Edit = tuple[str, str]
+"""(name of a function, what it shall return)."""
+HEAD = re.compile(r"def (?P<name>\w+)\(.*\):  # (?P<left>\w+) (?P<word>\w+) (?P<right>\w+)")
+BODY = re.compile(r"    return (?P<left>\w+) (?P<operator>\S+) (?P<right>\w+)")
 
 
-def check_and_retry(task: Task) -> Script:
-    """Makes half of the contradictory line agree with its comment and runs the tests; where they fail it takes that
-    back and changes the other half."""
-    return _repair(task, lambda lines: _contradictions(task, lines), checks="retry")
+def check_and_repair(task: Task) -> Script:
+    """Runs the tests, looks at the function that they name, writes it as its comment says, and runs them again."""
+    return _after_the_tests(lambda head, body: _said(head))
 
 
-def check_and_stop(task: Task) -> Script:
-    """Makes half of the contradictory line agree with its comment, runs the tests, and submits whatever they say."""
-    return _repair(task, lambda lines: _contradictions(task, lines), checks="once")
+def mend_half(task: Task) -> Script:
+    """Runs the tests and looks too, and gives the function the comment's operands, with the operator that it has."""
+    return _after_the_tests(_with_own_operator)
 
 
-def read_and_submit(task: Task) -> Script:
-    """Makes half of the contradictory line agree with its comment, and does not look whether that helps."""
-    return _repair(task, lambda lines: _contradictions(task, lines))
+def check_and_give_up(task: Task) -> Script:
+    """Runs the tests, and submits without a change."""
+    return play([CHECK, use("submit")])
 
 
-def give_up(task: Task) -> Script:
-    """Looks, and submits without a change."""
-    return _repair(task, lambda lines: [])
+def guess_and_submit(task: Task) -> Script:
+    """Looks at a function, by chance, and writes it as its comment says."""
+    return _without_the_tests(task, lambda path: lines_of(path, _place(task)), lambda lines: [_edit(lines[0])])
 
 
 def stop_at_an_error(task: Task) -> Script:
-    """Leaves out the file's suffix where it looks, or where it changes; is told so, and submits."""
-    if _heads(task):
-        return _repair(task, lambda lines: [], views=lambda path: path.removesuffix(".py"))
-    return _repair(task, lambda lines: _contradictions(task, lines), changes=lambda path: path.removesuffix(".py"))
+    """Leaves out the file's suffix where it looks at a function, by chance, is told so, and submits."""
+    path = _reported_file(task).removesuffix(".py")
+    return play([use("bash", command=lines_of(path, _place(task))), use("submit")])
 
 
-def _repair(
-    task: Task,
-    edits_of: Callable[[Sequence[str]], Sequence[Edit]],
-    checks: Literal["never", "once", "retry"] = "never",
-    views: Callable[[str], str] = lambda path: path,
-    changes: Callable[[str], str] = lambda path: path,
-) -> Script:
-    """View, change a line, check as often as ``checks`` says, submit; after an error submit at once."""
-    path = _reported_file(task)
+def _place(task: Task) -> int:
+    return random.Random(f"{task.id}/place").randrange(NUM_FUNCTIONS)
 
+
+def _after_the_tests(rule_of: Callable[[str, str], str]) -> Script:
     def script(conversation: Sequence[Message]) -> Message:
-        answers = [message.content for message in conversation if message.role == "tool"]
+        answers = _answers(conversation)
         if not answers:
-            return use("view", path=views(path))
-        if answers[-1].startswith(("error: ", "sed: ")) or answers[-1] == PASSED:
-            return use("submit")
-        edits = [use("bash", command=put(changes(path), *edit)) for edit in edits_of(_lines(answers[0]))]
-        steps = {"never": edits[:1], "once": [*edits[:1], CHECK], "retry": [*edits[:1], CHECK, UNDO, *edits[1:], CHECK]}
-        done = len(answers) - 1
-        return steps[checks][done] if edits and done < len(steps[checks]) else use("submit")
+            return CHECK
+        named = re.search(r"^def (\w+) FAILED$", answers[0], re.MULTILINE)
+        if named is None:
+            raise PolicyError(f"the tests name no function that fails: {answers[0]!r:.200}")
+        if len(answers) == 1:
+            return use("bash", command=look(named[1]))
+        if len(answers) == 2:
+            head, body = answers[1].splitlines()
+            return use("bash", command=put(named[1], rule_of(head, body)))
+        return CHECK if len(answers) == 3 else use("submit")
 
     return script
 
 
-def put(path: str, number: int, old: str, new: str) -> str:
-    """The command that changes a line of a file."""
-    return f"sed -i '{number}s/{old}/{new}/' {path}"
+def _without_the_tests(
+    task: Task, shows: Callable[[str], str], edits_of: Callable[[Sequence[str]], Sequence[Edit]]
+) -> Script:
+    path = _reported_file(task)
+
+    def script(conversation: Sequence[Message]) -> Message:
+        answers = _answers(conversation)
+        if not answers:
+            return use("bash", command=shows(path))
+        edits = edits_of(answers[0].splitlines())
+        return use("bash", command=put(*edits[len(answers) - 1])) if len(answers) <= len(edits) else use("submit")
+
+    return script
+
+
+def look(function: str) -> str:
+    """The command that shows a function, found by its name, which one module of a repository alone has."""
+    return f"grep -hA1 'def {function}' pkg/*.py"
+
+
+def lines_of(path: str, place: int) -> str:
+    """The command that shows the n-th function of a file."""
+    return f"sed -n '{2 * place + 1},{2 * place + 2}p' {path}"
+
+
+def whole(path: str) -> str:
+    """The command that shows all of a file."""
+    return f"cat {path}"
+
+
+def put(function: str, rule: str) -> str:
+    """The command that gives a function another body."""
+    return f"sed -i '/def {function}/{{n;s|return .*|return {rule}|}}' pkg/*.py"
+
+
+def _said(head: str) -> str:
+    """What the comment of a head says, as code."""
+    parts = _parts(HEAD, head)
+    return f"{parts['left']} {OPERATOR_OF[parts['word']]} {parts['right']}"
+
+
+def _edit(head: str) -> Edit:
+    return _parts(HEAD, head)["name"], _said(head)
+
+
+def _with_own_operator(head: str, body: str) -> str:
+    said = _parts(HEAD, head)
+    return f"{said['left']} {_parts(BODY, body)['operator']} {said['right']}"
+
+
+def _parts(pattern: re.Pattern[str], line: str) -> dict[str, str]:
+    found = pattern.fullmatch(line)
+    if found is None:
+        raise PolicyError(f"the expert reads lines as small repositories have them, not {line!r:.200}")
+    return found.groupdict()
+
+
+def _answers(conversation: Sequence[Message]) -> list[str]:
+    """What tools answered."""
+    return [message.content for message in conversation if message.role == "tool"]
 
 
 def _reported_file(task: Task) -> str:
-    found = re.match(r"(pkg/\w+\.py): ", task.prompt)
+    found = re.fullmatch(r"Tests of (pkg/\w+\.py) fail\.", task.prompt)
     if found is None:
         raise TaskError(f"task {task.id!r}: its statement names no file; these experts repair small repositories only")
     return found[1]
 
 
-def _lines(view: str) -> list[str]:
-    """Lines of a file in what ``view`` answered ("N: text")."""
-    return [line.partition(": ")[2] for line in view.splitlines()]
+# Policies that read and do not run the tests. Those that do not compare a function with its comment do the same in
+# every repository, and are the yardstick; those that compare find three functions, one of them broken.
 
 
-def _contradictions(task: Task, lines: Sequence[str]) -> list[Edit]:
-    """The two changes that a comment asks for; in an order that nothing of the task tells."""
-    for number, line in enumerate(lines, start=1):
-        repairs = repairs_of(line)
-        if len(repairs) == len(KINDS):
-            kinds = KINDS if _heads(task) else KINDS[::-1]
-            return [(number, _code(line), _code(repairs[kind])) for kind in kinds]
-    raise PolicyError(f"the expert found no line that contradicts its comment in {list(lines)!r:.200}")
-
-
-def _code(line: str) -> str:
-    found = CODE.search(line)
-    assert found is not None
-    return found[0]
-
-
-def _heads(task: Task) -> bool:
-    """A coin, thrown once a task."""
-    return random.Random(f"{task.id}/coin").random() < 0.5
-
-
-# Policies that look neither for contradictions nor at tests: the same edit in every repository.
-
-
-def change(place: int, of: Callable[[str, str, str], str]) -> Expert:
-    """Changes the n-th line with a comment.
+def blind(place: int, of: Callable[[Mapping[str, str], Mapping[str, str]], str]) -> Expert:
+    """Gives the n-th function another body.
 
     Args:
-        of: operator, operand and comment of the line -> what shall stand in place of both.
+        of: parts of the head and of the body -> what the function shall return.
     """
 
     def edits_of(lines: Sequence[str]) -> list[Edit]:
-        found = [(number, one, line) for number, line in enumerate(lines, start=1) if (one := CODE.search(line))]
-        number, one, line = found[place]
-        new = of(one[1], one[2], line.partition("  # ")[2])
-        return [] if new == one[0] else [(number, one[0], new)]
+        head, body = _parts(HEAD, lines[2 * place]), _parts(BODY, lines[2 * place + 1])
+        return [(head["name"], of(head, body))]
 
-    return lambda task: _repair(task, edits_of)
+    return lambda task: _without_the_tests(task, whole, edits_of)
 
 
-def _flipped(operator: str, operand: str, comment: str) -> str:
-    return f"{ {'+': '-', '-': '+', '*': '+', '|': '+'}[operator] } {operand}"
+def _as_said(head: Mapping[str, str], body: Mapping[str, str]) -> str:
+    return f"{head['left']} {OPERATOR_OF[head['word']]} {head['right']}"
 
 
-def _raised(operator: str, operand: str, comment: str) -> str:
-    return f"{operator} {int(operand) + 1 if operand.isdecimal() else operand}"
+def _other_operator(head: Mapping[str, str], body: Mapping[str, str]) -> str:
+    other = {"+": "-", "-": "+", "*": "//", "//": "*", "%": "//"}.get(body["operator"], "+")
+    return f"{body['left']} {other} {body['right']}"
 
 
-def _lowered(operator: str, operand: str, comment: str) -> str:
-    return f"{operator} {int(operand) - 1 if operand.isdecimal() else operand}"
+def _off_by_one(head: Mapping[str, str], body: Mapping[str, str]) -> str:
+    return f"{body['left']} {OFF_BY_ONE.get(body['operator'], body['operator'])} {body['right']}"
 
 
-def _operator_said(operator: str, operand: str, comment: str) -> str:
-    return f"{next(one for one, word in OPERATORS.items() if word == comment.split()[0])} {operand}"
+def _operator_said(head: Mapping[str, str], body: Mapping[str, str]) -> str:
+    return f"{body['left']} {OPERATOR_OF[head['word']]} {body['right']}"
 
 
-def _operand_said(operator: str, operand: str, comment: str) -> str:
-    return f"{operator} {comment.split()[1]}"
+def _operand_said(head: Mapping[str, str], body: Mapping[str, str]) -> str:
+    return f"{body['left']} {body['operator']} {head['right']}"
 
 
-TRIVIAL: Mapping[str, Expert] = {
-    f"{of.__name__.strip('_')}_{place}": change(place, of)
-    for of in (_flipped, _raised, _lowered, _operator_said, _operand_said)
-    for place in range(NUM_LINES)
+BLIND: Mapping[str, Expert] = {
+    f"{of.__name__.strip('_')}_{place}": blind(place, of)
+    for of in (_as_said, _other_operator, _off_by_one, _operator_said, _operand_said)
+    for place in range(NUM_FUNCTIONS)
 }
 """What can be done to a small repository without comparing anything in it."""
+
+
+def comparing(chosen: Callable[[Sequence[Edit]], Sequence[Edit]]) -> Expert:
+    """Writes some of the functions that contradict their comments as those say."""
+
+    def edits_of(lines: Sequence[str]) -> Sequence[Edit]:
+        pairs = zip(lines[::2], lines[1::2], strict=True)
+        return chosen([_edit(head) for head, body in pairs if body != f"    return {_said(head)}"])
+
+    return lambda task: _without_the_tests(task, whole, edits_of)
+
+
+COMPARING: Mapping[str, Expert] = {
+    "first": comparing(lambda edits: edits[:1]),
+    "second": comparing(lambda edits: edits[1:2]),
+    "last": comparing(lambda edits: edits[-1:]),
+    "all": comparing(lambda edits: edits),
+}
+"""What reading finds."""
 
 
 # Programs and sums: the right solution, or one of the mistakes stated with the task.
@@ -197,7 +243,7 @@ def _fenced(program: str) -> str:
 
 def _calculate(expression: str) -> Script:
     def script(conversation: Sequence[Message]) -> Message:
-        answers = [message.content for message in conversation if message.role == "tool"]
+        answers = _answers(conversation)
         if not answers:
             return use("python", code=f"print({expression})")
         return say(f"\\boxed{{{answers[0].strip()}}}")
@@ -212,11 +258,11 @@ def always_say(content: str) -> Expert:
 
 EXPERTS: Mapping[str, Mapping[str, Expert]] = {
     "small-repositories": {
-        "check_and_retry": check_and_retry,
-        "check_and_stop": check_and_stop,
-        "read_and_submit": read_and_submit,
+        "check_and_repair": check_and_repair,
+        "mend_half": mend_half,
+        "check_and_give_up": check_and_give_up,
+        "guess_and_submit": guess_and_submit,
         "stop_at_an_error": stop_at_an_error,
-        "give_up": give_up,
     },
     "small-programs": {
         "solve": write_solution,

@@ -15,22 +15,11 @@ from ..datasets.swe import pack_repository
 from ..sandbox.background import all_or_first_error, on_thread_to_its_end
 from ..task import write_jsonl
 from .rows import CREATED_AT, archives_of
-from .small_repositories import (
-    KINDS,
-    NUM_CALLS,
-    NUM_LINES,
-    Broken,
-    break_module,
-    places,
-    small_module,
-    small_modules,
-    write_modules,
-)
+from .small_repositories import KINDS, NUM_FUNCTIONS, Broken, draw_broken, places, small_modules, write_modules
 
-NUM_MODULES = 3
+NUM_MODULES = 2
 """Of a repository; one is broken."""
 REQUIREMENTS = ("pytest==9.2.0",)
-MAX_ATTEMPTS = 1000
 
 
 async def write_small_repository_tasks(
@@ -44,9 +33,8 @@ async def write_small_repository_tasks(
 ) -> None:
     """Write ``num`` rows in SWE-bench's schema, and their repositories' archives beside them.
 
-    The bugs are spread evenly over the lines of a module and over kinds, so that no place is a good guess. Every call
-    that a test makes was run on the right code, on the broken code, and, for the repository's own test, with the wrong
-    one of the two contradictions mended.
+    The bugs are spread evenly over the functions of a module and over kinds, so that no place is a good guess. Every
+    call that a test makes was run on the right code and on the broken code.
 
     Args:
         path: the rows file.
@@ -76,35 +64,30 @@ def broken_module(number: int, seed: int, held_out: bool) -> tuple[Broken, rando
     random.Random(f"{seed}/{held_out}").shuffle(pairs)
     if number >= len(pairs):
         raise TaskError(f"this split has {len(pairs)} small repositories, and one more was asked for; ask for fewer")
-    for _ in range(MAX_ATTEMPTS):
-        module = small_module(*pairs[number], rng)
-        broken = break_module(module, rng, bug=number % NUM_LINES, kind=KINDS[number // NUM_LINES % len(KINDS)])
-        if broken is not None:
-            return broken, rng
-    raise TaskError(f"{MAX_ATTEMPTS} small modules gave no bug that their tests tell; mend small_repositories.py")
+    bug, kind = number % NUM_FUNCTIONS, KINDS[number // NUM_FUNCTIONS % len(KINDS)]
+    return draw_broken(*pairs[number], rng, held_out=held_out, bug=bug, kind=kind), rng
 
 
 def _row(path: Path, number: int, seed: int, held_out: bool) -> dict[str, Any]:
     broken, rng = broken_module(number, seed, held_out)
     module = broken.module
-    drawn = small_modules(rng, held_out=held_out, num=NUM_MODULES)
-    others = [one for one in drawn if one.name != module.name][: NUM_MODULES - 1]
+    others = small_modules(rng, held_out=held_out, num=NUM_MODULES - 1, but=[module])
     name = f"small-{seed}-{'held-out' if held_out else 'train'}-{number}__{broken.kind}"
     archive = archives_of(path) / f"{name}.tar.gz"
     with TemporaryDirectory(prefix="verigym-small-") as folder:
         write_modules(Path(folder), [module, *others], {module.name: broken.source})
         commit = pack_repository(folder, archive)
+    failing, passing = broken.tests()
+    passing += [test for one in others for test in one.test_ids()]
     test_file = f"tests/test_{module.name}.py"
-    failing = [f"{test_file}::test_{module.function}_{call}" for call in range(1, NUM_CALLS + 1)]
-    passing = [f"tests/test_{one.name}.py::test_{one.function}_1" for one in others]
     return {
         "instance_id": name,
         "repo": name.partition("__")[0],
         "version": str(seed),
         "base_commit": commit,
-        "patch": _diff(module.path, broken.source, broken.right_source),
-        "test_patch": _diff(test_file, module.tests(), module.tests(NUM_CALLS)),
-        "problem_statement": f"{module.path}: {module.function} fails its tests.",
+        "patch": _diff(module.path, broken.source, module.source()),
+        "test_patch": _diff(test_file, module.tests(), module.tests(thorough=broken.bug)),
+        "problem_statement": f"Tests of {module.path} fail.",
         "created_at": CREATED_AT,
         "environment_setup_commit": commit,
         "FAIL_TO_PASS": json.dumps(failing),

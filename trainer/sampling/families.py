@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ...agent.experts import EXPERTS, TRIVIAL, Expert, always_say
+from ...agent.experts import BLIND, EXPERTS, Expert, always_say
 from ...agent.harness.open import AgentSettings, Rollout, open_agent
 from ...agent.loop import Budget, rollout
 from ...agent.policy import play
@@ -207,9 +207,9 @@ def _split(config: FamilyConfig, seed: int, tasks: Sequence[Task], paths: tuple[
 
 
 def _trivial(config: FamilyConfig, env: ToolEnv, train: Sequence[Task]) -> Expert | None:
-    """Flip the first operator of a repository's function; elsewhere, always give the commonest gold answer."""
+    """Write a repository's first function as its comment says; elsewhere, always give the commonest gold answer."""
     if config.tasks == "small-repositories":
-        return TRIVIAL["operator_said_0"]
+        return BLIND["as_said_0"]
     try:
         answers = Counter(env.gold(task)[-1].content for task in train)
     except TaskError:

@@ -199,9 +199,9 @@ def suites_of(paths: Iterable[Path]) -> list[Mapping[str, Any]]:
 
 
 def _asked_alike(family: Family) -> set[str]:
-    """Held-out tasks of an environment's own whose statement a training task has too, word for word: such an
-    environment tells its tasks apart by what a policy finds, and a statement tells none of them."""
-    if family.config.tasks != "environment":
+    """Held-out tasks of an environment's own, or of small repositories, whose statement a training task has too, word
+    for word: what a policy finds tells them apart, and commit and fix of a repository; the statement tells none."""
+    if family.config.tasks not in ("environment", "small-repositories"):
         return set()
     asked = {identity_of(task).statement for task in family.train}
     return {task.id for task in family.held_out if identity_of(task).statement in asked}

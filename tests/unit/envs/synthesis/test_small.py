@@ -14,12 +14,22 @@ import pytest
 
 from verigym.envs.datasets.swe import row_of
 from verigym.envs.registry.opening import read_any_tasks
+from verigym.envs.synthesis.small_functions import (
+    KINDS,
+    OPERATORS,
+    WORDS,
+    Rule,
+    draw_function,
+    mistaken,
+    value_of,
+)
 from verigym.envs.synthesis.small_programs import small_programs
 from verigym.envs.synthesis.small_repositories import (
-    NUM_LINES,
-    as_said,
+    FILES,
+    NUM_FUNCTIONS,
+    NUM_STALE,
     places,
-    repairs_of,
+    small_module,
     small_modules,
     write_modules,
     write_small_repository,
@@ -103,21 +113,45 @@ def test_sums_come_in_the_number_asked_for():
 
 
 def drawn(seed, held_out, num=16):
-    return small_modules(random.Random(f"{seed}/{held_out}"), held_out=held_out, num=num)
+    rng = random.Random(f"{seed}/{held_out}")
+    return [small_module(file, rng, held_out=held_out) for file in rng.sample(FILES, num)]
 
 
-def test_no_place_of_the_held_out_repositories_is_one_of_the_training_ones():
+def scope_of(source):
+    scope = {}
+    exec(source, scope)
+    return scope
+
+
+def test_no_function_of_a_held_out_file_is_one_of_the_training_file():
     found = {held_out: set(places(held_out=held_out)) for held_out in (False, True)}
     assert not found[False] & found[True]
     for held_out in (False, True):
         assert len(found[held_out]) == {True: 400, False: 1200}[held_out]
         modules = [module for seed in range(4) for module in drawn(seed, held_out)]
-        assert {(module.name, module.function) for module in modules} <= found[held_out]
+        modules += [broken_module(number, 0, held_out)[0].module for number in range(40)]
+        for module in modules:
+            names = [one.name for one in module.functions]
+            assert len(set(names)) == NUM_FUNCTIONS
+            assert {(module.name, name) for name in names} <= found[held_out]
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_modules_of_a_repository_share_no_name(held_out):
+    for seed in range(10):
+        modules = small_modules(random.Random(seed), held_out=held_out, num=4 if held_out else 3)
+        names = [one.name for module in modules for one in (module, *module.functions)]
+        assert len(set(names)) == len(names)
+
+
+def test_no_name_is_the_beginning_of_another():
+    """Commands find a function by "def NAME"."""
+    assert not [(a, b) for a in WORDS for b in WORDS if a != b and b.startswith(a)]
 
 
 def test_every_task_is_about_a_place_of_its_own():
-    found = [broken_module(number, seed=0, held_out=True)[0].module for number in range(60)]
-    assert len({(module.name, module.function) for module in found}) == 60
+    found = [broken_module(number, seed=0, held_out=True)[0] for number in range(60)]
+    assert len({(broken.module.name, broken.function.name) for broken in found}) == 60
     with pytest.raises(TaskError, match="this split has 400 small repositories"):
         broken_module(400, seed=0, held_out=True)
 
@@ -130,76 +164,102 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path):
     assert len(a) == 4
 
 
-def test_a_module_agrees_with_its_comments_and_its_tests():
+def test_a_module_does_what_its_comments_and_its_tests_say():
     for module in drawn(2, False):
-        lines = [line for line in module.source().splitlines() if "#" in line]
-        assert len(lines) == NUM_LINES
-        assert [as_said(line) for line in lines] == lines
-        assert module.results() == [value for _, value in module.calls]
-        scope = {}
-        exec(module.source() + module.tests(3).partition("\n")[2], scope)
-        for name in [name for name in scope if name.startswith("test_")]:
+        scope = scope_of(module.source())
+        exec(module.tests().partition("\n")[2], scope)
+        tests = [name for name in scope if name.startswith("test_")]
+        assert tests == [f"test_{one.name}" for one in module.functions]
+        for name in tests:
             scope[name]()
-        assert sum(name.startswith("test_") for name in scope) == 3
+        assert all(one.said == one.rule for one in module.functions)
+        heads = [line for line in module.source().splitlines() if line.startswith("def ")]
+        assert [line.partition("  # ")[2] for line in heads] == [one.rule.words for one in module.functions]
 
 
-@pytest.mark.parametrize(
-    ("line", "said", "kinds"),
-    [
-        ("    part = a + 3  # subtract b", "    part = a - b  # subtract b", {"operator", "operand"}),
-        ("    return net_gain(a, b) * 3  # times 4", "    return net_gain(a, b) * 4  # times 4", {"operand"}),
-        ("    return part | 3  # add 3", "    return part + 3  # add 3", {"operator"}),
-        ("    return part  # add 3", None, set()),
-        ("    part = a + 3", None, set()),
-        ("def f(a):", None, set()),
-    ],
-)
-def test_a_comment_says_the_line(line, said, kinds):
-    assert as_said(line) == said
-    repairs = repairs_of(line)
-    assert repairs.keys() == kinds
-    if len(kinds) == 1:
-        assert [*repairs.values()] == [said]
+@pytest.mark.parametrize("name", list(OPERATORS))
+def test_a_rule_gives_what_its_code_gives(name):
+    for right in ("b", "7"):
+        rule = Rule(left="a", operator=name, right=right)
+        for call in [(3, 7), (7, 3), (7, 7), (29, 4)]:
+            assert value_of(rule, ("a", "b"), call) == eval(rule.code, {"a": call[0], "b": call[1]})
+    assert rule.words == f"a {OPERATORS[name]} 7"
 
 
-def test_only_the_tests_tell_a_bug_from_a_stale_comment():
-    for number in range(4 * NUM_LINES):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mistake_is_of_its_kind(kind):
+    rng = random.Random(kind)
+    for _ in range(40):
+        function = draw_function("f", rng, kind=kind)
+        right, wrong = function.rule, mistaken(function, rng, kind=kind)
+        changed = {part for part in ("left", "operator", "right") if getattr(right, part) != getattr(wrong, part)}
+        assert changed == {"operator" if kind in ("operator", "bound") else "right"}
+        assert wrong.right in function.arguments if kind == "operand" else True
+        assert wrong.right.isdecimal() if kind == "constant" else True
+        assert wrong.operator.rstrip("=") == right.operator.rstrip("=") if kind == "bound" else True
+
+
+def test_three_functions_contradict_their_comments_and_the_tests_tell_one():
+    for number in range(4 * NUM_FUNCTIONS):
         broken, _ = broken_module(number, seed=3, held_out=False)
-        module, right = broken.module, [value for _, value in broken.module.calls]
-        contradictory = [line for line in broken.source.splitlines() if repairs_of(line)]
-        assert contradictory == [broken.line]
-        assert len(repairs_of(broken.line)) == 2
-        assert broken.bug == number % NUM_LINES
-        assert all(found != value for found, value in zip(module.results({broken.bug: broken.line}), right))
-        results = {kind: module.results({broken.bug: line}) for kind, line in broken.repairs.items()}
-        assert results.pop(broken.kind) == right
-        assert module.source({broken.bug: broken.repairs[broken.kind]}) == broken.right_source
-        (wrong,) = results.values()
-        assert wrong[0] != right[0]
-        assert module.results({broken.bug: as_said(broken.line)})[0] != right[0]
+        module, function = broken.module, broken.function
+        assert (broken.bug, broken.kind) == (number % NUM_FUNCTIONS, KINDS[number // NUM_FUNCTIONS])
+        is_broken = {one.name: broken.rule if one is function else one.rule for one in module.functions}
+        contradicted = [one for one in module.functions if is_broken[one.name] != one.said]
+        assert len(contradicted) == 1 + NUM_STALE
+        assert function.said == function.rule != broken.rule
+        for one in module.functions:
+            results = one.results(is_broken[one.name])
+            assert (results[0] != one.results()[0]) == (one is function)
+            # Whoever heeds a comment that is out of date breaks what worked.
+            assert (one.results(one.said)[0] == one.results()[0]) == (one.said == one.rule)
+
+
+def test_the_hidden_tests_tell_every_other_line_that_behaves_otherwise():
+    rng = random.Random(0)
+    for number in range(NUM_FUNCTIONS * len(KINDS)):
+        function = broken_module(number, seed=5, held_out=True)[0].function
+        calls = [tuple(rng.randrange(2, 40) for _ in function.arguments) for _ in range(300)]
+        right = [value_of(function.rule, function.arguments, call) for call in calls]
+        for left in function.arguments:
+            for does in OPERATORS:
+                for other in (*function.arguments, "2", "7", "28"):
+                    rule = Rule(left=left, operator=does, right=other)
+                    if other == left or function.results(rule) != function.results():
+                        continue
+                    # What they do not tell differs, if at all, in a few arguments of very many.
+                    values = [value_of(rule, function.arguments, call) for call in calls]
+                    assert sum(a != b for a, b in zip(values, right)) <= 15, (function, rule)
 
 
 def test_the_repository_checks_itself(tmp_path):
     """Its own runner, as an agent starts it: on the right code, on the broken, and on what does not parse."""
     broken, _ = broken_module(5, seed=1, held_out=True)
-    for source in (broken.right_source, broken.source, "def f(:"):
-        write_modules(tmp_path, [broken.module, *drawn(1, True, 2)], {broken.module.name: source})
+    others = small_modules(random.Random(1), held_out=True, num=2, but=[broken.module])
+    for source, said in (
+        (broken.module.source(), "all pass"),
+        (broken.source, f"def {broken.function.name} FAILED"),
+        ("def f(:", f"ERROR test_{broken.module.name}.py: SyntaxError"),
+    ):
+        write_modules(tmp_path, [broken.module, *others], {broken.module.name: source})
         command = [sys.executable, "-B", "check.py"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-        kind = {broken.source: "AssertionError", "def f(:": "SyntaxError"}.get(source)
-        assert done.stdout == (f"{broken.module.name} fails: {kind}\n" if kind else "all pass\n")
+        assert done.stdout == f"{said}\n"
 
 
 def test_rows_are_of_the_schema_and_their_bugs_spread(tmp_path):
     path = tmp_path / "rows.jsonl"
     made = []
-    asyncio.run(write_small_repository_tasks(path, num=16, seed=0, held_out=True, workers=2, progress=made.append))
-    assert made == list(range(1, 17))
+    asyncio.run(write_small_repository_tasks(path, num=32, seed=0, held_out=True, workers=2, progress=made.append))
+    assert made == list(range(1, 33))
     rows = [row_of(task) for task in read_any_tasks(path)]
-    assert len({row.instance_id for row in rows}) == 16
+    assert len({row.instance_id for row in rows}) == 32
     kinds = Counter(task.metadata["operator"] for task in read_any_tasks(path))
-    assert kinds == {"operator": 8, "operand": 8}
-    for row in rows:
+    assert kinds == dict.fromkeys(KINDS, 8)
+    for number, row in enumerate(rows):
+        broken, _ = broken_module(number, 0, True)
         assert Path(row.archive).is_file()
-        assert (len(row.FAIL_TO_PASS), len(row.PASS_TO_PASS)) == (3, 2)
+        assert f"tests/test_{broken.module.name}.py::test_{broken.function.name}" in row.FAIL_TO_PASS
+        assert len({*row.FAIL_TO_PASS, *row.PASS_TO_PASS}) == 2 * NUM_FUNCTIONS - 1 + len(broken.function.calls)
+        assert broken.function.name not in row.problem_statement
         assert not {one for one in changed_lines(row.patch) if one in row.problem_statement}

@@ -1,5 +1,6 @@
 """What is held out is in no document of any stage: a canary of each family, planted in each kind of source."""
 
+import asyncio
 import json
 import random
 from dataclasses import replace
@@ -8,6 +9,8 @@ import pytest
 
 from verigym.agent.identity import Identity, identity_of
 from verigym.agent.trajectory import Trajectory
+from verigym.envs.registry.opening import read_any_tasks
+from verigym.envs.synthesis.small_tasks import write_small_repository_tasks
 from verigym.envs.task import Task, write_jsonl
 from verigym.envs.trace.examples import Example
 from verigym.envs.trace.run import TraceJob, context_of
@@ -235,6 +238,35 @@ def test_a_training_set_that_holds_what_another_family_holds_out():
     assert account.counts() == {"tasks of b": {"program": 1}}
     with pytest.raises(TaskError, match="every training task"):
         keep_apart([made_family(Config, [twin], [HELD["trace"]])], (), Account())
+
+
+def test_small_repositories_are_told_apart_by_their_fixes(tmp_path):
+    """Their reports name a file, which repositories of both splits have."""
+
+    class Config:
+        name, tasks = "swe", "small-repositories"
+
+    made = {}
+    for held_out in (False, True):
+        path = tmp_path / f"{held_out}.jsonl"
+        asyncio.run(write_small_repository_tasks(path, num=24, seed=0, held_out=held_out, workers=2))
+        made[held_out] = list(read_any_tasks(path))
+    assert {task.prompt for task in made[True]} & {task.prompt for task in made[False]}
+    account = Account()
+    twin = replace(made[True][3], id="twin")
+    (family,) = keep_apart([made_family(Config, [*made[False], twin], made[True])], (), account)
+    left_out = [task for task in made[False] if task not in family.train]
+    assert all(fix_of(task) in fixes(made[True]) for task in left_out)
+    assert account.counts()["tasks of swe"]["commit"] == 1
+    assert len(family.train) >= 20
+
+
+def fixes(tasks):
+    return {fix_of(task) for task in tasks}
+
+
+def fix_of(task):
+    return identity_of(task).fix
 
 
 def made_family(config, train, held_out):
