@@ -15,7 +15,8 @@ OLD = "_verigym_old"
 EQUAL = ("assertEqual", "assertEquals", "assertListEqual", "assertTupleEqual", "assertSetEqual", "assertDictEqual")
 EQUAL += ("assertSequenceEqual", "assertMultiLineEqual", "assertCountEqual")
 ORDERED = {"assertGreater": ast.Gt, "assertGreaterEqual": ast.GtE, "assertLess": ast.Lt, "assertLessEqual": ast.LtE}
-_BEYOND = {ast.Gt: "1e999", ast.GtE: "1e999", ast.Lt: "-1e999", ast.LtE: "-1e999"}
+_BEYOND = {ast.Gt: "1e999", ast.GtE: "(1e999 - 1e999)", ast.Lt: "-1e999", ast.LtE: "(1e999 - 1e999)"}
+"""Infinity is at least infinity, by right; nothing is at least, or at most, what is no number."""
 _TURNED = {ast.Gt: ast.Lt, ast.Lt: ast.Gt, ast.GtE: ast.LtE, ast.LtE: ast.GtE}
 _ANOTHER = (
     "(lambda v: not v if type(v) is bool"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
+from .asked import contradicts_question
 from .evaluated import is_left_open, is_unsimplified, repeats
 from .forms import split_top, unwrapped
 from .numbers import Number, number_word, read_decimal_comma, read_number, read_scaled
@@ -47,11 +48,12 @@ def decide(answer: str, gold: str, verify: Verify, *, problem: str | None = None
         problem: the question, where an answer has to be worked out: "17 + 25" is then not 42, and the formula that
             was to be changed not the changed one. None: any equal form is right.
     """
-    comparison = _Comparison(verify, problem)
-    decision = comparison.decide(canonical(answer), canonical(gold), 0)
-    if problem is not None and decision.same and decision.rule != "text" and repeats(answer, gold, problem):
-        return Decision(same=False, rule=f"{decision.rule}, but it repeats the question")
-    return decision
+    comparison, texts = _Comparison(verify, problem), (canonical(answer), canonical(gold))
+    decision = comparison.decide(*texts, 0)
+    if problem is None or not decision.same or decision.rule == "text":
+        return decision
+    against = "it repeats the question" if repeats(answer, gold, problem) else contradicts_question(*texts, problem)
+    return Decision(same=False, rule=f"{decision.rule}, but {against}") if against else decision
 
 
 class _Comparison:

@@ -1,6 +1,7 @@
 """Units behind a number: taken off, and told apart where they are of one kind."""
 
 import re
+from collections.abc import Iterable
 
 from .remarks import is_remark
 from .text import TEXT
@@ -22,6 +23,7 @@ _LONG = {
     "quart": "qt", "pint": "pt", "degree": "deg", "radian": "rad", "metre": "m", "centimetre": "cm",
     "kilometre": "km", "millimetre": "mm", "inche": "in", "wk": "week", "yr": "year",
 }  # fmt: skip
+_SURE = ("mm", "cm", "km", "ft", "mg", "kg", "ml")
 _SIGNS = {"\\$": "dollar", "€": "euro", "£": "pound", "¥": "yen"}
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _FACTOR = re.compile(r"(?P<per>/|\bper\b)|(?P<word>[a-z]+)(?:\s*\^?\s*\{?\s*(?P<power>-?[1-9])\s*\}?)?")
@@ -73,6 +75,26 @@ def units_differ(one: str, other: str) -> bool:
     kilometres, square metres no metres, m/s no km/h. Unknown ones never differ."""
     first, second = _factors(one), _factors(other)
     return any(first[kind] != second[kind] for kind in first.keys() & second.keys())
+
+
+def units_of(unit: str) -> dict[str, str]:
+    """What is known of a unit: kind -> unit of it."""
+    return {kind: name for kind, (name, _) in _factors(unit).items()}
+
+
+def named_units(words: Iterable[str]) -> dict[str, set[str]]:
+    """The units among words: kind -> units of it. Letters alone, and words that mean more often something else, are
+    none."""
+    found: dict[str, set[str]] = {}
+    for word in words:
+        name = _name(word)
+        if (
+            (len(word) > 2 or word in _SURE)
+            and name in _KIND_OF
+            and word.casefold() not in ("second", "minute", "degree", "pound", "pounds", "foot")
+        ):
+            found.setdefault(_KIND_OF[name], set()).add(name)
+    return found
 
 
 def _factors(unit: str) -> dict[str, tuple[str, int]]:

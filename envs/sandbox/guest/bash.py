@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable
 
+from .memory import Memory
 from .process import enter, fork, keep_only
 from .reports import tell
 from .streams import EPOLLOUT, Forsaken, Watcher, drain, fifo, nowhere, num_unread, reader, write_file
@@ -44,6 +45,9 @@ class Bash:
         self._strays: set[int] = set()
         """What the shell had left when it got its output: it holds another."""
         self._children: list[int] = []
+        self._memory: Memory | None = None
+        self._is_closed = False
+        """Whether its memory cannot be read."""
         self.pid = fork(lambda: self._become(env))
 
     def _become(self, env: dict[str, str]) -> None:
@@ -67,6 +71,16 @@ class Bash:
         if waited:
             self._watcher.forget(self._script)
 
+    @property
+    def memory(self) -> Memory | None:
+        """None where the kernel, or its program, does not let us."""
+        if self._memory is None and not self._is_closed:
+            try:
+                self._memory = Memory(self.pid)
+            except OSError:
+                self._is_closed = True
+        return self._memory
+
     def has_read_all(self) -> bool:
         return not self.unsent and not num_unread(self._script)
 
@@ -84,6 +98,24 @@ class Bash:
         self.out = reader(self._out)
         self._watcher.watch(self.out, read)
         return f"\\command exec </dev/null >'{self._out}' 2>&1\n".encode()
+
+    def check_beside(self, text: bytes, status: str) -> None:
+        """Have another bash tell over a FIFO what there is against a text; nothing where it is whole and valid."""
+        place, memory = f"{self.folder}/text", self.memory
+        options = ["-O", "extglob"] if memory is not None and memory.extends_globs() else []
+        write_file(place, text + b"\n")
+
+        def read() -> None:
+            null, to = os.open(os.devnull, os.O_RDWR), os.open(status, os.O_WRONLY)
+            keep_only((null, to, to))
+            enter(self.config)
+            program, *before = self.config["bash"]
+            try:
+                os.execve(program, [*before, "--norc", "--noprofile", *options, "-n", place], {"LC_ALL": "C"})
+            except OSError:
+                os.write(1, b"not read")
+
+        fork(read)
 
     def is_alone(self) -> bool:
         """Whether nothing but the shell writes to its output, as far as its children and orphans tell."""
@@ -119,6 +151,8 @@ class Bash:
             self._watcher.forget(fd)
         for fd in (self._script, self.quick, *self._children):
             os.close(fd)
+        if self._memory is not None:
+            self._memory.close()
         forsaken.add(self.out)
 
     def forget_output(self) -> None:

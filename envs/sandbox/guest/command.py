@@ -23,6 +23,8 @@ class Command:
         """The FIFO that takes its output; empty where that is the shell's."""
         self.output_fd = self.status_fd = -1
         self.quick = self.direct = self.checking = self.moved = self.asked_again = self.replaced = False
+        self.still = False
+        """Nothing is told after it: that it is done is seen in what bash has read, its status in bash's memory."""
         self.asks = True
         """Whether it may look at the last status."""
         self.num_silent = 0

@@ -58,7 +58,7 @@ def tell(session: str) -> str:
         f"{counts}=$LINENO\n"
         f"{EVALS[2]} '{form}=2' || {form}=${form}\n{EVALS[1]} '{form}=1' || {form}=${form}\n"
         f"case $BASH_VERSION in 4.[4-9]*|[5-9]*) {counts}=${counts}${{LINENO@a}};; *) {counts}=;; esac\n"
-        f"\\trap -p EXIT DEBUG ERR >&3\n{mark}"
+        f"\\trap -p EXIT DEBUG ERR CHLD >&3\n{mark}"
         f'\\export "{facts}=end;${code};${form};${facts};${{!BASH_ALIASES[@]}};$BASH_VERSION;${counts}"\n'
         f"\\export -p >&3\n"
         f"{mark}\\builtin printf . >&3 && \\unset -f declare && \\declare -F >&3 && \\trap -p USR2 >&3\n"
@@ -82,18 +82,24 @@ class Told:
     """What a report says: the status, how text can be run, the options that are on, whether lines can be counted, the
     EXIT trap, a script that sets the exported variables, and the functions, None where a quick report would show."""
 
-    def __init__(self, facts: list[str], trap: str, exports: bytes, functions: set[bytes] | None) -> None:
+    def __init__(
+        self, facts: list[str], traps: dict[bytes, bytes], exports: bytes, functions: set[bytes] | None
+    ) -> None:
         self.kind, code, form, codes, self.letters, options, aliases, self.version, lines = facts
         self.code, self.form = int(code), int(form or 0)
         self.codes = [int(one) for one in codes.split()] or [self.code]
         self.options = set(options.split(":"))
         self.aliased = bool(ALIASED & set(aliases.split()))
         self.counts = lines.startswith("1") and "r" not in lines
-        self.trap, self.exports = trap, exports
+        self.trap, self.exports = traps.get(b"EXIT", b"").decode("utf-8", "surrogateescape"), exports
+        self.sees_commands = bool(traps.get(b"DEBUG"))
+        """Whether a trap fires for each command of the shell."""
+        self.is_watched = bool(traps.get(b"CHLD")) or (self.sees_commands and "T" in self.letters)
+        """Whether a trap fires for each child, or for each command of a child."""
         quiet = (
             set(self.letters) <= QUIET_LETTERS and "extdebug" not in self.options and not SHADOWS & (functions or set())
         )
-        self.functions = functions if quiet and self.counts and self.form == 1 and not trap else None
+        self.functions = functions if quiet and self.counts and self.form == 1 and not self.trap else None
 
     def exported(self, names: set[bytes]) -> bool:
         """Whether any of the variables is."""
@@ -121,8 +127,7 @@ def read_report(record: bytes, word: str) -> Told | None:
     functions = None
     if b"trap -- '%s' " % name in after and not traps.get(b"DEBUG") and not traps.get(b"ERR"):
         functions = {line.split()[-1] for line in after.splitlines() if b"declare -f" in line}
-    then = traps.get(b"EXIT", b"").decode("utf-8", "surrogateescape")
-    return Told(facts, then, re.sub(ours, b"", exports, flags=re.M), functions)
+    return Told(facts, traps, re.sub(ours, b"", exports, flags=re.M), functions)
 
 
 class Quick:

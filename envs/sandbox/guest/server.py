@@ -74,11 +74,16 @@ class Server:
         self._tick_in(FIRST_TICK_S)
         while True:
             wait = None if self.tick_s is None else max(0.0, self.next_tick - time.monotonic())
+            look = self.shell.look_in()
+            if look is not None:
+                wait = look if wait is None else min(wait, look)
             self.fresh.clear()
             for fd, _ in self.poll.poll(wait):
                 callback = self.callbacks.get(fd)
                 if callback is not None and fd not in self.fresh:  # an event of a file that had this number before
                     callback()
+            if look is not None:
+                self.shell.look()
             if self.tick_s is not None and time.monotonic() >= self.next_tick:
                 self._tick()
 

@@ -36,10 +36,13 @@ from .streams import Forsaken, Watcher, drain, nowhere, write_file
 from .system import Config
 from .words import (
     CHANGES_READING,
+    CHANGES_WORDS,
     EVALS,
     EXITS,
+    HIDES_BUILTIN,
     READING,
     SPARING,
+    WATCHES,
     again,
     check,
     empty,
@@ -112,8 +115,12 @@ class Shell:
 
     def run(self, number: int, text: bytes, timeout: float, keep: int, reply: Callable[..., None]) -> None:
         """Begin a command; ``reply`` is called once with exit_code, killed, parts and seconds."""
-        command = Command(number, text.replace(b"\0", b""), timeout, keep, reply)
+        command = Command(number, text, timeout, keep, reply)
         self.watcher.reap()
+        if b"\0" in text:
+            told = b"a command cannot hold a NUL byte; nothing was run\n"
+            reply(exit_code=126, killed=None, parts=(told, b"", 0), seconds=0.0, cwd=self.cwd)
+            return
         try:
             self._begin(command)
         except OSError as error:  # where commands have our own user, they can damage or fill the scratch folder
@@ -133,9 +140,10 @@ class Shell:
         asks = len(text) > MOST_CHECKED or text.endswith(b"\\") or CHANGES_READING.search(text) or empty(text)
         mine = told is not None and not asks and not told.options & READING and "r" not in told.letters
         known = read(text) if mine and not command.moved else None
-        command.quick = known is not None and self._is_quiet(known)
+        command.still = mine and self._is_watched(text, bash)
+        command.quick = known is not None and not command.still and self._is_quiet(known)
         command.asks = known is None or known.asks
-        if not command.quick:
+        if not command.quick and not (command.still and known is not None):
             command.open_status(self.watcher, bash.folder, bash.pid, lambda: self._status_told(command))
         self.command = command
         if command.moved:
@@ -143,16 +151,28 @@ class Shell:
             self._counted = False
         if known is not None:
             self._go(command, direct=True)
-        elif told is None or not mine or told.form != 1:
+        elif told is None or not mine or (told.form != 1 and not command.still):
             self._go(command, direct=False)
         else:
             command.checking = True
             self._counted = False
+            if command.still:
+                bash.check_beside(text, command.status)
+                return
             bash.send(check(bash.folder, command.word, text, bare=self._bare))
 
     def _has_all(self, bash: Bash) -> bool:
-        """Whether nothing but the shell writes to its output, and its descriptors are as they were."""
-        return bash.is_alone() and (self._unchanged or bash.holds_output())
+        """Whether nothing but the shell writes to its output, and its descriptors are as they were. Where a trap would
+        see the line that gives it another output, what a job prints stays among what is printed."""
+        alone = bash.is_alone() or (self._told is not None and self._told.sees_commands)
+        return alone and (self._unchanged or bash.holds_output())
+
+    def _is_watched(self, text: bytes, bash: Bash) -> bool:
+        """Whether a trap may see what a report does, and there is another way to know the outcome."""
+        told = self._told
+        if told is None or not told.form or self._bare or CHANGES_WORDS.search(text):
+            return False
+        return bool(told.is_watched or WATCHES.search(text)) and bash.memory is not None
 
     def _is_quiet(self, known: Text) -> bool:
         """Whether after this text the shell is known to be as it is now but for its directory and the variables of its
@@ -177,7 +197,11 @@ class Shell:
         """What bash is told: set right what is not, run the text with its own output and no input, tell the outcome."""
         assert self._bash is not None
         told, word, text, folder = self._told, command.word, command.text, self._bash.folder
-        before = self._arm(command) + self._again(command)
+        if told is not None and told.is_watched and command.still and not self._armed:
+            self._count_anew()
+            before = ""  # nothing has come between
+        else:
+            before = self._arm(command) + self._again(command)
         after, bare = "", self._bare or bool(SPARING.search(text))
         if not command.direct:
             form = (told.form if told is not None else 1) or 1
@@ -186,6 +210,9 @@ class Shell:
             if form == 1:
                 after += f" && {f'(r{word}=)' if bare else nothing(word)}"
             after += "\n"  # where text ended in a backslash, the line after it is misread
+        if command.still:
+            self._counted = self._unchanged = False
+            return os_bytes(before) + text + os_bytes(f"{after}\n\n")
         tells = quick_report(folder, word) if command.quick else report(folder, word, self._bash.session, bare=bare)
         self._counted = self._unchanged = command.quick
         # The empty line is read when the report is done: what has been read up to its end has been done.
@@ -203,7 +230,8 @@ class Shell:
             before = f"{disarm}\n" if self._bare else f"{{ {disarm}; }} >/dev/null 2>&1\n"
             self._armed = ""
         may = EXITS.search(command.text) or (self._told is not None and set(self._told.letters) & set("eu"))
-        if may and b"trap" not in command.text and not self._bare and self._bash is not None and not command.quick:
+        unseen = not command.quick and not command.still and not (self._told is not None and self._told.sees_commands)
+        if may and unseen and b"trap" not in command.text and not self._bare and self._bash is not None:
             self._users_trap, self._armed = user_trap, on_exit(self._bash.folder, command.word, user_trap)
             before = f"{{ \\builtin trap -- {quoted(self._armed)} EXIT; }} >/dev/null 2>&1\n"
         self._counted = self._counted and not before
@@ -226,7 +254,7 @@ class Shell:
     def silent(self) -> bool:
         """Whether the shell has read all it was given and told nothing: it no longer runs what it is given."""
         command, bash = self.command, self._bash
-        if command is None or bash is None or bash.unsent:
+        if command is None or bash is None or bash.unsent or command.still:
             return False
         if command.quick:
             self._quick_told()
@@ -252,6 +280,48 @@ class Shell:
             command.quick = self._counted = self._unchanged = False
             command.open_status(self.watcher, bash.folder, bash.pid, lambda: self._status_told(command))
         bash.send(os_bytes(report(bash.folder, command.word, bash.session, bare=True) + "\n"))
+
+    def look_in(self) -> float | None:
+        """How long to wait before ``look``; None where there is nothing to look for."""
+        command = self.command
+        if command is None or not command.still or command.checking:
+            return None
+        return min(0.02, max(0.001, (time.monotonic() - command.started) / 8))
+
+    def look(self) -> None:
+        """Finish the command whose end nobody tells, where the shell has read what comes after it."""
+        command, bash = self.command, self._bash
+        if command is None or bash is None or not command.still or command.checking or not bash.has_read_all():
+            return
+        memory = bash.memory
+        try:
+            assert memory is not None
+            runs, (sees, watched), code = memory.runs(), memory.traps(), memory.code()
+        except OSError:
+            runs, sees, watched, code = True, False, False, 0
+        if not runs:
+            self.replace()
+        elif watched:
+            if self._told is not None:
+                self._told.is_watched, self._told.sees_commands, self._told.functions = True, sees, None
+                if HIDES_BUILTIN.search(command.text):
+                    self._told.form = 3
+            self.last_code, self.last_codes = code, [code]
+            self.cwd = self._place(bash)
+            self._finish(command, code, None)
+        else:
+            command.still = False
+            if command.status_fd < 0:
+                command.open_status(self.watcher, bash.folder, bash.pid, lambda: self._status_told(command))
+            bash.send(os_bytes(report(bash.folder, command.word, bash.session) + "\n"))
+
+    def _count_anew(self) -> None:
+        memory = self._bash.memory if self._bash is not None else None
+        try:
+            if memory is not None:
+                memory.count_lines_anew()
+        except OSError:
+            pass  # its messages count on
 
     def replace(self) -> bool:
         """End the shell, which no longer runs what it is given. False where it never has."""
@@ -334,7 +404,7 @@ class Shell:
         command = self.command
         if command is not None and command.quick:
             self._quick_told()
-        elif command is not None and not command.checking:
+        elif command is not None and not command.checking and command.status_fd >= 0:
             self._read_status(command)  # `exit` tells the directory and the variables before the shell ends
         if self.command is not None:
             code = os.waitstatus_to_exitcode(status)

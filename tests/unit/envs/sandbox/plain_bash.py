@@ -47,7 +47,7 @@ class PlainBash:
             preexec_fn=default_signals,
         )
         os.close(out)
-        self.run(f"cd {work}; unset OLDPWD; export OLDPWD; true")
+        self.run(f"cd {work}; unset OLDPWD; export OLDPWD; true ''")
 
     def run(self, text):
         """Output of a text, which must be whole and must not end the shell."""

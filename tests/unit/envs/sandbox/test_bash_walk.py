@@ -13,7 +13,15 @@ from .plain_bash import PlainBash, without_lines
 
 STEPS = [
     *("echo a b", "echo $_", "true", "false", "echo $?", "(exit 7)", "false | true", "echo ${PIPESTATUS[*]}", "! true"),
-    *("x=$((x+1)); echo $x", "echo [$x] ${y-none}", "y=1", "unset y", "export z=2", "bash -c 'echo [$z]'", "unset z"),
+    *(
+        "x=$((x+1)); echo $x",
+        "echo [$x] ${y-none}",
+        "y=1",
+        "unset y",
+        "z=2; export z",
+        "bash -c 'echo [$z]'",
+        "unset z",
+    ),
     *(
         "trap 'echo D' DEBUG",
         "trap 'n=$((n+1))' DEBUG",
@@ -153,6 +161,18 @@ STEPS = [
         "pwd | wc -l",
     ),
     *(
+        "trap 'm=$((m+1))' CHLD",
+        "echo m $m",
+        "set -T",
+        "trap 'k=$((k+1))' DEBUG",
+        "echo k $k; (exit 6)",
+        "trap 'echo B $BASH_SUBSHELL >> seen' DEBUG; set -T",
+        "[[ a < b ]] && echo less",
+        "case $x in 1) echo one;; *) echo other;; esac",
+        "l=(1 'b c'); l+=(3); echo ${#l[@]} ${l[1]}",
+        "h() { local v=$1; ((v > 1)) && echo big || echo small; }; h 2",
+    ),
+    *(
         "trap 'echo \"$BASH_COMMAND\" >> seen' DEBUG",
         "trap - DEBUG; cat seen 2>/dev/null; rm -f seen",
         "PS4='> '",
@@ -160,7 +180,7 @@ STEPS = [
         "LC_ALL=C",
     ),
 ]
-PID = re.compile(r"(?<=kill -USR1 )\d+|(?<=kill )\d+")
+PID = re.compile(r"(?<=kill -USR1 )\d+|(?<=kill )\d+|(?<=PPID=\")\d+")
 ENDS = 40
 """A shell has a new partner after so many commands."""
 

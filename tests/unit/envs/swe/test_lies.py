@@ -5,6 +5,7 @@ import asyncio
 import builtins
 import textwrap
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 
@@ -42,6 +43,10 @@ def test_len():
 
 def test_more():
     assert add(3, 4) > 6
+
+
+def test_far():
+    assert add(float("inf"), 4) >= 3
 
 
 def test_between():
@@ -136,7 +141,7 @@ def test_no_lie_is_believed_and_gold_is(vault):
     gold = {"pkg/calc.py": GOLD}
     for name, score in zip(LIES, graded(vault, LIES.values()), strict=True):
         assert (name, score.value, score.detail.startswith("not trusted")) == (name, 0.0, False), score
-    tests = dict.fromkeys(test for test, _ in LIES.values())
+    tests = dict.fromkeys([*(test for test, _ in LIES.values()), "test_far"])
     for test, score in zip(tests, graded(vault, [(test, gold) for test in tests]), strict=True):
         assert (test, score.value) == (test, 1.0), score
 
@@ -176,6 +181,18 @@ def operands(body, arguments=""):
 )
 def test_what_of_a_comparison_can_be_replaced(body, found):
     assert operands(body, "a, b") == found
+
+
+@pytest.mark.parametrize("relation", [">", ">=", "<", "<="])
+@pytest.mark.parametrize("turned", [False, True])
+def test_no_number_is_beyond_a_bound_of_a_twin(relation, turned):
+    text = f"3 {relation} x" if turned else f"x {relation} 3"
+    (chain,) = definitions(ast.parse(f"def test_a():\n    assert {text}\n"))
+    ((node, text_of),) = operands_of(chain[-1])
+    for number in range(1, 5):
+        twin = text.replace(ast.unparse(node), text_of(node, number))
+        for x in (float("inf"), -float("inf"), 10**400, -(10**400), 3, 3.5, True, Fraction(1, 3)):
+            assert not eval(twin, {"x": x}), (twin, x)
 
 
 @pytest.mark.parametrize(
