@@ -11,14 +11,14 @@ from typing import IO, Any, cast
 @contextmanager
 def written_whole(path: Path) -> Iterator[IO[str]]:
     """A file to write text into; on leaving it takes the place of ``path``. Where the block raises nothing changes."""
-    with _beside(path, "w") as out:
+    with _beside(path, "x") as out:
         yield out
 
 
 @contextmanager
 def bytes_written_whole(path: Path) -> Iterator[IO[bytes]]:
     """``written_whole`` of bytes."""
-    with _beside(path, "wb") as out:
+    with _beside(path, "xb") as out:
         yield out
 
 
@@ -26,6 +26,7 @@ def bytes_written_whole(path: Path) -> Iterator[IO[bytes]]:
 def _beside(path: Path, mode: str) -> Iterator[IO[Any]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)  # left by a crash; or a link, which would lead elsewhere
     try:
         with partial.open(mode, encoding=None if "b" in mode else "utf-8") as out:
             yield out
@@ -66,6 +67,8 @@ def read_object(path: Path, what: str, remedy: str, error: type[Exception]) -> d
         error: raised where the file is empty, cut, no JSON, or holds something other than an object.
     """
     try:
+        if path.exists() and not path.is_file():  # to read from a FIFO would be to wait
+            raise OSError("it is no file")
         content = path.read_bytes()
         value = json.loads(content) if content.strip() else None
     except (OSError, ValueError, RecursionError) as problem:

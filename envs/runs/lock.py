@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -43,7 +44,10 @@ class RunLock:
         """
         if self._path.name == NAME and self._target.exists() and not self._target.is_dir():
             raise ConfigError(f"{self._target} is not a folder; {self._advice}")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:  # a link to nowhere, a file above it, a folder of somebody else
+            raise ConfigError(f"{self._target} cannot be made ({error.strerror}); {self._advice}") from None
         with _alone_in(self._path.parent):
             file = self._opened()
             if not _lock(file):
@@ -74,7 +78,16 @@ class RunLock:
         file.close()
 
     def _opened(self) -> IO[str]:
-        return self._path.open("a+", encoding="utf-8")
+        """Raises ConfigError where something else has its place: a link would lead to a file that is no lock."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self._path, flags, 0o644)
+        except OSError as error:
+            raise ConfigError(f"{self._path} cannot be locked ({error.strerror}); remove it") from None
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise ConfigError(f"{self._path} cannot be locked (it is no file); remove it")
+        return os.fdopen(descriptor, "a+", encoding="utf-8")
 
 
 def holder_of(folder: Path) -> dict[str, Any] | None:

@@ -105,7 +105,8 @@ def compare(folder: Path, recorded: Mapping[str, str]) -> None:
 
 def _write(folder: Path, sums: Mapping[str, str]) -> None:
     partial = folder / f"{SUMS}.partial"
-    with partial.open("w", encoding="utf-8") as out:
+    partial.unlink(missing_ok=True)  # left by a crash; or a link, which would lead elsewhere
+    with partial.open("x", encoding="utf-8") as out:
         out.writelines(f"{value}  {name}\n" for name, value in sorted(sums.items()))
         out.flush()
         os.fsync(out.fileno())

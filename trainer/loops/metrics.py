@@ -34,7 +34,7 @@ class MetricsWriter:
         kept = [row for row in rows if row["step"] <= resume_step]
         self._told = max((row["step"] for row in rows), default=0)
         write_jsonl(self._path, kept)
-        self._started = time.monotonic() - (kept[-1]["seconds"] if kept else 0.0)
+        self._started = time.monotonic() - (float(kept[-1].get("seconds", 0.0)) if kept else 0.0)
         self._file = self._path.open("a", encoding="utf-8")
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -64,13 +64,17 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    data = path.read_bytes()
+    lines = data.removesuffix(b"\n").split(b"\n") if data else []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+            if not isinstance(row["step"], int):
+                raise TypeError(row["step"])
+            rows.append(row)
+        except (ValueError, RecursionError, KeyError, TypeError):
             if number != len(lines):
-                raise ConfigError(f"{path}, line {number}: not JSON; delete the line or the file") from None
+                raise ConfigError(f"{path}, line {number}: no row of metrics; delete the line or the file") from None
             logger.warning("%s: the last line was cut off and is left out", path)
     return rows
 

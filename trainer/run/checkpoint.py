@@ -26,7 +26,7 @@ from ...model.weights.checksums import compare, digests, read_sums
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
+MANIFEST, TRAINER, STATE, MODEL = "manifest.json", "trainer.pt", "state.json", "model"
 _NAME = re.compile(r"step-(\d+)(?:-(\d+))?")
 _PARTIAL = ".partial-"
 
@@ -85,10 +85,10 @@ def save_training(
         for left in root.glob(f"{_PARTIAL}*"):
             shutil.rmtree(left, ignore_errors=True)
         partial.mkdir()
-        save_trained(partial / "model", decoder, tokenizer)
-        torch.save(dict(trainer), partial / "trainer.pt")
+        save_trained(partial / MODEL, decoder, tokenizer)
+        torch.save(dict(trainer), partial / TRAINER)
         state = {"step": step, "info": dict(info or {})}
-        (partial / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+        (partial / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
         (partial / MANIFEST).write_text(json.dumps({"files": _recorded(partial)}, indent=2) + "\n", encoding="utf-8")
         for path in (*_files(partial), partial):
             _flush(path)
@@ -124,7 +124,7 @@ def load_latest(root: str | Path, decoder: AnyDecoder) -> TrainingState | None:
         # Without a manifest it is one whose writing or deletion was cut off.
         if _NAME.fullmatch(path.name) is None or not (path / MANIFEST).exists():
             continue
-        problem = _incomplete(path) or _changed(path)
+        problem = _incomplete(path) or _changed(path) or _misplaced(path)
         if problem is None:
             return _load(path, decoder)
         logger.warning("%s is left out: %s", path, problem)
@@ -156,12 +156,12 @@ def load_training(path: str | Path, decoder: AnyDecoder) -> TrainingState:
 
 def _load(path: Path, decoder: AnyDecoder) -> TrainingState:
     try:
-        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        trainer = torch.load(path / "trainer.pt", map_location="cpu", weights_only=True)
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        trainer = torch.load(path / TRAINER, map_location="cpu", weights_only=True)
         step, info = int(state["step"]), state["info"]
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); take an earlier checkpoint") from error
-    load_trained(path / "model", decoder, check=False)
+    load_trained(path / MODEL, decoder, check=False)
     return TrainingState(step=step, trainer=trainer, info=info)
 
 
@@ -187,7 +187,7 @@ def _place(path: Path) -> tuple[int, int]:
 
 def _recorded(path: Path) -> dict[str, dict[str, Any]]:
     """Size and digest of every file, those of the model as they were recorded when it was written."""
-    known = {f"model/{name}": value for name, value in read_sums(path / "model").items()}
+    known = {f"{MODEL}/{name}": value for name, value in read_sums(path / MODEL).items()}
     names = [file.relative_to(path).as_posix() for file in _files(path)]
     found = known | digests(path, [name for name in names if name not in known])
     return {name: {"bytes": (path / name).stat().st_size, "sha256": found[name]} for name in names}
@@ -204,26 +204,46 @@ def _manifest(path: Path) -> dict[str, dict[str, Any]]:
 
 def _incomplete(path: Path) -> str | None:
     """What is missing of a checkpoint, in words; None where it is whole."""
+    if not (path / MANIFEST).is_file():  # to read from a FIFO would be to wait
+        return f"{MANIFEST} is missing, or no file"
     try:
-        for name, facts in _manifest(path).items():
+        listed = _manifest(path)
+        missing = [name for name in (TRAINER, STATE) if name not in listed]
+        if missing or not any(name.startswith(f"{MODEL}/") for name in listed):
+            return f"{MANIFEST} does not name {' and '.join(missing) or 'a model'}"
+        for name, facts in listed.items():
             found, size = (path / name).stat().st_size, facts["bytes"]
             if found != size:
                 return f"{name} has {found} bytes of {size}"
     except OSError as error:
         return f"{error.filename or path} cannot be read ({error.strerror})"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{MANIFEST} is broken"
     return None
 
 
 def _changed(path: Path) -> str | None:
     """Which file is not what was written, in words; None where all are. Reads everything."""
-    recorded = {name: facts["sha256"] for name, facts in _manifest(path).items() if "sha256" in facts}
+    listed = _manifest(path)
+    # What reads a model takes every file that it finds by its name.
+    more = [one.relative_to(path).as_posix() for one in _files(path / MODEL)]
+    added = next((name for name in more if name not in listed), None)
+    if added is not None:
+        return f"{added} was not written with it; remove it"
     try:
-        compare(path, recorded)
+        compare(path, {name: facts["sha256"] for name, facts in listed.items() if "sha256" in facts})
     except CheckpointError as error:
         return str(error)
     return None
+
+
+def _misplaced(path: Path) -> str | None:
+    """Whether its folder has the name of another step, in words: renamed it would be the newest for ever."""
+    try:
+        step = json.loads((path / STATE).read_text(encoding="utf-8"))["step"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return f"{STATE} is broken"
+    return None if step == _place(path)[0] else f"it is of step {step}; give its folder the name that it had"
 
 
 def _delete(path: Path) -> None:

@@ -1,9 +1,11 @@
 """One stage while it runs: its metrics, its checkpoints, its clock."""
 
+import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ...errors import CheckpointError
 from ..learning.trainee import Trainee
@@ -15,6 +17,12 @@ from ..recipe.recipe import Recipe
 from .checkpoint import load_latest
 from .recording import EpisodeRecorder
 from .saving import CheckpointWriter
+
+
+def _digest(recipe: Recipe) -> str:
+    """Of what a run is told, but for its layout, which a resume may change."""
+    told = recipe.model_dump_json(exclude={"layout"})
+    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class StageRun:
@@ -40,10 +48,12 @@ class StageRun:
         self._tracker = tracker
         self._trainee, self._writer = trainee, CheckpointWriter(folder / "steps", trainee.tokenizer)
         self._before = 0.0
+        self._own = {"stage": folder.name, "recipe": _digest(recipe)}
         state = load_latest(self._folder / "steps", trainee.decoder)
         if state is not None:
+            self._check_own(state.info)
             loop.load_state_dict(state.trainer)
-            self._before = float(state.info["seconds"])
+            self._before = float(state.info.get("seconds", 0.0))
         self._started = self._saved = time.monotonic()
         self._recorder: EpisodeRecorder | None = None
 
@@ -103,10 +113,19 @@ class StageRun:
         if self._must_save() or (is_due and not self._writer.busy):
             self._save()
 
+    def _check_own(self, info: Mapping[str, Any]) -> None:
+        """Raises CheckpointError for what another run or stage has saved; earlier versions did not say."""
+        for key, own in self._own.items():
+            if info.get(key, own) != own:
+                raise CheckpointError(
+                    f"the newest checkpoint in {self._folder / 'steps'} is of another {key} ({info[key]!r:.40}); "
+                    "remove it to go on from the one before it, or give another --out"
+                )
+
     def _save(self) -> None:
         self._loop.sync()
         if self._recorder is not None:
             self._recorder.flush()  # a resume from this checkpoint does not make these steps again
-        state, info = self._loop.state_dict(), {"seconds": self.seconds}
+        state, info = self._loop.state_dict(), {"seconds": self.seconds, **self._own}
         self._writer.save(self._trainee.decoder, state, step=self._loop.num_steps, info=info)
         self._saved = time.monotonic()

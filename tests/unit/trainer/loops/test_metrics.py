@@ -31,7 +31,7 @@ def test_lines_survive_and_a_resumed_run_replaces_what_it_repeats(tmp_path):
     assert [(row["step"], row["trainer/loss/mean"]) for row in rows] == [(1, 1.0), (2, 0.5), (3, 9.0)]
     assert rows[2]["seconds"] >= rows[1]["seconds"]
     path.write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
-    with pytest.raises(ConfigError, match="line 2: not JSON"):
+    with pytest.raises(ConfigError, match="line 2: no row of metrics"):
         read_metrics(path)
 
 
