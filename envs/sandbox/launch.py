@@ -18,7 +18,7 @@ from .types import Bind, Limits, SandboxSpec
 
 GUEST_FILES = (
     *("system", "watching", "files", "process", "streams", "words", "grammar", "reports", "command", "memory"),
-    *("bash", "shell"),
+    *("bash", "known", "shell"),
     *("limits", "run", "reset", "server", "main", "nursery"),
 )
 """In the order of their imports. The last one is no guest's own: it is for the process that guests are forks of."""

@@ -81,6 +81,14 @@ class Bash:
                 self._is_closed = True
         return self._memory
 
+    def count_lines_anew(self) -> None:
+        """Where its memory can be written to; else its messages count on."""
+        try:
+            if self.memory is not None:
+                self.memory.count_lines_anew()
+        except OSError:
+            pass
+
     def has_read_all(self) -> bool:
         return not self.unsent and not num_unread(self._script)
 
@@ -90,14 +98,15 @@ class Bash:
         while num_unread(self._script) and time.monotonic() < until:
             time.sleep(0.0002)
 
-    def other_output(self, forsaken: Forsaken, read: Callable[[], object]) -> bytes:
-        """The line that gives it an output of its own again; what others still write to the old one goes nowhere."""
+    def other_output(self, forsaken: Forsaken, read: Callable[[], object], after: str) -> bytes:
+        """The line that gives it an output of its own again, and does what is after; what others still write to the old
+        one goes nowhere."""
         self._num_outs += 1
         forsaken.add(self.out)
         self._out = f"{self.folder}/out{self._num_outs}"
         self.out = reader(self._out)
         self._watcher.watch(self.out, read)
-        return f"\\command exec </dev/null >'{self._out}' 2>&1\n".encode()
+        return f"\\command exec </dev/null >'{self._out}' 2>&1{after}\n".encode("utf-8", "surrogateescape")
 
     def check_beside(self, text: bytes, status: str) -> None:
         """Have another bash tell over a FIFO what there is against a text; nothing where it is whole and valid."""

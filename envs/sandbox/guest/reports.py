@@ -5,7 +5,7 @@ Part of the guest (see server.py): standard library only. What such a line may b
 
 import re
 
-from .words import ALIASED, EVALS, nothing
+from .words import ALIASED, EVALS, nothing, quoted_bytes
 
 QUIET_LETTERS = frozenset("hBCf")
 """Options under which a quick report shows nothing."""
@@ -30,7 +30,7 @@ def report(folder: str, word: str, session: str, *, bare: bool = False) -> str:
         return f'( {_told(word)} ) >"{folder}/.{word}" 2>/dev/null && (r{word}=)\n'
     code, facts, form = f"r{session}", f"v{session}", f"x{session}"
     told = (
-        f'{code}=$? {facts}="${{PIPESTATUS[@]-}};$-;$SHELLOPTS:$BASHOPTS" {form}=; '
+        f'{code}=$? u{session}="$_" {facts}="${{PIPESTATUS[@]-}};$-;$SHELLOPTS:$BASHOPTS" {form}=; '
         f"{EVALS[3]} '{form}=3' || {form}=; POSIXLY_CORRECT=${{POSIXLY_CORRECT-{session}}}; \\. '{folder}/tell'"
     )
     return f'{{ ( {told} ) && {nothing(word)}; }} 3>"{folder}/$BASHPID.{word}" 2>/dev/null >/dev/null\n'
@@ -59,7 +59,7 @@ def tell(session: str) -> str:
         f"{EVALS[2]} '{form}=2' || {form}=${form}\n{EVALS[1]} '{form}=1' || {form}=${form}\n"
         f"case $BASH_VERSION in 4.[4-9]*|[5-9]*) {counts}=${counts}${{LINENO@a}};; *) {counts}=;; esac\n"
         f"\\trap -p EXIT DEBUG ERR CHLD >&3\n{mark}"
-        f'\\export "{facts}=end;${code};${form};${facts};${{!BASH_ALIASES[@]}};$BASH_VERSION;${counts}"\n'
+        f'\\export "{facts}=end;${code};${form};${facts};${{!BASH_ALIASES[@]}};$BASH_VERSION;${counts}" u{session}\n'
         f"\\export -p >&3\n"
         f"{mark}\\builtin printf . >&3 && \\unset -f declare && \\declare -F >&3 && \\trap -p USR2 >&3\n"
         f'\\exit "${code}"\n'
@@ -91,6 +91,8 @@ class Told:
         self.options = set(options.split(":"))
         self.aliased = bool(ALIASED & set(aliases.split()))
         self.counts = lines.startswith("1") and "r" not in lines
+        self.last_word: bytes | None = None
+        """``$_``, as a word of bash."""
         self.trap, self.exports = traps.get(b"EXIT", b"").decode("utf-8", "surrogateescape"), exports
         self.sees_commands = bool(traps.get(b"DEBUG"))
         """Whether a trap fires for each command of the shell."""
@@ -106,6 +108,7 @@ class Told:
         return bool(names) and re.search(rb"^export (?:%s)(?:=|$)" % b"|".join(names), self.exports, re.M) is not None
 
 
+_QUOTED = rb"""(?:"(?:[^"\\]|\\[\s\S])*"|\$'(?:[^'\\]|\\[\s\S])*')"""
 _TRAP = re.compile(rb"trap -- (-|(?:'[^']*'|\\')*) (\w+)\n")
 
 
@@ -124,10 +127,14 @@ def read_report(record: bytes, word: str) -> Told | None:
         traps[one[2]] = b"" if one[1] == b"-" else re.sub(rb"'([^']*)'|\\(')", rb"\1\2", one[1])
     exports, _, after = record[at:].partition(b"trap -- '%s' " % name)
     ours = rb'^export (?:[arvx]%s="[^"]*"|POSIXLY_CORRECT="%s")\n' % (name, name)
+    last = re.search(rb"^export u%s=(%s)\n" % (name, _QUOTED), exports, re.M)
+    exports = re.sub(rb"^export u%s=%s\n" % (name, _QUOTED), b"", exports, flags=re.M)
     functions = None
     if b"trap -- '%s' " % name in after and not traps.get(b"DEBUG") and not traps.get(b"ERR"):
         functions = {line.split()[-1] for line in after.splitlines() if b"declare -f" in line}
-    return Told(facts, traps, re.sub(ours, b"", exports, flags=re.M), functions)
+    told = Told(facts, traps, re.sub(ours, b"", exports, flags=re.M), functions)
+    told.last_word = last[1] if last else None
+    return told
 
 
 class Quick:
@@ -138,6 +145,7 @@ class Quick:
         self.codes = [int(one) for one in fields[2 : 2 + number]] or [self.code]
         self.places = fields[2 + number], fields[3 + number]
         """PWD and OLDPWD."""
+        self.last_word = quoted_bytes(fields[4 + number])
 
 
 def read_quick(record: bytes, word: str, pid: int) -> Quick | None:

@@ -183,7 +183,7 @@ class Server:
         try:
             if request["do"] == "snapshot":
                 self.snapshot = Snapshot(*marshal.loads(body))
-                self.shell_then = self.shell.state()
+                self.shell_then = self.shell.known.state()
             elif self.snapshot is None:
                 raise OSError("there is no snapshot")
             elif request["do"] == "clean":
@@ -203,7 +203,7 @@ class Server:
         os.makedirs(self.config["scratch"], mode=0o711)
         lost = snapshot.clean()
         self.shell = Shell(self.config, self)
-        self.shell.cwd, self.shell.exports = self.shell_then
+        self.shell.known.cwd, self.shell.known.exports = self.shell_then
         self.shell.start()
         return "\0".join(lost).encode(errors="surrogateescape")
 

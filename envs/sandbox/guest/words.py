@@ -11,23 +11,23 @@ makes the special builtins ``export``, ``trap`` and ``exit`` come before functio
 import re
 
 CHANGES_READING = re.compile(
-    rb"\b(?:expand_aliases|posix|POSIXLY_CORRECT|restricted|verbose)\b|\bset\b[^\n;]*[ \t]-[a-zA-Z]*[rv]"
+    rb"\b(?:expand_aliases|posix|POSIXLY_CORRECT|restricted|verbose)\b|\bset\b[^\n;]{0,60}?[ \t]-[a-zA-Z]*[rv]"
 )
 """Text that may change how bash reads its own input."""
 
 READING = frozenset(("expand_aliases", "posix", "noexec", "verbose"))
 """Options under which bash does not read its own input as it reads any other text."""
 
-WATCHES = re.compile(rb"\b(?:CHLD|SIGCHLD|17|DEBUG|functrace|extdebug)\b|\bset\b[^\n;]*[ \t]-[a-zA-Z]*T")
+WATCHES = re.compile(rb"\b(?:CHLD|SIGCHLD|17|DEBUG|functrace|extdebug)\b|\bset\b[^\n;]{0,60}?[ \t]-[a-zA-Z]*T")
 """Text after which a trap may see every child, or every command of one."""
 
-CHANGES_WORDS = re.compile(rb"\benable\b[^\n;]*\b(?:builtin|command|eval|trap|printf)\b")
+CHANGES_WORDS = re.compile(rb"\benable\b[^\n;]{0,60}?\b(?:builtin|command|eval|trap|printf)\b")
 """Text after which text may have to be run in another way; only a report tells."""
 
 HIDES_BUILTIN = re.compile(rb"\bbuiltin[ \t]*\(|\bfunction[ \t]+builtin\b")
 
-SPARING = re.compile(rb"\b(?:alias|ulimit)\b")
-"""Text after which the lines may need to be without aliased words or further descriptors."""
+SPARING = re.compile(rb"\bulimit\b")
+"""Text after which the lines may need to be without further descriptors."""
 
 ALIASED = frozenset(("{", "}", ":", "case", "do", "done", "esac", "for", "in"))
 """Words of the report that an alias could change."""

@@ -306,5 +306,18 @@ SEQUENCES = [
     ["echo $((1/0)) | cat; echo after", "echo next", "(sleep 5) & kill $!; echo r", "false", "echo $?", "wait"],
     ["set -o history", "echo a", "history | tail -1 | grep -c history", "set +o history"],
     ["export PS1='$ ' PROMPT_COMMAND='echo prompt'", "echo a", "unset PROMPT_COMMAND"],
+    # what a trap of ours, set for text that may exit, leaves
+    ["{ (exit 4) & wait $!; } 2>/dev/null; : 'a b'", "echo $_", "true 'x\"y$z'; [ 1 ] || exit", "echo $_", "echo $_"],
+    ["true \"$(printf 'a\\nb')\"", "echo $_; [ 1 ] || exit 3", "echo $_", "set -u", "true last", "echo $_", "set +u"],
+    # traps that see each child, or each command of one
+    ["trap 'n=$((n+1))' CHLD", "f() { :; }", "echo $n", "(exit 7)", "echo $? $n", "[[ a ]]", "trap - CHLD", "echo $n"],
+    ["trap 'n=$((n+1))' SIGCHLD", "false | true", "echo ${PIPESTATUS[*]} $n", "x=$(false)", "echo $? $n", "(exit 3)"],
+    ["trap 'n=$((n+1))' CHLD", "[[ a ]]", "echo $n", "alias x=y", "case a in a) echo c;; esac", "echo $n"],
+    ["set -T; trap 'echo $BASH_SUBSHELL >> d' DEBUG", "(echo a)", "f() { :; }", "f", "trap - DEBUG", "cat d; rm d"],
+    ["shopt -s extdebug", "trap 'echo \"$BASH_COMMAND\" >> d' DEBUG", "[[ a ]]", "(exit 5)", "echo $?", "cat d"],
+    ["trap 'n=$((n+1))' DEBUG", "sleep 5 &", "echo $n", "echo $n", "kill %1", "trap - DEBUG", "echo $n"],
+    ["trap 'echo $BASH_COMMAND >> d' DEBUG; set -T", 'builtin() { command builtin "$@"; }', "[[ a ]]", "cat d"],
+    ["trap 'n=$((n+1))' CHLD", "shopt -s extglob", "echo !(x|y)", "case a in +(a)) echo c;; esac", "echo $n"],
+    ["trap 'n=$((n+1))' CHLD", "cd /tmp; export A=1", "set -e", "true", "set +e", "echo $A $PWD $n", "nosuch"],
 ]
 """Each is run by one plain bash and by one session, command by command: equal output but for the numbers of lines."""

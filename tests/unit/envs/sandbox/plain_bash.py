@@ -24,6 +24,10 @@ def default_signals():
         signal.signal(number, signal.SIG_DFL)
 
 
+class BashEnded(Exception):
+    """A text has ended it."""
+
+
 class PlainBash:
     """bash reading a FIFO as its script. That a text is done shows in bash having read the empty line after it."""
 
@@ -55,7 +59,8 @@ class PlainBash:
         until = time.monotonic() + 60
         left = array.array("i", [1])
         while left[0]:
-            assert self.process.poll() is None, f"bash ended at {text!r}"
+            if self.process.poll() is not None:
+                raise BashEnded(text)
             assert time.monotonic() < until, f"bash does not finish {text!r}"
             fcntl.ioctl(self.script, termios.FIONREAD, left)
             time.sleep(0.0005)
