@@ -1,6 +1,5 @@
 """One stage while it runs: its metrics, its checkpoints, its clock."""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CheckpointError
+from ...model.weights.checksums import digest
 from ..learning.trainee import Trainee
 from ..loops.loop import StepResult, Supervised
 from ..loops.metrics import MetricsWriter
@@ -15,14 +15,14 @@ from ..loops.reinforce import RL
 from ..loops.trackers import Tracker
 from ..recipe.recipe import Recipe
 from .checkpoint import load_latest
+from .folder import RECIPE
 from .recording import EpisodeRecorder
 from .saving import CheckpointWriter
 
 
-def _digest(recipe: Recipe) -> str:
-    """Of what a run is told, but for its layout, which a resume may change."""
-    told = recipe.model_dump_json(exclude={"layout"})
-    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
+def _digest_of(path: Path) -> str:
+    """Of the run's recipe, which no resume changes; "" where there is none."""
+    return digest(path) if path.is_file() else ""
 
 
 class StageRun:
@@ -48,7 +48,7 @@ class StageRun:
         self._tracker = tracker
         self._trainee, self._writer = trainee, CheckpointWriter(folder / "steps", trainee.tokenizer)
         self._before = 0.0
-        self._own = {"stage": folder.name, "recipe": _digest(recipe)}
+        self._own = {"stage": folder.name, "recipe": _digest_of(folder.parent / RECIPE)}
         state = load_latest(self._folder / "steps", trainee.decoder)
         if state is not None:
             self._check_own(state.info)

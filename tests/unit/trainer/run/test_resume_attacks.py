@@ -138,6 +138,9 @@ def test_a_checkpoint_of_another_run_or_stage_is_refused(tmp_path, make_loop, to
         path.write_text(f'name = "small"\nseed = {seed}\n{TEXT}')
         recipes.append(load_recipe(path))
     for folder, recipe in (("a/sft", recipes[0]), ("b/sft", recipes[1]), ("a/rl", recipes[0])):
+        out = tmp_path / folder[0]
+        with opened_run(recipe, out, resume=(out / RECIPE).exists()):
+            pass
         stage, loop = stage_of(tmp_path / folder, recipe, make_loop, tokenizer)
         with stage:
             stage.on_step(loop.step())
