@@ -95,7 +95,8 @@ class Rounds:
             os.close(read)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            with contextlib.suppress(ChildProcessError):  # where SIGCHLD is ignored
+                os.waitpid(child, 0)
 
 
 class _Round:
@@ -174,10 +175,12 @@ def fork():
 
 
 def bears_fork():
-    """Whether a fork of this process is what the process itself is: no threads, no children, no timers, and nothing
-    open that two processes cannot have in common."""
+    """Whether a fork of this process is what the process itself is: no threads, no children, no timers, nothing open
+    that two processes cannot have in common, and its end can be waited for."""
     me = "/proc/self"
     try:
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+            return False
         if len(os.listdir(f"{me}/task")) > 1 or any(any(signal.getitimer(which)) for which in range(3)):
             return False
         with open(f"{me}/task/{os.getpid()}/children", encoding="ascii") as file:

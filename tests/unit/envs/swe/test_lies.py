@@ -232,12 +232,10 @@ def test_builtins_of_a_test_file_are_its_own():
     tree = ast.parse(SOURCE)
     module = {}
     exec(compiled(tree, "test_a.py", bindable(tree, SOURCE)), module)
-    taken = {name: vars(builtins)[name] for name in ("sum", "len", "isinstance", "str", "range")}
-    vars(builtins).update(dict.fromkeys(taken))
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("sum", "len", "isinstance", "str", "range"):
+            patch.setattr(builtins, name, None)
         found = module["call"](2, [1, 2])
-    finally:
-        vars(builtins).update(taken)
     assert found == (5, ["0", "1"], "<class 'int'>", "2", int | None, list[int], {"b": 2})
     assert module["told"]() == {"x": "int", "y": "list[int]", "return": "int"}
     with pytest.MonkeyPatch.context() as patch:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -126,9 +127,8 @@ def test_foreign_files_among_the_steps_are_passed_over(saved, make_loop):
 
 def stage_of(folder, recipe, make_loop, tokenizer):
     loop = make_loop()
-    return StageRun(
-        recipe, folder, loop, SimpleNamespace(decoder=loop.decoder, tokenizer=tokenizer), lambda: True
-    ), loop
+    trainee: Any = SimpleNamespace(decoder=loop.decoder, tokenizer=tokenizer)  # all of it that is asked
+    return StageRun(recipe, folder, loop, trainee, lambda: True), loop
 
 
 def test_a_checkpoint_of_another_run_or_stage_is_refused(tmp_path, make_loop, tokenizer):
