@@ -13,6 +13,8 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 MOST_CHOICES = 128
 """Completions that one request may ask for, over all its prompts."""
+MOST_STOPS = 1024
+"""Texts, or ids, that end an answer; each is looked for behind every token."""
 
 
 class StreamOptions(BaseModel):
@@ -73,6 +75,8 @@ class SamplingBody(BaseModel):
             raise ValueError("stream_options need stream=true")
         if "" in self.stops:
             raise ValueError("stop holds an empty text; leave it out")
+        if len(self.stops) > MOST_STOPS or len(self.stop_token_ids or ()) > MOST_STOPS:
+            raise ValueError(f"stop holds more than {MOST_STOPS} texts, or stop_token_ids more ids; each is looked for")
         return self
 
     @property

@@ -39,7 +39,7 @@ class Served:
         """Raises ApiError (404) where a client asks for another model."""
         if name != self.name:
             raise ApiError(
-                404, f"there is no model {name!r} here; this server has {self.name!r}", code="model_not_found"
+                404, f"there is no model {name[:100]!r} here; this server has {self.name!r}", code="model_not_found"
             )
 
     def room(self, prompt_ids: Sequence[int], param: str, *, least: int = 1) -> int:

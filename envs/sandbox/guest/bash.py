@@ -45,6 +45,7 @@ class Bash:
         self._strays: set[int] = set()
         """What the shell had left when it got its output: it holds another."""
         self._children: list[int] = []
+        self._hidden = False
         self._memory: Memory | None = None
         self._is_closed = False
         """Whether its memory cannot be read."""
@@ -80,6 +81,17 @@ class Bash:
             except OSError:
                 self._is_closed = True
         return self._memory
+
+    def hide_script(self) -> None:
+        """The shell has its script open by now; whoever else read it would take its lines, and learn their words."""
+        if self._hidden:
+            return
+        self._hidden = True
+        try:
+            os.chmod(f"{self.folder}/bash", 0)  # also by way of /proc/PID/fd
+            os.unlink(f"{self.folder}/bash")
+        except OSError:
+            pass  # commands of our own user may have removed it
 
     def count_lines_anew(self) -> None:
         """Where its memory can be written to; else its messages count on."""

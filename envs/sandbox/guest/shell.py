@@ -254,6 +254,7 @@ class Shell:
         command.record = b""
         if told is None:
             return True
+        bash.hide_script()
         self.known.learn(told, few=command.asked_again or b"ulimit" in command.text)
         self.known.cwd = self.known.place(bash)
         if told.kind == "end":

@@ -86,6 +86,52 @@ def test_sequences_of_commands(tmp_path, every):
     assert not found, "\n".join(map(str, found))
 
 
+STEALS = (
+    "timeout 1 head -c 9 /run/verigym/1/bash; timeout 1 head -c 9 /proc/$$/fd/255; echo $?",
+    "(for f in /run/verigym/*/bash /proc/$$/fd/25?; do timeout 1 head -c 9 $f & done; wait) 2>/dev/null",
+    "python3 -c 'import os; os.open(f\"/proc/{os.getppid()}/fd/255\", 0)' 2>/dev/null; echo $?",
+)
+
+
+def test_what_the_shell_is_told_nobody_else_reads():
+    """The words of a report would let a command tell its own."""
+    made = candidates()
+    if not made:
+        pytest.skip("no local sandbox here")
+
+    async def main():
+        box = await made[0].create(SandboxSpec())
+        try:
+            answers = [await box.aexec(text, timeout_s=20) for text in STEALS]
+            return answers, await box.aexec("read -r -u 255 line; echo mine; (exit 3)", timeout_s=20)
+        finally:
+            await box.aclose()
+
+    (first, second, third), last = asyncio.run(main())
+    assert "No such file" in first.output
+    assert first.output.count("Permission denied") == 1
+    assert first.output.endswith("1\n")
+    assert (second.output, second.killed) == ("", None)
+    assert third.output == "1\n"
+    assert last.killed is None
+    assert last.output == "mine\n"
+
+
+def test_a_command_that_holds_nul_is_not_run_and_says_so():
+    async def main():
+        box = await UnsafeBackend().create(SandboxSpec())
+        try:
+            refused = await box.aexec("echo a; echo b\0; touch made")
+            return refused, await box.aexec("ls; echo $?")
+        finally:
+            await box.aclose()
+
+    refused, after = asyncio.run(main())
+    assert (refused.exit_code, refused.killed) == (126, None)
+    assert "cannot hold a NUL byte; nothing was run" in refused.output
+    assert after.output == "0\n"
+
+
 def test_a_new_shell_is_where_the_last_one_was():
     async def main():
         box = await UnsafeBackend().create(SandboxSpec())
