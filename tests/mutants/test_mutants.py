@@ -1,7 +1,8 @@
 """Deliberate mistakes, one at a time: each must be noticed by the tests that it names.
 
-The lists are the TOML files beside this one. ``make mutants`` applies every mutant to a copy of the tree and runs its
-tests there, as pytest names them ("FILE::TEST"); that each still fits the code is checked with the other tests.
+The lists are the TOML files beside this one; ``load`` is what a list's process imports once, before it forks for each
+mutant. ``make mutants`` applies every mutant to a copy of the tree and runs its tests there, as pytest names them
+("FILE::TEST"); that each still fits the code is checked with the other tests.
 """
 
 import json
@@ -17,9 +18,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LISTS = sorted(Path(__file__).parent.glob("*.toml"))
-MUTANTS = [
-    {"list": path.stem, **mutant} for path in LISTS for mutant in tomllib.loads(path.read_text("utf-8"))["mutant"]
-]
+READ = {path.stem: tomllib.loads(path.read_text("utf-8")) for path in LISTS}
+MUTANTS = [{"list": name, **mutant} for name, read in READ.items() for mutant in read["mutant"]]
 KEYS = {"name", "file", "old", "new", "tests", "select", "list"}
 TIMEOUT_S = 600
 
@@ -56,15 +56,22 @@ class Runner:
             if name and (ROOT / name).is_file():
                 (self.root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(ROOT / name, self.root / name)
-        env = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("runner.py"))],
-            cwd=self.root,
-            env={name: value for name, value in env.items() if not name.startswith("PYTEST_")},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self.env = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+        self.env = {name: value for name, value in self.env.items() if not name.startswith("PYTEST_")}
+        self.processes = {}
+
+    def process(self, name):
+        """What runs the tests of a list, with what these need loaded."""
+        if name not in self.processes:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("runner.py")), *READ[name].get("load", [])],
+                cwd=self.root,
+                env=self.env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        return self.processes[name]
 
     def run(self, mutant):
         """(pytest's exit code, None where it hangs; what it said) with a mistake in the tree."""
@@ -72,24 +79,26 @@ class Runner:
         right = path.read_text(encoding="utf-8")
         path.write_text(right.replace(mutant["old"], mutant["new"]), encoding="utf-8")
         try:
-            return self.tests(*mutant["tests"], select=mutant.get("select"))
+            return self.tests(mutant["list"], *mutant["tests"], select=mutant.get("select"))
         finally:
             path.write_text(right, encoding="utf-8")
 
-    def tests(self, *names, select=None):
+    def tests(self, listed, *names, select=None):
+        process = self.process(listed)
         chosen = ["-k", select] if select else []
         # A test that is named runs whatever its marks; of a file, those without one.
         marks = ["-m", ""] if all("::" in name for name in names) else []
         arguments = ["-q", "-x", "-p", "no:cacheprovider", *marks, *chosen, *names]
-        self.process.stdin.write(json.dumps({"arguments": arguments, "timeout_s": TIMEOUT_S}) + "\n")
-        self.process.stdin.flush()
-        answer = json.loads(self.process.stdout.readline())
+        process.stdin.write(json.dumps({"arguments": arguments, "timeout_s": TIMEOUT_S}) + "\n")
+        process.stdin.flush()
+        answer = json.loads(process.stdout.readline())
         return answer["code"], answer["told"]
 
     def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-        self.process.stdout.close()
+        for process in self.processes.values():
+            process.stdin.close()
+            process.wait()
+            process.stdout.close()
 
 
 @pytest.fixture(scope="session")
@@ -104,6 +113,7 @@ def runner(tmp_path_factory):
 def test_a_mutant_is_noticed(mutant, runner):
     code, told = runner.run(mutant)
     assert code in (1, None), told
+    assert "ERROR collecting" not in told, told  # code that cannot be imported is noticed by whoever runs anything
 
 
 @pytest.mark.slow
@@ -111,5 +121,5 @@ def test_a_mutant_is_noticed(mutant, runner):
 def test_without_a_mistake_the_same_tests_pass(path, runner):
     """Else what fails with one says nothing."""
     names = {name for mutant in MUTANTS if mutant["list"] == path.stem for name in mutant["tests"]}
-    code, told = runner.tests(*sorted(names))
+    code, told = runner.tests(path.stem, *sorted(names))
     assert code == 0, told
