@@ -104,6 +104,42 @@ def test_dropping_any_line_of_a_django_log_never_improves_it(entries):
         assert verdict(lines[:n] + lines[n + 1 :]) <= whole, lines[n]
 
 
+def sympy_log(failed: tuple[str, ...] = ()) -> str:
+    lines = [START, *(f"test_{name} {'F' if name in failed else 'ok'}" for name in "abcd")]
+    lines += [f"____ sympy/core/tests/test_x.py:test_{name} ____" for name in failed]
+    counted = f", {len(failed)} failed" if failed else ""
+    return "\n".join([*lines, f"=== tests finished: {4 - len(failed)} passed{counted}, in 0.10 seconds ===", END])
+
+
+@pytest.mark.parametrize(
+    ("parser", "text", "without", "reason"),
+    [
+        ("django", django_log([("ok", name) for name in "abc"]), "Ran 3 tests", "last line"),
+        ("django", django_log([("ok", name) for name in "abc"]), "OK", "verdict"),
+        ("django", django_log([*(("ok", name) for name in "abc"), ("FAIL", "d")]), "FAIL: d", "1 failures, and not"),
+        ("django", django_log([*(("ok", name) for name in "abc"), ("ERROR", "d")]), "ERROR: d", "1 errors, and not"),
+        ("sympy", sympy_log(), "=== tests finished", "last line"),
+        ("sympy", sympy_log(("d",)), ("test_d F", "____ sympy"), "1 failures, and not"),
+        ("pytest", pytest_log([("PASSED", test) for test in TESTS]), "===== 3 passed", "last line"),
+        ("pytest", pytest_log([*(("PASSED", t) for t in TESTS), ("FAILED", "d")]), "FAILED d", "1 failed, and not"),
+        ("pytest", pytest_log([*(("PASSED", t) for t in TESTS), ("ERROR", "d")]), "ERROR d", "1 error, and not"),
+    ],
+)  # fmt: skip
+def test_what_the_last_words_count_and_no_line_names_is_told(parser, text, without, reason):
+    names = {"django": [f"{name} (m.T)" for name in "abc"], "sympy": [f"test_{name}" for name in "abc"], "pytest": TESTS}
+
+    def score(text):
+        return judge_log(
+            text, parser=f"parse_log_{parser}", fail_to_pass=names[parser][:1], pass_to_pass=names[parser][1:]
+        ).score
+
+    assert (score(text).value, score(text).detail) == (1.0, "all tests passed")
+    lines = [line for line in text.split("\n") if not line.startswith(without)]
+    assert len(lines) < len(text.split("\n"))
+    assert score("\n".join(lines)).value == 0.0
+    assert reason in score("\n".join(lines)).detail
+
+
 def out_of_order(text: str) -> str:
     """A log whose standard output was written before its standard error, which has the markers."""
     lines = text.split("\n")
