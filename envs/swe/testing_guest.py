@@ -57,14 +57,10 @@ def main():
     results = os.dup(1)
     send = sender(results, key)
     code = order.pop("exit_code")
-    for name in [name for name in os.environ if name.startswith("PYTEST")]:
-        del os.environ[name]
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    os.environ.update(order["python_env"])  # for children; this process was started without
+    own_environment(order["python_env"])
     import pytest
 
-    files = list(dict.fromkeys(split_id(test) for test in order["tests"]))
-    files = [path for path in files if os.path.exists(path)]
+    files = [path for path in dict.fromkeys(split_id(test) for test in order["tests"]) if os.path.exists(path)]
     with_unittest = any(mentions_unittest(path) for path in files)
     if with_unittest:
         import unittest  # noqa: F401
@@ -73,37 +69,13 @@ def main():
     )
     pristine = Pristine(order["workdir"], files, plain="--assert=plain" in options)
     send({"kind": "ready", "pytest": pytest.__version__})
-    for descriptor in (0, 1, 2):
-        os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
-    roots = [order["workdir"], *order["pythonpath"]]
-    for path in files:
-        while path := os.path.dirname(path):
-            roots.append(path)
-    owned = owned_names(order["workdir"], roots, order["distrusted"])
-    finder = Finder(sys.path, owned, pristine)
-    sys.meta_path.insert(0, finder)
-    sys.path[:0] = [os.path.join(order["workdir"], entry) for entry in order["pythonpath"]]
-    sys.argv = ["pytest"]
-    hide_ourselves()
+    finder = close_off(order, files, pristine)
     recorder = Recorder(pytest, order["tests"], with_unittest, pristine)
+    rounds_of, tell = makes_rounds(key, pristine, recorder), tells(order["workdir"], pristine, recorder, dropped)
     lead = None
     if asks is not None:
         pass_on, confirm = (lambda data: write_all(results, data)), (lambda: send({"kind": "waits"}))
         lead = Lead(asks, pass_on, confirm, lambda pipe: sender(pipe, key), code)
-
-    def rounds_of(asked):
-        settings = {name: asked[name] for name in ("fork", "everything", "limit_s")}
-        return Rounds(asked["rounds"], pristine, recorder, lambda pipe: sender(pipe, key), verifier(key), **settings)
-
-    def tell(send, found, kind="done"):
-        """Say at the end what was found, with what only the end shows."""
-        rounds = recorder.rounds
-        if rounds is not None:
-            found.update(rounds=rounds.outcomes, untwinned=sorted(set(rounds.untwinned)))
-        altered = pristine.altered()
-        if altered and not found["tampered"]:
-            found.update(tampered=os.path.relpath(altered, order["workdir"]), canaries_ok=False)
-        send({"kind": kind, "dropped": dropped, **found})
 
     def play(session):
         nonlocal process
@@ -133,6 +105,51 @@ def main():
     if os.getpid() == process:  # a fork that came back here has nothing to say
         leave(code)
     leave(99)
+
+
+def own_environment(python_env):
+    for name in [name for name in os.environ if name.startswith("PYTEST")]:
+        del os.environ[name]
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    os.environ.update(python_env)  # for children; this process was started without
+
+
+def close_off(order, files, pristine):
+    """From here on nothing printed is heard, and modules come through the finder that is returned."""
+    for descriptor in (0, 1, 2):
+        os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
+    roots = [order["workdir"], *order["pythonpath"]]
+    for path in files:
+        while path := os.path.dirname(path):
+            roots.append(path)
+    finder = Finder(sys.path, owned_names(order["workdir"], roots, order["distrusted"]), pristine)
+    sys.meta_path.insert(0, finder)
+    sys.path[:0] = [os.path.join(order["workdir"], entry) for entry in order["pythonpath"]]
+    sys.argv = ["pytest"]
+    hide_ourselves()
+    return finder
+
+
+def makes_rounds(key, pristine, recorder):
+    def rounds_of(asked):
+        settings = {name: asked[name] for name in ("fork", "everything", "limit_s")}
+        return Rounds(asked["rounds"], pristine, recorder, lambda pipe: sender(pipe, key), verifier(key), **settings)
+
+    return rounds_of
+
+
+def tells(workdir, pristine, recorder, dropped):
+    def tell(send, found, kind="done"):
+        """Say at the end what was found, with what only the end shows."""
+        rounds = recorder.rounds
+        if rounds is not None:
+            found.update(rounds=rounds.outcomes, untwinned=sorted(set(rounds.untwinned)))
+        altered = pristine.altered()
+        if altered and not found["tampered"]:
+            found.update(tampered=os.path.relpath(altered, workdir), canaries_ok=False)
+        send({"kind": kind, "dropped": dropped, **found})
+
+    return tell
 
 
 def hide_ourselves():

@@ -83,9 +83,51 @@ def write_sizes(config: DecoderConfig) -> dict[str, Any]:
     }
 
 
-def full_layers(num_layers: int, max_position_embeddings: int) -> dict[str, Any]:
-    """Fields of a model in which every token sees all before it."""
-    return {"layer_types": ("full_attention",) * num_layers, "sliding_window": max_position_embeddings}
+def read_llama(row: Row, *, head_dim: int | None = None, theta: float = 10_000.0, tied: bool = False) -> dict[str, Any]:
+    """Fields of a model that is Llama's but for what its family adds: ``read_sizes``, rotary positions, the head.
+
+    Args:
+        theta, tied: the family's own, where the file says nothing.
+    """
+    require(row, hidden_act="silu", mlp_bias=False)
+    rope = read_rope(row, theta=theta)
+    return read_sizes(row, head_dim=head_dim) | {
+        "tied_embeddings": bool(row.get("tie_word_embeddings", tied)),
+        "rope_theta": rope.theta,
+        "rope_scaling": rope.scaling,
+    }
+
+
+def write_llama(config: DecoderConfig) -> dict[str, Any]:
+    """The inverse of ``read_llama``."""
+    rope = Rope(theta=config.rope_theta, scaling=config.rope_scaling)
+    return write_sizes(config) | {"hidden_act": "silu", "mlp_bias": False, "rope_parameters": write_rope(rope)}
+
+
+def windowed(fields: Row, window: int | None, kinds: Iterable[str] = ()) -> dict[str, Any]:
+    """What the layers attend to.
+
+    Args:
+        window: in tokens; None: the model has none, and every token sees all before it, whatever its layer is called.
+    """
+    if window is None:
+        kinds, window = ["full_attention"] * fields["num_layers"], fields["max_position_embeddings"]
+    return {"layer_types": layers_of(kinds), "sliding_window": window}
+
+
+def window_in_use(row: Row) -> int | None:
+    """The window where a file has a switch for it."""
+    return row.get("sliding_window") if row.get("use_sliding_window") else None
+
+
+def write_windowed(config: DecoderConfig) -> dict[str, Any]:
+    """The inverse of ``windowed`` and ``window_in_use``."""
+    sliding = "sliding_attention" in config.layer_types
+    return {
+        "use_sliding_window": sliding,
+        "sliding_window": config.sliding_window if sliding else None,
+        "layer_types": list(config.layer_types),
+    }
 
 
 def layers_of(kinds: Iterable[str]) -> tuple[LayerType, ...]:

@@ -4,41 +4,29 @@ from typing import Any
 
 from ...errors import ConfigError
 from ..config import CWM_EOS_TOKEN_IDS, DecoderConfig, RopeScaling, hf_cwm_layer_types
-from .common import Family, Row, layers_of, read_rope, read_sizes, require, write_rope, write_sizes
+from .common import Family, Row, read_llama, require, windowed, write_llama
 
 
 def read(row: Row) -> DecoderConfig:
-    require(row, hidden_act="silu", tie_word_embeddings=False, mlp_bias=False)
+    require(row, tie_word_embeddings=False)
     for key in ("num_key_value_heads", "head_dim", "sliding_window"):
         if key not in row:
             raise ConfigError(f"config.json has no {key!r}; take the file that came with the checkpoint")
-    fields = read_sizes(row)
-    rope = read_rope(row, theta=1_000_000.0)
-    if not isinstance(rope.scaling, RopeScaling | None):
+    fields = read_llama(row, theta=1_000_000.0)
+    if not isinstance(fields["rope_scaling"], RopeScaling | None):
         raise ConfigError("config.json has a rope_type that CWM does not; only 'llama3' and 'default' can be loaded")
     fields |= {
         "rms_norm_eps": float(row.get("rms_norm_eps", 1e-5)),
         "bos_token_id": int(row.get("bos_token_id", 128000)),
         "eos_token_ids": fields["eos_token_ids"] or CWM_EOS_TOKEN_IDS,
     }
-    return DecoderConfig(
-        family="cwm",
-        layer_types=layers_of(row.get("layer_types") or hf_cwm_layer_types(fields["num_layers"])),
-        sliding_window=int(row["sliding_window"]),
-        rope_theta=rope.theta,
-        rope_scaling=rope.scaling,
-        **fields,
-    )
+    kinds = row.get("layer_types") or hf_cwm_layer_types(fields["num_layers"])
+    return DecoderConfig(family="cwm", **windowed(fields, int(row["sliding_window"]), kinds), **fields)
 
 
 def write(config: DecoderConfig) -> dict[str, Any]:
-    return write_sizes(config) | {
-        "hidden_act": "silu",
-        "mlp_bias": False,
-        "rope_parameters": write_rope(config.rope_of(0)),  # pyright: ignore[reportArgumentType]
-        "sliding_window": config.sliding_window,
-        "layer_types": list(config.layer_types),
-    }
+    own = {"sliding_window": config.sliding_window, "layer_types": list(config.layer_types)}
+    return write_llama(config) | own
 
 
 FAMILY = Family(model_type="cwm", architecture="CwmForCausalLM", read=read, write=write)

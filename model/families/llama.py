@@ -3,29 +3,17 @@
 from typing import Any
 
 from ..config import DecoderConfig
-from .common import Family, Row, full_layers, read_rope, read_sizes, require, write_rope, write_sizes
+from .common import Family, Row, read_llama, require, windowed, write_llama
 
 
 def read(row: Row) -> DecoderConfig:
-    require(row, hidden_act="silu", attention_bias=False, mlp_bias=False)
-    fields, rope = read_sizes(row), read_rope(row)
-    return DecoderConfig(
-        family="llama",
-        tied_embeddings=bool(row.get("tie_word_embeddings", False)),
-        rope_theta=rope.theta,
-        rope_scaling=rope.scaling,
-        **full_layers(fields["num_layers"], fields["max_position_embeddings"]),
-        **fields,
-    )
+    require(row, attention_bias=False)
+    fields = read_llama(row)
+    return DecoderConfig(family="llama", **windowed(fields, None), **fields)
 
 
 def write(config: DecoderConfig) -> dict[str, Any]:
-    return write_sizes(config) | {
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "rope_parameters": write_rope(config.rope_of(0)),  # pyright: ignore[reportArgumentType]
-    }
+    return write_llama(config) | {"attention_bias": False}
 
 
 FAMILY = Family(model_type="llama", architecture="LlamaForCausalLM", read=read, write=write)

@@ -4,25 +4,14 @@ MistralConfig and MinistralConfig."""
 from typing import Any
 
 from ..config import DecoderConfig
-from .common import Family, Row, layers_of, read_rope, read_sizes, require, write_rope, write_sizes
+from .common import Family, Row, read_llama, require, windowed, write_llama, write_windowed
 
 
-def _read(row: Row, family: str, types: list[str] | None) -> DecoderConfig:
-    require(row, hidden_act="silu", attention_bias=False, mlp_bias=False)
-    fields, rope = read_sizes(row), read_rope(row)
-    count = fields["num_layers"]
-    window = row.get("sliding_window", 4096)
-    if window is None:
-        types = ["full_attention"] * count
-    return DecoderConfig(
-        family=family,
-        tied_embeddings=bool(row.get("tie_word_embeddings", False)),
-        rope_theta=rope.theta,
-        rope_scaling=rope.scaling,
-        layer_types=layers_of(types or ["sliding_attention"] * count),
-        sliding_window=window or fields["max_position_embeddings"],
-        **fields,
-    )
+def _read(row: Row, family: str, kinds: list[str] | None) -> DecoderConfig:
+    require(row, attention_bias=False)
+    fields = read_llama(row)
+    kinds = kinds or ["sliding_attention"] * fields["num_layers"]
+    return DecoderConfig(family=family, **windowed(fields, row.get("sliding_window", 4096), kinds), **fields)
 
 
 def read_mistral(row: Row) -> DecoderConfig:
@@ -34,16 +23,15 @@ def read_ministral(row: Row) -> DecoderConfig:
 
 
 def write_mistral(config: DecoderConfig) -> dict[str, Any]:
-    sliding = "sliding_attention" in config.layer_types
-    return write_sizes(config) | {
-        "hidden_act": "silu",
-        "rope_parameters": write_rope(config.rope_of(0)),  # pyright: ignore[reportArgumentType]
-        "sliding_window": config.sliding_window if sliding else None,
-    }
+    row = write_ministral(config)
+    del row["layer_types"]
+    return row
 
 
 def write_ministral(config: DecoderConfig) -> dict[str, Any]:
-    return write_mistral(config) | {"layer_types": list(config.layer_types)}
+    row = write_llama(config) | write_windowed(config)
+    del row["use_sliding_window"], row["mlp_bias"]  # settings that these two do not have
+    return row
 
 
 MISTRAL = Family(model_type="mistral", architecture="MistralForCausalLM", read=read_mistral, write=write_mistral)

@@ -3,32 +3,19 @@
 Source: transformers' Qwen2Config and Qwen3Config.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from ..config import DecoderConfig
-from .common import Family, Row, layers_of, read_rope, read_sizes, require, write_rope, write_sizes
+from .common import Family, Row, read_llama, require, window_in_use, windowed, write_llama, write_windowed
 
 
 def _read(row: Row, *, family: str, head_dim: int | None, **own: Any) -> DecoderConfig:
-    require(row, hidden_act="silu", mlp_bias=False)
-    fields, rope = read_sizes(row, head_dim=head_dim), read_rope(row)
-    count = fields["num_layers"]
-    window = row.get("sliding_window") if row.get("use_sliding_window") else None
+    fields = read_llama(row, head_dim=head_dim)
     first = int(row.get("max_window_layers", 28))
-    types = row.get("layer_types") or [
-        "sliding_attention" if layer >= first else "full_attention" for layer in range(count)
+    kinds = row.get("layer_types") or [
+        "sliding_attention" if layer >= first else "full_attention" for layer in range(fields["num_layers"])
     ]
-    return DecoderConfig(
-        family=family,
-        tied_embeddings=bool(row.get("tie_word_embeddings", False)),
-        rope_theta=rope.theta,
-        rope_scaling=rope.scaling,
-        layer_types=layers_of(types if window is not None else ["full_attention"] * count),
-        sliding_window=window or fields["max_position_embeddings"],
-        **own,
-        **fields,
-    )
+    return DecoderConfig(family=family, **windowed(fields, window_in_use(row), kinds), **own, **fields)
 
 
 def read_qwen2(row: Row) -> DecoderConfig:
@@ -41,23 +28,17 @@ def read_qwen3(row: Row) -> DecoderConfig:
     return _read(row, family="qwen3", head_dim=128, qk_norm=True)
 
 
-def _writer(*, states_heads: bool) -> Callable[[DecoderConfig], dict[str, Any]]:
-    def write(config: DecoderConfig) -> dict[str, Any]:
-        sliding = "sliding_attention" in config.layer_types
-        row = write_sizes(config) | {
-            "hidden_act": "silu",
-            "rope_parameters": write_rope(config.rope_of(0)),  # pyright: ignore[reportArgumentType]
-            "use_sliding_window": sliding,
-            "sliding_window": config.sliding_window if sliding else None,
-            "layer_types": list(config.layer_types),
-        }
-        if states_heads:
-            return row | {"attention_bias": False}
-        del row["head_dim"]
-        return row
-
-    return write
+def write_qwen2(config: DecoderConfig) -> dict[str, Any]:
+    row = write_qwen3(config)
+    del row["head_dim"], row["attention_bias"]
+    return row
 
 
-QWEN2 = Family(model_type="qwen2", architecture="Qwen2ForCausalLM", read=read_qwen2, write=_writer(states_heads=False))
-QWEN3 = Family(model_type="qwen3", architecture="Qwen3ForCausalLM", read=read_qwen3, write=_writer(states_heads=True))
+def write_qwen3(config: DecoderConfig) -> dict[str, Any]:
+    row = write_llama(config) | write_windowed(config) | {"attention_bias": False}
+    del row["mlp_bias"]  # a setting that neither has
+    return row
+
+
+QWEN2 = Family(model_type="qwen2", architecture="Qwen2ForCausalLM", read=read_qwen2, write=write_qwen2)
+QWEN3 = Family(model_type="qwen3", architecture="Qwen3ForCausalLM", read=read_qwen3, write=write_qwen3)

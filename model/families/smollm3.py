@@ -2,46 +2,29 @@
 
 from typing import Any
 
-from ..config import DecoderConfig, Rope
-from .common import Family, Row, layers_of, read_rope, read_sizes, require, write_rope, write_sizes
+from ..config import DecoderConfig
+from .common import Family, Row, read_llama, require, window_in_use, windowed, write_llama, write_windowed
 
 
 def read(row: Row) -> DecoderConfig:
-    require(row, hidden_act="silu", attention_bias=False, mlp_bias=False)
-    fields, rope = read_sizes(row), read_rope(row, theta=2_000_000.0)
-    count = fields["num_layers"]
+    require(row, attention_bias=False)
+    fields = read_llama(row, theta=2_000_000.0, tied=True)
+    layers = range(fields["num_layers"])
     every = int(row.get("no_rope_layer_interval") or 4)
-    turned = row.get("no_rope_layers") or [int((layer + 1) % every != 0) for layer in range(count)]  # 1: it is turned
-    window = row.get("sliding_window") if row.get("use_sliding_window") else None
-    types = row.get("layer_types") or [
-        "sliding_attention" if window is not None and not turned[layer] else "full_attention" for layer in range(count)
-    ]
+    turned = row.get("no_rope_layers") or [int((layer + 1) % every != 0) for layer in layers]  # 1: it is turned
+    kinds = row.get("layer_types") or ["full_attention" if turned[layer] else "sliding_attention" for layer in layers]
     return DecoderConfig(
         family="smollm3",
-        tied_embeddings=bool(row.get("tie_word_embeddings", True)),
-        rope_theta=rope.theta,
-        rope_scaling=rope.scaling,
-        rope_layers=tuple(bool(one) for one in turned[:count]),
-        # Without a window of its own a layer that is called sliding sees all.
-        layer_types=layers_of(types if window is not None else ["full_attention"] * count),
-        sliding_window=window or fields["max_position_embeddings"],
+        rope_layers=tuple(bool(one) for one in turned[: len(layers)]),
+        **windowed(fields, window_in_use(row), kinds),
         **fields,
     )
 
 
 def write(config: DecoderConfig) -> dict[str, Any]:
-    sliding = "sliding_attention" in config.layer_types
     turned = config.rope_layers or (True,) * config.num_layers
-    return write_sizes(config) | {
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "rope_parameters": write_rope(Rope(theta=config.rope_theta, scaling=config.rope_scaling)),
-        "no_rope_layers": [int(one) for one in turned],
-        "use_sliding_window": sliding,
-        "sliding_window": config.sliding_window if sliding else None,
-        "layer_types": list(config.layer_types),
-    }
+    own = {"attention_bias": False, "no_rope_layers": [int(one) for one in turned]}
+    return write_llama(config) | write_windowed(config) | own
 
 
 FAMILY = Family(model_type="smollm3", architecture="SmolLM3ForCausalLM", read=read, write=write)
