@@ -15,9 +15,11 @@ PURGE_TIMEOUT_S = 600.0
 _ENV = {
     "GIT_CONFIG_GLOBAL": "/dev/null",
     "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_COUNT": "2",
     "GIT_CONFIG_KEY_0": "safe.directory",
     "GIT_CONFIG_VALUE_0": "*",
+    "GIT_CONFIG_KEY_1": "core.logAllRefUpdates",
+    "GIT_CONFIG_VALUE_1": "false",
     "GIT_NO_REPLACE_OBJECTS": "1",
 }
 
@@ -50,7 +52,7 @@ _PURGE = """
     [ -z "$tags" ] || echo "$tags" | awk '{ print "create", $NF, $(NF - 1) }' | git update-ref --stdin || exit
     for name in $(git remote); do git remote remove "$name"; done
     git config --unset extensions.partialClone
-    git read-tree HEAD && git update-index -q --refresh > /dev/null; rm -rf .git/logs
+    git read-tree HEAD && git update-index -q --refresh > /dev/null
     git rev-parse --quiet --verify HEAD > /dev/null
 """
 
@@ -69,7 +71,7 @@ _FRESH = """
     export GIT_COMMITTER_NAME=base GIT_COMMITTER_EMAIL=base@localhost GIT_COMMITTER_DATE=2000-01-01T00:00:00Z
     # A folder that is a repository without a commit is no reason not to begin.
     git add --all --ignore-errors; [ $? -le 1 ] || exit
-    git commit --quiet --allow-empty --no-verify -m base && rm -rf .git/logs .git/COMMIT_EDITMSG
+    git commit --quiet --allow-empty --no-verify -m base && rm -f .git/COMMIT_EDITMSG
 """
 
 

@@ -126,12 +126,14 @@ def sympy_log(failed: tuple[str, ...] = ()) -> str:
     ],
 )  # fmt: skip
 def test_what_the_last_words_count_and_no_line_names_is_told(parser, text, without, reason):
-    names = {"django": [f"{name} (m.T)" for name in "abc"], "sympy": [f"test_{name}" for name in "abc"], "pytest": TESTS}
+    names = {
+        "django": [f"{name} (m.T)" for name in "abc"],
+        "sympy": [f"test_{name}" for name in "abc"],
+        "pytest": TESTS,
+    }
 
     def score(text):
-        return judge_log(
-            text, parser=f"parse_log_{parser}", fail_to_pass=names[parser][:1], pass_to_pass=names[parser][1:]
-        ).score
+        return judge_log(text, parser=f"parse_log_{parser}", fail_to_pass=names[:1], pass_to_pass=names[1:]).score
 
     assert (score(text).value, score(text).detail) == (1.0, "all tests passed")
     lines = [line for line in text.split("\n") if not line.startswith(without)]

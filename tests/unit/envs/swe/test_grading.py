@@ -137,6 +137,22 @@ def test_tests_that_hang_are_stopped_and_have_not_passed(local_backend):
     assert report.detail == "stopped: timeout"
 
 
+CHANGES = {
+    "import pytest\npytest.Function.runtest = lambda self: None\n": "_pytest.python.Function.runtest was replaced",
+    "import functools\nfunctools.wraps = None\n": "functools.wraps was replaced",
+    "open('test_a.py', 'w').write('def test_a(): pass')\n": "test_a.py was replaced",
+}
+
+
+@pytest.mark.parametrize("code", CHANGES)
+def test_what_decides_outcomes_is_watched(local_backend, code):
+    files = {"mod.py": code, "test_a.py": "import mod\n\n\ndef test_a():\n    assert True\n"}
+    report = report_of(local_backend, files, ["test_a.py"])
+    assert not report.canaries_ok
+    assert report.detail.startswith(CHANGES[code])
+    assert grade_tests(report, ["test_a.py::test_a"], []).value == 0.0
+
+
 def test_an_interpreter_without_pytest_is_a_grading_error(local_backend):
     with pytest.raises(GradingError, match="pytest could not be started"):
         report_of(local_backend, {"test_a.py": "def test_a(): pass\n"}, ["test_a.py"], python="/bin/sh")

@@ -10,9 +10,10 @@ import pytest
 
 from verigym.envs.datasets.repository import write_archive
 from verigym.envs.datasets.swe import parse_row, task_of
-from verigym.envs.sandbox.types import Limits
+from verigym.envs.sandbox.types import Limits, SandboxSpec
 from verigym.envs.swe.checkout import open_checkout, open_workspace, placed
 from verigym.envs.swe.grading import grade_patch
+from verigym.envs.swe.history import purge_history
 
 from .conftest import GOLD, built, patch_of, vault_row
 
@@ -98,7 +99,7 @@ WAYS = {"an agent's": open_workspace, "a grading's": open_checkout}
 @pytest.mark.parametrize("way", WAYS)
 def test_the_fix_is_nowhere_in_git_and_the_past_is(any_backend, planted, way):
     objects = "git cat-file --batch-all-objects --batch-check"
-    fix, kinds, commits, found, log, status, fsck, head = looked_at(
+    fix, kinds, commits, found, named, log, status, fsck, head = looked_at(
         any_backend,
         planted,
         [
@@ -107,6 +108,7 @@ def test_the_fix_is_nowhere_in_git_and_the_past_is(any_backend, planted, way):
             f"{objects}='%(objecttype) %(objectname)' | grep ^commit | cut -d' ' -f2",
             "grep -rl 'the fix' .; "
             f"for o in $({objects}='%(objectname)'); do git cat-file -p $o; done | grep 'the fix'",
+            f"grep -rl {planted.fix} .; ls .git/logs 2>/dev/null",
             "git log --format=%H --all",
             "git status --porcelain",
             "git fsck --full 2>&1",
@@ -117,12 +119,36 @@ def test_the_fix_is_nowhere_in_git_and_the_past_is(any_backend, planted, way):
     assert fix.rstrip().endswith(("1", "128")), fix
     assert set(commits.split()) == planted.ancestors
     assert [line.split() for line in kinds.splitlines()] == [["2", "blob"], ["2", "commit"], ["2", "tree"]]
-    assert found == ""
+    assert (found, named) == ("", "")
     assert set(log.split()) == planted.ancestors
     assert (status, "error" in fsck or "missing" in fsck) == ("", False), (status, fsck)
     lines = head.splitlines()
     tags = [] if way == "an agent's" else ["v1"]  # versions come from them, where a script installs the repository
     assert (lines[0], lines[1], lines[3:]) == (planted.base, "* main", tags), head
+
+
+def test_other_work_trees_go_with_their_files(any_backend, planted):
+    """Where a repository stands as it was made, git itself says where its other work trees are."""
+
+    async def look():
+        sandbox = await any_backend.create(SandboxSpec(workdir="/workspace"))
+        try:
+            setup = [
+                "mkdir tree && cd tree && git init -q && git config user.name a && git config user.email a@b",
+                "echo 1 > a.py && git add . && git commit -qm base",
+                f"git checkout -qb future && echo '{SECRET}' > a.py && git commit -qam fix && git checkout -q -",
+                "git worktree add -q /workspace/elsewhere future && cat /workspace/elsewhere/a.py",
+            ]
+            made = await sandbox.aexec(" && ".join(setup))
+            await purge_history(sandbox, "/workspace/tree")
+            after = await sandbox.aexec("cd /workspace; ls; cat tree/a.py; git -C tree status --porcelain")
+            return made.output, after.output
+        finally:
+            await sandbox.aclose()
+
+    made, after = asyncio.run(look())
+    assert made.strip() == SECRET
+    assert after.split() == ["tree", "1"]
 
 
 FETCHED = """import os

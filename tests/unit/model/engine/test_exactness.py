@@ -12,6 +12,8 @@ from verigym.model.chat.sampling import Completion, Sampling
 from verigym.model.checkpoint import save_checkpoint
 from verigym.model.decoder import Decoder
 from verigym.model.engine.generator import Generator
+from verigym.model.engine.job import Job
+from verigym.model.engine.rows import Rows
 from verigym.model.engine.sampler import logits_of
 from verigym.model.tokenizer import Tokenizer
 
@@ -116,13 +118,22 @@ def test_logprobs_equal_a_brute_force_forward(decoder: Decoder, settings: dict[s
             assert_scored(decoder, prompt, completion, temperature)
 
 
-def test_a_seed_fixes_the_draw_through_preemption(decoder: Decoder) -> None:
+def test_a_seed_fixes_the_draw_through_preemption(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    gave_way: list[tuple[int, int]] = []
+    take_out = Rows.take_out
+
+    def noting(rows: Rows, row: int) -> Job:
+        gave_way.append((int(rows.order[row]), int(rows.order[rows.active].max())))
+        return take_out(rows, row)
+
+    monkeypatch.setattr(Rows, "take_out", noting)
     requests = [(prompt_of(seed, 9), Sampling(max_tokens=20, temperature=0.9, seed=seed)) for seed in range(5)]
     with Generator(decoder, max_batch=1, max_context=48) as engine:
         alone = [answers(engine, request)[0] for request in requests]
     with Generator(decoder, max_batch=5, max_context=48, cache_tokens=64, page_size=4) as engine:
         crowded = answers(engine, *requests)
-        assert engine.stats().num_preemptions > 0
+        assert engine.stats().num_preemptions == len(gave_way) > 0
+    assert all(order == last for order, last in gave_way)  # who came last, so that the first always comes to its end
     assert [completion.token_ids for completion in crowded] == [completion.token_ids for completion in alone]
 
 

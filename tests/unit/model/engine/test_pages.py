@@ -188,3 +188,15 @@ def test_names_of_pages_tell_their_whole_prefix() -> None:
     assert chain_key(ROOT, two) != chain_key(chain_key(ROOT, one), two)
     with pytest.raises(AssertionError, match="not in use"):
         PagePool(3, 2).release(1)
+
+
+def test_the_page_that_begins_with_most_of_a_prompt_is_found() -> None:
+    pool = PagePool(4, 4)
+    pages = [pool.take() for _ in range(3)]
+    for page, tokens in zip(pages, ([1, 2, 9, 9], [1, 2, 3, 9], [1, 2, 3, 4])):
+        pool.tokens[page], pool.filled[page] = tokens, 4
+        pool.register(page, ROOT)
+    pool.filled[pages[2]] = 2  # what else it says is of an earlier use
+    assert pool.best_child(ROOT, np.array([1, 2, 3, 4, 5])) == (pages[1], 3)
+    assert pool.best_child(ROOT, np.array([1, 5])) == (pages[0], 1)
+    assert pool.best_child(ROOT, np.array([7, 1])) == (pages[0], 0)

@@ -37,6 +37,21 @@ def test_top_k_then_top_p() -> None:
     torch.testing.assert_close(reported, expected.log())
 
 
+def test_min_p_is_a_share_of_the_likeliest_tokens_probability() -> None:
+    chances = LOGITS.softmax(0)
+    shares = (chances / chances.max()).sort(descending=True).values
+    least = float((shares[2] + shares[3]) / 2)
+    kept = (chances >= least * chances.max()).nonzero()[:, 0]
+    assert len(kept) == 3
+    uniform = (torch.arange(NUM_DRAWS, dtype=torch.float64) + 0.5) / NUM_DRAWS
+    ones = torch.ones(NUM_DRAWS)
+    rows = LOGITS.expand(NUM_DRAWS, -1)
+    drawn, logprobs = sample(rows, ones, torch.zeros(NUM_DRAWS, dtype=torch.int64), ones, uniform, ones * least)
+    assert drawn.unique().tolist() == sorted(kept.tolist())
+    expected = torch.full((20,), float("-inf")).scatter_(0, kept, LOGITS[kept].log_softmax(0))
+    torch.testing.assert_close(logprobs, expected[drawn])
+
+
 def test_greedy_takes_the_largest_and_scores_it_at_temperature_one() -> None:
     frequencies, reported = _frequencies(0.0, top_k=3, top_p=0.1)
     assert frequencies[LOGITS.argmax()] == 1.0
