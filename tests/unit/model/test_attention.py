@@ -46,6 +46,15 @@ def test_packed_equals_separate(backend: Backend, window: int | None) -> None:
         torch.testing.assert_close(got, torch.cat(expected), atol=2e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("window", [None, 1, 3, 16])
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_every_backend_sees_what_the_reference_sees(backend: Backend, window: int | None) -> None:
+    inputs = _inputs(LENGTHS)
+    expected = _run([x.double() for x in inputs], LENGTHS, window, "reference")
+    for got, exact in zip(_run(inputs, LENGTHS, window, backend), expected, strict=True):
+        torch.testing.assert_close(got, exact.float(), atol=5e-6, rtol=1e-5)
+
+
 def attend_and_grads(inputs: list[Tensor], lengths: list[int], window: int | None, backend: Backend) -> list[Tensor]:
     """With an upstream gradient that depends on the output alone, so that it is the same packed and separate."""
     leaves = [x.clone().requires_grad_() for x in inputs]

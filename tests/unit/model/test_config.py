@@ -29,6 +29,11 @@ def test_the_checkpoints_layer_types_win() -> None:
     assert read_config(row).layer_types == types
 
 
+def test_every_fourth_layer_of_cwm_and_the_last_are_global() -> None:
+    types = preset("cwm-32b").layer_types
+    assert [layer for layer, kind in enumerate(types) if kind == "full_attention"] == [*range(0, 64, 4), 63]
+
+
 def test_transformers_reads_the_same_numbers() -> None:
     transformers = pytest.importorskip("transformers")
     theirs = transformers.CwmConfig(**write_config(preset("cwm-32b")))

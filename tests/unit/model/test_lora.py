@@ -95,6 +95,18 @@ def test_adapters_begin_as_nothing_and_alone_have_gradients(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_what_a_pair_adds_is_scaled_by_alpha_over_rank(kind):
+    layers = [one for one in adapted(kind, rank=3, alpha=6.0).modules() if hasattr(one, "lora_A")]
+    assert len(layers) == 2 * (7 if kind == "qwen3" else 4)
+    for layer in layers:
+        first, second = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+        assert first.shape[0] == 3
+        x = torch.randn(5, first.shape[1], generator=torch.Generator().manual_seed(2))
+        expected = layer.base_layer(x) + 2.0 * x @ first.T @ second.T
+        torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_without_adapters_it_is_the_base(kind):
     plain, decoder = make(kind), adapted(kind)
     now = logits(decoder)

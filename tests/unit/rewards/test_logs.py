@@ -126,11 +126,8 @@ def sympy_log(failed: tuple[str, ...] = ()) -> str:
     ],
 )  # fmt: skip
 def test_what_the_last_words_count_and_no_line_names_is_told(parser, text, without, reason):
-    names = {
-        "django": [f"{name} (m.T)" for name in "abc"],
-        "sympy": [f"test_{name}" for name in "abc"],
-        "pytest": TESTS,
-    }
+    forms = {"django": "{} (m.T)", "sympy": "test_{}", "pytest": "t.py::{}"}
+    names = [forms[parser].format(name) for name in "abc"]
 
     def score(text):
         return judge_log(text, parser=f"parse_log_{parser}", fail_to_pass=names[:1], pass_to_pass=names[1:]).score
