@@ -75,9 +75,21 @@ class Column(Sequence[T]):
     def _codes(self) -> "array[Any]":
         return self._data[self._start : self._stop]
 
+    def as_stored(self) -> np.ndarray:
+        """[n] the values as the column stores them, copied: numbers themselves, bytes for flags, numbers of roles."""
+        return np.frombuffer(self._codes(), dtype=self.typecode)
+
+    @classmethod
+    def of_stored(cls, values: np.ndarray) -> Self:
+        """The inverse of ``as_stored``."""
+        column = cls()
+        column._data.frombytes(values.astype(cls.typecode, copy=False).tobytes())
+        column._stop = len(column._data)
+        return column
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         # A copy: an array that numpy looks into cannot grow.
-        found = np.frombuffer(self._codes(), dtype=self.typecode)
+        found = self.as_stored()
         return found if dtype is None else found.astype(dtype)
 
     def __add__(self, more: Sequence[T]) -> Self:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..model.chat.protocols import Rendered
-from .columns import Column, Flags, Ids, Logprobs, Roles, Versions, repeated
+from .columns import Column, Flags, Ids, Logprobs, Roles, Versions
 
 PIECE_TOKENS = 4096
 """Tokens of one column that are turned into text at a time."""
@@ -112,9 +112,7 @@ def segments_of(turns: Sequence["TokenTurn"], observed: Rendered | None = None) 
             builder = _SegmentBuilder()
         builder.append(turn)
     if builder.token_ids:
-        if observed is not None:
-            builder.observe(observed)
-        segments.append(builder.build())
+        segments.append(builder.build(observed))
     return tuple(segments)
 
 
@@ -155,50 +153,66 @@ class TokenTurn:
 
     def check(self) -> None:
         """Raises ValueError where a sampled token (version >= 0) has no finite log-probability."""
-        values, versions = np.asarray(self.logprobs), np.asarray(self.policy_version)
-        if len(values) != len(versions) or len(values) != len(self.token_ids):
+        self.check_lengths()
+        check_sampled(np.asarray(self.logprobs), np.asarray(self.policy_version))
+
+    def check_lengths(self) -> None:
+        """Raises ValueError where the columns of what was sampled differ in length."""
+        lengths = len(self.token_ids), len(self.logprobs), len(self.policy_version)
+        if len(set(lengths)) > 1:
             raise ValueError(
-                f"a turn has {len(self.token_ids)} tokens, {len(values)} log-probabilities and {len(versions)} versions"
+                f"a turn has {lengths[0]} tokens, {lengths[1]} log-probabilities and {lengths[2]} versions"
             )
-        bad = np.flatnonzero((versions >= 0) & ~(np.isfinite(values) & (values <= 1e-6)))
-        if len(bad):
-            raise ValueError(
-                f"a sampled token has log-probability {values[bad[0]]}; a finite one, at most 0, is needed"
-            )
+
+
+def check_sampled(logprobs: np.ndarray, versions: np.ndarray) -> None:
+    """Raises ValueError where a sampled token (version >= 0) has no finite log-probability."""
+    bad = np.flatnonzero((versions >= 0) & ~(np.isfinite(logprobs) & (logprobs <= 1e-6)))
+    if len(bad):
+        raise ValueError(f"a sampled token has log-probability {logprobs[bad[0]]}; a finite one, at most 0, is needed")
 
 
 class _SegmentBuilder:
-    """A segment while turns are appended; each costs what it adds."""
+    """The turns of a segment. A turn costs a few microseconds: many episodes of one process may end at once."""
 
     def __init__(self) -> None:
         self.token_ids: Column[int] = Ids()
-        self.loss_mask: Column[bool] = Flags()
-        self.logprobs: Column[float] = Logprobs()
-        self.policy_version: Column[int] = Versions()
-        self.roles: Column[str] = Roles()
+        self._turns: list[TokenTurn] = []
 
     def append(self, turn: TokenTurn) -> None:
-        turn.check()
-        observed, sampled = len(turn.prompt_ids) - len(self.token_ids), len(turn.token_ids)
-        self.roles = self.roles + turn.prompt_roles[len(self.token_ids) :] + repeated(Roles, "assistant", sampled)
-        self.token_ids = Ids.of(turn.prompt_ids) + turn.token_ids
-        self.loss_mask = self.loss_mask + repeated(Flags, False, observed) + repeated(Flags, True, sampled)
-        self.logprobs = self.logprobs + repeated(Logprobs, float("nan"), observed) + turn.logprobs
-        self.policy_version = self.policy_version + repeated(Versions, -1, observed) + turn.policy_version
+        turn.check_lengths()
+        self.token_ids = turn.context
+        self._turns.append(turn)
 
-    def observe(self, observed: Rendered) -> None:
-        count = len(observed.token_ids)
-        self.token_ids += observed.token_ids
-        self.loss_mask += [False] * count
-        self.logprobs += [float("nan")] * count
-        self.policy_version += [-1] * count
-        self.roles += observed.roles
-
-    def build(self) -> Segment:
+    def build(self, observed: Rendered | None = None) -> Segment:
+        """
+        Args:
+            observed: what follows the last turn.
+        Raises:
+            ValueError: as ``segments_of``.
+        """
+        token_ids = self.token_ids if observed is None else self.token_ids + observed.token_ids
+        count = len(token_ids)
+        mask, logprobs, versions = np.zeros(count, np.int8), np.full(count, np.nan), np.full(count, -1, np.int32)
+        roles, end = np.empty(count, np.uint16), 0
+        for turn in self._turns:
+            start, before = len(turn.prompt_ids), end
+            end = start + len(turn.token_ids)
+            roles[before:start] = Roles.of(turn.prompt_roles)[before:].as_stored()
+            roles[start:end] = _ASSISTANT
+            mask[start:end] = 1
+            logprobs[start:end] = Logprobs.of(turn.logprobs).as_stored()
+            versions[start:end] = Versions.of(turn.policy_version).as_stored()
+        if observed is not None:
+            roles[end:] = Roles.of(observed.roles).as_stored()
+        check_sampled(logprobs, versions)
         return Segment(
-            token_ids=self.token_ids,
-            loss_mask=self.loss_mask,
-            logprobs=self.logprobs,
-            policy_version=self.policy_version,
-            roles=self.roles,
+            token_ids=token_ids,
+            loss_mask=Flags.of_stored(mask),
+            logprobs=Logprobs.of_stored(logprobs),
+            policy_version=Versions.of_stored(versions),
+            roles=Roles.of_stored(roles),
         )
+
+
+_ASSISTANT = Roles(["assistant"]).as_stored()[0]

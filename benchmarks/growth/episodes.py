@@ -92,7 +92,7 @@ def _play(count: int, at_once: int, turns: int) -> Work:
         with LoopWatch() as watch:
             await asyncio.gather(*(worker(kept) for _ in range(at_once)))
             held = watch.peek()
-        return f"loop held {held.count} times, {held.cpu_s:.2f} CPU s in all"
+        return f"loop held {held.count} times, {held.cpu_s:.2f} CPU s in all; longest round {held.round_s:.2f} s"
 
     return lambda: asyncio.run(every())
 

@@ -9,7 +9,7 @@ import traceback
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self
 
 logger = logging.getLogger(__name__)
@@ -18,6 +18,8 @@ HELD_S = 0.05
 """So long no callback may keep a loop: while one does, no other episode of the process goes on."""
 
 _EVERY_S = 0.02
+_LOOK_S = 0.01
+_RUN = asyncio.events.Handle._run.__code__
 _PACKAGE = str(Path(__file__).resolve().parents[2])
 
 
@@ -26,28 +28,33 @@ class Held:
     """How a loop was kept.
 
     Attributes:
-        count: times for more than ``HELD_S``.
-        longest_s: wall-clock seconds of the longest.
+        count: callbacks that kept it for more than ``HELD_S``.
+        longest_s: wall-clock seconds of the longest, to ``_LOOK_S``.
         cpu_s: processor seconds of the loop's thread in all of them: the rest was waiting, for a disk or a core.
+        round_s: the longest that anybody waited for the loop: one callback, or many that were ready at once.
         places: "file:line function" of the code that kept it -> times it was seen.
     """
 
     count: int = 0
     longest_s: float = 0.0
     cpu_s: float = 0.0
+    round_s: float = 0.0
     places: Counter[str] = field(default_factory=Counter)
 
     def metrics(self, prefix: str = "rollout") -> dict[str, float]:
-        """ "PREFIX/loop_held/count", "PREFIX/loop_held_seconds/max" and "PREFIX/loop_held_cpu_seconds/total"."""
+        """ "PREFIX/loop_held/count", "PREFIX/loop_held_seconds/max", "PREFIX/loop_held_cpu_seconds/total" and
+        "PREFIX/loop_round_seconds/max"."""
         return {
             f"{prefix}/loop_held/count": float(self.count),
             f"{prefix}/loop_held_seconds/max": self.longest_s,
             f"{prefix}/loop_held_cpu_seconds/total": self.cpu_s,
+            f"{prefix}/loop_round_seconds/max": self.round_s,
         }
 
 
 class LoopWatch:
-    """Watches the running loop from a thread: every 20 ms it asks to be called back, and looks how long that takes.
+    """Watches the running loop from a thread: every 20 ms it asks to be called back, and while it waits it looks
+    whether one and the same callback keeps the loop or many take their turns.
 
     A context manager, entered on the loop, any number of times one after another. On a busy machine a loop also stands
     because its thread gets no core; ``Held.cpu_s`` tells the two apart.
@@ -85,24 +92,62 @@ class LoopWatch:
         clock = time.pthread_getcpuclockid(thread) if hasattr(time, "pthread_getcpuclockid") else None
         while not closing.wait(_EVERY_S):
             came = threading.Event()
-            started, used = time.monotonic(), _cpu(clock)
+            asked = time.monotonic()
             try:
                 loop.call_soon_threadsafe(came.set)
             except RuntimeError:  # the loop is closed
                 return
-            place = ""
-            if not came.wait(HELD_S):
-                place = _place_of(thread)
-                while not came.wait(_EVERY_S):
-                    if loop.is_closed():
-                        return
-            seconds = time.monotonic() - started
-            if place:
-                with self._lock:
-                    self._held.count += 1
-                    self._held.longest_s = max(self._held.longest_s, seconds)
-                    self._held.cpu_s += _cpu(clock) - used
-                    self._held.places[place] += 1
+            running = _Running(thread, clock)
+            while not came.wait(_LOOK_S):
+                if loop.is_closed():
+                    return
+                self._note(running.look())
+            self._note(running.end())
+            with self._lock:
+                self._held.round_s = max(self._held.round_s, time.monotonic() - asked)
+
+    def _note(self, kept: "tuple[str, float, float] | None") -> None:
+        if kept is not None:
+            place, seconds, cpu_s = kept
+            with self._lock:
+                self._held.count += 1
+                self._held.longest_s = max(self._held.longest_s, seconds)
+                self._held.cpu_s += cpu_s
+                self._held.places[place] += 1
+
+
+class _Running:
+    """The callback that a loop's thread is in, while it is looked at again and again."""
+
+    def __init__(self, thread: int, clock: int | None) -> None:
+        self._thread, self._clock = thread, clock
+        self._begin()
+
+    def _begin(self) -> None:
+        self._frame, self._since, self._used, self._place = self._callback(), time.monotonic(), _cpu(self._clock), ""
+
+    def _callback(self) -> FrameType | None:
+        """The call of the loop that runs one callback: another object for each, while it is held here."""
+        frame = sys._current_frames().get(self._thread)
+        while frame is not None and frame.f_code is not _RUN:
+            frame = frame.f_back
+        return frame
+
+    def look(self) -> tuple[str, float, float] | None:
+        """(place, seconds, processor seconds) of a callback that kept the loop too long and has just ended."""
+        if self._frame is not None and self._callback() is self._frame:
+            if not self._place and time.monotonic() - self._since > HELD_S:
+                self._place = _place_of(self._thread)
+            return None
+        ended = self.end()
+        self._begin()
+        return ended
+
+    def end(self) -> tuple[str, float, float] | None:
+        """``look``, where nothing of what was seen runs any more."""
+        if not self._place:
+            return None
+        return self._place, time.monotonic() - self._since, _cpu(self._clock) - self._used
 
 
 def _cpu(clock: int | None) -> float:

@@ -2,6 +2,9 @@
 
 import asyncio
 import threading
+from types import SimpleNamespace
+
+import pytest
 
 from verigym.envs.sandbox import loop_watch
 from verigym.envs.sandbox.loop_watch import LoopWatch, stacks_of_tasks
@@ -30,6 +33,43 @@ def test_what_keeps_the_loop_is_counted_and_named(monkeypatch):
     assert held.longest_s > 0
     assert after is not held
     assert held.metrics()["rollout/loop_held/count"] == held.count
+
+
+def test_one_callback_keeps_the_loop_and_many_that_take_their_turns_do_not(monkeypatch):
+    now, frame = [0.0], [object()]
+    monkeypatch.setattr(loop_watch, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(loop_watch._Running, "_callback", lambda self: frame[0])
+    monkeypatch.setattr(loop_watch, "_place_of", lambda thread: "here")
+    running = loop_watch._Running(0, None)
+    for _ in range(100):
+        now[0] += 0.04
+        frame[0] = object()
+        assert running.look() is None
+    now[0] += 0.06
+    assert running.look() is None  # it goes on
+    now[0] += 0.01
+    frame[0] = object()
+    assert running.look() == ("here", pytest.approx(0.07), 0.0)
+    now[0] += 0.06
+    assert running.look() is None
+    assert running.end() == ("here", pytest.approx(0.06), 0.0)
+
+
+def test_a_callback_is_told_from_the_next():
+    """The same code, called twice, is two callbacks."""
+    running = []
+
+    async def main():
+        loop, here = asyncio.get_running_loop(), threading.get_ident()
+        for _ in range(2):
+            loop.call_soon(lambda: running.append(loop_watch._Running(here, None)._frame))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    first, second = running
+    assert first is not None
+    assert first is not second
 
 
 def test_a_loop_that_others_come_to_is_not_counted(monkeypatch):
