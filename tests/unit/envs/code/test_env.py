@@ -93,6 +93,7 @@ def test_ordinary_programs_work(backend, program, printed):
         "x = bytearray(10 ** 11)\nprint(3)",
         "import os\nos.kill(os.getppid(), 9)",
         "import os\nos.kill(-1, 9)",
+        "print(3, flush=True)\nwhile True:\n    pass",
         "import sys\nprint(3)\nsys.exit(1)",
         "print(3)\nraise ValueError",
         "import subprocess\nprint(4)",
@@ -107,6 +108,15 @@ def test_wrong_and_hostile_programs_fail_in_time(backend, program):
     assert time.monotonic() - before < 60
     # Nothing of it is left to disturb the next grading.
     assert grade(backend, stdin_task(("1\n", "3\n")), "print(3)").passed
+
+
+def test_embedded_tests_whose_program_never_ends_fail(backend):
+    hidden = {"test_code": "assert f(1) == 2", "names": ["f"], "time_limit_s": 0.5}
+    task = Task(id="t", family="code", prompt="?", hidden=hidden)
+    assert grade(backend, task, "def f(x):\n    return x + 1").passed
+    score = grade(backend, task, "def f(x):\n    while True:\n        pass")
+    assert (score.value, score.passed) == (0.0, False)
+    assert "the tests failed" in score.detail
 
 
 def test_a_program_that_forges_its_runner_gains_nothing(backend):

@@ -70,6 +70,12 @@ def test_ragged_packs(group: int, window: int | None) -> None:
     check(RAGGED, group=group, window=window, tile=16)
 
 
+@pytest.mark.parametrize("window", [33, 34, 48])
+def test_windows_wider_than_tiles(window: int) -> None:
+    """Blocks that need no mask lie between those at the two ends of a window."""
+    check([101, 7], group=2, window=window, tile=16)
+
+
 def test_low_precision_and_a_head_size_that_is_no_power_of_two() -> None:
     check(RAGGED, group=2, window=4, tile=16, dtype=torch.bfloat16, head_dim=24, tolerance=1e-2)
 
