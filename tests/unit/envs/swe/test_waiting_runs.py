@@ -9,7 +9,7 @@ import pytest
 
 from verigym.envs.sandbox.types import ProcessResult
 from verigym.envs.swe import testing
-from verigym.envs.swe.testing import TestRun, doubt_tests, execute_and_doubt
+from verigym.envs.swe.testing import TestRun, execute_and_doubt, find_forgery
 from verigym.rewards.swe import TestReport
 
 RUN = TestRun(workdir="/w", python="python", tests=("t.py",))
@@ -128,5 +128,5 @@ def test_a_second_run_says_what_has_no_twin(monkeypatch):
         return TestReport(statuses={}, complete=True, exit_code=0), honest(again, untwinned=["t.py::a"])
 
     monkeypatch.setattr(testing, "_execute", executed)
-    asked = asyncio.run(doubt_tests(None, RUN, ["t.py::a", "t.py::b"], ["t.py::c"], timeout_s=5, limit_s=1))  # type: ignore[arg-type]
+    asked = asyncio.run(find_forgery(None, RUN, ["t.py::a", "t.py::b"], ["t.py::c"], timeout_s=5, limit_s=1))  # type: ignore[arg-type]
     assert (asked.forged, asked.untrusted) == ("", ("t.py::a",))
