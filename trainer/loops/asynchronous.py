@@ -173,7 +173,7 @@ class AsyncRL(RL):
         rollouts = sum((group.rollouts for group in groups), Rollouts())
         idle = self._idle.taken()
         metrics = rollout_metrics(rollouts)
-        update = await asyncio.to_thread(self.learn, rollouts.trajectories)
+        update = await self._learned(rollouts.trajectories)
         metrics |= update.metrics
         ended = time.perf_counter()
         self._num_open -= len(groups)

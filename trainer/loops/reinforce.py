@@ -7,9 +7,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+import torch
+
 from ...agent.policy import Policy
 from ...agent.seeds import derive_seed
 from ...agent.trajectory import Trajectory
+from ...envs.sandbox.background import on_thread_to_its_end
 from ...envs.sandbox.loop_watch import LoopWatch
 from ...envs.task import Task
 from ...errors import ConfigError, TrainingError
@@ -131,7 +134,7 @@ class RL(Loop):
         if measure is not None:
             result = replace(result, metrics={**result.metrics, **await measure(result.step)})
         if on_step is not None:
-            on_step(result)
+            await on_thread_to_its_end(on_step, result)
         self._check_useful(result)
 
     async def step(self, tasks: Sequence[Task]) -> StepResult:
@@ -145,7 +148,7 @@ class RL(Loop):
             rollouts += await self.collect(self._tasks.take(missing), first=num_groups)
             num_groups += missing
         collected = time.perf_counter()
-        update = self.learn(rollouts.trajectories)
+        update = await self._learned(rollouts.trajectories)
         metrics = {**rollout_metrics(rollouts), **update.metrics}
         sampling, updating = collected - started, time.perf_counter() - collected
         metrics |= self._watch.take().metrics()
@@ -183,6 +186,16 @@ class RL(Loop):
                 f"an episode of {task.id!r} may have {longest} tokens, a microbatch holds "
                 f"{self.config.microbatch_tokens}; raise microbatch_tokens, or lower the episode's token budget"
             )
+
+    async def _learned(self, trajectories: Sequence[Trajectory]) -> Update:
+        """``learn`` beside the loop, with as many threads of torch as this one has: each thread has its own number."""
+        num_threads = torch.get_num_threads()
+
+        def work() -> Update:
+            torch.set_num_threads(num_threads)
+            return self.learn(trajectories)
+
+        return await on_thread_to_its_end(work)
 
     def update(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
         """``learn``, and its metrics alone."""
