@@ -7,10 +7,10 @@ from ..config import DecoderConfig
 from .common import Family, Row, read_llama, require, windowed, write_llama, write_windowed
 
 
-def _read(row: Row, family: str, kinds: list[str] | None) -> DecoderConfig:
+def _read(row: Row, family: str, listed: list[str] | None) -> DecoderConfig:
     require(row, attention_bias=False)
     fields = read_llama(row)
-    kinds = kinds or ["sliding_attention"] * fields["num_layers"]
+    kinds: list[str] = listed or ["sliding_attention"] * fields["num_layers"]
     return DecoderConfig(family=family, **windowed(fields, row.get("sliding_window", 4096), kinds), **fields)
 
 

@@ -1,5 +1,8 @@
 """The attention facade: every backend against the float64 reference, and what separates documents (packing leaks)."""
 
+# pyright: reportCallIssue=false
+# Parts of tensors are unpacked as arguments; their number is known to who reads.
+
 import logging
 
 import pytest

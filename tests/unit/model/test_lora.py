@@ -1,5 +1,8 @@
 """Adapters in models of transformers and in CWM's decoder: only they learn, and what they learn can be taken away."""
 
+# pyright: reportCallIssue=false, reportArgumentType=false, reportIndexIssue=false, reportAttributeAccessIssue=false
+# Modules of peft have no types, and shapes are unpacked from tables.
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3MoeConfig

@@ -1,5 +1,8 @@
 """Whatever the batch does to a sequence, its tokens and log-probabilities are those of the sequence alone."""
 
+# pyright: reportArgumentType=false
+# Settings of engines are unpacked from tables.
+
 import asyncio
 import random
 from pathlib import Path

@@ -1,3 +1,5 @@
+# pyright: reportCallIssue=false
+# Settings are unpacked as arguments; their number is known to who reads.
 import pytest
 import torch
 

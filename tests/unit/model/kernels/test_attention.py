@@ -1,5 +1,8 @@
 """The attention kernels against the float64 reference, by Triton's interpreter where there is no GPU."""
 
+# pyright: reportCallIssue=false
+# Parts of tensors are unpacked as arguments; their number is known to who reads.
+
 import pytest
 import torch
 from torch import Tensor
