@@ -92,10 +92,10 @@ def test_rewards_that_are_no_numbers_are_refused_with_the_family(episodes, make_
 
 
 def test_long_episodes_lose_reward_linearly(make_segment, make_trajectory):
-    lengths = [2, 6, 7, 8, 10, 11]
+    lengths = [2, 6, 7, 8, 10, 14, 11]
     some = [make_trajectory(make_segment(range(n + 1), [0] + [1] * n)) for n in lengths]
-    found = shape_overlong(some, [1.0] * 5 + [None], length=10, buffer=4, penalty=2.0)
-    assert found == [1.0, 1.0, pytest.approx(0.5), pytest.approx(0.0), -1.0, None]
+    found = shape_overlong(some, [1.0] * 6 + [None], length=10, buffer=4, penalty=2.0)
+    assert found == [1.0, 1.0, pytest.approx(0.5), pytest.approx(0.0), -1.0, -1.0, None]
     assert shape_overlong(some[:5], [1.0] * 5, length=10, buffer=0, penalty=1.0) == [1.0] * 4 + [0.0]
     config = DAPOConfig(overlong_length=10, overlong_buffer=4)
     made = experience_of([some[0], some[4]], config)
