@@ -20,8 +20,10 @@ from ..swe.checkout import placed
 from ..swe.grading import grade_patch, is_configuration, is_test_path, run_hidden_tests
 from ..task import Task, write_jsonl
 from .fetching import unpack
+from .needs import needed_by_tests
 from .requirements import declared_requirements, pinned_requirements
 from .rows import archives_of
+from .sources import is_collected
 
 BUG_WORDS = re.compile(
     r"\b(fix(es|ed)?|bugs?|issues?|regressions?|crash(es)?|errors?|wrong|incorrect|broken|closes?|resolves?)\b|#\d+",
@@ -254,6 +256,8 @@ def _environment(
         root = Path(scratch)
         unpack(archive, root)
         runtime, testing = declared_requirements(root)
+        tests = [path.relative_to(root).as_posix() for path in root.rglob("*.py")]
+        testing += needed_by_tests(root, list(filter(is_collected, tests)), [*runtime, *testing, *extra])
         key = (*runtime, "|", *testing, "|", *extra)
         if key not in pins:
             pins[key] = pinned_requirements([*runtime, *extra], testing, leave_out=name)

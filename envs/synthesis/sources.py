@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from ...errors import TaskError
 from .fetching import LEFT_BEHIND, bring_sdist, clone, run
+from .needs import needed_by_tests
 from .requirements import declared_requirements, pinned_requirements, project_pages, stated_version
 
 logger = logging.getLogger(__name__)
@@ -148,6 +149,7 @@ def tree_source(
         raise TaskError(f"{name}=={version} has no Python package beside its tests; is {root.name} the right folder?")
     if requirements is None:
         runtime, testing = declared_requirements(root)
+        testing += needed_by_tests(root, test_files, [*runtime, *testing, *extra])
         tell(f"{len(test_files)} files of tests; resolving what they need", 0, 0)
         requirements = pinned_requirements([*runtime, *extra], testing, leave_out=name)
     return Source(
