@@ -39,7 +39,7 @@ def test_it_learns_what_is_demonstrated(make_decoder, demonstrations):
 
 def test_a_plateau_of_the_held_out_loss_ends_it(make_decoder, demonstrations, make_segment, make_trajectory):
     held_out = [make_trajectory(make_segment([7, 299, 298], [0, 1, 1]))]  # tokens that nobody demonstrates
-    settings = config(max_steps=None, eval_every=2, patience=2, min_delta=10.0)
+    settings = config(max_steps=30, eval_every=2, patience=2, min_delta=10.0)
     trainer = SFT(make_decoder(), demonstrations, config=settings, optim=OPTIM, held_out=held_out)
     measured = []
     trainer.run(on_step=lambda result: measured.append(result.metrics.get("trainer/held_out_loss/mean")))
@@ -101,6 +101,20 @@ def test_a_resumed_run_repeats_the_losses_of_an_uninterrupted_one(make_decoder, 
     assert losses == expected
     assert second.best_loss == whole.best_loss
     assert all(torch.equal(a, b) for a, b in zip(second.decoder.parameters(), whole.decoder.parameters(), strict=True))
+
+
+def test_a_resume_knows_the_best_loss_and_how_often_it_was_missed(make_decoder, demonstrations):
+    settings = config(max_steps=100, eval_every=1, patience=9, min_delta=10.0)
+    first, second = (
+        SFT(make_decoder(), demonstrations, config=settings, optim=OPTIM, held_out=demonstrations[:3]) for _ in range(2)
+    )
+    for _ in range(3):
+        first.step()
+    assert first.best_loss < 10.0
+    assert first.state_dict()["num_worse"] == 2
+    second.load_state_dict(first.state_dict())
+    assert second.best_loss == first.best_loss
+    assert second.state_dict()["num_worse"] == 2
 
 
 def test_a_resume_goes_on_with_the_random_numbers_of_then(make_decoder, demonstrations):
