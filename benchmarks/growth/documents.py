@@ -77,6 +77,30 @@ def planned(ways: int):
     return make
 
 
+def _short(size: int) -> list[int]:
+    """1 to 320 tokens, as the planned ones in hundreds."""
+    draw = random.Random(0)
+    return [int(320 ** draw.random()) for _ in range(size)]
+
+
+def planned_short(size: int, folder: Path) -> Work:
+    """First fit by falling length of the documents that the peer packs."""
+    documents = _Lengths(_short(size))
+    return lambda: f"{len(plan_packs(documents, max_tokens=328))} packs"
+
+
+def packed_by_trl(size: int, folder: Path) -> Work:
+    """TRL's best fit by falling length over all documents; it moves the tokens too."""
+    import datasets
+    from trl.data_utils import pack_dataset
+
+    datasets.disable_progress_bars()
+    datasets.config.HF_DATASETS_CACHE = folder
+    given = datasets.Dataset.from_dict({"input_ids": [[0] * length for length in _short(size)]})
+    options = {"batch_size": size, "keep_in_memory": True, "load_from_cache_file": False}
+    return lambda: f"{len(pack_dataset(given, 328, 'bfd', options))} packs"
+
+
 _SIZES = (15_625, 62_500, 250_000, 1_000_000)
 _QUICK = (1_000, 4_000, 16_000, 64_000)
 SUBJECTS = {
@@ -84,5 +108,7 @@ SUBJECTS = {
         make=streamed, sizes=_SIZES, quick=(250, 1_000, 4_000, 16_000), unit="documents"
     ),
     "planning packs": Subject(make=planned(1), sizes=_SIZES, quick=_QUICK, unit="documents"),
+    "planning packs of short ones": Subject(make=planned_short, sizes=_SIZES, quick=_QUICK, unit="documents"),
+    "packs of TRL": Subject(make=packed_by_trl, sizes=_SIZES, quick=_QUICK, unit="documents"),
     "planning packs of 8 ranks": Subject(make=planned(8), sizes=_SIZES, quick=_QUICK, unit="documents"),
 }
