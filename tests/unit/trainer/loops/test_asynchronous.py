@@ -22,7 +22,7 @@ from verigym.trainer.loops.asynchronous import AsyncRL
 from verigym.trainer.loops.groups import Group
 from verigym.trainer.recipe.algorithms import AsyncConfig, DAPOConfig, GRPOConfig
 from verigym.trainer.recipe.config import OptimConfig
-from verigym.trainer.sampling.rollouts import EpisodePlan, TaskStream
+from verigym.trainer.sampling.rollouts import EpisodePlan, Rollouts, TaskStream
 
 
 class SlowEngine:
@@ -172,6 +172,18 @@ def test_groups_are_trained_in_the_order_of_their_starts_unless_asked_otherwise(
     assert numbers("started") == list(range(16))
     ended = numbers("ended", slow=0.1)
     assert sorted(ended) != ended
+
+
+@pytest.mark.parametrize(
+    ("version", "late", "reason"), [(3, 0, None), (2, 0, None), (1, 0, "stale"), (None, 0, None), (3, 1, "late")]
+)
+def test_why_a_group_is_dropped(make, make_segment, make_trajectory, version, late, reason):
+    trainer = make(SlowEngine(0), max_lag=1)
+    trainer._engine.policy_version = 3
+    sampled = [1, 1] if version is not None else [0, 0]
+    segment = make_segment([1, 2], sampled, [-1.0, -1.0], version=-1 if version is None else version)
+    rollouts = Rollouts(trajectories=(make_trajectory(segment),), num_late=late)
+    assert trainer._reason_to_drop(Group(number=0, task=tasks(1)[0], rollouts=rollouts)) == reason
 
 
 def test_what_has_become_too_old_is_dropped_and_replaced(make):

@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from verigym.trainer.objective.losses import PolicyLoss, TrainedTokens, clipped_surrogate, sft_loss
+from verigym.trainer.objective.losses import (
+    Correction,
+    PolicyLoss,
+    TrainedTokens,
+    clipped_surrogate,
+    sft_loss,
+    weighted_log_likelihood,
+)
 from verigym.trainer.objective.objective import loss_of
 from verigym.trainer.recipe.algorithms import ALGORITHMS, RLConfig
 
@@ -29,6 +36,27 @@ def test_worked_by_hand():
     assert loss.metrics["clipfrac"].tolist() == [0, 1, 0, 0, 1]
     kl = [r - 1 - math.log(r) for r in ratio.tolist()]
     torch.testing.assert_close(loss.metrics["approx_kl"], torch.tensor(kl))
+
+
+def test_a_weight_of_cispo_is_cut_and_has_no_gradient():
+    ratio = torch.tensor([1.0, 3.0, 3.0, 0.5])
+    advantages, old = torch.tensor([2.0, 1.0, -1.0, 1.0]), torch.full((4,), -2.0)
+    logprobs = (old + ratio.log()).requires_grad_()
+    loss = weighted_log_likelihood(logprobs, logprobs - old, advantages, max_weight=2.0)
+    weights = torch.tensor([1.0, 2.0, 2.0, 0.5])
+    torch.testing.assert_close(loss.components, -weights * advantages * logprobs)
+    loss.components.sum().backward()
+    torch.testing.assert_close(logprobs.grad, -weights * advantages)
+    assert loss.metrics["clipfrac"].tolist() == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("truncate", [0.5, 1.0, 1.4, 1.4]), ("mask", [0.0, 1.0, 1.4, 0.0])])
+def test_weights_of_a_correction_are_cut_or_masked(kind, kept):
+    weights = torch.tensor([0.5, 1.0, 1.4, 3.0], dtype=torch.float64)
+    anchor = torch.full((4,), -1.0, dtype=torch.float64)
+    given = TrainedTokens(old_logprobs=anchor - weights.log(), advantages=anchor, anchor_logprobs=anchor)
+    found = Correction(kind=kind, level="token", cap=1.4 + 1e-9, floor=0.6).weights(given)
+    torch.testing.assert_close(found, torch.tensor(kept, dtype=torch.float64))
 
 
 def test_gradient_is_that_of_finite_differences():
@@ -122,7 +150,7 @@ def test_every_algorithm_equals_its_formula(name, kind, estimator, level):
 
     anchor = -1 - numbers().abs()
     tokens = TrainedTokens(
-        old_logprobs=anchor + 0.2 * numbers(),
+        old_logprobs=anchor + 0.6 * numbers(),  # some weights beyond the cap and below the floor
         advantages=numbers(),
         lengths=torch.tensor([5, 1, 6]),
         anchor_logprobs=anchor,
