@@ -115,7 +115,7 @@ def _engine_source(spec: str, checkpoint: Path, max_batch: int, attention: Any) 
     from .agent.sources import PolicySource, fingerprint
     from .errors import ConfigError
     from .model.chat.settings import checkpoint_settings
-    from .model.chat.trace import TraceFormat
+    from .model.chat.trace_tokens import TraceFormat
     from .model.engine.open import open_checkpoint
     from .model.families.find import sampling_of
 

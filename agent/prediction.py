@@ -14,11 +14,11 @@ from ..model.chat.trace import (
     Event,
     Frame,
     Trace,
-    TraceFormat,
     depths_of,
     frames_of_text,
     to_text,
 )
+from ..model.chat.trace_tokens import TraceFormat
 from .endpoint import Endpoint
 
 FRAME_TOKENS = 2048

@@ -35,7 +35,8 @@ from verigym.envs.sandbox.images import ensure_base_image
 from verigym.envs.sandbox.pool import DockerPool
 from verigym.envs.sandbox.types import Limits, SandboxSpec
 from verigym.envs.swe.checkout import environment_of, open_workspace, placed, shell_env
-from verigym.envs.synthesis.build_images import environment_image, python_of
+from verigym.envs.synthesis.build_images import environment_image
+from verigym.envs.synthesis.engine_images import python_of
 
 COMMANDS, EPISODES, AT_ONCE = 50, 32, 16
 DIRTY = "echo x > new; echo '# more' >> setup.cfg; rm -f README.md; git add -A 2>/dev/null; (sleep 1000 &)"

@@ -61,7 +61,8 @@ def main() -> int:
 
 
 async def _run(args: argparse.Namespace) -> dict[str, Any]:
-    from verigym.model.chat.trace import TraceFormat, texts_of_trace
+    from verigym.model.chat.trace import texts_of_trace
+    from verigym.model.chat.trace_tokens import TraceFormat
     from verigym.model.checkpoint import save_checkpoint
     from verigym.model.config import preset
     from verigym.model.decoder import Decoder

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import logging
 import re
 import shlex
 import subprocess
@@ -21,18 +20,17 @@ from ..sandbox.launch import HOME, INSIDE_ID
 from ..sandbox.pip import HOW_TO_BUILD, ONLY_WHEELS, pinned, pip_command
 from ..sandbox.python import cache_folder
 from ..swe.checkout import DEFAULT_REQUIREMENTS
+from .engine_images import LABEL, build, exists, python_of
 from .rows import archives_of
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
-logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 
 ROOT, VENV = "/testbed", "/opt/verigym/venv"
 ENV_REPOSITORY, IMAGE_REPOSITORY = "verigym/env", "verigym/swe"
-LABEL = "verigym.image"
 PIP_S = 1800.0
 
 PUBLISHED = (
@@ -175,11 +173,11 @@ def environment_image(client: "DockerClient", base: str, requirements: Sequence[
     )
     key = hashlib.sha256("\n".join((dockerfile, python, *wanted)).encode()).hexdigest()[:16]
     name = f"{ENV_REPOSITORY}:{key}"
-    if _exists(client, name):
+    if exists(client, name):
         return name
     wheels = _wheels(wanted, python)
     files = {f"wheels/{path.name}": path.read_bytes() for path in sorted(wheels.glob("*.whl"))}
-    _build(client, name, dockerfile, files, notes)
+    build(client, name, dockerfile, files, notes)
     return name
 
 
@@ -196,8 +194,8 @@ def _instance_image(client: "DockerClient", env_image: str, row: SWERow, archive
     )
     key = hashlib.sha256(dockerfile.encode() + data).hexdigest()[:12]
     name = f"{IMAGE_REPOSITORY}.{re.sub(r'[^a-z0-9._-]', '-', row.instance_id.lower()).replace('__', '_1776_')}:{key}"
-    if not _exists(client, name):
-        _build(client, name, dockerfile, {"repository.tar": _owned_by_agent(data)}, notes)
+    if not exists(client, name):
+        build(client, name, dockerfile, {"repository.tar": _owned_by_agent(data)}, notes)
     return name
 
 
@@ -249,53 +247,3 @@ def _pip(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
         )
     except subprocess.TimeoutExpired:
         raise SandboxError(f"pip did not answer within {PIP_S:g} s; is the package index there?") from None
-
-
-def python_of(client: "DockerClient", base: str) -> str:
-    """The version of an image's python3, "3.11". Raises SandboxError."""
-    from docker.errors import DockerException
-
-    command = ["python3", "-c", "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"]
-    try:
-        said = client.containers.run(base, command, network_mode="none", remove=True, labels={LABEL: "probe"})
-    except DockerException as error:
-        told = " ".join(str(error).split())[:300]
-        raise SandboxError(
-            f"the base image {base} cannot be used, it needs python3 with venv and git: {told}"
-        ) from None
-    return said.decode().strip()
-
-
-def _exists(client: "DockerClient", name: str) -> bool:
-    from docker.errors import DockerException, ImageNotFound
-
-    try:
-        client.images.get(name)
-    except ImageNotFound:
-        return False
-    except DockerException as error:
-        raise SandboxError(f"the engine does not answer: {error}") from None
-    return True
-
-
-def _build(client: "DockerClient", name: str, dockerfile: str, files: Mapping[str, bytes], notes: Path) -> None:
-    """Build an image from text and files, with no network, and leave its Dockerfile in ``notes``."""
-    from docker.errors import BuildError, DockerException
-
-    notes.mkdir(parents=True, exist_ok=True)
-    (notes / f"{name.replace('/', '_').replace(':', '-')}.Dockerfile").write_text(dockerfile, encoding="utf-8")
-    context = io.BytesIO()
-    with tarfile.open(fileobj=context, mode="w") as tar:
-        for path, data in {"Dockerfile": dockerfile.encode(), **files}.items():
-            entry = tarfile.TarInfo(path)
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
-    context.seek(0)
-    try:
-        client.images.build(fileobj=context, custom_context=True, tag=name, network_mode="none", rm=True, forcerm=True)
-    except BuildError as error:
-        said = "".join(str(line.get("stream") or line.get("error") or "") for line in error.build_log)
-        raise SandboxError(f"{name} could not be built: {' '.join(said.split())[-500:]}") from None
-    except DockerException as error:
-        raise SandboxError(f"{name} could not be built: {error}") from None
-    logger.info("built %s", name)

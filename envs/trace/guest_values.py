@@ -13,11 +13,11 @@ import fractions
 import itertools
 import pathlib
 import re
-import sys
 import types
 import weakref
 
-from .guest_classes import METHOD, Class, arguments_of, class_dict, is_told, module_names, mro, pairs_of, qualname
+from . import guest_numpy
+from .guest_classes import Class, arguments_of, is_told, module_names, mro, pairs_of, qualname
 
 MARK = "..."
 """What was left out: of a container its further items; after a string its rest; of an object what only C can see."""
@@ -271,11 +271,17 @@ class Values:
                 self._hide()
                 shown = shown[:-1] + ", " + MARK + ")"
             return self._also(shown, own)
-        array_type = _numpy_array()
+        array_type = guest_numpy.array_class()
         if array_type is not None and any(base is array_type for base in mro(kind)):
-            return self._also(self._array(value, name, array_type), own)
-        if _is_numpy_scalar(kind):
-            return self._scalar(value, name)
+            start, plain, end = guest_numpy.array_parts(value, name, array_type, self.max_items)
+            if plain is None:
+                self._cut()
+            return self._also(start + (MARK if plain is None else self._show(plain)) + end, own)
+        if guest_numpy.is_scalar(kind):
+            shown = guest_numpy.scalar_text(value, name)
+            if shown is None:
+                self._hide()
+            return shown or f"<{name} {MARK}>"
         if any(kind is one for one in _PATHS):
             return f"{name}({str(value)!r})"
         if made.is_dataclass and not made.is_opaque:
@@ -309,45 +315,6 @@ class Values:
                 break
             shown.append((key if type(key) is str else "?") + "=" + self._show(one))
         return start + ", ".join(shown) + end
-
-    def _array(self, value, name, array_type):
-        """An array of numpy, by what its own class says of it: a derived one may say something else, or raise."""
-        shape, size, kind = (array_type.__dict__[key].__get__(value) for key in ("shape", "size", "dtype"))
-        start = "array(" if name == "ndarray" else name + "("
-        if size > self.max_items:
-            self._cut()
-            return f"{start}{MARK}, shape={tuple(shape)!r}, dtype={kind})"
-        plain = array_type.__dict__["tolist"].__get__(value)()
-        told = "" if (size and str(kind) in ("int64", "bool")) or str(kind) == "float64" else f", dtype={kind}"
-        empty = f", shape={tuple(shape)!r}" if not size and tuple(shape) != (0,) else ""
-        return start + self._show(plain) + empty + told + ")"
-
-    def _scalar(self, value, name):
-        plain = value.item()
-        if type(plain) in (bool, int, float, complex, str, bytes):
-            return name + "(" + repr(plain) + ")"
-        self._hide()
-        return f"<{name} {MARK}>"
-
-
-def _numpy_array():
-    """numpy's own class of arrays, where the program has imported it; a class that only says so is not asked."""
-    found = _numpy_names().get("ndarray")
-    return found if type(found) is type and type(class_dict(found).get("tolist")) is METHOD else None
-
-
-def _is_numpy_scalar(kind):
-    """Whether a class is one of numpy's own: derived ones run code of the program."""
-    names = _numpy_names()
-    base = names.get("generic")
-    if base is None or not any(one is base for one in mro(kind)) or names.get(qualname(kind)) is not kind:
-        return False
-    return type(class_dict(base).get("item")) is METHOD
-
-
-def _numpy_names():
-    module = sys.modules.get("numpy")
-    return module_names(module) if type(module) is types.ModuleType else {}
 
 
 _KEYS, _VALUES, _ITEMS = type({}.keys()), type({}.values()), type({}.items())

@@ -1,4 +1,4 @@
-"""Execution traces as CWM writes them: frames of a program's run, as text and as tokens, and exactly back.
+"""Execution traces as CWM writes them: frames of a program's run, as text, and exactly back (``trace_tokens``: tokens).
 
     <|begin_of_text|><|trace_context_start|>CONTEXT<|frame_sep|>
     <|call_sep|>LOCALS<|action_sep|>SOURCE<|frame_sep|>
@@ -23,7 +23,6 @@ from typing import Any, Literal, get_args
 
 from ...errors import ChatFormatError
 from .cwm import BEGIN
-from .protocols import TextTokenizer
 
 END = "<|end_of_text|>"
 CONTEXT, FRAME, ACTION, ARGUMENT = "<|trace_context_start|>", "<|frame_sep|>", "<|action_sep|>", "<|arg_sep|>"
@@ -35,7 +34,7 @@ UNCHANGED = ".."
 START_MARKER = "  # << START_OF_TRACE"
 
 _TOKEN = re.compile("|".join(map(re.escape, RESERVED)))
-_Piece = tuple[str, str]
+Piece = tuple[str, str]
 """(name of a reserved token, the text after it up to the next one)."""
 
 
@@ -79,7 +78,7 @@ def to_text(trace: Trace) -> str:
     Raises:
         ChatFormatError: source code spells a reserved token, so that text could not be read back; tokens can.
     """
-    pieces = list(_pieces(trace))
+    pieces = list(pieces_of(trace))
     for _name, text in pieces:
         if _TOKEN.search(text):
             raise ChatFormatError(f"{text[:80]!r} spells a reserved token; as text it would be read as one, use tokens")
@@ -92,7 +91,7 @@ def from_text(text: str) -> Trace:
     Raises:
         ChatFormatError: it is no trace; the message says where.
     """
-    return _trace_of(split_text(text))
+    return trace_of(split_text(text))
 
 
 def frame_text(frame: Frame) -> str:
@@ -112,10 +111,10 @@ def frames_of_text(text: str) -> tuple[Frame, ...]:
     pieces = [piece for piece in split_text(text[found.start() :]) if piece[0] not in (BEGIN, END)]
     if pieces and pieces[0][0] == CONTEXT:
         pieces = pieces[1:]
-    return _frames_of([piece for piece in pieces if piece != (FRAME, "")])
+    return frames_of([piece for piece in pieces if piece != (FRAME, "")])
 
 
-def split_text(text: str) -> list[_Piece]:
+def split_text(text: str) -> list[Piece]:
     found = list(_TOKEN.finditer(text))
     if text and (not found or found[0].start()):
         raise ChatFormatError(f"a trace begins with a reserved token, not with {text[:40]!r}")
@@ -125,89 +124,7 @@ def split_text(text: str) -> list[_Piece]:
 
 def texts_of_trace(trace: Trace) -> list[str]:
     """The texts between reserved tokens, which a tokenizer meets."""
-    return [text for _, text in _pieces(trace) if text]
-
-
-class TraceFormat:
-    """Traces as tokens of a tokenizer. Text between reserved tokens is encoded by itself, so that no token spans two
-    pieces, and a reserved token that the program spells stays text: reading back is exact."""
-
-    def __init__(self, tokenizer: TextTokenizer) -> None:
-        """
-        Raises:
-            ChatFormatError: the tokenizer lacks a reserved token of traces.
-        """
-        self._tokenizer = tokenizer
-        try:
-            self._ids = {name: tokenizer.reserved(name) for name in RESERVED}
-        except KeyError as error:
-            raise ChatFormatError(f"the tokenizer has no reserved token {error}; CWM's traces need it") from None
-        self._names = {token_id: name for name, token_id in self._ids.items()}
-
-    @property
-    def stop_token_ids(self) -> tuple[int, int]:
-        """Ids that end a frame: the separator, and the end of the run."""
-        return self._ids[FRAME], self._ids[END]
-
-    def event_id(self, event: Event) -> int:
-        return self._ids[EVENT_TOKENS[event]]
-
-    def encode(self, trace: Trace) -> tuple[int, ...]:
-        """Ids of a whole trace.
-
-        Raises:
-            ChatFormatError: source code that UTF-8 cannot hold.
-        """
-        return self._encode(_pieces(trace))
-
-    def prompt(self, trace: Trace) -> tuple[int, ...]:
-        """Ids of a trace so far, after which the next frame is to be written."""
-        return self._encode(piece for piece in _pieces(trace) if piece[0] != END)
-
-    def decode(self, token_ids: Sequence[int]) -> Trace:
-        """Inverse of ``encode``.
-
-        Raises:
-            ChatFormatError: it is no trace; the message says where.
-        """
-        return _trace_of(self._split(token_ids))
-
-    def decode_frame(self, token_ids: Sequence[int]) -> Frame | None:
-        """The frame that a model wrote, its terminator included or not; None where it wrote the end of the run.
-
-        Raises:
-            ChatFormatError: it is no frame.
-        """
-        pieces = self._split(token_ids)
-        if pieces[:1] == [(END, "")]:
-            return None
-        if pieces and pieces[-1] in ((FRAME, ""), (END, "")):
-            pieces = pieces[:-1]
-        frames = _frames_of(pieces)
-        if len(frames) != 1:
-            raise ChatFormatError(f"one frame was expected, these are {len(frames)}")
-        return frames[0]
-
-    def _encode(self, pieces: Iterator[_Piece]) -> tuple[int, ...]:
-        ids: list[int] = []
-        for name, text in pieces:
-            ids.append(self._ids[name])
-            if text:
-                if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-                    raise ChatFormatError(f"{text[:80]!r} holds a surrogate, which UTF-8 cannot express")
-                ids += self._tokenizer.encode(text)
-        return tuple(ids)
-
-    def _split(self, token_ids: Sequence[int]) -> list[_Piece]:
-        ids = list(token_ids)
-        places = [place for place, token_id in enumerate(ids) if token_id in self._names]
-        if ids and (not places or places[0]):
-            raise ChatFormatError(f"a frame begins with a reserved token, not with {self._tokenizer.decode(ids[:8])!r}")
-        ends = [*places[1:], len(ids)]
-        return [
-            (self._names[ids[start]], self._tokenizer.decode(ids[start + 1 : end]) if end > start + 1 else "")
-            for start, end in zip(places, ends)
-        ]
+    return [text for _, text in pieces_of(trace) if text]
 
 
 def depths_of(frames: Sequence[Frame]) -> list[int]:
@@ -244,7 +161,7 @@ def unfold(frames: Sequence[Frame]) -> list[dict[str, str]]:
     return known
 
 
-def _pieces(trace: Trace) -> Iterator[_Piece]:
+def pieces_of(trace: Trace) -> Iterator[Piece]:
     yield BEGIN, ""
     yield CONTEXT, trace.context
     yield FRAME, ""
@@ -266,17 +183,17 @@ def _json(value: Any) -> str:
     return json.dumps(value).replace("<|", "\\u003c|")
 
 
-def _trace_of(pieces: Sequence[_Piece]) -> Trace:
+def trace_of(pieces: Sequence[Piece]) -> Trace:
     if [name for name, _ in pieces[:3]] != [BEGIN, CONTEXT, FRAME] or pieces[0][1] or pieces[2][1]:
         raise ChatFormatError(f"a trace begins with {BEGIN}{CONTEXT}, its context and {FRAME}")
     ended = pieces[-1] == (END, "")
     body = pieces[3 : len(pieces) - ended]
     if body and body[-1] != (FRAME, ""):
         raise ChatFormatError(f"the last frame of the trace is not closed with {FRAME}")
-    return Trace(context=pieces[1][1], frames=_frames_of([one for one in body if one != (FRAME, "")]), ended=ended)
+    return Trace(context=pieces[1][1], frames=frames_of([one for one in body if one != (FRAME, "")]), ended=ended)
 
 
-def _frames_of(pieces: Sequence[_Piece]) -> tuple[Frame, ...]:
+def frames_of(pieces: Sequence[Piece]) -> tuple[Frame, ...]:
     frames = []
     names: dict[str, Event] = {token: event for event, token in EVENT_TOKENS.items()}
     at = 0

@@ -9,7 +9,8 @@ from verigym.__main__ import main
 from verigym.envs.sandbox.choose import make_backend
 from verigym.envs.trace.run import TraceBox, TraceJob
 from verigym.errors import SandboxError
-from verigym.model.chat.trace import TraceFormat, texts_of_trace
+from verigym.model.chat.trace import texts_of_trace
+from verigym.model.chat.trace_tokens import TraceFormat
 from verigym.model.checkpoint import save_checkpoint
 from verigym.model.config import preset
 from verigym.model.decoder import Decoder

@@ -7,7 +7,8 @@ import numpy as np
 
 from ...agent.trajectory import Trajectory
 from ...errors import ConfigError
-from ...model.chat.trace import Trace, TraceFormat
+from ...model.chat.trace import Trace
+from ...model.chat.trace_tokens import TraceFormat
 from ...model.lora import AnyDecoder
 from ..batching.documents import Document, DocumentStream, demonstrations_of
 from ..learning.learner import Learning

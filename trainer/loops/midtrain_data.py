@@ -11,7 +11,7 @@ from ...agent.demonstrations import tokenize
 from ...envs.trace.examples import Example
 from ...envs.trace.twins import twin_key
 from ...model.chat.protocols import Parser, Renderer
-from ...model.chat.trace import TraceFormat
+from ...model.chat.trace_tokens import TraceFormat
 from ...model.tokenizer import Tokenizer
 from ..batching.documents import Document
 from ..batching.stored import StoredDocuments

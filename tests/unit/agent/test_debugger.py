@@ -14,7 +14,8 @@ from verigym.agent.debugger import Session, line_of
 from verigym.agent.prediction import CompletionPredictor, EnginePredictor, TruePredictor
 from verigym.errors import PolicyError
 from verigym.model.chat.sampling import Completion
-from verigym.model.chat.trace import Frame, Trace, TraceFormat, frame_text, from_text
+from verigym.model.chat.trace import Frame, Trace, frame_text, from_text
+from verigym.model.chat.trace_tokens import TraceFormat
 from verigym.model.tokenizer import train_tokenizer
 
 CONTEXT = """def g(x):

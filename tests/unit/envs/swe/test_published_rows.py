@@ -7,7 +7,8 @@ import pytest
 
 from verigym.__main__ import main
 from verigym.envs.datasets.swe import row_of
-from verigym.envs.synthesis.build_images import VENV, _build
+from verigym.envs.synthesis.build_images import VENV
+from verigym.envs.synthesis.engine_images import build
 from verigym.rewards.patches import patch_of_texts, reverse_patch
 
 pytestmark = pytest.mark.docker
@@ -37,7 +38,7 @@ def image(docker_vault, tmp_path_factory):
         dockerfile = (
             f"FROM {base}\nUSER root\nRUN rm -rf /testbed && mkdir /testbed\n{copies}RUN {setup} commit -qm x\n"
         )
-        _build(
+        build(
             client,
             name,
             dockerfile,

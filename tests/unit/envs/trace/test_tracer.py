@@ -12,7 +12,8 @@ from verigym.envs.code.box import ProgramBox
 from verigym.envs.trace.programs import any_program, small_program
 from verigym.envs.trace.run import TraceBox, TraceJob, context_of
 from verigym.errors import TaskError
-from verigym.model.chat.trace import TraceFormat, depths_of, unfold
+from verigym.model.chat.trace import depths_of, unfold
+from verigym.model.chat.trace_tokens import TraceFormat
 from verigym.model.tokenizer import train_tokenizer
 
 SEEDS = st.lists(st.integers(0, 2**32), min_size=1, max_size=12)

@@ -12,7 +12,6 @@ from verigym.model.chat.trace import (
     RESERVED,
     Frame,
     Trace,
-    TraceFormat,
     depths_of,
     frame_text,
     frames_of_text,
@@ -20,6 +19,7 @@ from verigym.model.chat.trace import (
     to_text,
     unfold,
 )
+from verigym.model.chat.trace_tokens import TraceFormat
 
 SPELLINGS = st.sampled_from(
     ["<|frame_sep|>", "<|end_of_text|>", "<|arg_sep|>", "<|", "..", '"', "\\", "\n", "{", "é東"]

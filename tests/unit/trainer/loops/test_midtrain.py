@@ -20,7 +20,8 @@ from verigym.envs.trace.twins import twin_key
 from verigym.errors import ConfigError
 from verigym.model.chat.cwm import CwmParser, CwmRenderer
 from verigym.model.chat.messages import Message
-from verigym.model.chat.trace import START_MARKER, Frame, Trace, TraceFormat
+from verigym.model.chat.trace import START_MARKER, Frame, Trace
+from verigym.model.chat.trace_tokens import TraceFormat
 from verigym.model.tokenizer import train_tokenizer
 from verigym.trainer.batching.documents import Document
 from verigym.trainer.batching.packs import pack
