@@ -103,6 +103,50 @@ class Class:
         return own
 
 
+_LINKS = [BaseException.__dict__[name].__get__ for name in ("__cause__", "__context__")]
+_SAID = (int, float, str, bytes, bool, type(None))
+
+
+def says_all(value):
+    """Whether the arguments and attributes of an exception are all of it: it is raised from no other, and what C keeps
+    of it (a code, a name, a place) is what its arguments make."""
+    if any(link(value) is not None for link in _LINKS):
+        return False
+    native = next(base for base in mro(type(value)) if _module(base) == "builtins")
+    kept = [
+        found.__get__
+        for base in mro(native)
+        for key, found in class_dict(base).items()
+        if (type(found) is _MEMBER or type(found) is _GETSET) and is_told(key) and key != "args"
+    ]
+    if not kept:
+        return True
+    arguments = arguments_of(value) or ()
+    if not all(_is_plain(one) for one in arguments):
+        return False  # making another could run code of theirs
+    try:
+        fresh = native.__new__(native, *arguments)
+        native.__init__(fresh, *arguments)
+        return type(fresh) is native and all(_same(get, value, fresh) for get in kept)
+    except Exception:  # arguments that it could not have been made of
+        return False
+
+
+def _is_plain(value):
+    return any(type(value) is one for one in _SAID) or (type(value) is tuple and all(map(_is_plain, value)))
+
+
+def _same(get, value, other):
+    found = []
+    for one in (value, other):
+        try:
+            found.append(get(one))
+        except AttributeError:
+            found.append(_LINKS)
+    left, right = found
+    return left is right or (_is_plain(left) and type(left) is type(right) and left == right)
+
+
 def pairs_of(value):
     """Items of a dictionary. Those of an ordered one stand in an order of its own, which ``dict.items`` does not know;
     looking keys up would hash them."""

@@ -17,7 +17,7 @@ import types
 import weakref
 
 from . import guest_numpy
-from .guest_classes import Class, arguments_of, is_told, module_names, mro, pairs_of, qualname
+from .guest_classes import Class, arguments_of, is_told, module_names, mro, pairs_of, qualname, says_all
 
 MARK = "..."
 """What was left out: of a container its further items; after a string its rest; of an object what only C can see."""
@@ -27,8 +27,9 @@ _PATHS = (pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pat
 
 class Values:
     """Texts of values, each within ``max_chars`` characters or so. ``cut`` tells whether one was too long, ``hidden``
-    whether one has a state that cannot be seen from here, ``whole`` whether neither is so of the last one: only then do
-    equal texts mean that it has not changed. Functions, classes and modules are written by their names."""
+    whether one has a state that cannot be seen from here, ``whole`` whether neither is so of the last one, and an
+    exception is all that its text says: only then do equal texts mean that it has not changed. Functions, classes and
+    modules are written by their names."""
 
     def __init__(self, max_chars=400, max_items=40, max_depth=6):
         self.max_chars, self.max_items, self.max_depth = max_chars, max_items, max_depth
@@ -262,7 +263,9 @@ class Values:
             if made.is_opaque:
                 self._hide()
                 return f"<{name} {MARK}>"
-            return self._also(self._items(name + "(", iter(arguments), len(arguments), ")"), own)
+            shown = self._also(self._items(name + "(", iter(arguments), len(arguments), ")"), own)
+            self.whole = self.whole and says_all(value)
+            return shown
         if made.fields is not None:
             return self._also(self._named(name + "(", zip(made.fields, tuple.__iter__(value)), ")"), own)
         if made.base is not None:

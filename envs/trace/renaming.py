@@ -9,6 +9,8 @@ from typing import Any
 
 BUILT_IN = frozenset(dir(builtins))
 Functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+_NAMING = ("__slots__", "__match_args__")
+"""What a class calls by texts that are names of its attributes."""
 _Symbol = tuple[Any, str]
 """(the scope that owns a name, the name)."""
 
@@ -195,6 +197,13 @@ class Renamed(ast.NodeTransformer):
                 keyword.arg = self._attribute(keyword.arg)  # a field of a class
         return node
 
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+        if any(isinstance(one, ast.Name) and one.id in _NAMING for one in node.targets):
+            for one in ast.walk(node.value):
+                if isinstance(one, ast.Constant) and isinstance(one.value, str):
+                    one.value = self._attribute(one.value)
+        return self.generic_visit(node)
+
     # From Python 3.12.
 
     def visit_TypeVar(self, node: Any) -> ast.AST:
@@ -215,6 +224,9 @@ def _own_attributes(tree: ast.Module) -> Iterator[str]:
                     yield one.name
                 elif isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store):
                     yield one.id
+                elif isinstance(one, ast.Assign) and any(getattr(to, "id", "") in _NAMING for to in one.targets):
+                    texts = (text.value for text in ast.walk(one.value) if isinstance(text, ast.Constant))
+                    yield from (text for text in texts if isinstance(text, str))
 
 
 def _same_scope(node: ast.ClassDef) -> Iterator[ast.AST]:

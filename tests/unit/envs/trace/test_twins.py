@@ -111,6 +111,14 @@ def test_programs_of_the_generator_are_recognised_under_any_names(seed):
 
 
 BY_OTHER_NAMES = {
+    "slots": (
+        "class A:\n    __slots__ = ('a', 'b')\n    def f(self):\n        return self.a\n",
+        "class B:\n    __slots__ = ('x', 'y')\n    def g(self):\n        return self.x\n",
+    ),
+    "names of matching": (
+        "class A:\n    __match_args__ = ('a',)\n    a = 1\n\ndef f(p):\n    match p:\n        case A(a=1):\n            ...\n",
+        "class B:\n    __match_args__ = ('x',)\n    x = 1\n\ndef g(r):\n    match r:\n        case B(x=1):\n            ...\n",
+    ),
     "nonlocal": (
         "def f(a):\n    def g():\n        nonlocal a\n        a += 1\n    g()\n    return a\n",
         "def x(y):\n    def z():\n        nonlocal y\n        y += 1\n    z()\n    return y\n",

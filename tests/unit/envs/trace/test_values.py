@@ -172,6 +172,30 @@ def test_a_value_that_has_changed_is_never_unchanged(name):
         assert values.hidden or values.cut
 
 
+EXCEPTIONS = {
+    "a cause": ("ValueError(1)", "v.__cause__ = KeyError(2)"),
+    "a context": ("E(1)", "v.__context__ = KeyError(2)"),
+    "a number of the system": ("OSError(1, 'a')", "v.errno = 2"),
+    "a file's name": ("OSError(1, 'a')", "v.filename = 'c'"),
+    "a code": ("SystemExit(1)", "v.code = 2"),
+    "a value": ("StopIteration(1)", "v.value = 2"),
+    "a place": ("UnicodeDecodeError('utf-8', b'a', 0, 1, 'x')", "v.start = 1"),
+    "a line": ("SyntaxError('a', ('f', 1, 2, 't'))", "v.lineno = 9"),
+    "a module": ("ImportError('a')", "v.name = 'c'"),
+    "an attribute's name": ("AttributeError('a')", "v.name = 'c'"),
+}
+
+
+@pytest.mark.parametrize("name", EXCEPTIONS)
+def test_what_c_keeps_of_an_exception_is_not_called_unchanged(name):
+    """Its text is Python's own, which says nothing of it; so it is written again."""
+    for change, last in ((EXCEPTIONS[name][1], False), ("0", True)):
+        frames, _ = frames_of(program(EXCEPTIONS[name][0], change))
+        shown = [frame.locals["v"] for frame in frames if "v" in frame.locals]
+        assert (shown[1], shown[2] == "..") == ("..", last)
+        assert shown[2] in ("..", shown[0])
+
+
 @pytest.mark.parametrize("name", MUTATED)
 def test_a_value_that_is_written_whole_and_has_not_changed_is_unchanged(name):
     frames, values = frames_of(program(MUTATED[name][0], "0"))
