@@ -116,8 +116,8 @@ BY_OTHER_NAMES = {
         "class B:\n    __slots__ = ('x', 'y')\n    def g(self):\n        return self.x\n",
     ),
     "names of matching": (
-        "class A:\n    __match_args__ = ('a',)\n    a = 1\n\ndef f(p):\n    match p:\n        case A(a=1):\n            ...\n",
-        "class B:\n    __match_args__ = ('x',)\n    x = 1\n\ndef g(r):\n    match r:\n        case B(x=1):\n            ...\n",
+        "class A:\n    __match_args__ = ('a',)\n    a = 1\ndef f(p):\n    match p:\n        case A(a=1): ...\n",
+        "class B:\n    __match_args__ = ('x',)\n    x = 1\ndef g(r):\n    match r:\n        case B(x=1): ...\n",
     ),
     "nonlocal": (
         "def f(a):\n    def g():\n        nonlocal a\n        a += 1\n    g()\n    return a\n",
