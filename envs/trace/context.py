@@ -66,7 +66,8 @@ def _text_of(file: _File, blocks: Iterable[_Block], marked: int) -> list[str]:
     shown: set[int] = set()
     for start, end, classes in sorted(blocks):
         text += [""] if text else []
-        numbers = [*(line for line in classes if line not in shown), *range(start, end + 1)]
+        heads = [line for line in classes if line not in shown and not start <= line <= end]  # a class may be one line
+        numbers = [*heads, *range(start, end + 1)]
         shown |= {*classes, *range(start, end + 1)}
         text += [file.lines[number - 1] + (START_MARKER if number == marked else "") for number in numbers]
     return text

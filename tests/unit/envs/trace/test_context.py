@@ -89,6 +89,25 @@ def missing_lines(path, compiled):
                 yield code.co_name, number
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "class A: pick = lambda x: x\n",
+        "if a: pick = lambda x: x\n",
+        "a = 1; pick = lambda x: x; b = 2\n",
+        "def f(x=lambda y: y):\n    return x\n",
+        "@dec(lambda y: y)\nclass A(\n    B\n): one = [i for i in B]; two = lambda: 1\n",
+        "pick = {\n    'a': lambda: (\n        1\n    ),\n}\n",
+        "x = 1\n\x0c\ndef f():\n    return '\u2028'\n",
+        "if x:\r\n    def f():\r\n        return 1\r\n",
+    ],
+)
+def test_functions_on_lines_that_hold_more(source, tmp_path):
+    path = tmp_path / "a.py"
+    path.write_bytes(source.encode())
+    assert list(missing_lines(path, compile(source, "a.py", "exec"))) == []
+
+
 @given(SOURCES)
 def test_functions_in_any_compound_statement(source):
     import tempfile
