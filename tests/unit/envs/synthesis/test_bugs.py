@@ -138,7 +138,7 @@ class T(unittest.TestCase):
 
 
 def test_what_a_failing_test_saw_is_told_and_one_that_hangs_fails(probe: Probe, source: Source):
-    job = Job(key="", collect=source.test_files, files={"tests/test_maths.py": CASES}, test_s=0.3)
+    job = Job(key="", collect=source.test_files, files={"tests/test_maths.py": CASES}, test_s=2.0)
     (result,) = asyncio.run(probe.run([job]))
     seen = {test.rpartition("::")[2]: failure.inputs for test, failure in result.failures.items()}
     assert seen["test_loop"].items() >= {"size": "1", "self.sizes": "[1, 2]", "BOUNDS": "(1, 2)"}.items()
