@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # compile torch and what it imports again, which is half of its start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup test test-containers test-docker test-slow mutants lint types demo clean
+.PHONY: docs docs-serve setup test test-containers test-docker test-slow mutants lint types demo clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,13 @@ lint: setup
 
 types: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# The documentation as a site, in build/site. Warnings are errors.
+docs: setup
+	$(BIN)/python -m mkdocs build --strict --quiet
+
+docs-serve: setup
+	$(BIN)/python -m mkdocs serve
 
 # QUICK=1: the smaller values of the recipe's table [quick]. It claims nothing.
 demo: setup

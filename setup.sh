@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the virtual environment: an editable install of verigym with the dev extra, at the versions of constraints.txt.
+# Makes the virtual environment: an editable install of verigym with the extras dev and docs, at the versions of constraints.txt.
 # Without an NVIDIA driver PyTorch's CPU build is taken (the CUDA build is several GB), with one the registry's default.
 set -eu
 PYTHON=${PYTHON:-python3}
@@ -26,7 +26,7 @@ fi
 # Byte code is left to the first import, which needs a tenth of it.
 grep -v '^torch==' constraints.txt >build/constraints-without-torch.txt
 $pip --no-deps -r build/constraints-without-torch.txt
-$pip -c constraints.txt -e ".[dev]"
+$pip -c constraints.txt -e ".[dev,docs]"
 
 # Type checkers do not run import hooks: a link makes this folder importable as "verigym" for them.
 mkdir -p build/typing

@@ -46,9 +46,18 @@ MODULES = (
 )
 """What the guest imports, at its start or later."""
 
-LIST_MODULES = f"import sys, {', '.join(MODULES)}\n" + (
-    "for module in list(sys.modules.values()):\n    if getattr(module, '__file__', None): print(module.__file__)\n"
+LIST_MODULES = (
+    f"import sys, {', '.join(MODULES)}\n"
+    + """\
+from importlib.machinery import PathFinder
+for name, module in list(sys.modules.items()):
+    if getattr(module, "__file__", None): print(module.__file__)
+    folders = getattr(sys.modules.get(name.rpartition(".")[0]), "__path__", None)
+    # A module may put another in its place, as collections.abc does since 3.13: its file is needed all the same.
+    if folders and (spec := PathFinder.find_spec(name, folders)): print(spec.origin)
+"""
 )
+"""What prints the files of these modules and of all that they import."""
 
 
 def python_argv() -> list[str]:

@@ -1,0 +1,88 @@
+"""What mkdocs builds the site from, beside the pages in this folder: generated references, and the root's own pages.
+
+Links that lead out of the documentation (to code, recipes, examples) are shown as paths: the site is read without the
+repository beside it.
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE))
+
+from api_page import api_page  # noqa: E402
+from command_page import command_page  # noqa: E402
+from recipe_page import recipe_page  # noqa: E402
+
+ROOT_PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
+
+
+def quickstart_page() -> str:
+    """What the README says of the demo, and the recipe itself."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    told = readme.split("## In two commands\n", 1)[1].split("\n## ", 1)[0].replace("](docs/", "](")
+    recipe = (ROOT / "recipes" / "quickstart.toml").read_text(encoding="utf-8")
+    return f"# The quickstart\n{told}\n## The recipe\n\n```toml\n{recipe}```\n"
+
+
+GENERATED = {
+    "quickstart.md": quickstart_page,
+    "reference/recipes.md": recipe_page,
+    "reference/commands.md": command_page,
+    "reference/api.md": api_page,
+}
+LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s#]+)(#[^)\s]*)?\)")
+
+
+def on_config(config: Any) -> Any:
+    """A folder that holds the package alone, for what reads docstrings: the root also holds environments and runs."""
+    package = ROOT / "build" / "docs" / "verigym"
+    package.mkdir(parents=True, exist_ok=True)
+    for path in ROOT.iterdir():
+        link = package / path.name
+        if (path.suffix == ".py" or (path / "__init__.py").is_file()) and not link.is_symlink():
+            link.symlink_to(path)
+    return config
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the pages that are made here."""
+    for place, make in GENERATED.items():
+        files.append(File.generated(config, place, content=make()))
+    for name, place in ROOT_PAGES.items():
+        text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
+        for other, its_place in ROOT_PAGES.items():
+            text = text.replace(f"]({other})", f"]({its_place})")
+        files.append(File.generated(config, place, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Links out of the documentation become the path that they lead to."""
+    here = Path(page.file.src_uri).parent
+
+    def inside(match: re.Match[str]) -> str:
+        text, target, anchor = match[1], match[2], match[3] or ""
+        if "://" in target:
+            return match[0]
+        parts: list[str] = []
+        for part in (here / target).as_posix().split("/"):
+            if part == ".." and parts and parts[-1] != "..":
+                parts.pop()
+            else:
+                parts.append(part)
+        place = "/".join(parts)
+        if not place.startswith(".."):
+            return match[0]
+        name = place.removeprefix("../")
+        if name in ROOT_PAGES:
+            up = "../" * len(here.parts)
+            return f"[{text}]({up}{ROOT_PAGES[name]}{anchor})"
+        return f"`{name}`" if text.strip("`") == name else f"{text} (`{name}`)"
+
+    return LINK.sub(inside, markdown)
