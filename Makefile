@@ -44,10 +44,10 @@ types: setup
 
 # The documentation as a site, in build/site. Warnings are errors.
 docs: setup
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 docs-serve: setup
-	$(BIN)/python -m mkdocs serve
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 # QUICK=1: the smaller values of the recipe's table [quick]. It claims nothing.
 demo: setup

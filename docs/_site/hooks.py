@@ -47,7 +47,16 @@ def on_config(config: Any) -> Any:
         link = package / path.name
         if (path.suffix == ".py" or (path / "__init__.py").is_file()) and not link.is_symlink():
             link.symlink_to(path)
+    _complete(config.nav)
     return config
+
+
+def _complete(nav: list[Any]) -> None:
+    """A new page or design note needs no line in mkdocs.yml: guides are added by their titles, notes by number."""
+    named = set(re.findall(r"[\w/-]+\.md", str(nav)))
+    guides = next(one["Guides"] for one in nav if "Guides" in one)
+    guides += [path.name for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in named]
+    nav.append({"Design notes": [f"design/{path.name}" for path in sorted((ROOT / "docs" / "design").glob("*.md"))]})
 
 
 def on_files(files: Files, config: Any) -> Files:

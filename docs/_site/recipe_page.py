@@ -45,7 +45,7 @@ def sections() -> Iterator[tuple[str, type[Settings]]]:
         inner = []
         for key, field in kind.model_fields.items():
             for one in _classes(field.annotation):
-                place = f"{name}.{key}".lstrip(".")
+                place = f"{name.partition(' algorithm=')[0]}.{key}".lstrip(".")
                 inner.append((f"{place} algorithm={_algorithm(one)}" if one in ALGORITHMS.values() else place, one))
         waiting = inner + waiting
 

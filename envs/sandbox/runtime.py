@@ -42,7 +42,7 @@ MODULES = (
         "sys",
         "tarfile",
     ),
-    *("time", "typing", "zlib"),
+    *("time", "typing", "warnings", "zlib"),
 )
 """What the guest imports, at its start or later."""
 

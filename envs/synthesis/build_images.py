@@ -106,9 +106,9 @@ def completed_fields(row: SWERow, image: str) -> dict[str, str]:
     """SWE-bench 5's fields, and verigym's own, of a row with an image built here."""
     exports = {"PATH": f"{VENV}/bin:$PATH", **{name: shlex.quote(value) for name, value in row.env.items()}}
     files = dict.fromkeys(test.partition("::")[0] for test in row.tests)
-    command = (
-        row.test_cmd or f"python -m pytest -rA -p no:cacheprovider -o addopts= --tb=short {shell_words(tuple(files))}"
-    )
+    command = row.test_cmd
+    if "-rA" not in command.split():  # without it the log names no test that passed, and nothing could resolve
+        command = f"python -m pytest -rA -p no:cacheprovider -o addopts= --tb=short {shell_words(tuple(files))}"
     script = eval_script_of(
         root=ROOT,
         test_cmd=command,

@@ -17,7 +17,7 @@ from verigym.trainer.recipe.algorithms import ALGORITHMS
 ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "docs" / "_site"
 ROOMS = ("rollout", "trainer", "eval")
-METRIC = re.compile(rf"(?:{'|'.join(ROOMS)})/[\w*]+(?:/[\w*.]+)")
+METRIC = re.compile(rf"(?:{'|'.join(ROOMS)})/[\w*.]+/[\w*]+")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import tarfile
 from pathlib import Path
@@ -149,3 +150,13 @@ def test_completed_rows_have_swebenchs_five_x_fields(tmp_path):
     assert "git checkout abc tests/test_a.py\ngit apply -v - <<'EOF_114329324912'\n--- a/tests" in script
     done = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["", "python -m pytest -q tests/test_a.py"])
+def test_the_script_of_an_image_names_tests_that_pass(command, tmp_path):
+    """A log without them resolves nothing, gold patches neither."""
+    raw = {"instance_id": "a", "problem_statement": "x", "base_commit": "abc", "test_cmd": command}
+    (tmp_path / "rows.jsonl").write_text(json.dumps({**raw, "FAIL_TO_PASS": ["tests/test_a.py::t"]}) + "\n")
+    (task,) = read_any_tasks(tmp_path / "rows.jsonl")
+    script = completed_fields(row_of(task), "image:1")["eval_script"]
+    assert re.search(r"^python -m pytest -rA .* tests/test_a.py$", script, re.M)
