@@ -80,7 +80,7 @@ def metrics_in_code():
     for path in [*(ROOT / "trainer").rglob("*.py"), *(ROOT / "envs" / "sandbox").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
-                text = "".join(part.value if isinstance(part, ast.Constant) else "*" for part in node.values)
+                text = "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in node.values)
                 text = re.sub(r"^\*/loop_held", "rollout/loop_held", text)
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 text = node.value
@@ -113,7 +113,7 @@ def test_names_that_are_filled_in_are_all_on_the_page():
         if isinstance(node, ast.FunctionDef) and node.name == "policy_metrics"
     )
     tuples = [node for node in ast.walk(function) if isinstance(node, ast.Tuple)]
-    names = {one.value for node in tuples for one in node.elts if isinstance(one, ast.Constant)}
+    names = {str(one.value) for node in tuples for one in node.elts if isinstance(one, ast.Constant)}
     assert {"loss", "approx_kl", "echo_loss"} <= names
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     assert [name for name in sorted(names) if f"`trainer/{name}/mean`" not in page] == []
