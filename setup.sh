@@ -20,7 +20,10 @@ if command -v nvidia-smi >/dev/null 2>&1; then
 else
     # "+cpu" matches no CUDA build. It comes from pip's own sources where they have it, else from PyTorch's index.
     $pip --no-deps "torch==$torch_version+cpu" 2>/dev/null ||
-        $pip --no-deps "torch==$torch_version+cpu" --index-url https://download.pytorch.org/whl/cpu
+        $pip --no-deps "torch==$torch_version+cpu" --index-url https://download.pytorch.org/whl/cpu || {
+        echo "PyTorch's CPU build cannot be reached; taking the registry's default build, which is several GB"
+        $pip "torch==$torch_version"
+    }
 fi
 # constraints.txt is complete, so nothing is resolved; the second line checks that.
 # Byte code is left to the first import, which needs a tenth of it.
