@@ -39,14 +39,19 @@ GENERATED = {
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
-def on_config(config: Any) -> Any:
-    """A folder that holds the package alone, for what reads docstrings: the root also holds environments and runs."""
+def on_startup(**_: Any) -> None:
+    """A folder that holds the package alone, before anything looks for it: the root also holds environments and runs,
+    and what reads docstrings would read all of them."""
     package = ROOT / "build" / "docs" / "verigym"
     package.mkdir(parents=True, exist_ok=True)
     for path in ROOT.iterdir():
         link = package / path.name
         if (path.suffix == ".py" or (path / "__init__.py").is_file()) and not link.is_symlink():
             link.symlink_to(path)
+
+
+def on_config(config: Any) -> Any:
+    """Complete the navigation."""
     _complete(config.nav)
     return config
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -56,7 +57,7 @@ def test_it_is_short():
 
 
 def test_it_trains_for_two_steps_and_evaluates(verigym, tmp_path):
-    verigym("train", str(EXAMPLE / "recipe.toml"), "--out", "run", "--set", "threads=1")
+    told = verigym("train", str(EXAMPLE / "recipe.toml"), "--out", "run", "--set", "threads=1")
     run = tmp_path / "run"
     report = json.loads((run / "report.json").read_text())
     assert {"sft", "rl"} <= set(report["families"]["secret"])
@@ -65,6 +66,11 @@ def test_it_trains_for_two_steps_and_evaluates(verigym, tmp_path):
     assert report["families"]["secret"]["rl"]["n"] == 4
     for stage in ("sft", "rl"):
         assert [row["step"] for row in rows(run / stage / "metrics.jsonl")] == [1, 2]
+
+    (closing,) = [line for line in told.splitlines() if line.startswith("next: ")]
+    program, *words = shlex.split(closing.removeprefix("next: "))
+    assert program == "verigym"
+    assert "4 of 4" in verigym(*words)  # the command that a run prints last can be typed
 
     printed = verigym("eval", "secret/Secret-v0", "--policy", "engine:run/rl/checkpoint", "--out", "eval")
     assert "secret/Secret-v0" in printed

@@ -128,7 +128,6 @@ def test_metrics_that_remedies_name_are_on_the_page_of_metrics():
     assert sorted(named - known) == []
 
 
-@pytest.mark.slow
 def test_the_site_builds_and_asks_no_other_host(tmp_path):
     pytest.importorskip("mkdocs", reason="the extra docs is not installed")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
