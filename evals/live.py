@@ -1,21 +1,27 @@
 """What a long run tells while it works."""
 
+import time
+
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from ..terminal import console, text_column
 from .verdict import Verdict
 
+LINE_S = 30.0
+
 
 class LiveProgress:
-    """A bar with the score so far and the remaining time on stderr; nothing where stderr is no terminal."""
+    """The score so far and the time left, on stderr: a bar on a terminal, elsewhere a line in ``LINE_S`` seconds."""
 
     def __init__(self, doing: str, total: int) -> None:
-        err = console(stderr=True)
+        self._err = console(stderr=True)
         columns = (text_column(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         told = text_column("{task.fields[told]}")
-        self._bar = Progress(*columns, told, console=err, disable=not err.is_terminal)
+        self._bar = Progress(*columns, told, console=self._err, disable=not self._err.is_terminal)
         self._task = self._bar.add_task(doing, total=total, told="")
         self._passed = self._graded = self._failures = 0
+        self._doing, self._total = doing, total
+        self._began = self._line_at = time.monotonic()
 
     def __enter__(self) -> "LiveProgress":
         self._bar.start()
@@ -32,3 +38,14 @@ class LiveProgress:
         if self._failures:
             told += f", {self._failures} without a verdict"
         self._bar.update(self._task, advance=1, told=told)
+        if not self._err.is_terminal:
+            self._line(told)
+
+    def _line(self, told: str) -> None:
+        now, done = time.monotonic(), self._graded + self._failures
+        if now - self._line_at < LINE_S:
+            return
+        self._line_at = now
+        left = (now - self._began) / done * max(0, self._total - done)
+        line = f"{self._doing}: {done} of {self._total}, {told}; about {left:.0f} s left"
+        self._err.print(line, highlight=False, soft_wrap=True)

@@ -1,6 +1,7 @@
 """``verigym train``. Heavy imports wait until it runs."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,8 +69,14 @@ def run_recipe(args: argparse.Namespace) -> int:
     if args.dry_run:
         from ..recipe.dry_run import dry_run
 
-        return dry_run(args.recipe, recipe, layout) if launch.rank == 0 else 0
+        return dry_run(_typed(args), recipe, layout) if launch.rank == 0 else 0
     return _run(recipe, args.out or Path("runs") / recipe.name, args.resume, launch)
+
+
+def _typed(args: argparse.Namespace) -> str:
+    """The recipe and what changes it, as a shell takes them."""
+    changes = [word for override in args.overrides for word in ("--set", override)]
+    return shlex.join([args.recipe, *changes, *(["--quick"] if args.quick else [])])
 
 
 def _run(recipe: "Recipe", out: Path, resume: bool, launch: "Launch") -> int:
