@@ -173,6 +173,17 @@ def run(args: argparse.Namespace) -> int:
         allow_weight_updates=args.allow_weight_updates,
         access=access,
     )
+    config = uvicorn.Config(
+        app,
+        http=PatientProtocol,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=args.drain_timeout,
+    )
+    server = uvicorn.Server(config)
+    # uvicorn drains on these signals, and then raises them once more; one that comes before it listens ends it too.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     host, port = listener.getsockname()[:2]
     listener.listen(2048)  # whoever reads the line below can connect
     print(f"serving {name} at http://{f'[{host}]' if ':' in host else host}:{port}/v1", flush=True)
@@ -182,20 +193,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"anyone who reaches this address may ask; set {API_KEY} to a key", file=sys.stderr, flush=True)
     if model.chat_problem:
         print(f"no chat: {model.chat_problem}", flush=True)
-    # uvicorn drains on these signals, and then raises them once more.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
     if args.end_with is not None:
         threading.Thread(target=_end_with, args=(args.end_with,), name="verigym-end-with", daemon=True).start()
-    uvicorn.Server(
-        uvicorn.Config(
-            app,
-            http=PatientProtocol,
-            log_level="warning",
-            access_log=False,
-            timeout_graceful_shutdown=args.drain_timeout,
-        )
-    ).run(sockets=[listener])
+    server.run(sockets=[listener])
     return 0
 
 

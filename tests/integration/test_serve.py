@@ -77,6 +77,13 @@ def checkpoint(tmp_path_factory):
     return tiny(tmp_path_factory.mktemp("served") / "tiny", texts=texts)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_right_after_its_first_line_is_not_lost(checkpoint, number):
+    with serving(checkpoint) as (_, process):
+        process.send_signal(number)
+        assert process.wait(60) == 0
+
+
 def test_evals_through_a_server_and_a_drain_at_the_end(checkpoint, tmp_path):
     """SIGTERM: what is in work ends whole, nothing new comes in, and the process ends with 0."""
     rows = "".join(json.dumps(row) + "\n" for row in PROBLEMS)
