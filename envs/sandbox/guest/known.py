@@ -161,7 +161,9 @@ class Known:
     def last_word(self) -> str:
         """What gives ``$_`` back, behind a command of ours in the shell itself."""
         word = self.told.last_word if self.told is not None else None
-        return "" if word is None else f"; \\builtin : {word.decode('utf-8', 'surrogateescape')}"
+        if word is None:
+            return ""
+        return f"; {{ \\builtin : {word.decode('utf-8', 'surrogateescape')}; }} 2>/dev/null"  # a trace goes nowhere
 
     def _again(self, command: Command) -> str:
         """Sets status and line number right, where they are not or nothing can look at them."""

@@ -309,6 +309,7 @@ SEQUENCES = [
     # what a trap of ours, set for text that may exit, leaves
     ["{ (exit 4) & wait $!; } 2>/dev/null; : 'a b'", "echo $_", "true 'x\"y$z'; [ 1 ] || exit", "echo $_", "echo $_"],
     ["true \"$(printf 'a\\nb')\"", "echo $_; [ 1 ] || exit 3", "echo $_", "set -u", "true last", "echo $_", "set +u"],
+    ["set -x", "{ sleep 5 & } 2>/dev/null", "echo a", "echo $_", "set +x", "kill %1"],
     # traps that see each child, or each command of one
     ["trap 'n=$((n+1))' CHLD", "f() { :; }", "echo $n", "(exit 7)", "echo $? $n", "[[ a ]]", "trap - CHLD", "echo $n"],
     ["trap 'n=$((n+1))' SIGCHLD", "false | true", "echo ${PIPESTATUS[*]} $n", "x=$(false)", "echo $? $n", "(exit 3)"],
