@@ -219,6 +219,7 @@ def test_the_hidden_tests_tell_every_other_line_that_behaves_otherwise():
     rng = random.Random(0)
     for number in range(NUM_FUNCTIONS * len(KINDS)):
         function = broken_module(number, seed=5, held_out=True)[0].function
+        assert len(function.calls) > 1
         calls = [tuple(rng.randrange(2, 40) for _ in function.arguments) for _ in range(300)]
         right = [value_of(function.rule, function.arguments, call) for call in calls]
         for left in function.arguments:
@@ -262,4 +263,5 @@ def test_rows_are_of_the_schema_and_their_bugs_spread(tmp_path):
         assert f"tests/test_{broken.module.name}.py::test_{broken.function.name}" in row.FAIL_TO_PASS
         assert len({*row.FAIL_TO_PASS, *row.PASS_TO_PASS}) == 2 * NUM_FUNCTIONS - 1 + len(broken.function.calls)
         assert broken.function.name not in row.problem_statement
+        assert f"+def test_{broken.function.name}_2():" in row.test_patch
         assert not {one for one in changed_lines(row.patch) if one in row.problem_statement}
