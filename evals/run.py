@@ -1,7 +1,7 @@
 """Run a policy over tasks: any number of samples, bounded concurrency, resumable."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +14,11 @@ from ..agent.sources import PolicyFor
 from ..agent.trajectory import Trajectory
 from ..envs.core import ToolEnv
 from ..envs.runs.lock import RunLock
-from ..envs.sandbox.background import all_or_first_error
 from ..envs.sandbox.loop_watch import LoopWatch
 from ..envs.task import Task
 from ..errors import ConfigError, TaskError
 from ..model.chat.sampling import Sampling
+from .control import Pool
 from .store import VerdictStore
 from .verdict import Verdict, labels_of
 
@@ -58,11 +58,12 @@ async def evaluate(
         sampling: with a seed, every sample and turn draws from a seed of its own, whatever else runs.
         greedy: draw at temperature 0; one sample a task.
         concurrency: most episodes at once.
-        out: folder of verdicts.jsonl; one that exists is resumed, without repeating or losing a sample.
+        out: folder of verdicts.jsonl; one that exists is resumed, without repeating or losing a sample. Requests that
+            are put there are heeded (``control``).
         settings: what a resumed folder must have been made with (suite, policy, sampling, ...).
         save_trajectories: write trajectories.jsonl too.
         retries: further attempts of a sample that the infrastructure failed.
-        progress: told of every verdict.
+        progress: told of every verdict; of a sample that is taken again on request, only of the first.
         lock: of ``out``, where the caller holds it already.
         act: runs an episode: our own loop, or another agent (``agent.harness.open``).
     Returns:
@@ -88,17 +89,26 @@ async def evaluate(
                 progress(verdict, None)
         name = str((settings or {}).get("policy", ""))
         runner = _Runner(make_env, policy_for, budget, sampling, retries, name, act)
-        left = iter([job for job, key in zip(jobs, order, strict=True) if key not in verdicts])
+        by_key = dict(zip(order, jobs, strict=True))
 
         async def record(verdict: Verdict, trajectory: Trajectory | None, prediction: Mapping[str, Any] | None) -> None:
+            is_new = verdict.key not in verdicts
             verdicts[verdict.key] = verdict
             if store:
                 await store.put(verdict, trajectory, prediction)
-            if progress:
+            if progress and is_new:
                 progress(verdict, trajectory)
 
+        pool = Pool(
+            [job for key, job in by_key.items() if key not in verdicts],
+            concurrency,
+            folder=out,
+            failed=lambda: [by_key[key] for key, one in verdicts.items() if one.is_infrastructure_failure],
+            total=len(jobs),
+            done=lambda: len(verdicts),
+        )
         with LoopWatch():
-            await all_or_first_error([runner.work(left, record) for _ in range(min(concurrency, len(jobs)))])
+            await pool.run(lambda pool: runner.work(pool, record))
         if store:
             store.finish(order)
     return [verdicts[key] for key in order]
@@ -127,7 +137,7 @@ def prediction_of(trajectory: Trajectory | None, env: ToolEnv | None, policy: st
 
 
 class _Runner:
-    """Takes jobs from a shared iterator, one at a time, with an environment of each family of its own."""
+    """Takes jobs from a pool, one at a time, with an environment of each family of its own."""
 
     def __init__(
         self,
@@ -143,9 +153,9 @@ class _Runner:
         self._budget, self._sampling, self._retries = budget, sampling, retries
         self._policy_name, self._act = policy_name, act
 
-    async def work(self, jobs: Iterator[_Job], record: _Record) -> None:
+    async def work(self, pool: "Pool[_Job]", record: _Record) -> None:
         envs: dict[str, ToolEnv] = {}
-        for job in jobs:
+        while (job := await pool.take()) is not None:
             for _ in range(1 + self._retries):
                 verdict, trajectory = await self._sample(job, envs)
                 if trajectory is None or not trajectory.is_infrastructure_failure:
@@ -153,6 +163,7 @@ class _Runner:
                 # What failed may have left its environment in disorder; the next attempt gets a new one.
                 envs.pop(job.task.family, None)
             await record(verdict, trajectory, prediction_of(trajectory, envs.get(job.task.family), self._policy_name))
+            pool.finished(job)
 
     async def _sample(self, job: _Job, envs: dict[str, ToolEnv]) -> tuple[Verdict, Trajectory | None]:
         task = job.task

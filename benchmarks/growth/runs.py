@@ -104,7 +104,7 @@ def _episode(number: int) -> Trajectory:
 def viewed(size: int, folder: Path) -> Work:
     """``verigym view`` of all episodes."""
     _write(folder / "trajectories.jsonl", [_episode(n).to_json() for n in range(size)])
-    return lambda: _run("view", str(folder))
+    return lambda: _run("view", str(folder), "--html", str(folder / "view.html"))
 
 
 def compared(size: int, folder: Path) -> Work:

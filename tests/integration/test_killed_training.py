@@ -8,7 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+
+from verigym.trainer.run.recording import read_episodes
 
 from .small_recipe import CODE
 
@@ -34,6 +37,9 @@ microbatch_tokens = 1024
 drop_uniform_groups = false
 entropy_coef = 0.01
 max_useless_steps = 99
+
+[record]
+tokens = 0.3
 
 [rl.evaluation]
 every = 3
@@ -65,6 +71,13 @@ def evaluations(out: Path) -> list[tuple[int, dict[str, float]]]:
     """Step and pass@1 by family of each evaluation during training."""
     rows = [json.loads(line) for line in (out / "rl" / "evaluations.jsonl").read_text().splitlines()]
     return [(row["step"], row["families"]) for row in rows]
+
+
+def kept_tokens(out: Path) -> list[tuple[int, int, str]]:
+    """Step, place and group of each segment whose tokens were kept."""
+    paths = sorted((out / "rl" / "tokens").glob("*.parquet"))
+    rows = [row for path in paths for row in pq.read_table(path, columns=["step", "episode", "group"]).to_pylist()]
+    return [(row["step"], row["episode"], row["group"]) for row in rows]
 
 
 def rows_of(out: Path) -> int:
@@ -108,5 +121,14 @@ def test_ten_kills_change_no_loss(tmp_path):
             assert row == pytest.approx(wanted, rel=1e-4, abs=1e-6)
     assert evaluations(out) == evaluations(tmp_path / "whole")
     assert [step for step, _ in evaluations(out)] == list(range(0, STEPS + 1, 3))
+    for run in (out, tmp_path / "whole"):
+        # No step's episodes are lost, or written twice; and what is kept of tokens is of the same groups.
+        episodes = list(read_episodes(run / "rl"))
+        assert [(row["step"], row["index"]) for row in episodes] == [
+            (s, i) for s in range(1, STEPS + 1) for i in range(8)
+        ]
+    kept = [kept_tokens(run) for run in (out, tmp_path / "whole")]
+    assert kept[0] == kept[1]
+    assert kept[0]
     bests = [json.loads((run / "rl" / "best" / "best.json").read_text()) for run in (out, tmp_path / "whole")]
     assert bests[0] == bests[1]

@@ -5,7 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ class EpisodeRecorder:
 
     A row of ``episodes``: "step", "index" (place in the step), "time" (seconds since 1970), "advantage" (None: left out
     of training), "version" ([oldest, newest] of its sampled tokens), "num_sampled", "num_tokens", "tokens" (whether
-    they are kept), the fields of ``Trajectory`` but for its segments, and last "evidence" and "messages": both None
-    where the recipe's share or limit leaves them out.
+    they are kept), the fields of ``Trajectory`` but for its tokens, and last "evidence", "branches" (of a conversation
+    that has several: {"parent", "messages"} each node) and "messages": None where the recipe's share or limit leaves
+    them out.
     """
 
     def __init__(
@@ -110,8 +111,8 @@ def _row(
 ) -> dict[str, Any]:
     found = [np.asarray(segment.policy_version) for segment in one.segments]
     sampled = np.concatenate([column[column >= 0] for column in found] or [np.zeros(0, np.int64)])
-    row = replace(one, segments=()).to_json()
-    left_out = ("segments", "messages", "evidence")
+    row = replace(one, segments=(), tree=None).to_json()
+    left_out = ("segments", "tree", "messages", "evidence")
     return {
         "step": step,
         "index": index,
@@ -124,8 +125,18 @@ def _row(
         **{name: value for name, value in row.items() if name not in left_out},
         # Last, and in this order: whoever wants the head alone cuts a line at the first of them.
         "evidence": row["evidence"] if whole else None,
+        **({"branches": branches_of(one)} if whole and one.tree is not None else {}),
         "messages": row["messages"] if whole else None,
     }
+
+
+def branches_of(one: Trajectory) -> list[dict[str, Any]] | None:
+    """The conversation as a tree, {"parent", "messages"} each node; None where it has one branch."""
+    if one.tree is None or len(one.tree.branches()) < 2:
+        return None
+    return [
+        {"parent": node.parent, "messages": [asdict(message) for message in node.messages]} for node in one.tree.nodes
+    ]
 
 
 def read_episodes(folder: Path) -> Iterator[dict[str, Any]]:

@@ -125,6 +125,7 @@ def test_nothing_that_an_episode_holds_is_more_than_text():
         "charset",
         "http-equiv",
         "content",
+        "name",
         "class",
         "title",
         "style",
@@ -160,9 +161,9 @@ def test_the_command(tmp_path, capsys):
     with (tmp_path / "trajectories.jsonl").open("w") as out:
         for index in range(3):
             out.write(json.dumps({"index": index, **episode().to_json()}) + "\n")
-    assert main(["view", str(tmp_path), "--limit", "2"]) == 0
+    assert main(["view", str(tmp_path), "--limit", "2", "--html", str(tmp_path / "view.html")]) == 0
     assert Reader((tmp_path / "view.html").read_text(encoding="utf-8")).tags.count("section") == 2
-    assert main(["view", str(tmp_path / "trajectories.jsonl"), "--out", str(tmp_path / "page.html")]) == 0
+    assert main(["view", str(tmp_path / "trajectories.jsonl"), "--html", str(tmp_path / "page.html")]) == 0
     assert Reader((tmp_path / "page.html").read_text(encoding="utf-8")).tags.count("section") == 3
     assert "wrote" in capsys.readouterr().out
 
@@ -170,15 +171,15 @@ def test_the_command(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
-        (None, "has no trajectories.jsonl"),
-        ('{"task_id": "a"}\n', "does not hold trajectories"),
+        (None, "has no episodes to write"),
+        ('{"task_id": "a"}\n', "does not hold episodes"),
         ("oops\n", "line 1: not JSON"),
     ],
 )
 def test_what_cannot_be_shown_is_one_message(tmp_path, capsys, rows, told):
     if rows is not None:
         (tmp_path / "trajectories.jsonl").write_text(rows)
-    assert main(["view", str(tmp_path)]) == 2
+    assert main(["view", str(tmp_path), "--html", str(tmp_path / "view.html")]) == 2
     err = capsys.readouterr().err
     assert told in err
     assert err.count("\n") == 1

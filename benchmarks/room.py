@@ -1,0 +1,177 @@
+"""The run room with many episodes: how long the index takes, the first paint, and a new episode's way to the screen.
+
+    python benchmarks/room.py --episodes 100000 [--out FILE]
+
+Episodes are written by what a training writes them with; the server is ``verigym view``, in a process of its own; the
+browser Chromium, through playwright (both of the dev extra, and Debian's chromium).
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from verigym.agent.trajectory import Trajectory
+from verigym.envs.runs.lock import RunLock
+from verigym.model.chat.messages import Message, ToolCall
+from verigym.trainer.loops.loop import StepResult
+from verigym.trainer.recipe.record import RecordConfig
+from verigym.trainer.run.recording import EpisodeRecorder
+
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+GROUPS, SIZE, REPEATS = 32, 8, 5
+
+
+def step(number: int) -> StepResult:
+    """A step of 256 episodes, each with a conversation of about 6,000 characters."""
+    output = "tests/test_module.py::test_case PASSED\n" * 100
+    episodes = []
+    for place in range(GROUPS * SIZE):
+        group, passed = place // SIZE, (number + place) % 3 == 0
+        call = ToolCall(name="bash", arguments={"command": "python -m pytest -q"})
+        messages = (
+            Message(role="user", content=f"Mend the repository of task {group}. " * 20),
+            Message(role="assistant", content="First I look at the tests.", calls=(call,)),
+            Message(role="tool", name="bash", content=output),
+            Message(role="assistant", content="Done."),
+        )
+        one = Trajectory(
+            task_id=f"repository-{number % 50}-{group}",
+            family=("swe", "code", "math")[group % 3],
+            group_id=f"{group}/repository-{number % 50}-{group}",
+            ending="submitted",
+            messages=messages,
+            reward=float(passed),
+            passed=passed,
+            breakdown={"tests": float(passed)},
+            detail="all tests passed" if passed else "tests/test_module.py::test_case: failed",
+            num_turns=2,
+            timings={"policy": 1.0, "environment": 0.5, "grading": 0.5, "total": 2.0},
+        )
+        episodes.append(one)
+    return StepResult(step=number, metrics={}, trajectories=tuple(episodes), advantages=(0.5,) * len(episodes))
+
+
+def measured(count: int, folder: Path) -> dict[str, Any]:
+    """The figures: seconds, and MiB of the server at its largest."""
+    from playwright.sync_api import sync_playwright
+
+    run = folder / "runs" / "large"
+    (run / "rl").mkdir(parents=True)
+    (run / "recipe.json").write_text('{"name": "large", "families": []}')
+    (run / "rl" / "metrics.jsonl").write_text("")
+    recorder = EpisodeRecorder(run / "rl", RecordConfig(conversations_mib=1e6), seed=0, resume_step=0)
+    steps = -(-count // (GROUPS * SIZE))
+    started = time.perf_counter()
+    for number in range(1, steps + 1):
+        recorder.write(step(number))
+    found: dict[str, Any] = {"episodes": steps * GROUPS * SIZE, "written_s": round(time.perf_counter() - started, 1)}
+    found["conversations_mib"] = round(sum(one.stat().st_size for one in (run / "rl" / "episodes").iterdir()) / 2**20)
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
+    command = [sys.executable, "-m", "verigym", "view", str(folder / "runs"), "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert server.stdout is not None
+    address = server.stdout.readline().split()[0]
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        raise SystemExit("there is no chromium; apt-get install chromium")
+    try:
+        with sync_playwright() as driver:
+            browser = driver.chromium.launch(executable_path=chromium, args=FLAGS)
+            page = browser.new_page(viewport={"width": 1400, "height": 900})
+            number = page.request.get(f"{address}/api/runs").json()["runs"][0]["id"]
+            place = f"{address}/#/run/{number}/episodes"
+            started = time.perf_counter()
+            page.goto(place)
+            page.wait_for_selector(".episodes tbody tr:not(.space) a")
+            found["first_rows_while_indexing_s"] = round(time.perf_counter() - started, 2)
+            while page.request.get(f"{address}/api/poll?run={number}").json()["behind"]:
+                time.sleep(0.1)
+            found["indexed_s"] = round(time.perf_counter() - started, 1)
+            found["first_paint_s"] = median_of(lambda: painted(page, place))
+            found["sorted_s"] = median_of(
+                lambda: asked(page, f"{address}/api/episodes?run={number}&sort=reward&limit=100")
+            )
+            found["filtered_s"] = median_of(
+                lambda: asked(page, f"{address}/api/episodes?run={number}&family=code&passed=yes&limit=100")
+            )
+            found["text_found_s"] = median_of(
+                lambda: asked(page, f"{address}/api/episodes?run={number}&text=nobody+said")
+            )
+            page.goto(place)
+            page.wait_for_selector(".episodes tbody tr:not(.space) a")
+            found["new_on_screen_s"] = median_of(lambda: appeared(page, recorder))
+            browser.close()
+        status = Path(f"/proc/{server.pid}/status").read_text()
+        found["server_peak_mib"] = round(int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) / 1024)
+    finally:
+        server.terminate()
+        server.wait(10)
+        recorder.close()
+    return found
+
+
+def painted(page: Any, place: str) -> float:
+    """From an empty page's first request to rows that are painted, by the browser's own clock."""
+    page.goto("about:blank")
+    page.goto(place, wait_until="commit")
+    page.wait_for_selector(".episodes tbody tr:not(.space) a")
+    # The row was added in a task before this one; the time is that of the frame after it.
+    return page.evaluate("() => new Promise(done => requestAnimationFrame(() => done(performance.now() / 1000)))")
+
+
+def asked(page: Any, address: str) -> float:
+    started = time.perf_counter()
+    assert page.request.get(address).ok
+    return time.perf_counter() - started
+
+
+LAST = [100_000]
+
+
+def appeared(page: Any, recorder: EpisodeRecorder) -> float:
+    """From the end of the write to a row of that step in the table."""
+    LAST[0] += 1
+    result = step(LAST[0])
+    recorder.write(result)
+    started = time.perf_counter()
+    told = f"{LAST[0]:,}"
+    page.wait_for_function(
+        "told => document.querySelector('.episodes tbody tr:not(.space) td')?.textContent === told",
+        arg=told,
+        polling=20,
+    )
+    return time.perf_counter() - started
+
+
+def median_of(measure: Any) -> dict[str, float]:
+    values = [measure() for _ in range(REPEATS)]
+    return {"median": round(statistics.median(values), 3), "most": round(max(values), 3)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--episodes", type=int, default=100_000)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        # Held as a training holds it: the page asks more often of what goes on.
+        with RunLock(Path(folder) / "runs" / "large"):
+            found = measured(args.episodes, Path(folder))
+        found |= {"load": round(os.getloadavg()[0], 1), "cores": os.cpu_count()}
+    text = json.dumps(found, indent=2)
+    print(text)
+    if args.out is not None:
+        args.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

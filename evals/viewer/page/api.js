@@ -1,0 +1,47 @@
+// Questions to the server, and a look now and then whether a run has something new.
+
+export async function ask(name, parameters = {}, signal) {
+  const query = new URLSearchParams();
+  for (const [key, value] of Object.entries(parameters)) {
+    if (value !== undefined && value !== null && value !== "") query.set(key, value);
+  }
+  const response = await fetch(`api/${name}?${query}`, { signal });
+  const found = await response.json();
+  if (!response.ok) throw new Error(found.error ?? `the server answered ${response.status}`);
+  return found;
+}
+
+const QUICK = 300, SLOW = 3000, AWAY = 1500;
+
+// Calls `told(state, before)` at the first look and whenever an answer differs from the one before.
+export function follow(run, signal, told) {
+  let before = null;
+  let timer = 0;
+  const look = async () => {
+    let pause = SLOW;
+    if (!document.hidden) {
+      try {
+        const state = await ask("poll", { run }, signal);
+        pause = ["running", "paused", "elsewhere"].includes(state.state) || state.behind ? QUICK : SLOW;
+        const changed = before === null || ["episodes", "metrics", "state", "sign"].some((key) => before[key] !== state[key]);
+        const last = before;
+        before = state;
+        if (changed) await told(state, last);
+      } catch (error) {
+        if (signal.aborted) return;
+        pause = AWAY;
+        document.dispatchEvent(new CustomEvent("lost", { detail: String(error.message ?? error) }));
+      }
+    }
+    if (!signal.aborted) timer = setTimeout(look, pause);
+  };
+  const shown = () => {
+    if (!document.hidden) {
+      clearTimeout(timer);
+      look();
+    }
+  };
+  document.addEventListener("visibilitychange", shown, { signal });
+  signal.addEventListener("abort", () => clearTimeout(timer));
+  look();
+}

@@ -1,0 +1,104 @@
+// Curves of one run or of several.
+
+import { h, fill, number, segmented, ago } from "./dom.js";
+import { ask } from "./api.js";
+import { Chart, sorted, grouped } from "./charts.js";
+
+const AXES = [["step", "steps"], ["tokens", "tokens"], ["seconds", "time"]];
+
+// `keys` says which metrics; `reasons` adds why episodes ended.
+export async function showCurves(page, { keys, reasons = false, runs = null }) {
+  const ids = runs ?? [page.run.id];
+  const kept = Object.assign({ axis: "step", smooth: "0", stage: "", find: "" }, page.query);
+  let found = await Promise.all(ids.map((id) => ask("metrics", { run: id }, page.signal)));
+  const stages = [...new Set(found.flatMap((one) => one.stages.map((stage) => stage.stage)))];
+  if (!stages.length) return fill(page.main, h("p.empty", {}, "No metrics yet."));
+  if (!stages.includes(kept.stage)) kept.stage = stages.includes("rl") ? "rl" : stages.at(-1);
+
+  const controls = h("div.bar"), box = h("div"), extra = h("div");
+  let charts = [], shownKeys = "";
+  const smoothing = h("input", { type: "range", min: 0, max: 0.98, step: 0.02, value: kept.smooth, "aria-label": "Smoothing" });
+  const smoothed = h("span.muted", {}, "");
+  smoothing.addEventListener("input", () => {
+    kept.smooth = smoothing.value;
+    smoothed.textContent = Number(kept.smooth) ? Number(kept.smooth).toFixed(2) : "none";
+    charts.forEach((chart) => chart.draw(kept));
+  });
+  smoothing.addEventListener("change", remember);
+  const find = h("input", { type: "search", placeholder: "Find a metric", "aria-label": "Find a metric", value: kept.find, oninput: () => { kept.find = find.value; build(); } });
+  find.addEventListener("change", remember);
+
+  function remember() {
+    const query = new URLSearchParams(Object.entries(kept).filter(([key, value]) => value && !(key === "axis" && value === "step") && !(key === "smooth" && value === "0")));
+    history.replaceState(null, "", `${location.hash.split("?")[0]}${query.size ? `?${query}` : ""}`);
+  }
+  function choose(name, value) {
+    kept[name] = value;
+    remember();
+    drawControls();
+    name === "stage" ? build() : charts.forEach((chart) => chart.draw(kept));
+  }
+  function drawControls() {
+    smoothed.textContent = Number(kept.smooth) ? Number(kept.smooth).toFixed(2) : "none";
+    fill(controls, stages.length > 1 && segmented("Stage", stages.map((one) => [one, one]), kept.stage, (value) => choose("stage", value)), segmented("Horizontal axis", AXES, kept.axis, (value) => choose("axis", value)), h("label", {}, "Smoothing ", smoothing, " ", smoothed), find);
+  }
+
+  const stageOf = (one) => one.stages.find((stage) => stage.stage === kept.stage) ?? { columns: {}, watched: [] };
+  function sources() {
+    return found.map((one, place) => ({ id: ids[place], name: one.name, ...stageOf(one) }));
+  }
+
+  function build() {
+    const data = sources();
+    const names = [...new Set(data.flatMap((one) => Object.keys(one.columns)))].filter((key) => key.includes("/") && keys(key));
+    if (data.some((one) => one.watched.length) && keys("eval/")) names.push("held out/pass@1/rate");
+    const wanted = kept.find.toLowerCase();
+    const groups = grouped(names, { single: data.length === 1, engines: reasons });
+    charts.forEach((chart) => chart.close());
+    charts = [];
+    fill(box);
+    for (const group of groups) {
+      const members = group.charts.filter((one) => !wanted || one.title.toLowerCase().includes(wanted) || one.keys.some((key) => key.toLowerCase().includes(wanted)));
+      if (!members.length) continue;
+      const grid = h("div.charts", { class: group.wide ? "wide" : "" });
+      for (const one of members) {
+        const chart = new Chart(one, data, kept);
+        charts.push(chart);
+        grid.append(chart.element);
+      }
+      box.append(h("details.group", { open: true }, h("summary", {}, group.title), grid));
+    }
+    if (!box.children.length) fill(box, h("p.empty", {}, "No metric is called that."));
+    shownKeys = names.join();
+  }
+
+  fill(page.main, controls, extra, box);
+  drawControls();
+  build();
+  if (reasons) fill(extra, await reasonsOf(page));
+  document.addEventListener("theme", () => charts.forEach((chart) => chart.draw(kept)), { signal: page.signal });
+  let resizing = 0;
+  addEventListener("resize", () => { clearTimeout(resizing); resizing = setTimeout(() => charts.forEach((chart) => chart.draw(kept)), 120); }, { signal: page.signal });
+  page.signal.addEventListener("abort", () => charts.forEach((chart) => chart.close()));
+
+  async function renew() {
+    found = await Promise.all(ids.map((id) => ask("metrics", { run: id }, page.signal)));
+    const data = sources();
+    const names = [...new Set(data.flatMap((one) => Object.keys(one.columns)))].filter((key) => key.includes("/") && keys(key));
+    if (names.some((key) => !shownKeys.includes(key))) build();
+    else charts.forEach((chart) => chart.take(data, kept));
+  }
+  page.live?.addEventListener("news", (event) => {
+    const { now, before } = event.detail;
+    if (before && before.metrics !== now.metrics) renew().catch(() => {});
+    if (reasons && before && before.episodes !== now.episodes) reasonsOf(page).then((made) => fill(extra, made)).catch(() => {});
+  });
+}
+
+async function reasonsOf(page) {
+  const { endings, total } = await ask("facets", { run: page.run.id }, page.signal);
+  const rows = Object.entries(endings);
+  if (!rows.length) return h("div");
+  const failed = (name) => name.endsWith("failure");
+  return h("section", {}, h("h2", {}, "How episodes ended"), h("table", {}, h("tbody", {}, rows.map(([name, count]) => h("tr", {}, h("td", {}, h("a", { href: `${page.base}/episodes?ending=${encodeURIComponent(name)}` }, name.replaceAll("_", " "))), h("td.n", {}, number(count)), h("td.n", {}, `${((100 * count) / total).toFixed(1)} %`), h("td", {}, h("span.meter", { vars: { "--v": String(count / total) } }, h("i"))), h("td.muted.wide-only", {}, failed(name) ? "infrastructure: counts in no figure" : ""))))));
+}
