@@ -4,6 +4,7 @@ Links that lead out of the documentation (to code, recipes, examples) are shown 
 repository beside it.
 """
 
+import contextlib
 import re
 import sys
 from pathlib import Path
@@ -45,9 +46,9 @@ def on_startup(**_: Any) -> None:
     package = ROOT / "build" / "docs" / "verigym"
     package.mkdir(parents=True, exist_ok=True)
     for path in ROOT.iterdir():
-        link = package / path.name
-        if (path.suffix == ".py" or (path / "__init__.py").is_file()) and not link.is_symlink():
-            link.symlink_to(path)
+        if path.suffix == ".py" or (path / "__init__.py").is_file():
+            with contextlib.suppress(FileExistsError):  # of an earlier build, or one that runs beside this one
+                (package / path.name).symlink_to(path)
 
 
 def on_config(config: Any) -> Any:
