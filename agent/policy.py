@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from ..errors import ChatFormatError, PolicyError
 from ..model.chat.actions import encode_calls, encode_format_error
-from ..model.chat.messages import Message, ToolSpec
+from ..model.chat.messages import Message, ToolSpec, text_alone
 from ..model.chat.protocols import Engine, Parser, Rendered, Renderer
 from ..model.chat.sampling import Completion, CompletionPart, FinishReason, Sampling
 from ..model.chat.text import AnswerText
@@ -201,11 +201,17 @@ def action_of(message: Message) -> str:
     return encode_calls(message.calls) if message.calls else message.content
 
 
-def play(messages: Sequence[Message]) -> Script:
-    """A script that says the given assistant messages one after the other, whatever is answered."""
+def play(messages: Sequence[Message], *, on: bool = False) -> Script:
+    """A script that says the given assistant messages one after the other, whatever is answered.
+
+    Args:
+        on: where the episode goes on behind them, say the last one again, until a limit ends it; else PolicyError.
+    """
 
     def script(conversation: Sequence[Message]) -> Message:
         said = sum(message.role == "assistant" for message in conversation)
+        if said >= len(messages) and on and messages:
+            return messages[-1]
         if said >= len(messages):
             raise PolicyError(f"the script has {len(messages)} messages and the episode did not end with them")
         return messages[said]
@@ -224,12 +230,15 @@ def context_of(
         if turn.tokens is None:
             raise PolicyError("an earlier turn of this conversation has no token ids; it came from a text policy")
         news = [entry for entry in conversation[last + 1 :] if isinstance(entry, Message)]
+        text_alone(news)
         added = _extended(renderer, turn.tokens.token_ids, news)
         if added is not None:
             sampled_roles = repeated(Roles, "assistant", len(turn.tokens.token_ids))
             ids = Ids.of(turn.tokens.prompt_ids) + turn.tokens.token_ids + added.token_ids
             return ids, Roles.of(turn.tokens.prompt_roles) + sampled_roles + added.roles
-    rendered = renderer.start([e.message if isinstance(e, Turn) else e for e in conversation], tools)
+    messages = [e.message if isinstance(e, Turn) else e for e in conversation]
+    text_alone(messages)
+    rendered = renderer.start(messages, tools)
     return Ids(rendered.token_ids), Roles(rendered.roles)
 
 

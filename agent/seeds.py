@@ -29,6 +29,15 @@ class SeededPolicy:
         self._policy, self._place = policy, place
         self._num_seen = self._num_turns = 0
 
+    @property
+    def inner(self) -> Policy:
+        """The policy whose turns it seeds."""
+        return self._policy
+
+    def beside(self, name: str) -> "SeededPolicy":
+        """The same policy for another conversation of the episode, with seeds of its own."""
+        return SeededPolicy(self._policy, *self._place, name)
+
     async def respond(self, conversation: Conversation, tools: Sequence[ToolSpec], sampling: Sampling) -> Turn:
         return await self._policy.respond(conversation, tools, self._seeded(conversation, sampling))
 

@@ -24,6 +24,10 @@ async def _nothing_to_close() -> None:
     """Scripts hold nothing."""
 
 
+def _is_a_script() -> Policy:
+    raise ConfigError("a script plays the agent of one task, and cannot speak for another; name a model")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySource:
     """A policy that was asked for.
@@ -37,6 +41,7 @@ class PolicySource:
         max_context: tokens of a prompt and its completion; None where it is not known here.
         generation: the model's own settings of sampling ("temperature", "top_p"), of its generation_config.json.
         predictor: makes what predicts execution traces; None where the policy cannot.
+        shared: the policy that answers for any episode and task. Raises ConfigError of a script.
     """
 
     name: str
@@ -47,6 +52,7 @@ class PolicySource:
     max_context: int | None = None
     generation: Mapping[str, float] = field(default_factory=dict)
     predictor: Callable[[], FramePredictor] | None = None
+    shared: Callable[[], Policy] = _is_a_script
 
 
 def text_source(spec: str, *, concurrency: int = 16) -> PolicySource:
@@ -62,7 +68,7 @@ def text_source(spec: str, *, concurrency: int = 16) -> PolicySource:
     if spec == "gold":
         return PolicySource(name=spec, policy_for=lambda env, task: ScriptedPolicy(play(env.gold(task))))
     if spec == "empty":
-        return PolicySource(name=spec, policy_for=lambda env, task: ScriptedPolicy(play(env.empty(task))))
+        return PolicySource(name=spec, policy_for=lambda env, task: ScriptedPolicy(play(env.empty(task), on=True)))
     if kind == "openai":
         return _openai_source(spec, rest, concurrency)
     raise ConfigError(f"no policy {spec!r}; a policy is {SPECS}")
@@ -84,6 +90,7 @@ def _openai_source(spec: str, rest: str, concurrency: int) -> PolicySource:
         identity={"model": model},
         aclose=policy.aclose,
         predictor=lambda: CompletionPredictor(base_url, model),
+        shared=lambda: policy,
     )
 
 
@@ -100,7 +107,13 @@ def tokens_source(spec: str, renderer: Renderer, parser: Parser, *, concurrency:
     policy = RemoteTokenPolicy(
         lambda: RemoteEngine.connect(base_url, model, concurrency=concurrency), renderer, parser, url=base_url
     )
-    return PolicySource(name=spec, policy_for=lambda env, task: policy, identity={"model": model}, aclose=policy.aclose)
+    return PolicySource(
+        name=spec,
+        policy_for=lambda env, task: policy,
+        identity={"model": model},
+        aclose=policy.aclose,
+        shared=lambda: policy,
+    )
 
 
 def tokens_checkpoint(spec: str) -> Path:

@@ -49,7 +49,13 @@ class Trajectory:
         passed: the benchmark's verdict; None as above.
         breakdown: named parts of the reward.
         detail: one line on what decided the score, or the error's text.
+        failed_in: of an environment_failure, the hook that failed: "start", "score", ..., or "tool NAME".
         ending: why it ended.
+        turn_rewards: what each assistant turn earned, the last the score too; their sum is the reward. () where the
+            whole reward came at the end.
+        turn_tokens: sampled tokens of each turn, in the order of the segments; () where that is not known.
+        speaker: whose episode it is: "" the agent's, else that of another seat, which is trained too.
+        companions: of the same episode, the trajectories of such seats; not saved with it.
         num_turns: assistant turns.
         num_format_errors: turns whose action was a format error.
         timings: seconds by stage ("policy", "environment", "grading", "total").
@@ -70,6 +76,11 @@ class Trajectory:
     passed: bool | None = None
     breakdown: Mapping[str, float] = field(default_factory=dict)
     detail: str = ""
+    failed_in: str = ""
+    turn_rewards: tuple[float, ...] = ()
+    turn_tokens: tuple[int, ...] = ()
+    speaker: str = ""
+    companions: tuple["Trajectory", ...] = ()
     num_turns: int = 0
     num_format_errors: int = 0
     timings: Mapping[str, float] = field(default_factory=dict)
@@ -86,7 +97,7 @@ class Trajectory:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; NaN log-probabilities become null. Where there is a tree, it stands for the segments."""
-        row = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        row = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "companions"}
         tokens = {"segments": tuple(segment.to_json() for segment in self.segments)}
         if not self.agent:
             del row["agent"]
@@ -122,6 +133,8 @@ class Trajectory:
         """Inverse of ``to_json``."""
         told: dict[str, Any] = dict(row)
         told["messages"] = tuple(message_from_json(message) for message in row.get("messages", ()))
+        for name in ("turn_rewards", "turn_tokens"):
+            told[name] = tuple(row.get(name, ()))
         if "tree" in row:
             told["tree"] = MessageTree.from_json(row["tree"])
             told["segments"] = told["tree"].segments()

@@ -42,6 +42,8 @@ def episode_lines(trajectory: Trajectory, *, max_lines: int = 60) -> Iterator[tu
             yield from _block("(thinking) " + message.thinking, max_lines)
         if message.content or not message.calls:
             yield from _block(message.content or "(empty)", max_lines)
+        for one in message.attachments:
+            yield "text", f"{INDENT}[{one.media_type} {one.name or 'attachment'}, {len(one.data) * 3 // 4} bytes]"
         for call in message.calls:
             yield from _call_lines(call, max_lines)
     yield "text", ""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..model.chat.messages import Message, ToolCall
+from ..model.chat.messages import Attachment, Message, ToolCall
 from ..model.chat.protocols import Rendered
 from .columns import Column, Flags, Ids, Logprobs, Roles, Versions, repeated
 from .segments import Segment, TokenTurn, json_pieces
@@ -131,7 +131,10 @@ class MessageTree:
 
 def message_from_json(row: Mapping[str, Any]) -> Message:
     """Inverse of ``dataclasses.asdict``."""
-    return Message(**{**row, "calls": tuple(ToolCall(**call) for call in row.get("calls", ()))})
+    calls = tuple(ToolCall(**call) for call in row.get("calls", ()))
+    return Message(
+        **{**row, "calls": calls, "attachments": tuple(Attachment(**one) for one in row.get("attachments", ()))}
+    )
 
 
 def _node_from_json(row: Mapping[str, Any]) -> Node:

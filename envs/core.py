@@ -4,55 +4,35 @@ A new environment overrides ``load``, ``prompt`` and ``score``, marks its tools 
 holds something, ``start`` and ``close``. Hooks and tools may be synchronous or ``async``.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import gymnasium
 
-from ..errors import GradingError, TaskError
+from ..errors import EnvironmentBug, TaskError
 from ..model.chat.actions import Action, decode_action
 from ..model.chat.messages import Message, ToolCall, ToolSpec
 from ..rewards.score import Score
-from .sandbox.background import call, call_to_its_end, run_sync
+from .acting import Acted as Acted
+from .acting import CutOff as CutOff
+from .acting import Submission as Submission
+from .definition import Definition
+from .earnings import Earnings, added_of, score_of, whole
+from .sandbox.background import run_sync
+from .speakers import Speaker, StandIn
 from .task import Task
-from .tools.bounds import bounded
+from .tools.bounds import bounded, shown_as_text
+from .tools.hooks import Hooks
 from .tools.spec import ToolError, tools_of
 from .tools.text_space import UnicodeText
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
-    """What a tool returns to end the episode: the work to be scored, and the tool's last words."""
-
-    value: Any
-    message: str = "submitted"
+logger = logging.getLogger(__name__)
 
 
-class CutOff(str):
-    """A final text that its limit of tokens cut off."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acted:
-    """What an action did.
-
-    Attributes:
-        messages: the environment's answers.
-        format_error: whether the action was one.
-        submission: what was handed in, where the episode ended with it.
-        ending: "submitted" or "answered"; None where the episode goes on.
-        truncated: whether this was the last turn of ``max_turns`` without an ending.
-    """
-
-    messages: tuple[Message, ...]
-    format_error: bool
-    submission: Any
-    ending: Literal["submitted", "answered"] | None
-    truncated: bool
-
-
-class ToolEnv(gymnasium.Env[str, str]):
+class ToolEnv(Definition, gymnasium.Env[str, str]):
     """A task, tools, and a score at the end.
 
     ``reset`` returns the prompt and, in ``info``, ``task`` (Task), ``messages`` and ``tools``. ``step`` takes an
@@ -63,12 +43,11 @@ class ToolEnv(gymnasium.Env[str, str]):
     one of the two faces, never by both.
 
     Raises (both faces):
-        SandboxError: the sandbox failed. GradingError: the score could not be found out. Neither is a reward.
+        SandboxError: the sandbox failed. GradingError: the score could not be found out. EnvironmentBug: a hook or a
+        tool raised anything else. None is a reward.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}  # type: ignore[misc]
-    family: ClassVar[str] = ""
-    system_prompt: ClassVar[str] = ""
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "human"], "render_fps": 1}  # type: ignore[misc]
 
     def __init__(
         self, *, tasks: Sequence[Task] | None = None, max_turns: int | None = None, render_mode: str | None = None
@@ -77,7 +56,8 @@ class ToolEnv(gymnasium.Env[str, str]):
         Args:
             tasks: what ``reset`` draws from; None takes the environment's own (``load``).
             max_turns: the episode is truncated after so many steps; None: the caller's budget decides.
-            render_mode: "ansi" for the conversation as text.
+            render_mode: "ansi": ``render`` gives the conversation as text; "human": messages are written to standard
+                output as they come.
         """
         self.observation_space = UnicodeText(max_length=1 << 24, min_length=0)
         self.action_space = UnicodeText(max_length=1 << 24, min_length=0)
@@ -87,9 +67,13 @@ class ToolEnv(gymnasium.Env[str, str]):
         self._tasks = tuple(tasks) if tasks is not None else None
         self._task: Task | None = None
         self._transcript: list[Message] = []
-        self._num_turns = 0
+        self._num_turns = self._num_shown = 0
         self._over = True
         self._started = False
+        self._hooks = Hooks(self)
+        self._models: Mapping[str, Speaker] = {}
+        self.earned = Earnings()
+        """What ``reward`` was given in this episode."""
         self.context_tokens: int | None = None
         """Tokens of the conversation so far, told by the loop for policies that have ids; None: nobody counts."""
         self.evidence: dict[str, Any] = {}
@@ -98,41 +82,41 @@ class ToolEnv(gymnasium.Env[str, str]):
         """The text of a turn without calls that met its limit of tokens, told by the loop; what ``unfinished`` may
         hand in where an answer in it can be complete."""
 
-    # What an environment defines.
+    async def _score_by_rubric(self, task: Task, submission: Any) -> Score:
+        if self.rubric is None:
+            raise NotImplementedError("define score(), or set rubric")
+        evidence = {"task": task, "submission": submission, "messages": self.transcript, "env": self}
+        return await self.rubric.score(self._part, **evidence)
 
-    def load(self) -> Sequence[Task]:
-        """The environment's own tasks, used where none are given."""
-        raise TaskError(f"{type(self).__name__} has no tasks of its own; pass tasks=[...] or options={{'task': task}}")
+    async def _compare_by_rubric(self, task: Task, episodes: Sequence[Any]) -> Sequence[Mapping[str, float]]:
+        if self.rubric is None:
+            return [{} for _ in episodes]
+        return await self.rubric.compare(self._part, task=task, episodes=episodes)
 
-    def prompt(self, task: Task) -> str:
-        """The user's message that opens the episode."""
-        return task.prompt
+    async def _part(self, name: str, function: Callable[..., Any], **evidence: Any) -> Any:
+        return await self._hooks.call(f"part {name}", function, **evidence)
 
-    def check(self, task: Task) -> Any:
-        """Raise TaskError where the task cannot be scored: before an episode begins, and before a text is graded
-        without one. May be async."""
+    # What an environment uses.
 
-    def start(self, task: Task) -> Any:
-        """Make ready what the tools need. May be async."""
+    def reward(self, value: float, name: str) -> None:
+        """Reward the turn that is being answered (by a tool, ``reply`` or ``score``), beside the score at the end."""
+        self.earned.give(self._num_turns - 1, name, value)
 
-    def score(self, task: Task, submission: Any) -> Any:
-        """The Score of a submission (a final message's text, or what a tool submitted). May be async."""
-        raise NotImplementedError
+    def model(self, name: str) -> Speaker:
+        """The other speaker that has this seat: ``await self.model("user").say(messages)``."""
+        return self._models.get(name) or StandIn(name, self._stand_in)
 
-    def stop(self) -> Any:
-        """Free what ``start`` took. May be async; called after every ``start``, also a failed one."""
+    async def _stand_in(self, name: str, messages: Sequence[Message]) -> Any:
+        return await self._hooks.call("stand_in", self.stand_in, name, messages)
 
-    def unfinished(self, task: Task) -> Any:
-        """The submission of a truncated episode; None: there is none, and the score is 0. May be async."""
-        return None
+    @property
+    def transcript(self) -> tuple[Message, ...]:
+        """The conversation so far."""
+        return tuple(self._transcript)
 
-    def gold(self, task: Task) -> Sequence[Message]:
-        """The assistant messages of a perfect episode; ``validate`` and ``--policy gold`` play them."""
-        raise TaskError(f"{type(self).__name__} states no gold answer for task {task.id!r}")
-
-    def empty(self, task: Task) -> Sequence[Message]:
-        """The assistant messages of an episode that does nothing; must score 0."""
-        return [Message(role="assistant", content="")]
+    def seat(self, models: Mapping[str, Speaker]) -> None:
+        """Give seats to other speakers, until the next call: told by the loop before an episode."""
+        self._models = models
 
     # Gymnasium's face.
 
@@ -146,9 +130,16 @@ class ToolEnv(gymnasium.Env[str, str]):
         run_sync(self.aclose())
 
     def render(self) -> str | None:  # type: ignore[override]
-        if self.render_mode != "ansi":
-            return None
-        return "\n\n".join(f"[{message.name or message.role}]\n{message.content}" for message in self._transcript)
+        if self.render_mode == "human":
+            self._show()
+        return shown_as_text(self._transcript) if self.render_mode == "ansi" else None
+
+    def _show(self) -> None:
+        """Write what is new in the conversation."""
+        new, self._num_shown = self._transcript[self._num_shown :], len(self._transcript)
+        if new:
+            sys.stdout.write(shown_as_text(new) + "\n\n")
+            sys.stdout.flush()
 
     # The asynchronous face.
 
@@ -165,7 +156,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         task = (options or {}).get("task")
         if task is None:
             if self._tasks is None:
-                self._tasks = tuple(await call(self.load))
+                self._tasks = tuple(await self._hooks.call("load", self.load))
             if not self._tasks:
                 raise TaskError(f"{type(self).__name__} was given an empty list of tasks")
             task = self._tasks[int(self.np_random.integers(len(self._tasks)))]
@@ -173,25 +164,31 @@ class ToolEnv(gymnasium.Env[str, str]):
             raise TaskError(f"options['task'] is a {type(task).__name__}; a verigym.envs.task.Task is expected")
         if self.family and task.family != self.family:
             raise TaskError(f"task {task.id!r} is of family {task.family!r}; this environment takes {self.family!r}")
-        await call(self.check, task)
+        self._hooks.task_id = task.id
+        await self._hooks.call("check", self.check, task)
         self._task, self._num_turns, self._over, self._started = task, 0, False, True
         self.context_tokens = self.cut_off = None
         self.evidence = {}
+        self.earned, self._transcript = Earnings(), []
         messages = [Message(role="system", content=self.system_prompt)] if self.system_prompt else []
         try:
-            await call_to_its_end(self.start, task)
-            messages.append(Message(role="user", content=self.prompt(task)))
+            await self._hooks.call_to_its_end("start", self.start, task)
+            opening = await self._hooks.call("prompt", self.prompt, task)
+            messages.append(opening if isinstance(opening, Message) else Message(role="user", content=opening))
         except BaseException:
-            await self.aclose()
+            await self._close_after_failure()
             raise
-        self._transcript = list(messages)
+        self._transcript, self._num_shown = list(messages), 0
+        if self.render_mode == "human":
+            self._show()
         return messages[-1].content, {"task": task, "messages": tuple(messages), "tools": self.tool_specs}
 
     async def astep(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Take one action.
 
         Returns:
-            (observation, reward, terminated, truncated, info); the reward is 0 until the end, then the score.
+            (observation, reward, terminated, truncated, info); the reward is what the turn earned, and at the end the
+            score too: their sum over the episode is ``info["score"].value``.
         Raises:
             gymnasium.error.ResetNeeded: there is no episode, or it has ended.
         """
@@ -202,8 +199,25 @@ class ToolEnv(gymnasium.Env[str, str]):
             info |= {"ending": acted.ending, "score": await self.ascore(acted.submission)}
         elif truncated:
             info |= {"ending": "turn_limit", "score": await self.afinish()}
-        reward = info["score"].value if "score" in info else 0.0
+        turn = self._num_turns - 1
+        reward = self.earned.in_turn(turn)
+        if "score" in info:
+            reward += info["score"].value - self.earned.total
         return "\n".join(message.content for message in acted.messages), reward, terminated, truncated, info
+
+    async def acompare(self, task: Task, episodes: Sequence[Any]) -> list[Mapping[str, float]]:
+        """What ``compare`` adds to the reward of each episode of a group, by name. The environment has no episode then.
+
+        Raises:
+            EnvironmentBug: the hook fails, or does not return a mapping of finite numbers for each.
+        """
+        self._hooks.task_id = task.id
+        try:
+            return added_of(await self._hooks.call("compare", self.compare, task, episodes), len(episodes))
+        except ValueError as error:
+            raise self._hooks.bug("compare", str(error)) from None
+        finally:
+            await self.aclose()
 
     async def aact(self, action: str) -> Acted:
         """The first half of a step: what the action does. Where the result has an ending, ``ascore`` is the second.
@@ -217,6 +231,8 @@ class ToolEnv(gymnasium.Env[str, str]):
         decoded = decode_action(action)
         messages, submission, ending = await self._act(decoded)
         self._transcript += messages
+        if self.render_mode == "human":
+            self._show()
         return Acted(
             messages=tuple(messages),
             format_error=decoded.format_error is not None,
@@ -228,20 +244,43 @@ class ToolEnv(gymnasium.Env[str, str]):
     async def afinish(self) -> Score:
         """End a running episode from outside (a budget ran out) and score what had been handed in, else 0."""
         assert self._task is not None
-        submission = await call(self.unfinished, self._task)
+        submission = await self._hooks.call("unfinished", self.unfinished, self._task)
         if submission is not None:
             return await self.ascore(submission)
         await self.aclose()
-        return Score(
-            value=0.0, passed=False, breakdown={"passed": 0.0}, detail="truncated before anything was handed in"
+        low, high = self.reward_bounds
+        nothing = Score(
+            value=min(max(0.0, low), high),
+            passed=False,
+            breakdown={"passed": 0.0},
+            detail="truncated before anything was handed in",
+            bounds=self.reward_bounds,
         )
+        return self._whole(nothing)
+
+    def _whole(self, found: Any) -> Score:
+        """The episode's Score: what ``score`` returned, and what the turns earned."""
+        try:
+            return whole(score_of(found, self.reward_bounds), self.earned, self.reward_bounds)
+        except ValueError as error:
+            raise self._hooks.bug("score", str(error)) from None
 
     async def aclose(self) -> None:
         """Free what the episode holds. May be called twice."""
         self._over = True
-        if self._started:
-            await call_to_its_end(self.stop)
-            self._started = False
+        try:
+            if self._started:
+                await self._hooks.call_to_its_end("stop", self.stop)
+                self._started = False
+        finally:
+            self._hooks.close()
+
+    async def _close_after_failure(self) -> None:
+        """Close; what fails in that is told and leaves the failure before it as it is."""
+        try:
+            await self.aclose()
+        except Exception as error:
+            logger.warning("%s did not close: %s", type(self).__name__, error)
 
     @property
     def tool_specs(self) -> tuple[ToolSpec, ...]:
@@ -253,38 +292,65 @@ class ToolEnv(gymnasium.Env[str, str]):
             return [Message(role="user", content=f"format error: {action.format_error}")], None, None
         if not action.calls:
             self._transcript.append(Message(role="assistant", content=action.final or ""))
-            return [], action.final, "answered"
+            return await self._reply(action.final or "")
         self._transcript.append(Message(role="assistant", content="", calls=action.calls))
         answers = []
         for one in action.calls:
             result = await self._call_tool(one)
-            text = result.message if isinstance(result, Submission) else result
-            answers.append(Message(role="tool", name=one.name, call_id=one.id, content=text))
+            text = (result.message or "submitted") if isinstance(result, Submission) else result
+            if isinstance(text, Message):
+                answers.append(replace(text, role="tool", name=one.name, call_id=one.id))
+            else:
+                answers.append(Message(role="tool", name=one.name, call_id=one.id, content=text))
             if isinstance(result, Submission):
                 return answers, result.value, "submitted"
         return answers, None, None
 
-    async def _call_tool(self, one: ToolCall) -> str | Submission:
+    async def _reply(self, message: str) -> tuple[list[Message], Any, Literal["submitted", "answered"] | None]:
+        result = await self._hooks.call("reply", self.reply, self._task, message)
+        if isinstance(result, Submission):
+            last = [Message(role="user", content=result.message)] if result.message else []
+            return last, result.value, "answered"
+        if isinstance(result, Message):
+            return [result], None, None
+        if not isinstance(result, str):
+            raise self._hooks.bug("reply", f"it returned a {type(result).__name__}; a str or a Submission is expected")
+        return [Message(role="user", content=bounded(result))], None, None
+
+    async def _call_tool(self, one: ToolCall) -> str | Message | Submission:
         bound = self._tools.get(one.name)
         if bound is None:
             return f"error: there is no tool {one.name[:100]!r}; the tools are {', '.join(self._tools) or 'none'}"
         try:
-            result = await call(bound.method, **bound.check(one.arguments))
+            result = await self._hooks.call(f"tool {one.name}", bound.method, **bound.check(one.arguments))
         except ToolError as error:
             return bounded(f"error: {error}")
-        return result if isinstance(result, Submission) else bounded(str(result))
+        except EnvironmentBug as bug:
+            if (bound.on_error or self.on_error) == "fail":
+                raise
+            logger.info("the policy is told: %s", bug)
+            return bounded(f"error: {type(bug.__cause__).__name__}: {bug.__cause__}")
+        if isinstance(result, Submission | Message):
+            return result
+        if isinstance(result, bytes | bytearray | memoryview):
+            told = (
+                f"it returned {type(result).__name__}; return text, or a Message with attachments=(Attachment.of(...),)"
+            )
+            raise self._hooks.bug(f"tool {one.name}", told)
+        return bounded(str(result))
 
     async def ascore(self, submission: Any) -> Score:
         """Score a submission and end the episode.
 
         Raises:
-            GradingError, SandboxError: the score could not be found out.
+            GradingError, SandboxError: the score could not be found out. EnvironmentBug: the hook is wrong.
         """
         assert self._task is not None
         try:
-            score = await call(self.score, self._task, submission)
-        finally:
-            await self.aclose()
-        if not isinstance(score, Score):
-            raise GradingError(f"{type(self).__name__}.score returned a {type(score).__name__}; a Score is expected")
-        return score
+            found = await self._hooks.call("score", self.score, self._task, submission)
+            found = self._whole(found)
+        except BaseException:
+            await self._close_after_failure()
+            raise
+        await self.aclose()
+        return found

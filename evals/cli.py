@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..agent.options import (
     add_agent_options,
     add_episode_options,
+    add_model_option,
     add_policy_option,
     add_sandbox_option,
     add_test_timeout_option,
@@ -45,6 +46,7 @@ def register(commands: Any) -> None:
     add_data_options(parser)
     add_policy_option(parser)
     add_agent_options(parser)
+    add_model_option(parser)
     parser.add_argument("--samples", type=int, metavar="K", help="episodes a task (default: the suite's, else 1)")
     parser.add_argument("--greedy", action="store_true", help="temperature 0, one sample")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N tasks")
@@ -157,7 +159,7 @@ def _evaluate(
 ) -> "list[Verdict]":
     import asyncio
 
-    from ..agent.options import agent_of, sampling_of
+    from ..agent.options import agent_of, sampling_of, seats_of
     from .live import LiveProgress
     from .preset import budget
     from .run import evaluate
@@ -165,6 +167,7 @@ def _evaluate(
     act = agent_of(args)
 
     async def work(told: "Callable[[Verdict], None]") -> "list[Verdict]":
+        seats, others = seats_of(args)
         try:
             return await evaluate(
                 suite.tasks,
@@ -181,9 +184,11 @@ def _evaluate(
                 progress=lambda verdict, _: told(verdict),
                 lock=lock,
                 act=act,
+                seats=seats,
             )
         finally:
-            await source.aclose()
+            for one in (source, *others):
+                await one.aclose()
 
     with LiveProgress("evaluating", len(suite.tasks) * args.samples) as progress:
         return asyncio.run(work(progress.told))
@@ -246,6 +251,7 @@ def _settings(args: argparse.Namespace, suite: "LoadedSuite", source: "PolicySou
         "until": args.until,
         "policy": source.name,
         "policy_identity": dict(source.identity),
+        **({"models": sorted(args.model)} if args.model else {}),
         "temperature": 0.0 if args.greedy else args.temperature,
         "top_p": args.top_p,
         "seed": args.seed,

@@ -159,8 +159,8 @@ def family_summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "num_tasks", "num_predictions", "num_ungradable", "num_infrastructure_failures", "num_untrusted" (patches whose
         tests all passed while nothing speaks for some that decide, whatever they were worth), "format_error_rate" (of
         turns), "mean_turns", "endings" (ending -> count), "num_tokens" (sampled, where the policy tells),
-        "mean_seconds" (of an episode), "mean_score" (of the graded samples; None where there is none) and "parts" (name
-        -> its mean over those that have it).
+        "mean_seconds" (of an episode), "mean_score" (of the graded samples; None where there is none), "parts" (name
+        -> its mean over those that have it) and "bugs" (hook of an environment -> samples that it failed).
     """
     rates = task_pass_rates(verdicts)
     num_failures = sum(verdict.ending in INFRASTRUCTURE for verdict in verdicts)
@@ -188,6 +188,7 @@ def family_summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "mean_seconds": sum(verdict.seconds for verdict in verdicts) / len(verdicts) if verdicts else 0.0,
         "mean_score": float(np.mean(scores)) if scores else None,
         "parts": {name: float(np.mean(values)) for name, values in sorted(parts.items())},
+        "bugs": dict(sorted(Counter(verdict.failed_in for verdict in verdicts if verdict.failed_in).items())),
     }
 
 

@@ -5,12 +5,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from ..agent.failures import Failures
 from ..agent.harness.open import Rollout
 from ..agent.loop import Budget, rollout
 from ..agent.seeds import SeededPolicy
 from ..agent.sources import PolicyFor
+from ..agent.speakers import Seat
 from ..agent.trajectory import Trajectory
 from ..envs.core import ToolEnv
 from ..envs.runs.lock import RunLock
@@ -46,6 +49,8 @@ async def evaluate(
     progress: Progress | None = None,
     lock: RunLock | None = None,
     act: Rollout = rollout,
+    seats: Mapping[str, Seat] = MappingProxyType({}),
+    unit: bool = False,
 ) -> list[Verdict]:
     """Take samples of every task and say what each came to.
 
@@ -66,6 +71,8 @@ async def evaluate(
         progress: told of every verdict; of a sample that is taken again on request, only of the first.
         lock: of ``out``, where the caller holds it already.
         act: runs an episode: our own loop, or another agent (``agent.harness.open``).
+        seats: other speakers that environments ask by name.
+        unit: map rewards from the environment's bounds to [0, 1].
     Returns:
         [N * samples] verdicts, tasks in the order given, samples by index.
     Raises:
@@ -88,7 +95,7 @@ async def evaluate(
             if progress:
                 progress(verdict, None)
         name = str((settings or {}).get("policy", ""))
-        runner = _Runner(make_env, policy_for, budget, sampling, retries, name, act)
+        runner = _Runner(make_env, policy_for, budget, sampling, retries, name, act, seats, unit)
         by_key = dict(zip(order, jobs, strict=True))
 
         async def record(verdict: Verdict, trajectory: Trajectory | None, prediction: Mapping[str, Any] | None) -> None:
@@ -148,10 +155,14 @@ class _Runner:
         retries: int,
         policy_name: str,
         act: Rollout,
+        seats: Mapping[str, Seat],
+        unit: bool,
     ) -> None:
         self._make_env, self._policy_for = make_env, policy_for
         self._budget, self._sampling, self._retries = budget, sampling, retries
         self._policy_name, self._act = policy_name, act
+        self._failures = Failures()
+        self._seats, self._unit = seats, unit
 
     async def work(self, pool: "Pool[_Job]", record: _Record) -> None:
         envs: dict[str, ToolEnv] = {}
@@ -172,7 +183,16 @@ class _Runner:
                 envs[task.family] = self._make_env(task)
             env = envs[task.family]
             policy = SeededPolicy(self._policy_for(env, task), task.id, job.index)
-            trajectory = await self._act(env, policy, task, budget=self._budget, sampling=self._sampling)
+            trajectory = await self._act(
+                env,
+                policy,
+                task,
+                budget=self._budget,
+                sampling=self._sampling,
+                failures=self._failures,
+                seats=self._seats,
+                unit=self._unit,
+            )
         except TaskError as error:
             verdict = Verdict(
                 task_id=task.id,

@@ -24,6 +24,7 @@ class Verdict:
         breakdown: its named parts; none where it has none.
         ending: a trajectory's, or "ungradable".
         detail: one line on what decided.
+        failed_in: of an environment_failure, the hook that failed.
         num_turns, num_format_errors: of the episode.
         num_tokens: sampled tokens; None for policies of text only.
         seconds: wall clock of the episode.
@@ -37,6 +38,7 @@ class Verdict:
     score: float | None
     ending: str
     detail: str = ""
+    failed_in: str = ""
     family: str = ""
     num_turns: int = 0
     num_format_errors: int = 0
@@ -86,6 +88,7 @@ class Verdict:
             breakdown=dict(trajectory.breakdown),
             ending=trajectory.ending,
             detail=trajectory.detail,
+            failed_in=trajectory.failed_in,
             family=trajectory.family,
             num_turns=trajectory.num_turns,
             num_format_errors=trajectory.num_format_errors,

@@ -1,56 +1,142 @@
-"""Named ways of turning a patch's evidence into a reward."""
+"""``Rubric``: a reward of named, weighted parts, each a function of the episode, or of all episodes of its group."""
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from .score import Score
-from .similarity import hybrid_score, similarity_score
+
+Call = Callable[..., Awaitable[Any]]
+"""(name, function, **evidence) -> what the function returns: how the owner of a rubric calls functions, synchronous and
+asynchronous ones."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rubric:
-    """A rule.
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One function of a rubric.
 
     Attributes:
-        about: one line for people.
-        needs_tests: whether the hidden tests have to run.
-        judge: (tests' score or None, patch, gold patch) -> score.
+        name: in metrics, verdicts and reports.
+        function: of the evidence that its parameters name; returns a number within the bounds, or a bool. May be async.
+        weight: its share of the reward, beside the other parts'; negative takes away, 0 is only shown.
+        bounds: the least and the most that it returns.
     """
 
-    about: str
-    needs_tests: bool
-    judge: Callable[[Score | None, str, str], Score]
+    name: str
+    function: Callable[..., Any]
+    weight: float = 1.0
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    @cached_property
+    def wanted(self) -> frozenset[str] | None:
+        """Names of its parameters; None: it takes whatever there is."""
+        parameters = inspect.signature(self.function).parameters.values()
+        if any(one.kind is one.VAR_KEYWORD for one in parameters):
+            return None
+        return frozenset(one.name for one in parameters)
+
+    def chosen(self, evidence: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Of the evidence what the function's parameters name."""
+        return evidence if self.wanted is None else {k: v for k, v in evidence.items() if k in self.wanted}
+
+    def checked(self, value: Any) -> float:
+        """
+        Raises:
+            ValueError: it is no number within the bounds.
+        """
+        low, high = self.bounds
+        if not isinstance(value, int | float) or not low <= value <= high:
+            raise ValueError(f"the part {self.name!r} is {value!r}; a number within [{low:g}, {high:g}] is expected")
+        return float(value)
 
 
-def _tests(tests: Score | None, patch: str, gold: str) -> Score:
-    assert tests is not None
-    return tests
+def part(
+    function: Callable[..., Any],
+    weight: float = 1.0,
+    *,
+    name: str | None = None,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> Part:
+    """A part of a rubric; its name is the function's where none is given."""
+    return Part(name=name or getattr(function, "__name__", "part"), function=function, weight=weight, bounds=bounds)
 
 
-def _hybrid(tests: Score | None, patch: str, gold: str) -> Score:
-    assert tests is not None
-    return hybrid_score(tests, patch, gold)
+class Rubric:
+    """The weighted mean of its parts: the sum of weight times value, over the sum of the weights' sizes.
 
-
-SWE_RUBRICS: Mapping[str, Rubric] = {
-    "tests": Rubric(about="1 where every hidden test passes, else 0", needs_tests=True, judge=_tests),
-    "similarity": Rubric(
-        about="similarity to the gold patch; no test runs",
-        needs_tests=False,
-        judge=lambda tests, patch, gold: similarity_score(patch, gold),
-    ),
-    "hybrid": Rubric(
-        about="1 where every hidden test passes, else the similarity from 0.5 on", needs_tests=True, judge=_hybrid
-    ),
-}
-
-
-def swe_rubric(name: str) -> Rubric:
-    """The rubric of a name.
-
-    Raises:
-        ValueError: there is none.
+    A function of an episode names what it wants of the evidence: ``task``, ``submission``, ``messages``, ``env``. One
+    of a group gets ``task`` and ``episodes`` (the group's trajectories) and returns a number for each: a comparison,
+    which counts once all of them have ended. Until then, and where an episode stands alone, its share is 0.
     """
-    if name not in SWE_RUBRICS:
-        raise ValueError(f"no rubric {name!r}; choose one of {', '.join(SWE_RUBRICS)}")
-    return SWE_RUBRICS[name]
+
+    def __init__(
+        self,
+        *parts: Part | Callable[..., Any],
+        compare: Sequence[Part | Callable[..., Any]] = (),
+        passed: str | None = None,
+        threshold: float = 1.0,
+    ) -> None:
+        """
+        Args:
+            parts: functions of one episode.
+            compare: functions of a group of episodes.
+            passed: the part that says whether the episode passed; None: the first.
+            threshold: from which value on of that part it did.
+        Raises:
+            ValueError: no part, a name twice, no weight above 0, or ``passed`` names none.
+        """
+        self.parts = tuple(one if isinstance(one, Part) else part(one) for one in parts)
+        self.comparisons = tuple(one if isinstance(one, Part) else part(one) for one in compare)
+        names = [one.name for one in (*self.parts, *self.comparisons)]
+        if not self.parts:
+            raise ValueError("a rubric needs a function of one episode, which says whether it passed")
+        if len(set(names)) < len(names):
+            raise ValueError(f"parts have the names {names}; give each its own with part(function, name=...)")
+        self._whole = sum(abs(one.weight) for one in (*self.parts, *self.comparisons))
+        if not self._whole > 0:
+            raise ValueError("every weight is 0, so every reward would be; give a part a weight above 0")
+        self._passed = self.parts[0].name if passed is None else passed
+        if self._passed not in [one.name for one in self.parts]:
+            raise ValueError(f"passed is {passed!r}; it must be one of {', '.join(one.name for one in self.parts)}")
+        self._threshold = threshold
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the most that a reward can be, comparisons included."""
+        ends = [sorted(one.weight * end for end in one.bounds) for one in (*self.parts, *self.comparisons)]
+        return sum(low for low, _ in ends) / self._whole, sum(high for _, high in ends) / self._whole
+
+    async def score(self, call: Call, **evidence: Any) -> Score:
+        """The score of one episode, without its comparisons.
+
+        Raises:
+            ValueError: a function returns no number within its bounds.
+        """
+        values = {}
+        for one in self.parts:
+            values[one.name] = one.checked(await call(one.name, one.function, **one.chosen(evidence)))
+        total = sum(one.weight * values[one.name] for one in self.parts) / self._whole
+        low, high = self.bounds
+        return Score(
+            value=total,
+            passed=values[self._passed] >= self._threshold,
+            breakdown=values,
+            bounds=(min(low, total), max(high, total)),
+        )
+
+    async def compare(self, call: Call, *, task: Any, episodes: Sequence[Any]) -> Sequence[Mapping[str, float]]:
+        """What the comparisons add to each episode's reward, by name.
+
+        Raises:
+            ValueError: a function returns not one number within its bounds for each episode.
+        """
+        added: list[dict[str, float]] = [{} for _ in episodes]
+        for one in self.comparisons:
+            found = await call(one.name, one.function, **one.chosen({"task": task, "episodes": episodes}))
+            if not isinstance(found, Sequence) or len(found) != len(episodes):
+                raise ValueError(f"{one.name!r} compares {len(episodes)} episodes; it must return a number for each")
+            for row, value in zip(added, found, strict=True):
+                row[one.name] = one.weight * one.checked(value) / self._whole
+        return added

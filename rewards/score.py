@@ -1,5 +1,6 @@
 """The score of one submission, with its parts."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,12 +14,14 @@ class Score:
     """What a submission earned.
 
     Attributes:
-        value: the reward, unitless, in [0, 1].
+        value: the reward, unitless, within ``bounds``.
         passed: the benchmark's own verdict (what pass@1 counts).
-        breakdown: named parts, each in [0, 1].
+        breakdown: named parts, each finite.
         detail: one line for people: which rule or test decided.
         ending: of an episode that was to end with this score, where it has one of its own: "test_timeout" where the
             tests met their time limit; "" otherwise.
+        bounds: the least and the most that the value can be.
+        others: what other speakers earned, by their names (the opponent of a game); within the bounds too.
     """
 
     value: float
@@ -26,12 +29,20 @@ class Score:
     breakdown: Mapping[str, float] = field(default_factory=dict)
     detail: str = ""
     ending: Literal["", "test_timeout"] = ""
+    bounds: tuple[float, float] = (0.0, 1.0)
+    others: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        parts = {"value": self.value, **self.breakdown}
-        for name, part in parts.items():
-            if not 0.0 <= part <= 1.0:  # NaN fails this too
-                raise ValueError(f"score part {name!r} is {part}, outside [0, 1]; scale it before building a Score")
+        low, high = self.bounds
+        for name, part in {"value": self.value, **self.others}.items():
+            if not low <= part <= high or not math.isfinite(part):  # NaN fails the first, too
+                raise ValueError(
+                    f"score part {name!r} is {part}, outside [{low:g}, {high:g}]; scale it before building a Score, or "
+                    "state other bounds"
+                )
+        for name, part in self.breakdown.items():
+            if not math.isfinite(part):
+                raise ValueError(f"score part {name!r} is {part}; a finite number is expected")
 
 
 def verdict(passed: bool, detail: str = "") -> Score:

@@ -17,7 +17,7 @@ from ..envs.core import ToolEnv
 from ..envs.registry.opening import open_env, own_tasks
 from ..envs.sandbox.background import run_sync
 from ..envs.task import Task
-from ..errors import ConfigError, GradingError, SandboxError
+from ..errors import ConfigError, EnvironmentBug, GradingError, SandboxError
 from ..model.chat.actions import encode_calls
 from ..model.chat.messages import Message, ToolCall
 from ..rewards.score import Score
@@ -107,7 +107,7 @@ class TrlEnvironment:
         self._score, self._failure, self._over = None, None, False
         try:
             self._env.reset(options={"task": self._tasks[task]})
-        except SandboxError as error:
+        except (SandboxError, EnvironmentBug) as error:
             self._failure, self._over = error, True
 
     def _call(self, name: str, arguments: Mapping[str, Any]) -> str:
@@ -118,7 +118,7 @@ class TrlEnvironment:
             return _OVER
         try:
             return run_sync(self._act(name, arguments))
-        except (SandboxError, GradingError) as error:
+        except (SandboxError, GradingError, EnvironmentBug) as error:
             self._failure, self._over = error, True
             return f"error: {error}"
 
@@ -137,7 +137,7 @@ class TrlEnvironment:
             if not self._over:
                 self._over = True
                 self._score = await self._conclude(completion)
-        except (SandboxError, GradingError) as error:
+        except (SandboxError, GradingError, EnvironmentBug) as error:
             self._failure = error
         return None if self._failure is not None or self._score is None else self._score.value
 

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Literal, cast
 
 from ...envs.core import ToolEnv
@@ -15,11 +16,13 @@ from ...model.chat.messages import Message
 from ...model.chat.sampling import Sampling
 from ...rewards.score import Score
 from ..asking import clocked
+from ..failures import Failures
 from ..gateway.serve import shared_gateway
 from ..gateway.session import MODEL, Limits, Session
 from ..loop import Budget, conduct
 from ..policy import Policy
 from ..segments import Segment
+from ..speakers import Seat, seated
 from ..trajectory import TERMINATED, Ending, Trajectory
 from ..tree import MessageTree
 from .spec import Done, Harness, Stage
@@ -43,6 +46,9 @@ async def rollout_with(
     override: bool = True,
     at_once: int = 8,
     model: str = MODEL,
+    failures: Failures | None = None,
+    seats: Mapping[str, Seat] = MappingProxyType({}),
+    unit: bool = False,
 ) -> Trajectory:
     """``loop.rollout`` with a harness in the loop's place.
 
@@ -54,12 +60,14 @@ async def rollout_with(
     Args:
         override, model: of ``Session``.
         at_once: requests of the episode in work at once.
+        failures, seats, unit: as of ``loop.rollout``.
     """
     limits = Limits(turns=budget.turns, tokens=budget.tokens, seconds=budget.seconds, at_once=at_once)
     session = Session(policy, sampling, limits=limits, override=override, model=model)
     episode = _Driven(harness, env, task, budget, session)
     try:
-        return await conduct(episode, env, task, group_id)
+        speakers = seated(seats, policy, sampling)
+        return await conduct(episode, env, task, group_id, failures=failures, speakers=speakers, unit=unit)
     finally:
         await episode.left()
 

@@ -1,16 +1,20 @@
 """Which agent acts: a SPEC of the command line or a recipe to what runs an episode."""
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Protocol
 
 from ...envs.core import ToolEnv
 from ...envs.task import Task
 from ...errors import ConfigError
 from ...model.chat.sampling import Sampling
+from ..failures import Failures
 from ..loop import Budget, rollout
 from ..policy import Policy
+from ..speakers import Seat
 from ..trajectory import Trajectory
 from .spec import Harness
 
@@ -30,6 +34,9 @@ class Rollout(Protocol):
         budget: Budget,
         sampling: Sampling,
         group_id: str = "",
+        failures: Failures | None = None,
+        seats: Mapping[str, Seat] = MappingProxyType({}),
+        unit: bool = False,
     ) -> Trajectory: ...
 
 

@@ -1,4 +1,4 @@
-"""The commands `tasks`, `trace` and `doctor`.
+"""The commands `envs`, `tasks`, `trace` and `doctor`.
 
 May import: every room of envs.
 Begin at: tasks.py.

@@ -53,13 +53,29 @@ def load_plugins(env_id: str) -> None:
             gymnasium.register(id=entry.name, entry_point=loaded, disable_env_checker=True, order_enforce=False)
 
 
+def class_of(env_id: str) -> type[ToolEnv] | None:
+    """The class that "module:Class" names; None where the id is of another kind, or its module is not there."""
+    module, _, name = env_id.rpartition(":")
+    if not module or not name.isidentifier():
+        return None
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return None
+    return found if isinstance(found, type) and issubclass(found, ToolEnv) else None
+
+
 def make_env(env_id: str, **kwargs: Any) -> ToolEnv:
-    """The bare environment of an id ("verigym/SWE-v0", or "module:Name-v0", whose module is imported first).
+    """The bare environment of an id: "verigym/SWE-v0"; "module:Name-v0", whose module is imported first; or
+    "module:Class", where the module has a class of that name.
 
     Raises:
         ConfigError: no such id, or it is not a ToolEnv.
     """
     module, _, name = env_id.rpartition(":")
+    found = class_of(env_id)
+    if found is not None:
+        return found(**kwargs)
     try:
         if module:
             importlib.import_module(module)

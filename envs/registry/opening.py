@@ -13,7 +13,7 @@ from ...errors import ConfigError
 from ..core import ToolEnv
 from ..sandbox.background import call, run_sync
 from ..task import Task
-from .ids import load_plugins, make_env
+from .ids import class_of, load_plugins, make_env
 
 
 def open_env(env_id: str, offered: Mapping[str, Any], needed: Mapping[str, Any] | None = None) -> ToolEnv:
@@ -60,6 +60,10 @@ async def _load(env: ToolEnv) -> Sequence[Task]:
 def _accepted(env_id: str, offered: Mapping[str, Any]) -> dict[str, Any]:
     """The options that fit; none where the id is unknown, which ``make_env`` says."""
     module, _, name = env_id.rpartition(":")
+    found = class_of(env_id)
+    if found is not None:
+        names = _parameters_of(found)
+        return {key: value for key, value in offered.items() if key in names}
     if module:
         try:
             importlib.import_module(module)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from ...errors import SandboxError
 from ...model.chat.encoding import to_bytes
 from ...model.chat.messages import Message, ToolCall
-from ...rewards.rubric import swe_rubric
+from ...rewards.patch_rubrics import swe_rubric
 from ...rewards.score import Score
 from ...rewards.swe import TestReport, found_ids
 from ..core import Submission, ToolEnv
@@ -63,7 +63,7 @@ class SWEEnv(ToolEnv):
             untrusted: what a patch earns whose tests all pass while no twin can be made of some that decide
                 (``trust.believed``): "fail" 0, "accept" 1, "drop" nothing: the sample is left out like one whose
                 grading failed. The score's ``detail`` begins with "not trusted" in each case.
-            rubric: what a patch earns, by name (``rewards.rubric.SWE_RUBRICS``).
+            rubric: what a patch earns, by name (``rewards.patch_rubrics.SWE_RUBRICS``).
             tasks, max_turns, render_mode: as for every ToolEnv.
         """
         super().__init__(tasks=tasks, max_turns=max_turns, render_mode=render_mode)

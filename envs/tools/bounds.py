@@ -1,4 +1,8 @@
-"""How long a tool's answer may be."""
+"""How long a tool's answer may be, and a conversation as text."""
+
+from collections.abc import Sequence
+
+from ...model.chat.messages import Message
 
 MAX_ANSWER_CHARS = 65_536
 
@@ -9,3 +13,13 @@ def bounded(text: str, most: int = MAX_ANSWER_CHARS) -> str:
         return text
     half = most // 2
     return f"{text[:half]}\n[... {len(text) - 2 * half} characters left out ...]\n{text[-half:]}"
+
+
+def shown_as_text(messages: Sequence[Message]) -> str:
+    """Each message under who wrote it, with its calls."""
+    return "\n\n".join(_shown(message) for message in messages)
+
+
+def _shown(message: Message) -> str:
+    calls = "".join(f"\n-> {one.name}({dict(one.arguments)})" for one in message.calls)
+    return f"[{message.name or message.role}]\n{message.content}{calls}"

@@ -6,7 +6,7 @@ import re
 import typing
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
@@ -20,19 +20,33 @@ class ToolError(Exception):
     """Raised by a tool to answer the policy with an error it can mend; ends nothing."""
 
 
-def tool(method: F) -> F:
+@overload
+def tool(method: F) -> F: ...
+@overload
+def tool(*, on_error: Literal["fail", "tell"]) -> Callable[[F], F]: ...
+def tool(method: F | None = None, *, on_error: Literal["fail", "tell"] | None = None) -> F | Callable[[F], F]:
     """Mark a method of an environment as a tool the policy may call. It may be ``async``.
 
     Every parameter needs a type; the docstring's first paragraph is the tool's description, and lines
     ``name: text`` under ``Args:`` describe its parameters. A tool returns the text that answers the call, or
     ``Submission(...)``, which ends the episode.
 
+    Args:
+        on_error: what an exception other than ToolError does, see ``ToolEnv.on_error``; None: as the environment says.
     Raises:
         TypeError: a parameter has no type or cannot be given by name, or the method has no docstring.
+        ValueError: on_error is neither "fail" nor "tell".
     """
-    _check_signature(method)
-    method.__verigym_tool__ = True  # type: ignore[attr-defined]
-    return method
+    if on_error not in (None, "fail", "tell"):
+        raise ValueError(f"on_error is {on_error!r}; it is 'fail' or 'tell'")
+
+    def mark(method: F) -> F:
+        _check_signature(method)
+        method.__verigym_tool__ = True  # type: ignore[attr-defined]
+        method.__verigym_on_error__ = on_error  # type: ignore[attr-defined]
+        return method
+
+    return mark if method is None else mark(method)
 
 
 def _check_signature(method: Callable[..., Any]) -> None:
@@ -50,6 +64,7 @@ class BoundTool:
 
     def __init__(self, method: Callable[..., Any]) -> None:
         self.method = method
+        self.on_error: Literal["fail", "tell"] | None = getattr(method, "__verigym_on_error__", None)
         self.spec, self._arguments = _specification(getattr(method, "__func__", method))
 
     def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:

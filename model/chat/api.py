@@ -32,8 +32,26 @@ def to_openai_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
         if message.role == "tool":
             by_order = unanswered.pop(0) if unanswered else "call_0"
             row["tool_call_id"] = message.call_id or by_order
+        if message.attachments and message.role != "tool":
+            row["content"] = _parts(message)
         rows.append(row)
+        if message.attachments and message.role == "tool":
+            # An answer of a tool is text in this API: what it shows stands behind it.
+            rows.append(
+                {"role": "user", "content": _parts(Message(role="user", content="", attachments=message.attachments))}
+            )
     return rows
+
+
+def _parts(message: Message) -> list[dict[str, Any]]:
+    """Text, then what is attached."""
+    parts: list[dict[str, Any]] = [{"type": "text", "text": message.content}] if message.content else []
+    for one in message.attachments:
+        if one.is_image:
+            parts.append({"type": "image_url", "image_url": {"url": one.url}})
+        else:
+            parts.append({"type": "file", "file": {"filename": one.name or "file", "file_data": one.url}})
+    return parts
 
 
 def to_openai_call(call: ToolCall, call_id: str) -> dict[str, Any]:

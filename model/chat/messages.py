@@ -1,8 +1,11 @@
 """Messages and tool calls, as a conversation holds them before any token exists."""
 
-from collections.abc import Mapping
+import base64
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from ...errors import ConfigError
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -37,6 +40,35 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """An image or a file beside a message's text.
+
+    Attributes:
+        media_type: such as "image/png" or "application/pdf".
+        data: its bytes in base64.
+        name: of a file; "" for none.
+    """
+
+    media_type: str
+    data: str
+    name: str = ""
+
+    @classmethod
+    def of(cls, data: bytes, media_type: str = "image/png", name: str = "") -> "Attachment":
+        """From bytes."""
+        return cls(media_type=media_type, data=base64.b64encode(data).decode(), name=name)
+
+    @property
+    def is_image(self) -> bool:
+        return self.media_type.startswith("image/")
+
+    @property
+    def url(self) -> str:
+        """As a data URL."""
+        return f"data:{self.media_type};base64,{self.data}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """One message of a conversation.
 
@@ -47,6 +79,7 @@ class Message:
         calls: the tool calls of an assistant message.
         name: for role "tool", the tool that answers.
         call_id: for role "tool", the id of the call it answers.
+        attachments: images and files, for models that take them.
     """
 
     role: Role
@@ -55,3 +88,19 @@ class Message:
     calls: tuple[ToolCall, ...] = ()
     name: str | None = None
     call_id: str | None = None
+    attachments: tuple[Attachment, ...] = ()
+
+
+def text_alone(messages: Sequence[Message]) -> None:
+    """For formats that have no place for anything else.
+
+    Raises:
+        ConfigError: a message has an image or a file.
+    """
+    for message in messages:
+        if message.attachments:
+            kinds = ", ".join(sorted({one.media_type for one in message.attachments}))
+            raise ConfigError(
+                f"a message of role {message.role!r} has an attachment ({kinds}), and this model's format takes text "
+                "alone; ask a server that sees it (openai:BASE_URL#MODEL), or describe it in words"
+            )

@@ -19,6 +19,7 @@ from ..objective.losses import kl_estimate
 from ..objective.objective import baselined_each, shaped_rewards, weighting
 from ..objective.per_token import add_columns, is_by_token, with_temperature
 from ..objective.reference import AdapterReference
+from ..objective.turns import at_ends, by_token
 from ..recipe.algorithms import PPOConfig, ReinforcePPConfig, RLConfig
 from ..recipe.per_family import ConfigOf
 from .scores import score
@@ -143,8 +144,8 @@ def experience_of(
         and not (own[index].overlong == "mask" and trajectory.ending in TRUNCATED)
     ]
     for index in kept:
-        value = float(groups.values[index] or 0.0)
-        documents[index] = [replace(one, advantage=value) for one in documents[index]]
+        in_ppo = isinstance(config, PPOConfig)
+        documents[index] = _credited(documents[index], trajectories[index], groups, index, in_ppo)
     if isinstance(config, ReinforcePPConfig):
         _costs_to_go(documents, kept, config)
     elif isinstance(config, PPOConfig):
@@ -156,6 +157,25 @@ def experience_of(
         result[index] = tuple(replace(one, weight=weight) for one in documents[index])
     add_columns(result, trajectories, own)
     return Experience(documents=tuple(result), groups=groups, metrics=metrics)
+
+
+def _credited(
+    documents: list[Document], trajectory: Trajectory, groups: GroupAdvantages, index: int, at_the_end: bool
+) -> list[Document]:
+    """Documents with the episode's advantage, or its turns'; ``at_the_end`` of each (PPO's critic spreads them)."""
+    turns = groups.turns[index] if groups.turns else None
+    if turns is None:
+        value = float(groups.values[index] or 0.0)
+        return [replace(one, advantage=value) for one in documents]
+    count = sum(int(one.loss_mask.sum()) for one in documents)
+    columns = _spread(documents, (at_ends if at_the_end else by_token)(trajectory, turns, count))
+    return [replace(one, advantage=column) for one, column in zip(documents, columns, strict=True)]
+
+
+def _advantages(documents: Sequence[Document]) -> np.ndarray:
+    """[T] float64 of an episode's trained tokens: each one's advantage."""
+    columns = [np.broadcast_to(one.advantage, len(one))[one.loss_mask] for one in documents]
+    return np.concatenate(columns).astype(np.float64)
 
 
 def _scored(
@@ -237,7 +257,7 @@ def _costs_to_go(documents: list[list[Document]], kept: Sequence[int], config: R
     plain = []
     for index in kept:
         costs = _in_reward(documents[index], config)
-        plain.append(float(documents[index][0].advantage) - np.cumsum(costs[::-1])[::-1])
+        plain.append(_advantages(documents[index]) - np.cumsum(costs[::-1])[::-1])
     for index, values in zip(kept, whiten(plain) if plain else [], strict=True):
         columns = _spread(documents[index], values)
         documents[index] = [replace(one, advantage=c) for one, c in zip(documents[index], columns, strict=True)]
@@ -249,7 +269,10 @@ def _estimate(documents: list[list[Document]], kept: Sequence[int], config: PPOC
     for index in kept:
         mine = documents[index]
         rewards = -_in_reward(mine, config)
-        rewards[-1] += float(mine[0].advantage)
+        if config.credit == "turn":
+            rewards += _advantages(mine)
+        else:
+            rewards[-1] += float(mine[0].advantage)
         old = np.concatenate([_trained(one, "old_values") for one in mine])
         advantage, target = generalized_advantages(rewards, old, gamma=config.gamma, gae_lambda=config.gae_lambda)
         advantages.append(advantage)

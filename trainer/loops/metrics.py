@@ -82,13 +82,14 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
     """Rewards and lengths of episodes, all together and by family, and each family's parts of the reward; failures are
     counted apart, and in no mean."""
-    graded = [trajectory for trajectory in rollouts.trajectories if trajectory.reward is not None]
+    graded = [one for one in rollouts.trajectories if one.reward is not None and not one.speaker]
     metrics = {
         "rollout/episodes/count": float(len(graded)),
         "rollout/failures/count": float(rollouts.num_failed),
         "rollout/retries/count": float(rollouts.num_retries),
         "rollout/cut_at_deadline/count": float(rollouts.num_cut),
         "rollout/late_groups/count": float(rollouts.num_late),
+        **{f"rollout/bugs_{hook.replace(' ', '_')}/count": float(count) for hook, count in rollouts.bugs.items()},
     }
     if not graded:
         return metrics
@@ -101,6 +102,9 @@ def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
         for name in sorted({name for one in members for name in one.breakdown}):
             values = [one.breakdown[name] for one in members if name in one.breakdown]
             metrics[f"rollout/part{family}.{name}/mean"] = _mean(values)
+    for name in sorted({f"{one.family}_{one.speaker}" for one in rollouts.trajectories if one.speaker}):
+        beside = [one for one in rollouts.trajectories if f"{one.family}_{one.speaker}" == name]
+        metrics[f"rollout/reward_{name}/mean"] = _mean([one.reward for one in beside if one.reward is not None])
     num_turns = sum(one.num_turns for one in graded)
     return {
         **metrics,

@@ -108,6 +108,7 @@ class RL(Loop):
             deadline=config.group_seconds,
             quorum=config.quorum,
             on_episode=on_episode,
+            max_failures=config.max_failures,
         )
         self._num_useless = 0
         self._watch = LoopWatch()

@@ -22,6 +22,7 @@ class GroupAdvantages:
         num_failed: episodes that the infrastructure failed; they are in no baseline.
         num_lone: groups left out because fewer than two episodes remained.
         num_uniform: groups whose rewards are all the same, left out or not.
+        turns: with credit by turn, of each trajectory a number for each turn; () otherwise.
     """
 
     values: tuple[float | None, ...]
@@ -29,6 +30,7 @@ class GroupAdvantages:
     num_failed: int
     num_lone: int
     num_uniform: int
+    turns: tuple[tuple[float, ...] | None, ...] = ()
 
 
 def finite_rewards(trajectories: Sequence[Trajectory]) -> list[float | None]:

@@ -17,6 +17,7 @@ from ..recipe.algorithms import (
 )
 from .advantages import GroupAdvantages, group_advantages, plain_advantages, shape_overlong
 from .losses import Correction, PolicyLoss
+from .turns import plain_turns, turn_advantages
 
 
 def loss_of(config: RLConfig) -> PolicyLoss:
@@ -70,6 +71,7 @@ def shaped_rewards(
 
 def baselined(config: RLConfig, trajectories: Sequence[Trajectory], rewards: Sequence[float | None]) -> GroupAdvantages:
     """Rewards less the baseline that comes from the other samples of the task, where the algorithm has one."""
+    by_turn = config.credit == "turn"
     match config:
         case GRPOConfig() | CISPOConfig():
             scale = config.scale
@@ -78,10 +80,12 @@ def baselined(config: RLConfig, trajectories: Sequence[Trajectory], rewards: Seq
         case DrGRPOConfig() | RLOOConfig():
             scale = "none"
         case ReinforcePPConfig(baseline="group"):
-            return group_advantages(trajectories, rewards)
+            return (turn_advantages if by_turn else group_advantages)(trajectories, rewards)
+        case _ if by_turn:
+            return plain_turns(trajectories, rewards, ahead=not isinstance(config, PPOConfig))
         case _:
             return plain_advantages(trajectories, rewards)
-    return group_advantages(
+    return (turn_advantages if by_turn else group_advantages)(
         trajectories,
         rewards,
         scale=scale,
@@ -103,12 +107,14 @@ def baselined_each(
     if len(kinds) < 2:
         return baselined(kinds[0] if kinds else RLConfig(), trajectories, rewards)
     values: list[float | None] = [None] * len(trajectories)
+    turns: list[tuple[float, ...] | None] = [None] * len(trajectories)
     parts = []
     for number, kind in enumerate(kinds):
         members = [index for index, place in enumerate(kind_of) if place == number]
         part = baselined(kind, [trajectories[index] for index in members], [rewards[index] for index in members])
-        for index, value in zip(members, part.values, strict=True):
-            values[index] = value
+        for place, index in enumerate(members):
+            values[index] = part.values[place]
+            turns[index] = part.turns[place] if part.turns else None
         parts.append(part)
     return GroupAdvantages(
         values=tuple(values),
@@ -116,6 +122,7 @@ def baselined_each(
         num_failed=sum(part.num_failed for part in parts),
         num_lone=sum(part.num_lone for part in parts),
         num_uniform=sum(part.num_uniform for part in parts),
+        turns=tuple(turns) if any(part.turns for part in parts) else (),
     )
 
 

@@ -15,6 +15,28 @@ from .stages import EvalConfig, MidtrainStage, RLStage, SFTStage
 SMALL_SOURCES = ("small-repositories", "small-programs", "small-sums", "small-traces")
 
 
+class SeatConfig(Settings):
+    """Another speaker of a family's episodes: a simulated user, an opponent, a judge."""
+
+    policy: str
+    """"self" for the policy that is trained, under its weights of then; else a SPEC as for --policy:
+    "openai:BASE_URL#MODEL", "engine:CHECKPOINT", "tokens:CHECKPOINT@BASE_URL#MODEL"."""
+    max_tokens: int = Field(default=512, ge=1)
+    """Most tokens of one of its turns."""
+    temperature: float = Field(default=1.0, ge=0)
+    """Of its sampling. An answer that is kept for the run (a judge's) is drawn at 0."""
+    train: bool = False
+    """Train on its turns too, rewarded by what ``Score.others`` says that it earned. Of "self" alone."""
+    answers: Path | None = None
+    """File of the answers that are kept, which later runs find again; None keeps them for this run."""
+
+    @model_validator(mode="after")
+    def _works_together(self) -> Self:
+        if self.train and self.policy != "self":
+            raise ValueError(f"train is of the policy that is trained, and this seat has {self.policy!r}; remove it")
+        return self
+
+
 class AgentConfig(Settings):
     """Who acts with the policy in a family's episodes."""
 
@@ -51,6 +73,14 @@ class FamilyConfig(Settings):
     tells it by their keys."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the environment."""
+    models: dict[str, SeatConfig] = Field(default_factory=dict)
+    """Other speakers that the environment asks by name, as a SPEC or a table: ``user = "openai:..."``."""
+    reward: Literal["raw", "unit"] = "raw"
+    """"raw" takes rewards as they are; "unit" maps them from the environment's bounds to [0, 1], so that families of
+    other bounds weigh the same."""
+    wrappers: list[str | dict[str, Any]] = Field(default_factory=list)
+    """Gymnasium wrappers around the environment, the first innermost: "MODULE:CLASS", or a table with ``wrapper`` and
+    the arguments of its constructor."""
     num_train: int = Field(default=100, ge=0)
     """Tasks to train on; 0 takes all that are not held out."""
     num_held_out: int = Field(default=100, ge=1)
@@ -69,6 +99,13 @@ class FamilyConfig(Settings):
     """Who acts in the episodes of the policy that is trained; demonstrations are played by our own loop."""
     rl: FamilyAlgorithm = Field(default_factory=FamilyAlgorithm)
     """What of ``[rl.train]`` is otherwise for this family."""
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _specs(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: {"policy": seat} if isinstance(seat, str) else seat for name, seat in value.items()}
 
     @model_validator(mode="after")
     def _works_together(self) -> Self:

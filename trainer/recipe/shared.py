@@ -64,6 +64,10 @@ class RLConfig(Settings):
     """Tasks of one step; each is a group."""
     group_size: int = Field(default=8, gt=0)
     """Episodes of each task in one step."""
+    credit: Literal["episode", "turn"] = "episode"
+    """What a token is rewarded by: the whole "episode", or its "turn" and those after it, where environments reward
+    turns (``ToolEnv.reward``). By turn less noise is learned from, and the baseline is of the episodes that reached
+    the turn: late turns weigh less, and one that a single episode reached nothing (``objective/turns.py``)."""
     entropy_coef: float = Field(default=0.0, ge=0)
     """Weight of the entropy bonus, per trained token; 0 is off."""
     kl: KLConfig = Field(default_factory=KLConfig)
@@ -93,6 +97,9 @@ class RLConfig(Settings):
     """Episodes at once; one process holds at most 256."""
     retries: int = Field(default=2, ge=0)
     """New attempts for an episode that the infrastructure failed, before it is left out of its group."""
+    max_failures: float = Field(default=0.2, ge=0, le=1)
+    """Share of the last 100 episodes (of 20, where fewer have ended) that may be lost, after their retries, to an
+    exception in an environment's own code; beyond it the run stops and says which hook failed. 1 never stops."""
     group_seconds: float | None = Field(default=None, gt=0)
     """Wall clock, from a group's first episode on, after which those of its episodes that still run are cancelled."""
     quorum: int | None = Field(default=None, gt=0)

@@ -172,6 +172,8 @@ class Run:
         """End what samples, and the tracker's run, which a resume goes on with."""
         try:
             await self.engines.aclose()
+            for family in self.families:
+                await family.close()
         finally:
             if self._tracker is not None:
                 self._tracker.finish()

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...agent.demonstrations import demonstrate
+from ...agent.failures import Failures
 from ...agent.trajectory import Trajectory
 from ...envs.sandbox.background import all_or_first_error
 from ...envs.task import Task
-from ...errors import SandboxError
+from ...errors import EnvironmentBug, SandboxError
 from ..recipe.recipe import Recipe
 from ..recipe.stages import SFTStage
 from ..sampling.families import Family
@@ -36,29 +37,41 @@ async def play_experts(
     drawn = [(family.train[number % len(family.train)], name) for number, name in enumerate(names)]
     distinct = {(task.id, name): (task, name) for task, name in drawn}
     slots = asyncio.Semaphore(4 * recipe.num_workers)
+    failures = Failures(0.2 if recipe.rl is None else recipe.rl.train.max_failures)
     with progress.bar(f"demonstrations: {config.name}", total=len(distinct)) as bar:
 
         async def play(task: Task, name: str) -> dict[str, Any]:
             async with slots:
                 check_interrupt()
-                episode = await _demonstrate(family, name, task)
+                episode = await _demonstrate(family, name, task, failures)
             bar.advance()
+            failures.ended(episode)
             return {"name": config.name, "expert": name, "trajectory": episode.to_json()}
 
         played = dict(zip(distinct, await all_or_first_error([play(*pair) for pair in distinct.values()])))
-    return [played[task.id, name] for task, name in drawn]
+    whole = [played[task.id, name] for task, name in drawn if not played[task.id, name]["trajectory"]["failed_in"]]
+    if not whole and drawn:
+        raise EnvironmentBug(f"every demonstration of family {config.name!r} met a bug of its environment; mend that")
+    return whole
 
 
-async def _demonstrate(family: Family, name: str, task: Task) -> Trajectory:
-    """One demonstration; where the sandbox fails it is tried again."""
+async def _demonstrate(family: Family, name: str, task: Task, failures: Failures) -> Trajectory:
+    """One demonstration; where the sandbox or the environment fails it is tried again. One that an environment fails to
+    the last is marked as failed."""
     for attempt in range(DEMONSTRATION_ATTEMPTS):
         try:
             script = family.experts[name](task)
-            return await demonstrate(family.make_env(), script, task, max_turns=family.config.turns)
+            turns = family.config.turns
+            return await demonstrate(family.make_env(), script, task, max_turns=turns, seats=family.seats)
         except SandboxError as error:
             if attempt + 1 == DEMONSTRATION_ATTEMPTS:
                 raise
             logger.warning("the demonstration of %s is tried again: %s", task.id, error)
+        except EnvironmentBug as bug:
+            failures.met(bug)
+            if attempt + 1 == DEMONSTRATION_ATTEMPTS:
+                ending, detail = "environment_failure", str(bug)
+                return Trajectory(task_id=task.id, family=task.family, ending=ending, detail=detail, failed_in=bug.hook)
     raise AssertionError("the last attempt returns or raises")
 
 

@@ -133,7 +133,7 @@ async def evaluate_script(
     trivial = family.trivial
     policies: dict[str, PolicyFor] = {
         "gold": lambda env, task: ScriptedPolicy(play(env.gold(task))),
-        "empty": lambda env, task: ScriptedPolicy(play(env.empty(task))),
+        "empty": lambda env, task: ScriptedPolicy(play(env.empty(task), on=True)),
     }
     if trivial is not None:
         policies["trivial"] = lambda env, task: ScriptedPolicy(trivial(task))
@@ -184,4 +184,6 @@ async def _run(
         out=out,
         progress=progress,
         act=act,
+        seats=family.seats,
+        unit=family.config.reward == "unit",
     )

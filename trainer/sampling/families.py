@@ -3,14 +3,16 @@
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ...agent.experts import BLIND, EXPERTS, Expert, always_say
 from ...agent.harness.open import AgentSettings, Rollout, open_agent
 from ...agent.loop import Budget, rollout
 from ...agent.policy import play
+from ...agent.speakers import Seat
+from ...envs.adapters.wrapped import wrapped
 from ...envs.core import ToolEnv
 from ...envs.datasets.decontaminate import decontaminate_tasks, held_out_of
 from ...envs.datasets.files import read_rows
@@ -24,6 +26,7 @@ from ...errors import TaskError
 from ...model.chat.messages import ToolSpec
 from ..recipe.recipe import SMALL_SOURCES, AgentConfig, FamilyConfig, Recipe
 from .rollouts import EpisodePlan
+from .seats import nothing_to_close, open_seats
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,9 @@ class Family:
         trivial: the best policy that reads next to nothing, as a yardstick; None where none is known.
         seconds: wall clock of one episode.
         act: runs an episode of the policy that is trained.
+        seats: other speakers of its episodes.
+        compares: whether its environment compares the episodes of a group.
+        close: frees what the seats hold.
     """
 
     config: FamilyConfig
@@ -55,6 +61,9 @@ class Family:
     trivial: Expert | None
     seconds: float
     act: Rollout = rollout
+    seats: Mapping[str, Seat] = field(default_factory=dict)
+    compares: bool = False
+    close: Callable[[], Awaitable[None]] = nothing_to_close
 
     def plan(self, max_context: int) -> EpisodePlan:
         """How to run an episode of this family in an engine with so much context."""
@@ -66,6 +75,9 @@ class Family:
             group_size=self.config.rl.group_size,
             temperature=self.config.rl.temperature,
             act=self.act,
+            seats=self.seats,
+            unit=self.config.reward == "unit",
+            compares=self.compares,
         )
 
 
@@ -84,7 +96,7 @@ async def prepare_family(config: FamilyConfig, recipe: Recipe, folder: Path, pro
     offered = {"sandbox": backend, "reuse_verdicts": True, **config.options}
 
     def make_env() -> ToolEnv:
-        return open_env(config.env, offered)
+        return wrapped(open_env(config.env, offered), config.wrappers)
 
     env = make_env()
     train, held_out = (folder / f"{config.name}.{split}.jsonl" for split in ("train", "held_out"))
@@ -93,12 +105,16 @@ async def prepare_family(config: FamilyConfig, recipe: Recipe, folder: Path, pro
     train_tasks, held_out_tasks = tuple(read_any_tasks(train)), tuple(read_any_tasks(held_out))
     experts: Mapping[str, Expert] = EXPERTS.get(config.tasks) or {
         "gold": lambda task: play(env.gold(task)),
-        "empty": lambda task: play(env.empty(task)),
+        "empty": lambda task: play(env.empty(task), on=True),
     }
     for name in config.experts:
         if name not in experts:
             raise TaskError(f"family {config.name!r} has no expert {name!r}; it has {', '.join(experts)}")
+    seats, close = open_seats(config.models)
     return Family(
+        seats=seats,
+        close=close,
+        compares=env.compares,
         config=config,
         train=train_tasks,
         held_out=held_out_tasks,

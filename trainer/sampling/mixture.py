@@ -57,6 +57,8 @@ class TaskMixture:
         """Tell each family's stream of the episodes of its tasks."""
         by_family: dict[str, list[Trajectory]] = {}
         for one in trajectories:
+            if one.speaker:  # of another seat: no attempt at the task
+                continue
             by_family.setdefault(self._names[one.family, one.task_id], []).append(one)
         for name, some in by_family.items():
             self._streams[name].observe(some)

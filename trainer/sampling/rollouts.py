@@ -2,17 +2,22 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from ...agent.failures import Failures
 from ...agent.harness.open import Rollout
 from ...agent.loop import Budget, rollout
 from ...agent.policy import Policy
+from ...agent.rewarded import failed_comparison, with_added
 from ...agent.seeds import SeededPolicy
+from ...agent.speakers import Seat, seated
 from ...agent.trajectory import Trajectory
 from ...envs.core import ToolEnv
 from ...envs.sandbox.background import all_or_first_error
 from ...envs.task import Task
+from ...errors import EnvironmentBug, GradingError, PolicyError, SandboxError
 from ...model.chat.sampling import Sampling
 
 
@@ -27,6 +32,9 @@ class EpisodePlan:
         group_size: episodes of its group; None: the collector's.
         temperature: of sampling; None: that of the step.
         act: runs it: our own loop, or another agent.
+        seats: other speakers that the environment asks by name.
+        unit: map rewards from the environment's bounds to [0, 1].
+        compares: whether the environment compares the episodes of a group once they have ended.
     """
 
     make_env: Callable[[], ToolEnv]
@@ -35,6 +43,9 @@ class EpisodePlan:
     group_size: int | None = None
     temperature: float | None = None
     act: Rollout = rollout
+    seats: Mapping[str, Seat] = field(default_factory=dict)
+    unit: bool = False
+    compares: bool = False
 
 
 PlanOf = Callable[[Task], EpisodePlan]
@@ -51,12 +62,14 @@ class Rollouts:
         num_retries: attempts that were thrown away because the infrastructure failed.
         num_cut: episodes that were cancelled at the deadline of their group.
         num_late: groups left out because too few of their episodes had ended by then.
+        bugs: hook of an environment -> attempts, thrown away or not, that it failed.
     """
 
     trajectories: tuple[Trajectory, ...] = ()
     num_retries: int = 0
     num_cut: int = 0
     num_late: int = 0
+    bugs: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: "Rollouts") -> "Rollouts":
         return Rollouts(
@@ -64,11 +77,12 @@ class Rollouts:
             num_retries=self.num_retries + other.num_retries,
             num_cut=self.num_cut + other.num_cut,
             num_late=self.num_late + other.num_late,
+            bugs=Counter(self.bugs) + Counter(other.bugs),
         )
 
     @property
     def num_failed(self) -> int:
-        return sum(trajectory.is_infrastructure_failure for trajectory in self.trajectories)
+        return sum(one.is_infrastructure_failure for one in self.trajectories if not one.speaker)
 
 
 class Collector:
@@ -86,6 +100,7 @@ class Collector:
         deadline: float | None = None,
         quorum: int | None = None,
         on_episode: OnEpisode | None = None,
+        max_failures: float | None = None,
     ) -> None:
         """
         Args:
@@ -97,7 +112,9 @@ class Collector:
             quorum: episodes that must have ended by then (of a smaller group, all), else the group is left out;
                 None: all.
             on_episode: called at the end of each episode, for progress.
+            max_failures: share of the last episodes that may be lost to a bug of their environment; None: all.
         """
+        self._failures = Failures(max_failures)
         self._plan_of, self._policy, self._group_size, self._retries = plan_of, policy, group_size, retries
         self._deadline, self._quorum = deadline, quorum
         self._concurrency, self._on_episode = concurrency, on_episode
@@ -110,6 +127,8 @@ class Collector:
             number: of the group in its run, or in its step; part of its id and of its seeds.
             sampling: of every turn, but for ``max_tokens``, which the plan says; with a seed, each turn of each attempt
                 at each episode gets its own, derived from it.
+        Raises:
+            EnvironmentBug: more than ``max_failures`` of the episodes met one.
         """
         loop = asyncio.get_running_loop()
         if self._slots is None or self._slots[0] is not loop:
@@ -133,11 +152,42 @@ class Collector:
                     one.cancel()
             await asyncio.gather(*running, return_exceptions=True)
         found = [one.result() for one in episodes if one not in running]
-        num_retries = sum(retries for _, retries in found)
+        lost = Rollouts(
+            num_retries=sum(len(attempts) - 1 for attempts in found),
+            num_cut=len(running),
+            bugs=Counter(one.failed_in for attempts in found for one in attempts if one.failed_in),
+        )
         if len(found) < (size if self._quorum is None else min(self._quorum, size)):
-            return Rollouts(num_retries=num_retries, num_cut=len(running), num_late=1)
-        trajectories = tuple(trajectory for trajectory, _ in found)
-        return Rollouts(trajectories=trajectories, num_retries=num_retries, num_cut=len(running))
+            return replace(lost, num_late=1)
+        trajectories = [attempts[-1] for attempts in found]
+        if self._plan_of(task).compares:
+            trajectories = await self._compared(task, trajectories, sampling)
+        others = [companion for one in trajectories for companion in one.companions]
+        own = [replace(one, companions=()) if one.companions else one for one in trajectories]
+        return replace(lost, trajectories=(*own, *others))
+
+    async def _compared(self, task: Task, trajectories: list[Trajectory], sampling: Sampling) -> list[Trajectory]:
+        """The episodes of a group with what comparing them adds to their rewards. Where the comparison fails to the
+        last attempt, none of them has a reward: some with it and some without would be no baseline."""
+        plan, whole = self._plan_of(task), [one for one in trajectories if one.reward is not None]
+        for attempt in range(self._retries + 1):
+            env = plan.make_env()
+            env.seat(seated(plan.seats, SeededPolicy(self._policy, task.id, attempt, "compare"), sampling))
+            try:
+                added = await env.acompare(task, whole)
+            except (EnvironmentBug, PolicyError, SandboxError, GradingError) as error:
+                problem = error
+                if isinstance(error, EnvironmentBug):
+                    self._failures.met(error)
+                continue
+            low, high = env.reward_bounds
+            rows = iter(added)
+            factor = 1.0 / (high - low) if plan.unit else 1.0
+            return [one if one.reward is None else with_added(one, next(rows), factor) for one in trajectories]
+        failed = [failed_comparison(one, problem) for one in trajectories]
+        for one in failed:
+            self._failures.ended(one)
+        return failed
 
     async def _episode(
         self,
@@ -147,8 +197,8 @@ class Collector:
         sampling: Sampling,
         slots: asyncio.Semaphore,
         begun: asyncio.Event,
-    ) -> tuple[Trajectory, int]:
-        """(the episode, attempts before it that were thrown away)."""
+    ) -> list[Trajectory]:
+        """The attempts at an episode: those that the infrastructure failed, and the one that stands."""
         plan = self._plan_of(task)
         sampling = replace(
             sampling,
@@ -157,6 +207,7 @@ class Collector:
         )
         async with slots:
             begun.set()
+            attempts: list[Trajectory] = []
             for attempt in range(self._retries + 1):
                 trajectory = await plan.act(
                     plan.make_env(),
@@ -165,12 +216,17 @@ class Collector:
                     budget=plan.budget,
                     sampling=sampling,
                     group_id=f"{number}/{task.id}",
+                    failures=self._failures,
+                    seats=plan.seats,
+                    unit=plan.unit,
                 )
+                attempts.append(trajectory)
                 if not trajectory.is_infrastructure_failure:
                     break
         if self._on_episode is not None:
             self._on_episode(trajectory)
-        return trajectory, attempt
+        self._failures.ended(trajectory)
+        return attempts
 
     async def collect(self, tasks: Sequence[Task], sampling: Sampling, *, first: int = 0) -> Rollouts:
         """A group for each task, all at once. A task given twice makes two groups.

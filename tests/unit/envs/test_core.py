@@ -1,5 +1,8 @@
 """ToolEnv: tools from signatures, how calls are answered, how episodes end, and both of its faces."""
 
+# Stand-ins, and what no type allows.
+# pyright: reportAssignmentType=false
+
 import asyncio
 import threading
 import warnings
@@ -13,7 +16,7 @@ from gymnasium.utils.env_checker import check_env
 from verigym.envs.core import Submission, ToolEnv
 from verigym.envs.task import Task
 from verigym.envs.tools.spec import ToolError, tool
-from verigym.errors import GradingError, SandboxError, TaskError
+from verigym.errors import EnvironmentBug, GradingError, SandboxError, TaskError
 from verigym.model.chat.actions import encode_calls, encode_format_error
 from verigym.model.chat.messages import Message, ToolCall
 from verigym.rewards.score import Score, verdict
@@ -88,7 +91,7 @@ class Ledger(ToolEnv):
         if self.fault == "grader":
             raise GradingError("no verdict")
         if self.fault == "type":
-            return 1.0
+            return "1.0"
         return verdict(submission == 3 or submission == "3", f"sum {submission}")
 
     def unfinished(self, task):
@@ -301,7 +304,7 @@ def test_failures_of_the_infrastructure_are_raised_and_never_scored():
     for fault, action, error, told in (
         ("sandbox", call("where"), SandboxError, "the box is gone"),
         ("grader", "3", GradingError, "no verdict"),
-        ("type", "3", GradingError, "Ledger.score returned a float; a Score is expected"),
+        ("type", "3", EnvironmentBug, "Ledger.score failed in task 't': it returned a str; a Score is expected"),
     ):
         env = Ledger(fault=fault)
         env.reset(options={"task": TASK})
@@ -356,8 +359,20 @@ def test_any_text_is_an_action():
 
 def test_rendering_shows_the_conversation(env):
     env.step(call("add", number=2))
-    assert env.render() == "[system]\nYou add.\n\n[user]\nMake it 3.\n\n[assistant]\n\n\n[add]\n2"
+    opening = "[system]\nYou add.\n\n[user]\nMake it 3.\n\n"
+    assert env.render() == opening + "[assistant]\n\n-> add({'number': 2})\n\n[add]\n2"
     assert Ledger().render() is None
+
+
+def test_a_person_sees_messages_as_they_come(capsys):
+    env = Ledger(render_mode="human")
+    env.reset(options={"task": TASK})
+    assert capsys.readouterr().out == "[system]\nYou add.\n\n[user]\nMake it 3.\n\n"
+    env.step(call("add", number=2))
+    assert capsys.readouterr().out == "[assistant]\n\n-> add({'number': 2})\n\n[add]\n2\n\n"
+    assert env.render() is None
+    assert capsys.readouterr().out == ""
+    env.close()
 
 
 def test_a_score_stays_in_its_range():

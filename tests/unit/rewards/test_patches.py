@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from verigym.rewards.patch_rubrics import SWE_RUBRICS, swe_rubric
 from verigym.rewards.patches import changes_by_file, is_patch, patch_of_texts, paths_of, reverse_patch, sections_of
-from verigym.rewards.rubric import SWE_RUBRICS, swe_rubric
 from verigym.rewards.score import verdict
 from verigym.rewards.similarity import hybrid_score, patch_similarity, similarity_score
 

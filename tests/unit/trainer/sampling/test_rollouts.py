@@ -30,7 +30,7 @@ class ScriptedEngine:
         self.seeds.append(sampling.seed)
         self.running += 1
         self.most_running = max(self.most_running, self.running)
-        await asyncio.sleep(0.001 if tokens is not None else 60)
+        await asyncio.sleep(0.02 if tokens is not None else 60)
         self.running -= 1
         return Completion(
             token_ids=tokens,

@@ -1,0 +1,98 @@
+"""Rewards given during an episode, and how they and the score become one."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..rewards.score import Score, verdict
+
+TOLERANCE = 1e-6
+"""Of sums of rewards against their bounds."""
+
+
+class Earnings:
+    """What ``ToolEnv.reward`` was given in one episode."""
+
+    def __init__(self) -> None:
+        self._given: list[tuple[int, str, float]] = []
+
+    def give(self, turn: int, name: str, value: float) -> None:
+        """
+        Args:
+            turn: of the assistant, from 0.
+        Raises:
+            ValueError: it is not finite, has no name, or no turn has begun that could have earned it.
+        """
+        if not math.isfinite(value):
+            raise ValueError(f"the reward {name!r} is {value}; a finite number is expected")
+        if not name:
+            raise ValueError("a reward needs a name, under which metrics and reports show it")
+        if turn < 0:
+            raise ValueError(f"the reward {name!r} is given before the first turn; nothing can have earned it")
+        self._given.append((turn, name, float(value)))
+
+    @property
+    def total(self) -> float:
+        return math.fsum(value for _, _, value in self._given)
+
+    def in_turn(self, turn: int) -> float:
+        return math.fsum(value for place, _, value in self._given if place == turn)
+
+    def by_turn(self) -> tuple[float, ...]:
+        """The sum of each turn up to the last that earned anything; () where none did."""
+        last = max((turn for turn, _, _ in self._given), default=-1)
+        return tuple(self.in_turn(turn) for turn in range(last + 1))
+
+    def parts(self) -> dict[str, float]:
+        """Sums by name."""
+        found: dict[str, float] = {}
+        for _, name, value in self._given:
+            found[name] = found.get(name, 0.0) + value
+        return found
+
+
+def score_of(found: Any, bounds: tuple[float, float]) -> Score:
+    """What a hook ``score`` returned, as a Score: a verdict, or a number, which passes where it is the most there is.
+
+    Raises:
+        ValueError: it is none of these, or not finite.
+    """
+    if isinstance(found, Score):
+        return found
+    if isinstance(found, bool):
+        return verdict(found)
+    if isinstance(found, int | float):
+        value = float(found)
+        if not math.isfinite(value):
+            raise ValueError(f"it returned {value}; a finite number is expected")
+        return Score(value=value, passed=value >= bounds[1], breakdown={"score": value}, bounds=(-math.inf, math.inf))
+    raise ValueError(f"it returned a {type(found).__name__}; a Score is expected, or a number, or a bool")
+
+
+def whole(score: Score, earned: Earnings, bounds: tuple[float, float]) -> Score:
+    """The score and what the turns earned, as one Score with the parts of both.
+
+    Raises:
+        ValueError: the sum is out of the bounds.
+    """
+    total = score.value + earned.total
+    low, high = bounds
+    if not low - TOLERANCE <= total <= high + TOLERANCE:
+        raise ValueError(f"the reward is {total:g}, outside [{low:g}, {high:g}]; state what it can be in reward_bounds")
+    total = min(max(total, low), high)
+    return replace(score, value=total, breakdown={**score.breakdown, **earned.parts()}, bounds=bounds)
+
+
+def added_of(found: Any, num_episodes: int) -> list[Mapping[str, float]]:
+    """What a hook ``compare`` returned, checked.
+
+    Raises:
+        ValueError: it is not one mapping of finite numbers for each episode.
+    """
+    if not isinstance(found, Sequence) or len(found) != num_episodes:
+        raise ValueError(f"it must return one mapping for each of {num_episodes} episodes")
+    for row in found:
+        if not isinstance(row, Mapping) or not all(math.isfinite(value) for value in row.values()):
+            raise ValueError(f"it returned {row!r} for an episode; a mapping of names to finite numbers is expected")
+    return list(found)

@@ -1,0 +1,56 @@
+"""Other speakers of an episode: simulated users, opponents, judges. An environment asks them by name."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from ..errors import ConfigError
+from ..model.chat.messages import Message
+
+
+class Speaker(Protocol):
+    """Answers a conversation in which it is the assistant."""
+
+    async def say(self, messages: Sequence[Message], *, keep: bool = False) -> Message:
+        """The next message of the speaker.
+
+        Args:
+            messages: the conversation as the speaker sees it: its own messages are the assistant's.
+            keep: the same question gets the same answer, without asking again, in the whole run.
+        Raises:
+            PolicyError: it cannot answer; a failure of the infrastructure, never a reward.
+        """
+        ...
+
+
+class StandIn:
+    """Speaks where no policy has the seat, as the environment's ``stand_in`` says."""
+
+    def __init__(self, name: str, speak: Callable[[str, Sequence[Message]], Awaitable[Any]]) -> None:
+        self._name, self._speak = name, speak
+
+    async def say(self, messages: Sequence[Message], *, keep: bool = False) -> Message:
+        said = await self._speak(self._name, messages)
+        return said if isinstance(said, Message) else Message(role="assistant", content=str(said))
+
+
+def nobody(name: str, environment: str) -> ConfigError:
+    return ConfigError(
+        f"{environment} asks the model {name!r}, and none has that seat; name one: in a recipe "
+        f'[families.models] {name} = "openai:BASE_URL#MODEL" (or "self"), on the command line --model {name}=SPEC'
+    )
+
+
+def other_side(messages: Sequence[Message], system: str = "") -> list[Message]:
+    """A conversation as the other side of it sees it: the agent's messages are the user's, the user's its own. The
+    agent's instructions, its calls, what its tools answered and its thinking are not seen.
+
+    Args:
+        system: what the other side is told, before all; "" for nothing.
+    """
+    seen = [Message(role="system", content=system)] if system else []
+    for message in messages:
+        if message.role == "user":
+            seen.append(Message(role="assistant", content=message.content))
+        elif message.role == "assistant" and not message.calls:
+            seen.append(Message(role="user", content=message.content))
+    return seen

@@ -1,0 +1,195 @@
+"""``verigym envs``: what the checks find, and a new package that holds them all."""
+
+# Stand-ins, and what no type allows.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
+import asyncio
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import gymnasium
+import pytest
+
+from verigym.__main__ import main
+from verigym.envs.core import ToolEnv
+from verigym.envs.registry import check
+from verigym.envs.registry.check import check_environment
+from verigym.envs.registry.template import write_template
+from verigym.envs.task import Task
+from verigym.envs.tools.spec import tool
+from verigym.errors import ConfigError, SandboxError
+from verigym.model.chat.messages import Message
+
+
+class Fine(ToolEnv):
+    """Say the word."""
+
+    def load(self):
+        return [Task(id=f"w{n}", family="fine", prompt=f"Word {n}?", hidden={"word": f"word{n}"}) for n in range(3)]
+
+    @tool
+    def hint(self, size: int) -> str:
+        """Hints.
+
+        Args:
+            size: of it.
+        """
+        return "word"[:size]
+
+    def score(self, task, submission):
+        return submission == task.hidden["word"]
+
+    def gold(self, task):
+        return [Message(role="assistant", content=task.hidden["word"])]
+
+
+@pytest.fixture(autouse=True)
+def fewer(monkeypatch):
+    monkeypatch.setattr(check, "NUM_EPISODES", 6)
+
+
+def found(env, tasks=None):
+    findings = asyncio.run(check_environment(env, env().load() if tasks is None else tasks))
+    assert [one.name for one in findings] == list(check.CHECKS)
+    return {one.name: one for one in findings}
+
+
+def test_nothing_is_wrong_with_a_fine_one():
+    findings = found(Fine)
+    assert {one.passed for one in findings.values()} == {True}
+    assert findings["tools"].told == "1 with a schema: hint"
+    assert "ms a step" in findings["speed"].told
+
+
+KEPT = []
+DONE = threading.Event()
+
+
+def opens(self, task):
+    KEPT.append(tempfile.NamedTemporaryFile())  # noqa: SIM115
+
+
+def starts(self, task):
+    thread = threading.Thread(target=DONE.wait, args=(60,), daemon=True)
+    thread.start()
+
+
+class Shared(Fine):
+    """Keeps its word in the class, where every episode writes it."""
+
+    def start(self, task):
+        type(self).word = task.hidden["word"]
+
+    async def reply(self, task, message):
+        from verigym.envs.core import Submission
+
+        await asyncio.sleep(0.01)
+        return Submission(value=type(self).word)
+
+
+SECRET = Task(id="a", family="f", prompt="say", hidden={"word": "open-sesame!"})
+WRONG = {
+    "tasks": ("ids occur twice", {"load": lambda self: [*Fine.load(self), *Fine.load(self)]}),
+    "gold": ("gold of task 'w0' scores 0", {"gold": lambda self, task: [Message(role="assistant", content="x")]}),
+    "empty": ("doing nothing in task 'w0' scores 1", {"score": lambda self, *_: True}),
+    "secrets": (
+        "hidden['word'] stands in",
+        {"load": lambda self: [SECRET], "prompt": lambda self, task: f"say {task.hidden['word']}"},
+    ),
+    "the same again": ("answered in two ways", {"prompt": lambda self, task: f"{random.random()}"}),
+    "at once": ("went otherwise among 16", dict(vars(Shared))),
+    "leaks": ("open files", {"start": opens}),
+    "garbage": ("EnvironmentBug", {"hint": None, "reply": lambda self, task, message: message.encode()}),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_found(name):
+    told, changes = WRONG[name]
+    changes = {key: value for key, value in changes.items() if key not in ("__dict__", "__weakref__")}
+    one = found(type("Wrong", (Fine,), changes))[name]
+    assert one.passed is False, one
+    assert told in one.told
+    KEPT.clear()
+
+
+def test_costs_that_add_up_beyond_the_bounds_are_found():
+    def costly(self, task, message):
+        self.reward(-0.01, "talk")
+        return "go on"
+
+    changes = {"reply": costly, "reward_bounds": (-0.2, 1.0), "gold": ToolEnv.gold}
+    one = found(type("Costly", (Fine,), changes))["empty"]
+    assert (one.passed, "outside [-0.2, 1]" in one.told) == (False, True)
+
+
+def test_threads_that_stay_are_found():
+    one = found(type("Wrong", (Fine,), {"start": starts}))["leaks"]
+    DONE.set()
+    assert (one.passed, "threads" in one.told) == (False, True)
+
+
+def test_what_cannot_be_made_says_so():
+    def gone(self, task):
+        raise SandboxError("no room")
+
+    findings = found(type("Roomless", (Fine,), {"start": gone}))
+    assert (findings["gold"].passed, findings["gold"].told) == (None, "not made: no room")
+    no_gold = found(type("Goldless", (Fine,), {"gold": ToolEnv.gold}))
+    assert (no_gold["gold"].passed, "states no gold answer" in no_gold["gold"].told) == (None, True)
+    assert no_gold["leaks"].passed
+    assert found(Fine, [])["tasks"].passed is False
+
+
+def test_a_new_package_holds_every_check_and_its_own_tests(tmp_path):
+    files = write_template("Ware-house", tmp_path / "made")
+    assert [file.name for file in files] == [
+        "pyproject.toml",
+        "verigym_ware_house.py",
+        "test_ware_house.py",
+        "recipe.toml",
+        "README.md",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", "."],
+        cwd=tmp_path / "made",
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": ".", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+    for wrong in ("9lives", "a b", "class"):
+        with pytest.raises(ConfigError, match="no name for an environment"):
+            write_template(wrong, tmp_path / "other")
+    with pytest.raises(ConfigError, match="exists"):
+        write_template("warehouse", tmp_path / "made")
+
+
+def test_the_commands(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["envs", "new", "shelf"]) == 0
+    assert (Path("verigym-shelf") / "verigym_shelf.py").exists()
+    assert "verigym_shelf.py" in capsys.readouterr().out
+    gymnasium.register(id="fine/Fine-v0", entry_point=Fine, disable_env_checker=True, order_enforce=False)
+    try:
+        assert main(["envs", "list", "--json"]) == 0
+        rows = {row["id"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+        assert rows["verigym/Math-v0"]["from"] == "verigym"
+        assert rows["fine/Fine-v0"]["about"] == "Say the word."
+        assert main(["envs", "list"]) == 0
+        assert "fine/Fine-v0" in capsys.readouterr().out
+        assert main(["envs", "check", "fine/Fine-v0"]) == 0
+        assert "ok     gold" in capsys.readouterr().out
+        monkeypatch.setattr(Fine, "score", lambda *_: True)
+        assert main(["envs", "check", "fine/Fine-v0", "--json"]) == 1
+        found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [one["check"] for one in found if one["passed"] is False] == ["empty"]
+    finally:
+        del gymnasium.registry["fine/Fine-v0"]

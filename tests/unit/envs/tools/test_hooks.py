@@ -1,0 +1,190 @@
+"""Hooks of an environment: one thread for an episode's synchronous ones, and bugs by the name of their hook."""
+
+# Stand-ins, and what no type allows.
+# pyright: reportArgumentType=false
+
+import asyncio
+import functools
+import gc
+import sqlite3
+import threading
+import time
+
+import pytest
+
+from verigym.agent.loop import Budget, rollout
+from verigym.agent.policy import ScriptedPolicy, play
+from verigym.envs.core import ToolEnv
+from verigym.envs.task import Task
+from verigym.envs.tools import hooks
+from verigym.envs.tools.spec import tool
+from verigym.errors import EnvironmentBug, SandboxError
+from verigym.model.chat.actions import encode_calls
+from verigym.model.chat.messages import Message, ToolCall
+from verigym.model.chat.sampling import Sampling
+from verigym.rewards.score import verdict
+
+TASK = Task(id="t", family="shop", prompt="How many?")
+
+
+def call(name, /, **arguments):
+    return encode_calls([ToolCall(name=name, arguments=arguments)])
+
+
+class Shop(ToolEnv):
+    """A database that only the thread that opened it may use."""
+
+    def start(self, task):
+        self.db = sqlite3.connect(":memory:")
+        self.db.execute("CREATE TABLE fruit (name TEXT)")
+
+    @tool
+    def add(self, name: str) -> str:
+        """Adds one."""
+        self.db.execute("INSERT INTO fruit VALUES (?)", [name])
+        return threading.current_thread().name
+
+    @tool
+    def fail(self, how: str) -> str:
+        """Fails."""
+        raise {"key": KeyError, "stop": StopIteration, "box": SandboxError, "cancel": asyncio.CancelledError}[how](
+            "why"
+        )
+
+    @tool(on_error="tell")
+    def divide(self, by: int) -> str:
+        """Divides."""
+        return str(1 / by)
+
+    @tool
+    def hang(self, seconds: float) -> str:
+        """Hangs."""
+        time.sleep(seconds)
+        return "late"
+
+    def score(self, task, submission):
+        (count,) = self.db.execute("SELECT COUNT(*) FROM fruit").fetchone()
+        return verdict(str(count) == submission)
+
+    def stop(self):
+        self.db.close()
+
+
+def threads():
+    return [one for one in threading.enumerate() if one.name == "verigym-tool"]
+
+
+def settled(count):
+    deadline = time.monotonic() + 5
+    while len(threads()) > count and time.monotonic() < deadline:
+        gc.collect()  # what the loop held when it was asked first
+        time.sleep(0.05)
+    return len(threads())
+
+
+def test_what_start_opens_a_tool_a_score_and_stop_can_use():
+    before = len(threads())
+    env = Shop()
+    env.reset(options={"task": TASK})
+    names = {env.step(call("add", name=fruit))[0] for fruit in ("fig", "date", "plum")}
+    assert names == {"verigym-tool"}
+    assert len(threads()) == before + 1
+    assert env.step("3")[1] == 1.0
+    assert settled(before) == before
+
+
+def test_an_environment_that_nobody_closes_leaves_no_thread():
+    before = len(threads())
+    env = Shop()
+    env.reset(options={"task": TASK})
+    del env
+    assert settled(before) == before
+
+
+@pytest.mark.parametrize(("how", "told"), [("key", "KeyError: 'why'"), ("stop", "StopIteration"), ("cancel", "Cancel")])
+def test_a_bug_has_the_name_of_its_hook(how, told):
+    env = Shop()
+    env.reset(options={"task": TASK})
+    with pytest.raises(EnvironmentBug, match=r"Shop\.fail failed in task 't'") as found:
+        env.step(call("fail", how=how))
+    assert told in str(found.value)
+    assert (found.value.environment, found.value.hook) == ("Shop", "tool fail")
+    env.close()
+
+
+def test_what_verigym_knows_is_raised_as_it_is():
+    env = Shop()
+    env.reset(options={"task": TASK})
+    with pytest.raises(SandboxError, match="why"):
+        env.step(call("fail", how="box"))
+    env.close()
+
+
+def test_a_tool_may_tell_what_went_wrong():
+    env = Shop()
+    env.reset(options={"task": TASK})
+    assert env.step(call("divide", by=0))[0] == "error: ZeroDivisionError: division by zero"
+    assert env.step(call("divide", by=2))[0] == "0.5"
+    env.close()
+    telling = type("Telling", (Shop,), {"on_error": "tell"})()
+    telling.reset(options={"task": TASK})
+    assert telling.step(call("fail", how="key"))[0] == "error: KeyError: 'why'"
+    telling.close()
+    with pytest.raises(ValueError, match="'fail' or 'tell'"):
+        tool(on_error="ignore")
+
+
+def test_a_hook_that_is_asynchronous_in_disguise_is_awaited():
+    async def prompt(self, task):
+        return "hidden"
+
+    env = type("Wrapped", (Shop,), {"prompt": functools.partialmethod(prompt)})()
+    assert env.reset(options={"task": TASK})[0] == "hidden"
+    env.close()
+
+
+def episode(messages, **budget):
+    return asyncio.run(
+        rollout(Shop(), ScriptedPolicy(play(messages)), TASK, budget=Budget(**budget), sampling=Sampling())
+    )
+
+
+def calls(name, /, **arguments):
+    return Message(role="assistant", content="", calls=(ToolCall(name=name, arguments=arguments),))
+
+
+def test_a_tool_that_outlasts_its_episode_is_waited_for_and_the_database_closed():
+    before = len(threads())
+    found = episode([calls("hang", seconds=0.6)], seconds=0.2)
+    assert (found.ending, found.reward) == ("wall_clock", 0.0)
+    assert settled(before) == before
+
+
+def test_a_tool_that_hangs_is_left_to_itself(monkeypatch):
+    monkeypatch.setattr(hooks, "PATIENCE_S", 0.1)
+    before = len(threads())
+    started = time.monotonic()
+    found = episode([calls("hang", seconds=1.5)], seconds=0.2)
+    assert time.monotonic() - started < 1.4
+    # The database is another thread's: it cannot be closed, and that is said.
+    assert (found.ending, found.failed_in) == ("environment_failure", "stop")
+    assert settled(before) == before
+
+
+def test_each_bug_is_shown_once_and_all_are_counted(caplog):
+    from verigym.agent.failures import Failures
+
+    failures = Failures()
+
+    async def main():
+        for number in range(3):
+            for how in ("key", "stop"):
+                policy = ScriptedPolicy(play([calls("fail", how=how)]))
+                task = Task(id=str(number), family="shop", prompt="?")
+                one = await rollout(Shop(), policy, task, budget=Budget(), sampling=Sampling(), failures=failures)
+                assert (one.ending, one.failed_in, one.reward) == ("environment_failure", "tool fail", None)
+
+    asyncio.run(main())
+    shown = [record for record in caplog.records if "Shop.fail failed in task '0'" in record.getMessage()]
+    assert len(shown) == len(caplog.records) == 2
+    assert failures.by_hook == {"tool fail": 6}

@@ -1,0 +1,175 @@
+"""Environments whose own code is wrong now and then: a bug is one bad episode, and too many end the run."""
+
+# Stand-ins, and what no type allows.
+# pyright: reportArgumentType=false
+
+import asyncio
+import logging
+import random
+import threading
+
+import pytest
+
+from verigym.agent.loop import Budget
+from verigym.agent.policy import TokenPolicy
+from verigym.envs.core import ToolEnv
+from verigym.envs.task import Task
+from verigym.envs.tools.spec import tool
+from verigym.errors import EnvironmentBug
+from verigym.model.chat.actions import encode_calls
+from verigym.model.chat.messages import Message, ToolCall
+from verigym.model.engine.generator import Generator
+from verigym.rewards.score import verdict
+from verigym.trainer.loops.reinforce import RL
+from verigym.trainer.recipe.algorithms import GRPOConfig
+from verigym.trainer.recipe.config import OptimConfig
+from verigym.trainer.sampling.rollouts import EpisodePlan, TaskStream
+
+HOOKS = ("check", "prompt", "start", "score", "stop", "unfinished", "tool look", "tool alook")
+
+
+class Dice:
+    """Which call of which hook fails; how often each did."""
+
+    def __init__(self, rate, hooks=HOOKS):
+        self.rate, self.hooks, self.rng = rate, hooks, random.Random(1)
+        self.hits = dict.fromkeys(HOOKS, 0)
+        self.num_open = 0
+        self.lock = threading.Lock()
+
+    def roll(self, hook):
+        with self.lock:
+            if hook in self.hooks and self.rng.random() < self.rate:
+                self.hits[hook] += 1
+                raise self.rng.choice([KeyError, ZeroDivisionError, StopIteration, SystemExit])(f"in {hook}")
+
+
+class Faulty(ToolEnv):
+    family = "faulty"
+
+    def __init__(self, dice):
+        super().__init__()
+        self.dice, self.room = dice, None
+
+    def check(self, task):
+        self.dice.roll("check")
+
+    def prompt(self, task):
+        self.dice.roll("prompt")
+        return task.prompt
+
+    def start(self, task):
+        self.room = object()
+        self.dice.num_open += 1
+        self.dice.roll("start")
+
+    @tool
+    def look(self) -> str:
+        """Looks."""
+        self.dice.roll("tool look")
+        return "seen"
+
+    @tool
+    async def alook(self) -> str:
+        """Looks, on the loop."""
+        await asyncio.sleep(0)
+        self.dice.roll("tool alook")
+        return "seen"
+
+    def unfinished(self, task):
+        self.dice.roll("unfinished")
+        return "9"
+
+    def score(self, task, submission):
+        self.dice.roll("score")
+        return verdict(submission.split()[:1] == ["9"])
+
+    def stop(self):
+        if self.room is not None:
+            self.room = None
+            self.dice.num_open -= 1
+        self.dice.roll("stop")
+
+
+class CallingParser:
+    """A turn that begins with 3 to 8 calls a tool; any other is the answer."""
+
+    def parse(self, text, tools):
+        first = int((text.split() or ["0"])[0])
+        name = "look" if 3 <= first <= 5 else "alook"
+        action = encode_calls([ToolCall(name=name)]) if 3 <= first <= 8 else text
+        return Message(role="assistant", content=text), action
+
+    def format(self, message, tools):
+        return message.content
+
+
+def run(make_decoder, words, dice, *, steps, **changes):
+    decoder = make_decoder(vocab_size=16, max_position_embeddings=64)
+    generator = Generator(decoder, max_context=48, seed=1)
+    plan = EpisodePlan(make_env=lambda: Faulty(dice), budget=Budget(turns=3, tokens=64, seconds=30), turn_tokens=4)
+    loop = RL(
+        decoder,
+        generator,
+        TokenPolicy(generator, words.renderer(), CallingParser()),
+        lambda task: plan,
+        config=GRPOConfig(num_tasks=2, group_size=8, microbatch_tokens=256, **changes),
+        optim=OptimConfig(lr=1e-2),
+        tasks=TaskStream([Task(id=str(n), family="faulty", prompt=f"{n} please") for n in range(4)]),
+    )
+    found = []
+    try:
+        asyncio.run(loop.run(steps, on_step=found.append))
+    finally:
+        generator.close()
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    before = {one for one in threading.enumerate() if one.name == "verigym-tool"}
+    yield
+    for one in set(threading.enumerate()) - before:
+        if one.name == "verigym-tool":
+            one.join(timeout=5)
+    assert {one for one in threading.enumerate() if one.name == "verigym-tool"} <= before
+
+
+def test_a_bug_in_five_of_a_hundred_calls_loses_no_step(make_decoder, words, caplog):
+    dice = Dice(0.05)
+    with caplog.at_level(logging.ERROR, "verigym.agent.failures"):
+        found = run(make_decoder, words, dice, steps=6)
+    assert [one.step for one in found] == [1, 2, 3, 4, 5, 6]
+    assert all(one.metrics["rollout/episodes/count"] >= 14 for one in found)
+    counted = {
+        hook: sum(one.metrics.get(f"rollout/bugs_{hook.replace(' ', '_')}/count", 0) for one in found) for hook in HOOKS
+    }
+    # What "stop" fails at after another hook has failed is told, and is not what ended the episode.
+    assert {**counted, "stop": 0} == {**dice.hits, "stop": 0}
+    assert 0 < counted["stop"] <= dice.hits["stop"]
+    assert sum(one.metrics["rollout/retries/count"] for one in found) > 10
+    assert dice.num_open == 0
+    shown = [record.getMessage() for record in caplog.records]
+    assert len(shown) < sum(dice.hits.values())
+    assert len(shown) <= 3 * len(HOOKS)  # one of each kind of error: the dice have four
+    score = next(record for record in caplog.records if "Faulty.score failed in task" in record.getMessage())
+    assert score.exc_info is not None
+    assert "dice.roll" in caplog.text  # the traceback leads into the hook
+
+
+def test_a_bug_in_every_other_call_stops_the_run_with_one_message(make_decoder, words):
+    dice = Dice(0.5)
+    with pytest.raises(EnvironmentBug) as told:
+        run(make_decoder, words, dice, steps=6)
+    assert "of the last" in str(told.value)
+    assert "max_failures allows a share of 0.2" in str(told.value)
+    assert "Faulty." in str(told.value)
+    assert dice.num_open == 0
+
+
+def test_the_share_is_the_recipes(make_decoder, words):
+    found = run(make_decoder, words, Dice(0.5, hooks=("prompt",)), steps=2, max_failures=1.0, retries=0)
+    assert len(found) == 2
+    assert sum(one.metrics["rollout/failures/count"] for one in found) > 8
+    with pytest.raises(EnvironmentBug, match=r"by hook: prompt [56];"):
+        run(make_decoder, words, Dice(1.0, hooks=("prompt",)), steps=2, retries=0)
