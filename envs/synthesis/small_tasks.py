@@ -101,5 +101,8 @@ def _row(path: Path, number: int, seed: int, held_out: bool) -> dict[str, Any]:
 
 
 def _diff(path: str, before: str, after: str) -> str:
+    """git's patch; "" where nothing differs, since git takes a head without hunks for no patch."""
+    if before == after:
+        return ""
     lines = difflib.unified_diff(before.splitlines(True), after.splitlines(True), f"a/{path}", f"b/{path}")
     return f"diff --git a/{path} b/{path}\n{''.join(lines)}"

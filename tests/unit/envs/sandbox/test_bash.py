@@ -86,6 +86,30 @@ def test_sequences_of_commands(tmp_path, every):
     assert not found, "\n".join(map(str, found))
 
 
+@pytest.mark.docker
+def test_sequences_in_a_container_are_answered_as_on_this_machine(engine, base_image):
+    """The session here is held against a plain bash above."""
+
+    async def main():
+        found, backend = [], DockerBackend(engines=[engine])
+        for commands in bash_cases.SEQUENCES[::2]:
+            env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
+            box = await backend.create(SandboxSpec(image=base_image, env=env))
+            here = await UnsafeBackend().create(SandboxSpec(env=env))
+            try:
+                for command in commands:
+                    one, other = [await each.aexec(command, timeout_s=20) for each in (box, here)]
+                    if (one.output, one.exit_code, one.killed) != (other.output, other.exit_code, other.killed):
+                        found.append((commands, command, one, other))
+            finally:
+                await box.aclose()
+                await here.aclose()
+        return found
+
+    found = asyncio.run(main())
+    assert not found, "\n".join(map(str, found))
+
+
 STEALS = (
     "timeout 1 head -c 9 /run/verigym/1/bash; timeout 1 head -c 9 /proc/$$/fd/255; echo $?",
     "(for f in /run/verigym/*/bash /proc/$$/fd/25?; do timeout 1 head -c 9 $f & done; wait) 2>/dev/null",

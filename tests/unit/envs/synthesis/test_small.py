@@ -265,3 +265,15 @@ def test_rows_are_of_the_schema_and_their_bugs_spread(tmp_path):
         assert broken.function.name not in row.problem_statement
         assert f"+def test_{broken.function.name}_2():" in row.test_patch
         assert not {one for one in changed_lines(row.patch) if one in row.problem_statement}
+
+
+def test_every_patch_of_a_task_is_one_that_git_takes(tmp_path):
+    path = tmp_path / "tasks.jsonl"
+    asyncio.run(write_small_repository_tasks(path, num=24, seed=77, held_out=False, workers=2))
+    rows = [row_of(task) for task in read_any_tasks(path)]
+    shown = [row for row in rows if not row.test_patch]
+    assert 0 < len(shown) < len(rows)  # of some all tests are in the repository
+    for row in rows:
+        for patch in (row.patch, *filter(None, [row.test_patch])):
+            done = subprocess.run(["git", "apply", "--numstat", "-"], input=patch, text=True, capture_output=True)
+            assert done.returncode == 0, (row.instance_id, done.stderr)
