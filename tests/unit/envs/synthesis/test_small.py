@@ -271,8 +271,6 @@ def test_every_patch_of_a_task_is_one_that_git_takes(tmp_path):
     path = tmp_path / "tasks.jsonl"
     asyncio.run(write_small_repository_tasks(path, num=24, seed=77, held_out=False, workers=2))
     rows = [row_of(task) for task in read_any_tasks(path)]
-    shown = [row for row in rows if not row.test_patch]
-    assert 0 < len(shown) < len(rows)  # of some all tests are in the repository
     for row in rows:
         for patch in (row.patch, *filter(None, [row.test_patch])):
             done = subprocess.run(["git", "apply", "--numstat", "-"], input=patch, text=True, capture_output=True)
