@@ -83,3 +83,52 @@ def test_nothing_that_was_printed_is_drawn_over_or_cut(terminal, columns, lines,
     for line in ("no update: in each of the 3 steps", "runs/one/report.json: every figure", "1.0 minutes; 0 infra"):
         assert sum(one.startswith(line) for one in told) == 1, text
     assert sum(one.startswith("bar ") and " in " in one for one in told) == 2
+
+
+SMALL = """
+name = "small"
+overlap = true
+sandbox = "unsafe"
+control = false
+[model]
+vocab_size = 320
+max_context = 512
+[[families]]
+name = "math"
+env = "verigym/Math-v0"
+tasks = "small-sums"
+options = { tools = true, system_prompt = "" }
+num_train = 8
+num_held_out = 4
+turns = 3
+turn_tokens = 24
+num_demonstrations = 16
+experts = { solve = 1.0 }
+[sft.train]
+max_steps = 2
+patience = 0
+batch_tokens = 1024
+microbatch_tokens = 1024
+[rl]
+steps = 2
+[rl.train]
+num_tasks = 2
+group_size = 2
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("columns", "lines"), SIZES)
+def test_a_real_run_shows_its_families_and_leaves_its_report(terminal, columns, lines, tmp_path):
+    (tmp_path / "small.toml").write_text(SMALL)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "verigym", "train", tmp_path / "small.toml", "--out", out]
+    window = terminal(command, columns, lines, OMP_NUM_THREADS="1")
+    window.until(lambda shown: any(line.startswith(" math") for line in shown), seconds=900)
+    told = window.end(seconds=900)
+    assert window.status == 0, "\n".join(told)
+    whole = "".join(line.ljust(columns) for line in told)
+    for words in ("small: pass@1 on held-out tasks", "gain of RL", "mean", "report.json: every figure"):
+        assert words in " ".join(" ".join(told).split()) or words in whole, "\n".join(told)
+    assert "next: verigym eval verigym/Math-v0 --data" in whole
+    assert "…" not in whole
