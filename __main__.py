@@ -39,6 +39,7 @@ COMMANDS = {
     "runs": Command(module=".evals.runs_cli", help="list runs: their state, progress and result"),
     "ctl": Command(module=".evals.control_cli", help="pause or steer an evaluation while it runs"),
     "rollout": Command(module=".agent.cli", help="run one episode and print it"),
+    "mcp": Command(module=".envs.mcp.cli", help="serve an episode's tools to an agent that speaks MCP"),
     "trace": Command(module=".envs.cli.trace", help="run a call in a sandbox and print its execution trace"),
     "debug": Command(module=".agent.debug_cli", help="step a program by a model's prediction alone"),
     "forage": Command(module=".agent.forage_cli", help="let a policy act on tasks and keep its trajectories as data"),

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from .attention_documents import Documents
-from .attention_sdpa import sdpa_attention
+from .attention_documents import Documents, SharedDocuments
+from .attention_sdpa import sdpa_attention, shared_attention
 from .kernels.attention import LARGEST_HEAD, blocks_of, varlen_attention
 from .kernels.launch import on_cuda, why_not
 from .kernels.reference import reference_attention
@@ -58,6 +58,8 @@ def attend(
     """
     if window is not None and window < 1:
         raise ValueError(f"the window is {window}; a token sees at least itself: give 1 or more, or None")
+    if isinstance(documents, SharedDocuments):
+        return shared_attention(q_THK, k_SGK, v_SGK, documents, window)
     if keys is not None:
         _check_keys(documents, keys)
     chosen = choose_backend(backend, q_THK.device, q_THK.dtype, q_THK.shape[-1])

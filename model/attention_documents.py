@@ -70,6 +70,29 @@ class Documents:
         return self._made["band", window]
 
 
+class SharedDocuments(Documents):
+    """Documents whose beginnings are shared: each has the tokens that the one before it has not, and sees those before
+    them wherever they lie.
+
+    Attributes:
+        paths: of each document, [L] int64: where all of its tokens lie, its own at the end.
+    """
+
+    def __init__(self, lengths: Sequence[int], positions: Tensor, paths: Sequence[Tensor]) -> None:
+        super().__init__(lengths, positions)
+        self.paths = list(paths)
+
+    @classmethod
+    def from_paths(cls, paths: Sequence[Tensor], lengths: Sequence[int]) -> "SharedDocuments":
+        """
+        Args:
+            paths: as the attribute.
+            lengths: how many tokens at the end of each path are its document's own; they lie end to end.
+        """
+        runs = [torch.arange(len(path) - own, len(path)) for path, own in zip(paths, lengths, strict=True)]
+        return cls(lengths, torch.cat(runs).to(paths[0].device), paths)
+
+
 def _band(lengths: Sequence[int], window: int, device: torch.device) -> Tensor:
     num_tokens = sum(lengths)
     count = -(-num_tokens // window)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .attention_documents import Documents
+from .attention_documents import Documents, SharedDocuments
 
 
 def sdpa_attention(
@@ -24,6 +24,18 @@ def sdpa_attention(
     # split, not slices: the gradient of N slices is N full-sized tensors.
     parts = (q_THK.split(documents.lengths or [0]), *(x.split(keys.lengths or [0]) for x in (k_SGK, v_SGK)))
     return torch.cat([_causal(q, k, v, window) for q, k, v in zip(*parts, strict=True)])
+
+
+def shared_attention(
+    q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor, documents: SharedDocuments, window: int | None
+) -> Tensor:
+    """As ``attention.attend``, over documents with shared beginnings: each document's own tokens ask, all of its tokens
+    answer."""
+    found = []
+    for q, path in zip(q_THK.split(documents.lengths), documents.paths, strict=True):
+        if q.shape[0]:
+            found.append(_causal(q, k_TGK.index_select(0, path), v_TGK.index_select(0, path), window))
+    return torch.cat(found)
 
 
 def _causal(q_LHK: Tensor, k_LGK: Tensor, v_LGK: Tensor, window: int | None) -> Tensor:

@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from ...errors import ChatFormatError, PolicyError, QueueFull, RequestRefused
 from ...model.chat.turns import Delta
@@ -39,6 +40,7 @@ def build_app(find: Find) -> Starlette:
     """
     routes = [Route(f"/{{episode}}{one.path}", _endpoint(one, find), methods=["POST"]) for one in DIALECTS]
     routes.append(Route("/{episode}/v1/models", _models(find), methods=["GET"]))
+    routes.append(Route("/{episode}/mcp", _Tools(find)))
     return Starlette(routes=routes, exception_handlers={404: _no_route, 405: _no_route})
 
 
@@ -109,6 +111,24 @@ async def _streamed(request: Request, dialect: Dialect, asked: Asked, drawing: D
     except BaseException:
         release(delivered=False)
         raise
+
+
+class _Tools:
+    """The tools of an episode's environment, by MCP, where whoever runs it offers them (``Session.tools_app``)."""
+
+    def __init__(self, find: Find) -> None:
+        self._find = find
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            app = _admitted(request, self._find).tools_app
+            if app is None:
+                raise GatewayError(404, "this episode's environment offers no tools by MCP", code="unknown_url")
+        except GatewayError as error:
+            await _refusal(DIALECTS[0], error)(scope, receive, send)
+            return
+        await app(scope, receive, send)
 
 
 def _models(find: Find) -> Callable[[Request], Any]:

@@ -63,9 +63,7 @@ class Branches:
         found, count = [root], 0
         for message in messages:
             key = _key(message)
-            following = [
-                child for place in found for child in place.children.get(key, ()) if _same_thought(message, child)
-            ]
+            following = [child for place in found for child in place.children.get(key, ()) if _same(message, child)]
             if not following:
                 break
             found, count = following, count + 1
@@ -109,14 +107,13 @@ def _path(place: Place) -> list[Entry]:
 
 
 def _key(message: Message) -> Key:
-    calls = tuple((call.name, _canonical(call.arguments)) for call in message.calls)
+    calls = tuple(call.name for call in message.calls)
     return message.role, message.content, calls, message.name if message.role == "tool" else None
 
 
-def _canonical(value: object) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-
-
-def _same_thought(message: Message, known: Place) -> bool:
+def _same(message: Message, known: Place) -> bool:
+    """Whether the arguments of calls are the same, and the reasoning where there is any; the key says the rest."""
     assert known.told is not None
-    return message.thinking is None or message.thinking == known.told.thinking
+    if message.thinking is not None and message.thinking != known.told.thinking:
+        return False
+    return all(one.arguments == other.arguments for one, other in zip(message.calls, known.told.calls, strict=True))

@@ -15,6 +15,9 @@ from .app import build_app
 from .session import Session
 
 CLOSE_S = 5.0
+KEPT_S = 3600
+"""A connection is kept so long between two requests: an agent's tools take their time, and a client that asks just when
+its connection is closed fails."""
 
 
 class Gateway:
@@ -53,12 +56,15 @@ class Gateway:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["Gateway"]:
         """Answer on a free port of 127.0.0.1 until the end of the block."""
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        # With the protocol named, asyncio sends at once what is written; else answers wait 40 ms for each other.
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
             listener.bind(("127.0.0.1", 0))
             self.port = listener.getsockname()[1]
             config = uvicorn.Config(
-                self.app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=int(CLOSE_S)
-            )
+                self.app, log_config=None, access_log=False, lifespan="off", ws="none", proxy_headers=False,
+                date_header=False, server_header=False, timeout_graceful_shutdown=int(CLOSE_S),
+                timeout_keep_alive=KEPT_S,
+            )  # fmt: skip
             server = _Server(config)
             task = asyncio.create_task(server.serve(sockets=[listener]))
             try:

@@ -11,6 +11,8 @@ from contextvars import copy_context
 from dataclasses import dataclass, replace
 from time import monotonic
 
+from starlette.types import ASGIApp
+
 from ...errors import ChatFormatError, PolicyError, RequestRefused, VerigymError
 from ...model.chat.actions import decode_action
 from ...model.chat.messages import Message
@@ -91,6 +93,8 @@ class Session:
         """
         self.id, self.key, self.model = secrets.token_urlsafe(12), secrets.token_urlsafe(32), model
         self.limits, self.counts = limits or Limits(), Counts()
+        self.tools_app: ASGIApp | None = None
+        """Serves the environment's tools by MCP; None: nobody does."""
         self.limit_met: str | None = None
         """"turn_limit", "token_limit" or "wall_clock": why the last request was refused; None: it was not, for that."""
         self.over = asyncio.Event()

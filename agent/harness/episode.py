@@ -1,15 +1,17 @@
 """One episode of an agent of others: environment, gateway, harness, and what it all came to."""
 
 import asyncio
+import importlib.util
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from types import MappingProxyType
 from typing import Literal, cast
 
-from ...envs.core import ToolEnv
+from ...envs.core import Acted, ToolEnv
+from ...envs.mcp.serve import EpisodeTools, http_app
 from ...envs.task import Task
 from ...errors import AgentError, ConfigError, PolicyError, SandboxError, TaskError
 from ...model.chat.messages import Message
@@ -79,6 +81,7 @@ class _Driven:
         self.harness, self.env, self.task, self.budget, self.session = harness, env, task, budget, session
         self.messages: tuple[Message, ...] = ()
         self.done: Done | None = None
+        self.tools: EpisodeTools | None = None
         self.seconds = {"policy": 0.0, "environment": 0.0, "grading": 0.0}
         self.started, self.stage = time.perf_counter(), "environment"
         self._running: asyncio.Task[Done] | None = None
@@ -96,13 +99,13 @@ class _Driven:
             with self._timed("policy"):
                 await self._perform()
             ending = self._ending()
-            if ending == "wall_clock" and clock.asked is not None:
-                raise PolicyError(f"the episode's {self.budget.seconds:g} s ran out while {clock.asked}")
+            if ending == "wall_clock" and (clock.asked is not None or self.session.failure is not None):
+                trouble = clock.asked or f"the policy could not answer: {self.session.failure}"
+                raise PolicyError(f"the episode's {self.budget.seconds:g} s ran out while {trouble}")
         done = self.done
         with self._timed("grading"):
             if ending in TERMINATED:
-                submission = None if done is None else done.submission
-                score = await self.env.ascore(self._final() if submission is None else submission)
+                score = await self.env.ascore(self._submission())
             else:
                 score = await self.env.afinish()
         if ending in TERMINATED and score.ending:
@@ -115,7 +118,7 @@ class _Driven:
     async def _perform(self) -> None:
         """Let the harness work until it ends, or its time does."""
         left = max(0.0, self.budget.seconds - (time.perf_counter() - self.started))
-        async with shared_gateway() as gateway, gateway.admit(self.session):
+        async with shared_gateway() as gateway, gateway.admit(self.session), self._tools_by_mcp():
             where = {"gateway": gateway, "session": self.session}
             stage = Stage(env=self.env, task=self.task, messages=self.messages, seconds=left, **where)
             self._running = asyncio.create_task(self._harness(stage))
@@ -130,6 +133,16 @@ class _Driven:
                 self._running.cancel()
         if self._running.done() and not self._running.cancelled():
             self.done = self._running.result()
+
+    @asynccontextmanager
+    async def _tools_by_mcp(self) -> AsyncGenerator[None, None]:
+        """Offer the environment's tools to harnesses that speak MCP, where the package is installed."""
+        if importlib.util.find_spec("mcp") is None or not self.env.tool_specs:
+            yield
+            return
+        self.tools = EpisodeTools(self.env)
+        async with http_app(self.tools) as self.session.tools_app:
+            yield
 
     async def _until_over(self, seconds: float) -> None:
         """Wait for the harness's end; once a request has met a final limit, not much longer."""
@@ -153,6 +166,8 @@ class _Driven:
 
     def _ending(self) -> Ending:
         session, done = self.session, self.done
+        if self._handed_in is not None and self._handed_in.ending is not None:
+            return self._handed_in.ending
         if session.limit_met is not None or done is None:
             return cast("Ending", session.limit_met or "wall_clock")
         if done.timed_out:
@@ -166,8 +181,18 @@ class _Driven:
                              f"it said {done.output[-500:]!r}")  # fmt: skip
         return "agent_crash"
 
-    def _final(self) -> str:
-        """The last words of the model, for an environment that takes a text."""
+    @property
+    def _handed_in(self) -> Acted | None:
+        """The call of a tool that ended the episode."""
+        return None if self.tools is None else self.tools.ended
+
+    def _submission(self) -> object:
+        """What a tool handed in, what the harness did, or the last words of the model, for an environment that takes a
+        text."""
+        if self._handed_in is not None:
+            return self._handed_in.submission
+        if self.done is not None and self.done.submission is not None:
+            return self.done.submission
         said = [message.content for message in self.session.messages() if message.role == "assistant"]
         return said[-1] if said else ""
 

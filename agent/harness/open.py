@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ...envs.core import ToolEnv
 from ...envs.task import Task
@@ -16,7 +16,9 @@ from ..loop import Budget, rollout
 from ..policy import Policy
 from ..speakers import Seat
 from ..trajectory import Trajectory
-from .spec import Harness
+
+if TYPE_CHECKING:
+    from .spec import Harness
 
 OWN = "verigym"
 AGENTS = "verigym (our own loop), mini-swe-agent[:CONFIG], command:COMMAND, beside:COMMAND, or MODULE:NAME of a Harness"
@@ -69,7 +71,7 @@ def open_agent(spec: str, settings: AgentSettings | None = None) -> Rollout:
     return partial(rollout_with, harness_of(spec), override=settings.override, at_once=settings.at_once)
 
 
-def harness_of(spec: str) -> Harness:
+def harness_of(spec: str) -> "Harness":
     """The harness of a SPEC. Raises ConfigError where there is none."""
     from .command import BesideHarness, CommandHarness
     from .mini_swe_agent import MiniSweAgent

@@ -42,6 +42,7 @@ class Access:
             "ANTHROPIC_BASE_URL": self.root,
             "ANTHROPIC_API_KEY": self.key,
             "VERIGYM_MODEL": self.model,
+            "VERIGYM_MCP_URL": f"{self.root}/mcp",
         }
 
 

@@ -18,6 +18,7 @@ OURS = {
     "verigym/Code-v0": "verigym.envs.code.env:CodeEnv",
     "verigym/Math-v0": "verigym.envs.math.env:MathEnv",
     "verigym/Trace-v0": "verigym.envs.trace.env:TraceEnv",
+    "verigym/Mcp-v0": "verigym.envs.mcp.env:McpEnv",
 }
 
 FAMILY_ENVS = {"swe": "verigym/SWE-v0", "code": "verigym/Code-v0", "math": "verigym/Math-v0"}

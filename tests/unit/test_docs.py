@@ -101,7 +101,7 @@ def test_links_lead_somewhere(path):
         assert link.startswith("http") or (path.parent / link).exists() or is_made, link
 
 
-NAMES = ("tour", "environments", "rewards", "dialogues", "adapters")
+NAMES = ("tour", "environments", "rewards", "dialogues", "adapters", "agents")
 
 
 @pytest.mark.parametrize("path", [ROOT / "docs" / f"{name}.md" for name in NAMES], ids=lambda path: path.name)

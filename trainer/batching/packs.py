@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .documents import Document
 from .rooms import Rooms
+from .sharing import Share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class PackedBatch:
         columns: name -> float32, what else is known of the targets (``Document.columns``).
         temperature: at which targets were sampled; log-probabilities are compared at this temperature.
         filler: whether it is no part of the step (``filler_pack``).
+        share: whether what documents have in common is computed once (``sharing.shared_pack``).
     """
 
     token_ids: Tensor
@@ -39,6 +41,7 @@ class PackedBatch:
     columns: Mapping[str, Tensor] = field(default_factory=dict)
     temperature: float = 1.0
     filler: bool = False
+    share: Share = "off"
 
     @property
     def num_tokens(self) -> int:
@@ -64,11 +67,17 @@ class PackedBatch:
 
 
 def pack(
-    documents: Sequence[Document], *, max_tokens: int, temperature: float = 1.0, ways: int = 1
+    documents: Sequence[Document],
+    *,
+    max_tokens: int,
+    temperature: float = 1.0,
+    ways: int = 1,
+    share: Share = "off",
 ) -> list[PackedBatch]:
     """Documents as packs of at most ``max_tokens``; see ``plan_packs``."""
     plan = plan_packs(documents, max_tokens=max_tokens, ways=ways)
-    return [join([documents[index] for index in members], temperature=temperature) for members in plan]
+    found = [join([documents[index] for index in members], temperature=temperature) for members in plan]
+    return [replace(one, share=share) for one in found]
 
 
 def plan_packs(documents: Sequence[Document], *, max_tokens: int, ways: int = 1) -> list[list[int]]:

@@ -11,6 +11,7 @@ from ...model.lora import AnyDecoder
 from ...model.parallel.packs import share_of, whole_of
 from ...model.parallel.place import Place
 from ..batching.packs import PackedBatch
+from ..batching.sharing import shared_pack
 from ..objective.critic import Critic
 from ..objective.losses import TrainedTokens
 from ..objective.reference import AdapterReference
@@ -62,6 +63,13 @@ def score(
     targets, temperature = batch.targets.index_select(0, index), batch.temperatures
     if isinstance(temperature, Tensor):
         temperature = temperature.index_select(0, index)
+    shared = None
+    if critic is None and isinstance(decoder, Decoder):
+        shared = shared_pack(batch.token_ids, batch.lengths, batch.share)
+    if shared is not None:
+        where = shared.places.index_select(0, index)
+        logprobs, entropy = decoder.score(shared.token_ids, shared.documents, targets, temperature, index=where)
+        return Scores(index=index, logprobs=logprobs, entropy=entropy)
     if critic is None:
         logprobs, entropy = decoder.score(batch.token_ids, documents, targets, temperature, index=index)
         return Scores(index=index, logprobs=logprobs, entropy=entropy)

@@ -228,6 +228,7 @@ class RL(Loop):
                     max_tokens=config.microbatch_tokens,
                     temperature=config.temperature,
                     ways=self.learning.ways,
+                    share=config.share_prefixes,
                 )
                 divisor = float(len(members) * config.length) if isinstance(config, DrGRPOConfig) else None
                 updates.append(self.learning.step(packs, divisor=divisor, critic_only=critic_only))

@@ -13,6 +13,8 @@ from verigym.agent.gateway.session import Session
 from verigym.agent.harness.open import AgentSettings, open_agent
 from verigym.agent.harness.spec import Done
 from verigym.agent.loop import Budget
+from verigym.envs.core import Submission
+from verigym.envs.tools.spec import tool
 from verigym.errors import ConfigError, PolicyError, SandboxError
 from verigym.model.chat.sampling import Sampling
 
@@ -36,6 +38,12 @@ def test_a_program_in_the_sandbox_does_a_task(policy, task):
     assert sum(segment.loss_mask) == found.num_sampled > 0
 
 
+@pytest.mark.docker
+def test_a_program_in_a_container_does_a_task(policy, task):
+    found = run(python("print('said', loop())"), policy(WRITE, "done"), task, env=Desk("docker"), seconds=120.0)
+    assert (found.ending, found.reward, found.agent["exit"]) == ("answered", 1.0, "exit 0"), found
+
+
 def test_a_program_beside_hands_in_what_it_prints(policy, task):
     found = run(python("print(loop())", "beside"), policy(WRITE, "good"), task, env=Words())
     assert (found.ending, found.reward, found.agent["exit"]) == ("answered", 1.0, "exit 0")
@@ -47,6 +55,14 @@ ENDINGS = {
     "crash after a turn": ("loop(); sys.exit(3)", ["x"], {}, "agent_crash", 0.0, "exit 3"),
     "crash with work done": ("loop(); sys.exit(3)", [WRITE, "x"], {}, "agent_crash", 1.0, "exit 3"),
     "the policy fails": ("loop()", [PolicyError("no answer")], {}, "policy_failure", None, "no answer"),
+    "it asks a policy that fails for ever": (
+        "import time\nwhile True:\n    ask([{'role': 'user', 'content': 'q'}]); time.sleep(0.2)",
+        [PolicyError("no answer")],
+        {"seconds": 4.0},
+        "policy_failure",
+        None,
+        "no answer",
+    ),
     "turns are used up": ("loop()", [WRITE], {"turns": 2}, "turn_limit", 1.0, "exit 1"),
     "a refusal that it hides": ("loop()", [WRITE], {"turns": 2, "hide": True}, "turn_limit", 1.0, "exit 0"),
     "the context is full": ("loop()", [CALLS.format("seq 2000")], {}, "token_limit", 0.0, "exit 1"),
@@ -204,7 +220,7 @@ def test_many_episodes_at_once(policy, task):
         return await asyncio.gather(*(one(number) for number in range(64)))
 
     for number, found in enumerate(asyncio.run(play())):
-        assert (found.ending, found.reward, found.num_turns) == ("answered", 1.0, 4)
+        assert (found.ending, found.reward, found.num_turns) == ("answered", 1.0, 4), found.agent
         assert found.agent["requests"]["changed"] == 2
         assert found.tree is not None
         assert len(found.segments) == len(found.tree.branches()) == 3
@@ -227,6 +243,56 @@ async def _opens(port):
         return False
     writer.close()
     return True
+
+
+class Keeper(Words):
+    """It has a tool, and one that hands in."""
+
+    def start(self, task):
+        self.kept = ""
+
+    @tool
+    def keep(self, what: str) -> str:
+        """Keeps something."""
+        self.kept = what
+        return "kept"
+
+    @tool
+    def submit(self) -> Submission:
+        """Hands in."""
+        return Submission(value=self.kept)
+
+
+class SpeaksMcp:
+    """In this process: it asks for one turn, and calls the environment's tools by MCP."""
+
+    name = "speaks mcp"
+
+    async def run(self, stage):
+        import httpx2
+        from mcp import Client
+        from mcp.client.streamable_http import streamable_http_client
+
+        access = stage.beside
+        url = access.variables["VERIGYM_MCP_URL"]
+        async with httpx2.AsyncClient() as strange:
+            refused = await strange.post(url, json={})
+        async with httpx2.AsyncClient(headers={"authorization": f"Bearer {access.key}"}, timeout=60) as http:
+            body = {"model": access.model, "messages": [{"role": "user", "content": stage.prompt}]}
+            answer = await http.post(f"{access.root}/v1/chat/completions", json=body)
+            said = answer.json()["choices"][0]["message"]["content"]
+            async with Client(streamable_http_client(url, http_client=http)) as client:
+                names = [one.name for one in (await client.list_tools()).tools]
+                await client.call_tool("keep", {"what": said})
+                await client.call_tool("submit", {})
+        return Done(exit="done", output=f"{names} {refused.status_code}")
+
+
+def test_a_harness_that_speaks_mcp_hands_in_by_a_tool(policy, task):
+    pytest.importorskip("mcp", reason="it is part of the dev extra")
+    found = run(f"{__name__}:SpeaksMcp", policy("good"), task, env=Keeper())
+    assert found.agent["output"] == "['keep', 'submit'] 401"
+    assert (found.ending, found.reward, found.num_turns) == ("submitted", 1.0, 1)
 
 
 class Raises:

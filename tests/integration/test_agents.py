@@ -1,0 +1,73 @@
+"""``verigym eval --agent``: mini-swe-agent as it is published mends a repository with a model of ours, embedded and
+served; its episodes are read by the viewer and the trainer."""
+
+import json
+
+import pytest
+
+from verigym.__main__ import main
+from verigym.agent.trajectory import Trajectory
+from verigym.envs.swe.env import SWEEnv
+from verigym.model.chat.api import from_openai_tools
+from verigym.model.chat.messages import Message, ToolCall
+from verigym.trainer.learning.experience import experience_of
+from verigym.trainer.recipe.algorithms import GRPOConfig
+
+from .test_serve import serving, tiny
+
+pytest.importorskip("minisweagent", reason="the extra agents has it")
+
+CONFIG = """
+agent:
+  system_template: "You use bash."
+  instance_template: "{{task}}"
+"""
+MEND = "sed -i 's/thickness < self/thickness <= self/' shelf.py"
+SUBMIT = "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
+ANSWER = "<returncode>0</returncode>\n<output>\n</output>"
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """A model that knows by heart how the first example is mended."""
+    from minisweagent.models.utils.actions_toolcall import BASH_TOOL
+
+    (task, *_) = SWEEnv().load()
+    tools = from_openai_tools([BASH_TOOL])
+    start = [Message(role="system", content="You use bash."), Message(role="user", content=SWEEnv().prompt(task))]
+    said = Message(role="assistant", content="", calls=(ToolCall(name="bash", arguments={"command": MEND}),))
+    answered = [*start, said, Message(role="tool", name="bash", content=ANSWER)]
+    turns = [f"<tool: bash>\n{command}\n</tool>" for command in (MEND, SUBMIT)]
+    texts = ["\n".join([start[1].content, *turns, ANSWER, "Execute a bash command"])] * 20
+    teach = [(start, tools, turns[0]), (answered, tools, turns[1])]
+    return tiny(tmp_path_factory.mktemp("agents") / "taught", texts=texts, teach=teach, steps=400)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["embedded", "served"])
+def test_mini_swe_agent_mends_a_repository(how, taught, tmp_path, capsys):
+    (tmp_path / "short.yaml").write_text(CONFIG)
+    argv = ["eval", "verigym/SWE-v0", "--limit", "1", "--sandbox", "local", "--greedy", "--max-tokens", "100"]
+    argv += ["--agent", f"mini-swe-agent:{tmp_path / 'short.yaml'}", "--out", str(tmp_path / "run")]
+    argv += ["--save-trajectories", "--workers", "1"]
+    if how == "embedded":
+        assert main([*argv, "--policy", f"engine:{taught}"]) == 0
+    else:
+        with serving(taught, "--logprobs-mode", "processed_logprobs") as (url, _):
+            root = url.removesuffix("/v1")
+            assert main([*argv, "--policy", f"tokens:{taught}@{root}#taught"]) == 0
+    (row,) = [json.loads(line) for line in (tmp_path / "run" / "trajectories.jsonl").read_text().splitlines()]
+    row.pop("index")
+    episode = Trajectory.from_json(row)
+    assert (episode.ending, episode.reward, episode.num_turns) == ("answered", 1.0, 2), episode
+    assert episode.agent["exit"] == "Submitted"
+    (segment,) = episode.segments
+    assert sum(segment.loss_mask) == episode.num_sampled
+    assert all(value <= 0 for value, mask in zip(segment.logprobs, segment.loss_mask, strict=True) if mask)
+    failed = Trajectory.from_json({**row, "reward": 0.0})
+    found = experience_of([episode, failed], GRPOConfig())
+    assert [len(documents) for documents in found.documents] == [1, 1]
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["pass@1"] == 1.0
+    assert main(["view", str(tmp_path / "run"), "--out", str(tmp_path / "page.html")]) == 0
+    assert "2 " in (tmp_path / "page.html").read_text()
