@@ -69,7 +69,7 @@ class McpEnv(ToolEnv):
         own = super().tool_specs
         return (*own, *(spec for name, spec in self._remote.items() if name not in self._tools))
 
-    async def _call_tool(self, one: ToolCall) -> str | Submission:
+    async def _call_tool(self, one: ToolCall) -> str | Message | Submission:
         if one.name in self._tools or one.name not in self._remote or self._connection is None:
             return await super()._call_tool(one)
         text, is_error = await self._connection.call(one.name, one.arguments, timeout_s=self._tool_timeout_s)
