@@ -40,14 +40,16 @@ class Instant:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._ids = tuple(tokenizer.encode(TURN))
 
-    async def generate(self, prompt_ids: Sequence[int], sampling: Sampling, stops: Sequence[int]) -> Completion:
-        ids = (*self._ids, stops[0])
+    async def generate(
+        self, prompt_ids: Sequence[int], sampling: Sampling, stop_token_ids: Sequence[int]
+    ) -> Completion:
+        ids = (*self._ids, stop_token_ids[0])
         return Completion(
             token_ids=ids,
             logprobs=(-0.5,) * len(ids),
             policy_version=(0,) * len(ids),
             finish_reason="stop",
-            stop_reason=stops[0],
+            stop_reason=stop_token_ids[0],
         )
 
 

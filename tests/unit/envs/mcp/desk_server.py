@@ -1,7 +1,6 @@
 """An MCP server of the official package: what it was told, and a way to break."""
 
 import os
-import sys
 
 from mcp.server.mcpserver import MCPServer
 
@@ -35,4 +34,4 @@ def fails() -> str:
 
 
 if __name__ == "__main__":
-    server.run(transport=sys.argv[1] if len(sys.argv) > 1 else "stdio")
+    server.run("stdio")
