@@ -65,7 +65,11 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int:
         """One more than the highest id."""
-        return max(self._core.get_vocab(with_added_tokens=True).values()) + 1
+        return max(self.get_vocab().values()) + 1
+
+    def get_vocab(self) -> dict[str, int]:
+        """Token -> id, reserved ones included."""
+        return self._core.get_vocab(with_added_tokens=True)
 
     @property
     def reserved_tokens(self) -> Mapping[str, int]:

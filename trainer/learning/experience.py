@@ -13,14 +13,14 @@ from ...model.lora import AnyDecoder
 from ...model.parallel.place import Place
 from ..batching.documents import Document, document_of
 from ..batching.packs import PackedBatch, join, plan_packs
-from ..objective.advantages import GroupAdvantages, finite_rewards, generalized_advantages, whiten
+from ..objective.advantages import GroupAdvantages, discounted, finite_rewards, generalized_advantages, whiten
 from ..objective.critic import Critic
 from ..objective.losses import kl_estimate
 from ..objective.objective import baselined_each, shaped_rewards, weighting
 from ..objective.per_token import add_columns, is_by_token, with_temperature
 from ..objective.reference import AdapterReference
 from ..objective.turns import at_ends, by_token
-from ..recipe.algorithms import PPOConfig, ReinforcePPConfig, RLConfig
+from ..recipe.algorithms import OPDConfig, PPOConfig, ReinforcePPConfig, RLConfig
 from ..recipe.per_family import ConfigOf
 from .scores import score
 
@@ -45,8 +45,8 @@ class Experience:
 class Scorer:
     """Writes what the weights before a step say of each trained token into the documents' columns.
 
-    "anchor_logprobs" where the sampler is corrected for, "reference_logprobs" with a KL term, "old_values" with a
-    critic. With none of them it does nothing.
+    "anchor_logprobs" where the sampler is corrected for, "reference_logprobs" with a KL term, "teacher_logprobs" with a
+    teacher, "old_values" with a critic. With none of them it does nothing.
     """
 
     def __init__(
@@ -55,10 +55,12 @@ class Scorer:
         config: RLConfig,
         *,
         reference: AnyDecoder | AdapterReference | None = None,
+        teacher: AnyDecoder | None = None,
         critic: Critic | None = None,
         place: Place | None = None,
     ) -> None:
         self._decoder, self._config, self._reference, self._critic = decoder, config, reference, critic
+        self._teacher = teacher
         self._place = place
 
     @torch.no_grad()
@@ -77,6 +79,8 @@ class Scorer:
                 columns["old_values"] = scores.values
         if self._reference is not None:
             columns["reference_logprobs"] = score(self._reference, batch, place=self._place).logprobs
+        if self._teacher is not None:
+            columns["teacher_logprobs"] = score(self._teacher, batch, place=self._place).logprobs
         return {name: column.float().cpu() for name, column in columns.items()}
 
     def __call__(self, documents: Sequence[Document]) -> list[Document]:
@@ -96,7 +100,7 @@ def annotate(
         columns_of: ``Scorer.columns``, here or over many ranks.
         ways: packs are made for so many ranks.
     """
-    if config.correction.kind == "none" and not config.kl.coef and not isinstance(config, PPOConfig):
+    if config.correction.kind == "none" and not config.kl.coef and not isinstance(config, PPOConfig | OPDConfig):
         return list(documents)
     found: list[Document] = list(documents)
     plan = plan_packs(documents, max_tokens=config.microbatch_tokens, ways=ways)
@@ -150,6 +154,8 @@ def experience_of(
         _costs_to_go(documents, kept, config)
     elif isinstance(config, PPOConfig):
         metrics |= _estimate(documents, kept, config)
+    elif isinstance(config, OPDConfig):
+        metrics |= _distil(documents, kept, trajectories, config)
     by_episode = weighting(config) == "episode"
     result: list[tuple[Document, ...]] = [()] * len(trajectories)
     for index in kept:
@@ -261,6 +267,35 @@ def _costs_to_go(documents: list[list[Document]], kept: Sequence[int], config: R
     for index, values in zip(kept, whiten(plain) if plain else [], strict=True):
         columns = _spread(documents[index], values)
         documents[index] = [replace(one, advantage=c) for one, c in zip(documents[index], columns, strict=True)]
+
+
+def _distil(
+    documents: list[list[Document]], kept: Sequence[int], trajectories: Sequence[Trajectory], config: OPDConfig
+) -> dict[str, float]:
+    """On-policy distillation: each token's advantage is how much likelier the teacher finds it than the student did
+    when it drew it, with GRPO's beside it where the recipe gives that a weight."""
+    gaps, likelihoods = [], {True: [], False: []}
+    for index in kept:
+        mine = documents[index]
+        teacher = np.concatenate([_trained(one, "teacher_logprobs") for one in mine])
+        student = np.concatenate([one.old_logprobs[one.loss_mask].astype(np.float64) for one in mine])
+        gap = teacher - student
+        gaps.append(gap)
+        passed = trajectories[index].passed
+        if passed is not None:
+            likelihoods[passed].append(float(teacher.mean()))
+        bounded = gap if config.max_gap is None else gap.clip(-config.max_gap, config.max_gap)
+        values = discounted(bounded, config.discount)
+        if config.reward_weight:
+            values = values + config.reward_weight * float(mine[0].advantage)
+        documents[index] = [replace(one, advantage=c) for one, c in zip(mine, _spread(mine, values), strict=True)]
+    if not gaps:
+        return {}
+    metrics = {"trainer/teacher_kl/mean": -float(np.concatenate(gaps).mean())}
+    if likelihoods[True] and likelihoods[False]:
+        better = float(np.mean(likelihoods[True]) - np.mean(likelihoods[False]))
+        metrics["trainer/teacher_gain/mean"] = better
+    return metrics
 
 
 def _estimate(documents: list[list[Document]], kept: Sequence[int], config: PPOConfig) -> dict[str, float]:

@@ -15,7 +15,8 @@ from ..objective.critic import Critic
 from ..objective.losses import Loss, sft_loss
 from ..objective.objective import loss_of
 from ..objective.reference import AdapterReference, reference_of
-from ..recipe.algorithms import PPOConfig, RLConfig
+from ..objective.teacher import open_teacher
+from ..recipe.algorithms import OPDConfig, PPOConfig, RLConfig
 from ..recipe.config import OptimConfig
 from .experience import Scorer
 from .optim import Optimizer
@@ -105,13 +106,19 @@ class Learner:
         self.reference: AnyDecoder | AdapterReference | None = None
         if rl is not None and rl.kl.coef:
             self.reference = reference_of(decoder, duplicate)
+        self.teacher: AnyDecoder | None = None
+        if isinstance(rl, OPDConfig):
+            assert rl.teacher is not None, "its settings ask for one"
+            self.teacher = open_teacher(rl.teacher, decoder, place)
         self.critic: Critic | None = None
         self.critic_optimizer: Optimizer | None = None
         if isinstance(rl, PPOConfig):
             self.critic = Critic(decoder, rl.critic.kind, duplicate=duplicate)
             self.critic_optimizer = Optimizer(self.critic, rl.critic.optim)
         self._scorer = (
-            None if rl is None else Scorer(decoder, rl, reference=self.reference, critic=self.critic, place=place)
+            None
+            if rl is None
+            else Scorer(decoder, rl, reference=self.reference, teacher=self.teacher, critic=self.critic, place=place)
         )
         self._step = TrainStep(
             decoder,
@@ -174,6 +181,6 @@ class Learner:
             self.critic_optimizer.load_state_dict(state["critic_optimizer"])
 
     def _reshard(self) -> None:
-        for module in (self.decoder, self.reference, self.critic):
+        for module in (self.decoder, self.reference, self.teacher, self.critic):
             if isinstance(module, nn.Module):
                 reshard(module)

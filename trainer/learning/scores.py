@@ -16,9 +16,9 @@ from ..objective.critic import Critic
 from ..objective.losses import TrainedTokens
 from ..objective.reference import AdapterReference
 
-NOT_OF_THE_LOSS = frozenset({"temperature", "echo", "kept"})
-"""Columns that say how tokens are scored, which observations are learned and what is kept to look at, and are no part
-of ``TrainedTokens``."""
+NOT_OF_THE_LOSS = frozenset({"temperature", "echo", "kept", "teacher_logprobs"})
+"""Columns that say how tokens are scored, which observations are learned, what is kept to look at and what a teacher
+says, and are no part of ``TrainedTokens``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

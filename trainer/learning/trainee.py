@@ -50,6 +50,10 @@ class Trainee:
     parser: Parser
     seed: int
 
+    def tokenizer_of(self, checkpoint: Path) -> Any:
+        """The tokenizer of another checkpoint, read as the trainee's own was. Raises CheckpointError."""
+        return Tokenizer.load(checkpoint) if isinstance(self.tokenizer, Tokenizer) else load_tokenizer(checkpoint)
+
     @property
     def cwm_tokenizer(self) -> Tokenizer:
         """Raises ConfigError where the model is none of CWM's: traces are written in reserved tokens."""

@@ -24,7 +24,7 @@ from ..learning.experience import Experience, annotate, experience_of
 from ..learning.kept import kept_tokens, marked
 from ..learning.learner import Learner, Learning, Lesson
 from ..objective.objective import baselined_each
-from ..recipe.algorithms import DrGRPOConfig, PPOConfig, RLConfig
+from ..recipe.algorithms import DrGRPOConfig, OPDConfig, PPOConfig, RLConfig
 from ..recipe.config import OptimConfig
 from ..recipe.per_family import ConfigOf
 from ..sampling.rollouts import Collector, OnEpisode, PlanOf, Rollouts
@@ -261,7 +261,7 @@ class RL(Loop):
     def _annotate(self, documents: Sequence[Document]) -> list[Document]:
         config = self.config
         own = config.correction.kind != "none" or isinstance(config, PPOConfig)
-        self.throughput.passed(documents, times=own + bool(config.kl.coef))
+        self.throughput.passed(documents, times=own + bool(config.kl.coef) + isinstance(config, OPDConfig))
         return annotate(documents, config, self.learning.columns, ways=self.learning.ways)
 
     def _publish(self, version: int) -> None:

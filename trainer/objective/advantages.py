@@ -11,6 +11,8 @@ import numpy as np
 from ...agent.trajectory import Trajectory
 from ...errors import TrainingError
 
+Scale = Literal["none", "std", "mean"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupAdvantages:
@@ -70,7 +72,7 @@ def group_advantages(
     trajectories: Sequence[Trajectory],
     rewards: Sequence[float | None] | None = None,
     *,
-    scale: Literal["none", "std"] = "none",
+    scale: Scale = "none",
     leave_one_out: bool = False,
     drop_uniform: bool = False,
 ) -> GroupAdvantages:
@@ -83,11 +85,11 @@ def group_advantages(
         trajectories: episodes; those with reward None (the infrastructure failed) have no advantage and are not
             counted in their group's mean.
         rewards: in place of the episodes' own, where they were shaped.
-        scale: "std" divides by the group's population standard deviation; "none" does not.
+        scale: "std" divides by the group's population standard deviation, "mean" by its mean reward; "none" does not.
         leave_one_out: the baseline of each episode is the mean of the others in its group.
         drop_uniform: leave out groups whose rewards are all the same, else their advantages are exact zeros.
     Raises:
-        TrainingError: a reward is not finite.
+        TrainingError: a reward is not finite, or negative where they are divided by their mean.
     Source: GRPO, arXiv:2402.03300; "none" as in Dr. GRPO, arXiv:2503.20783; leave one out, arXiv:2402.14740.
     """
     given = finite_rewards(trajectories)
@@ -139,7 +141,7 @@ def plain_advantages(trajectories: Sequence[Trajectory], rewards: Sequence[float
     )
 
 
-def _center(rewards: Sequence[float], scale: Literal["none", "std"]) -> list[float]:
+def _center(rewards: Sequence[float], scale: Scale) -> list[float]:
     # The mean of equal floats need not equal them, and fsum makes the sum independent of the order.
     if min(rewards) == max(rewards):
         return [0.0] * len(rewards)
@@ -147,6 +149,13 @@ def _center(rewards: Sequence[float], scale: Literal["none", "std"]) -> list[flo
     centered = [reward - mean for reward in rewards]
     if scale == "none":
         return centered
+    if scale == "mean":
+        if min(rewards) < 0:
+            raise TrainingError(
+                f"a group has the reward {min(rewards)}, and max_rl divides by the mean reward, which is then no rate "
+                "of success; shift the rewards, or take algorithm = 'grpo'"
+            )
+        return [value / mean for value in centered]
     # In units of the largest: the square of a tiny difference would vanish.
     largest = max(map(abs, centered))
     scaled = [value / largest for value in centered]
@@ -187,3 +196,15 @@ def whiten(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [np.zeros_like(part) for part in parts]
     mean = joined.mean()
     return [(part - mean) / deviation for part in parts]
+
+
+def discounted(values: np.ndarray, discount: float) -> np.ndarray:
+    """[T] each value and those after it, each times ``discount`` to the power of its distance."""
+    if not discount:
+        return values.copy()
+    sums = np.zeros_like(values)
+    ahead = 0.0
+    for t in range(len(values) - 1, -1, -1):
+        ahead = values[t] + discount * ahead
+        sums[t] = ahead
+    return sums

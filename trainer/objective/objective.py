@@ -10,6 +10,8 @@ from ..recipe.algorithms import (
     DrGRPOConfig,
     GRPOConfig,
     GSPOConfig,
+    MaxRLConfig,
+    OPDConfig,
     PPOConfig,
     ReinforcePPConfig,
     RLConfig,
@@ -49,7 +51,7 @@ def loss_of(config: RLConfig) -> PolicyLoss:
                 value_clip=critic.clip,
                 **parts,
             )
-        case GRPOConfig() | DrGRPOConfig() | DAPOConfig() | ReinforcePPConfig():
+        case GRPOConfig() | DrGRPOConfig() | DAPOConfig() | ReinforcePPConfig() | MaxRLConfig() | OPDConfig():
             return PolicyLoss(clip_low=config.clip_low, clip_high=config.clip_high, **parts)
     raise AssertionError(f"no loss for {type(config).__name__}")
 
@@ -79,6 +81,10 @@ def baselined(config: RLConfig, trajectories: Sequence[Trajectory], rewards: Seq
             scale = "std"
         case DrGRPOConfig() | RLOOConfig():
             scale = "none"
+        case MaxRLConfig():
+            scale = "mean"
+        case OPDConfig() if config.reward_weight:
+            return group_advantages(trajectories, rewards)
         case ReinforcePPConfig(baseline="group"):
             return (turn_advantages if by_turn else group_advantages)(trajectories, rewards)
         case _ if by_turn:

@@ -264,3 +264,8 @@ class Recipe(Settings):
         if self.model.checkpoint is not None and self.model.changes:
             raise ValueError("model.checkpoint has layers of its own; remove layer_types and sliding_window of model")
         return self
+
+
+def teacher_of(recipe: Recipe) -> Path | None:
+    """The checkpoint that a recipe's reinforcement learning is taught by; None without one."""
+    return None if recipe.rl is None else getattr(recipe.rl.train, "teacher", None)

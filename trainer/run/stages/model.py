@@ -10,7 +10,8 @@ from ....model.chat.protocols import Parser
 from ...learning.trainee import open_trainee
 from ...loops.midtrain_sources import Episode, gather
 from ...loops.sft_sources import gather_conversations, tokenize_own
-from ...recipe.recipe import Recipe
+from ...objective.teacher import check_teacher
+from ...recipe.recipe import Recipe, teacher_of
 from ...sampling.held_out import HeldOut, held_out_of_run, without_held_out
 from ..context import Run
 from ..folder import check_kept, keep
@@ -50,6 +51,9 @@ class Model:
         # Beside shards, and engines that have weights of their own, the whole decoder is only passed on and saved.
         passed_on = run.team is not None and recipe.engines is not None
         run.trainee = open_trainee(recipe.model, texts, seed=recipe.seed, device="cpu" if passed_on else None)
+        teacher = teacher_of(recipe)
+        if teacher is not None:
+            check_teacher(teacher, run.trainee.tokenizer, run.trainee.tokenizer_of)
         renderer, parser = run.trainee.renderer, run.trainee.parser
         run.demonstrations = [tokenize(one.trajectory, one.tools, renderer, parser) for one in episodes]
         if recipe.sft is not None and own:

@@ -2,7 +2,7 @@
 
 from ....errors import ConfigError
 from ...recipe.context import check_context
-from ...recipe.recipe import FamilyConfig, Recipe
+from ...recipe.recipe import FamilyConfig, Recipe, teacher_of
 from ...sampling.families import Family, prepare_family
 from ...sampling.held_out import keep_apart
 from ..context import Run
@@ -22,6 +22,9 @@ class Tasks:
         for source in run.recipe.sft.sources if run.recipe.sft else ():
             if not source.path.is_file():  # now, not after tasks were made
                 raise ConfigError(f"the source {source.name!r} of sft: there is no file {source.path}; check the path")
+        teacher = teacher_of(run.recipe)
+        if teacher is not None and not teacher.is_dir():
+            raise ConfigError(f"there is no folder {teacher}, which is to be the teacher; check rl.train.teacher")
         for config in run.recipe.families:
             with run.progress.bar(f"tasks: {config.name}") as bar:
                 run.families.append(await _family(run, config, bar))

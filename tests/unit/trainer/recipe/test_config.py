@@ -11,6 +11,7 @@ from verigym.trainer.recipe.algorithms import (
     DAPOConfig,
     GRPOConfig,
     KLConfig,
+    OPDConfig,
     PPOConfig,
     ReinforcePPConfig,
 )
@@ -29,7 +30,8 @@ def test_every_field_is_described_and_unknown_keys_are_refused(cls):
     assert all(field.description for field in cls.model_fields.values())
     with pytest.raises(ValidationError, match="no_such_key"):
         cls(no_such_key=1)
-    assert cls.model_validate_json(cls().model_dump_json()) == cls()
+    made = cls(teacher="there") if cls is OPDConfig else cls()
+    assert cls.model_validate_json(made.model_dump_json()) == made
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,8 @@ def test_every_field_is_described_and_unknown_keys_are_refused(cls):
         (DAPOConfig, {"overlong_length": 5, "overlong_buffer": 6}, "lower it"),
         (ReinforcePPConfig, {"baseline": "group"}, "needs 2 or more"),
         (PPOConfig, {"critic": {"kind": "none"}}, "'head', 'shared' or 'model'"),
+        (OPDConfig, {}, "set teacher"),
+        (OPDConfig, {"teacher": "there", "reward_weight": 1.0, "group_size": 1}, "2 or more"),
         (KLConfig, {"estimator": "k2"}, "set it above 0"),
         (KLConfig, {"coef": 0.1, "estimator": "k1"}, "k2' or 'k3'"),
         (CorrectionConfig, {"cap": 3.0}, "set correction.kind"),

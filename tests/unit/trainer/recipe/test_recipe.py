@@ -91,7 +91,8 @@ def test_a_preset_can_have_other_layers(write):
 
 def test_the_algorithm_is_chosen_by_name(write):
     for name, kind in ALGORITHMS.items():
-        recipe = load_recipe(write(), [f"rl.train.algorithm='{name}'", "rl.train.kl.coef=0.1"])
+        more = ["rl.train.teacher='there'"] if name == "opd" else []
+        recipe = load_recipe(write(), [f"rl.train.algorithm='{name}'", "rl.train.kl.coef=0.1", *more])
         assert type(recipe.rl.train) is kind
         assert recipe.rl.train.kl.coef == 0.1
         assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe

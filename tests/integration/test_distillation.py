@@ -1,0 +1,54 @@
+"""``verigym train`` with a teacher: on-policy distillation from another run's checkpoint."""
+
+import json
+import math
+
+from verigym.__main__ import main
+
+from .small_recipe import CODE, metrics
+
+SETTINGS = 'name = "taught"\n' + CODE + "\n[eval]\nsamples = 1\ncontrols = []\n"
+LONG = "[sft.train]\nmax_steps = 12\npatience = 0\nbatch_tokens = 1024\nmicrobatch_tokens = 512\n"
+SHORT = LONG.replace("max_steps = 12", "max_steps = 1")
+TAUGHT = """
+[rl]
+steps = {steps}
+asynchronous = {{ max_lag = 1 }}
+
+[rl.train]
+algorithm = "opd"
+teacher = "{teacher}"
+num_tasks = 2
+group_size = 2
+microbatch_tokens = 512
+"""
+
+
+def train(path, recipe, *more):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(recipe)
+    return main(["train", str(path), "--out", str(path.parent / "run"), *more])
+
+
+def test_a_checkpoint_teaches_another_run_that_samples_ahead(tmp_path):
+    assert train(tmp_path / "teacher" / "recipe.toml", "rl = false\n" + SETTINGS + LONG) == 0
+    teacher = tmp_path / "teacher" / "run" / "sft" / "checkpoint"
+    student = tmp_path / "student" / "recipe.toml"
+    assert train(student, SETTINGS + SHORT + TAUGHT.format(steps=3, teacher=teacher)) == 0
+    rows = metrics(student.parent / "run", "rl")
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert all(math.isfinite(row["trainer/teacher_kl/mean"]) for row in rows)
+    assert all(row["trainer/updates/count"] == 1 for row in rows)
+    report = json.loads((student.parent / "run" / "report.json").read_text())
+    assert set(report["families"]["code"]) >= {"sft", "rl"}
+
+
+def test_a_teacher_that_is_not_there_or_speaks_otherwise_is_told_at_the_start(tmp_path, capsys):
+    recipe = SETTINGS + SHORT + TAUGHT.format(steps=1, teacher=tmp_path / "nowhere")
+    assert train(tmp_path / "a" / "recipe.toml", recipe) == 2
+    assert "which is to be the teacher" in capsys.readouterr().err
+    other = SETTINGS.replace("vocab_size = 320", "vocab_size = 310")
+    assert train(tmp_path / "other" / "recipe.toml", "rl = false\n" + other + SHORT) == 0
+    teacher = tmp_path / "other" / "run" / "sft" / "checkpoint"
+    assert train(tmp_path / "b" / "recipe.toml", SETTINGS + SHORT + TAUGHT.format(steps=1, teacher=teacher)) == 2
+    assert "has another tokenizer than the student" in " ".join(capsys.readouterr().err.split())
