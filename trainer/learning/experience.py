@@ -17,10 +17,11 @@ from ..objective.advantages import GroupAdvantages, discounted, finite_rewards, 
 from ..objective.critic import Critic
 from ..objective.losses import kl_estimate
 from ..objective.objective import baselined_each, shaped_rewards, weighting
+from ..objective.own import credits_of
 from ..objective.per_token import add_columns, is_by_token, with_temperature
 from ..objective.reference import AdapterReference
 from ..objective.turns import at_ends, by_token
-from ..recipe.algorithms import OPDConfig, PPOConfig, ReinforcePPConfig, RLConfig
+from ..recipe.algorithms import OPDConfig, OwnConfig, PPOConfig, ReinforcePPConfig, RLConfig
 from ..recipe.per_family import ConfigOf
 from .scores import score
 
@@ -139,7 +140,10 @@ def experience_of(
             None if reward is None else reward - float(sum(cost.sum() for cost in _kl_costs(mine, config)))
             for reward, mine in zip(rewards, documents, strict=True)
         ]
+    own_credits = credits_of(config, trajectories) if isinstance(config, OwnConfig) else None
     groups = baselined_each(own, trajectories, rewards)
+    if own_credits is not None:
+        groups = replace(groups, values=tuple(None if one is None else _mean(one) for one in own_credits))
     kept = [
         index
         for index, trajectory in enumerate(trajectories)
@@ -154,6 +158,10 @@ def experience_of(
         _costs_to_go(documents, kept, config)
     elif isinstance(config, PPOConfig):
         metrics |= _estimate(documents, kept, config)
+    elif own_credits is not None:
+        for index in kept:
+            columns = _spread(documents[index], own_credits[index])  # type: ignore[arg-type]  # kept ones have some
+            documents[index] = [replace(one, advantage=c) for one, c in zip(documents[index], columns, strict=True)]
     elif isinstance(config, OPDConfig):
         metrics |= _distil(documents, kept, trajectories, config)
     by_episode = weighting(config) == "episode"
@@ -269,6 +277,10 @@ def _costs_to_go(documents: list[list[Document]], kept: Sequence[int], config: R
         documents[index] = [replace(one, advantage=c) for one, c in zip(documents[index], columns, strict=True)]
 
 
+def _mean(credits: np.ndarray) -> float:
+    return float(credits.mean()) if len(credits) else 0.0
+
+
 def _distil(
     documents: list[list[Document]], kept: Sequence[int], trajectories: Sequence[Trajectory], config: OPDConfig
 ) -> dict[str, float]:
@@ -287,7 +299,8 @@ def _distil(
         bounded = gap if config.max_gap is None else gap.clip(-config.max_gap, config.max_gap)
         values = discounted(bounded, config.discount)
         if config.reward_weight:
-            values = values + config.reward_weight * float(mine[0].advantage)
+            own = [np.broadcast_to(one.advantage, len(one))[one.loss_mask] for one in mine]
+            values = values + config.reward_weight * np.concatenate(own)
         documents[index] = [replace(one, advantage=c) for one, c in zip(mine, _spread(mine, values), strict=True)]
     if not gaps:
         return {}

@@ -12,6 +12,7 @@ from ..recipe.algorithms import (
     GSPOConfig,
     MaxRLConfig,
     OPDConfig,
+    OwnConfig,
     PPOConfig,
     ReinforcePPConfig,
     RLConfig,
@@ -51,7 +52,9 @@ def loss_of(config: RLConfig) -> PolicyLoss:
                 value_clip=critic.clip,
                 **parts,
             )
-        case GRPOConfig() | DrGRPOConfig() | DAPOConfig() | ReinforcePPConfig() | MaxRLConfig() | OPDConfig():
+        case GRPOConfig() | DrGRPOConfig() | DAPOConfig() | ReinforcePPConfig():
+            return PolicyLoss(clip_low=config.clip_low, clip_high=config.clip_high, **parts)
+        case MaxRLConfig() | OPDConfig() | OwnConfig():
             return PolicyLoss(clip_low=config.clip_low, clip_high=config.clip_high, **parts)
     raise AssertionError(f"no loss for {type(config).__name__}")
 

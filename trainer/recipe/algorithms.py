@@ -177,6 +177,20 @@ class OPDConfig(RLConfig):
         return self
 
 
+class OwnConfig(RLConfig):
+    """An algorithm of one's own: ``algorithm = "MODULE:CLASS"``. The class is made with ``options`` and called with the
+    episodes of each group; what it returns is each sampled token's advantage (``objective.own`` has the contract)."""
+
+    algorithm: str = Field(pattern=r"^[\w.]+:\w+$")
+    """"MODULE:CLASS", importable where the run starts."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the class."""
+    clip_low: float = Field(default=0.2, gt=0, lt=1)
+    """The probability ratio is clipped below 1 - clip_low where the advantage is negative."""
+    clip_high: float = Field(default=0.28, gt=0)
+    """The probability ratio is clipped above 1 + clip_high where the advantage is positive."""
+
+
 class ReinforcePPConfig(RLConfig):
     """REINFORCE++: PPO's clip without a critic; advantages are normalized over the whole step (arXiv:2501.03262)."""
 
@@ -257,8 +271,13 @@ ALGORITHMS: dict[str, type[RLConfig]] = {
 }
 
 
+KINDS: dict[str, type[RLConfig]] = {**ALGORITHMS, "own": OwnConfig}
+"""By the tags of the union below."""
+
+
 def _name(value: Any) -> Any:
-    return value.get("algorithm", "grpo") if isinstance(value, dict) else getattr(value, "algorithm", None)
+    name = value.get("algorithm", "grpo") if isinstance(value, dict) else getattr(value, "algorithm", None)
+    return "own" if isinstance(name, str) and ":" in name else name
 
 
 Algorithm = Annotated[
@@ -270,11 +289,12 @@ Algorithm = Annotated[
     | Annotated[RLOOConfig, Tag("rloo")]
     | Annotated[MaxRLConfig, Tag("max_rl")]
     | Annotated[OPDConfig, Tag("opd")]
+    | Annotated[OwnConfig, Tag("own")]
     | Annotated[ReinforcePPConfig, Tag("reinforce_pp")]
     | Annotated[PPOConfig, Tag("ppo")],
     Discriminator(
         _name,
         custom_error_type="unknown_algorithm",
-        custom_error_message=f"algorithm must be one of {', '.join(ALGORITHMS)}",
+        custom_error_message=f"algorithm must be one of {', '.join(ALGORITHMS)}, or MODULE:CLASS",
     ),
 ]

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ...errors import ConfigError
-from .algorithms import ALGORITHMS, AsyncConfig
+from .algorithms import KINDS, AsyncConfig
 from .config import Settings
 from .packaged import find_recipe, packaged_recipes
 from .recipe import Recipe
@@ -74,14 +74,14 @@ def _set(values: dict[str, Any], key: str, value: Any, told: str) -> None:
 
 
 def _describe(problem: dict[str, Any]) -> str:
-    place = tuple(name for name in problem["loc"] if name not in ALGORITHMS)
+    place = tuple(name for name in problem["loc"] if name not in KINDS)
     where = ".".join(map(str, place)) or "recipe"
     if problem["type"] != "extra_forbidden":
         return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
     known = _known_keys(problem["loc"][:-1])
     name = str(problem["loc"][-1])
-    others = [other for other, kind in ALGORITHMS.items() if name in kind.model_fields]
-    if others and problem["loc"][-2] in ALGORITHMS:
+    others = [other for other, kind in KINDS.items() if name in kind.model_fields]
+    if others and problem["loc"][-2] in KINDS:
         return (
             f"{where} is a setting of {', '.join(others)}, not of {problem['loc'][-2]}; remove it, or change algorithm"
         )
@@ -98,8 +98,8 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
     for name in location:
         if isinstance(name, int):
             continue
-        if name in ALGORITHMS:
-            model = ALGORITHMS[name]
+        if name in KINDS:
+            model = KINDS[name]
             continue
         if name not in model.model_fields:
             continue

@@ -227,13 +227,13 @@ class Recipe(Settings):
             raise ValueError("without the stage sft a model of random weights would be rewarded; set model.checkpoint")
         if self.midtrain is None and self.sft is None and self.rl is None:
             raise ValueError("there is no stage; set midtrain, sft or rl")
+        if not self.families and (self.rl is not None or self.sft is None):
+            raise ValueError("there is no family of tasks; give one, or imitate sft.sources alone (rl = false)")
         played = any(family.num_demonstrations for family in self.families)
         if self.sft is not None and not played and not self.sft.sources:
             raise ValueError(
                 "the stage sft has no demonstrations; set num_demonstrations of a family above 0, or give sft.sources"
             )
-        if not self.families and (self.rl is not None or self.sft is None):
-            raise ValueError("there is no family of tasks; give one, or imitate sft.sources alone (rl = false)")
         if self.rl is not None and self.rl.train.num_tasks < len(self.families):
             raise ValueError(
                 f"rl.train.num_tasks is {self.rl.train.num_tasks}, less than the {len(self.families)} families; every "

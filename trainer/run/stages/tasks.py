@@ -1,6 +1,8 @@
 """Tasks of every family: made or read once, then kept in ``tasks/``."""
 
 from ....errors import ConfigError
+from ...objective.own import load_credit
+from ...recipe.algorithms import OwnConfig
 from ...recipe.context import check_context
 from ...recipe.recipe import FamilyConfig, Recipe, teacher_of
 from ...sampling.families import Family, prepare_family
@@ -25,6 +27,8 @@ class Tasks:
         teacher = teacher_of(run.recipe)
         if teacher is not None and not teacher.is_dir():
             raise ConfigError(f"there is no folder {teacher}, which is to be the teacher; check rl.train.teacher")
+        if run.recipe.rl is not None and isinstance(run.recipe.rl.train, OwnConfig):
+            load_credit(run.recipe.rl.train)
         for config in run.recipe.families:
             with run.progress.bar(f"tasks: {config.name}") as bar:
                 run.families.append(await _family(run, config, bar))
