@@ -36,7 +36,7 @@ def load_credit(config: OwnConfig) -> Credit:
     """
     module, _, name = config.algorithm.partition(":")
     try:
-        made = getattr(importlib.import_module(module), name)(**config.options)
+        made: Any = getattr(importlib.import_module(module), name)(**config.options)
     except (ImportError, AttributeError, TypeError) as error:
         raise ConfigError(
             f"algorithm {config.algorithm!r} cannot be made ({error}); it must be a class of an importable module that "
