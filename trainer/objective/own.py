@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -36,7 +36,7 @@ def load_credit(config: OwnConfig) -> Credit:
     """
     module, _, name = config.algorithm.partition(":")
     try:
-        made: Any = getattr(importlib.import_module(module), name)(**config.options)
+        made = getattr(importlib.import_module(module), name)(**config.options)
     except (ImportError, AttributeError, TypeError) as error:
         raise ConfigError(
             f"algorithm {config.algorithm!r} cannot be made ({error}); it must be a class of an importable module that "
@@ -44,7 +44,7 @@ def load_credit(config: OwnConfig) -> Credit:
         ) from error
     if not callable(made):
         raise ConfigError(f"algorithm {config.algorithm!r} makes what cannot be called; give it __call__(group)")
-    return made
+    return cast("Credit", made)
 
 
 def credits_of(config: OwnConfig, trajectories: Sequence[Trajectory]) -> list[np.ndarray | None]:
