@@ -1,6 +1,5 @@
 """From graded episodes to the documents of an update: scored under the weights before it, with an advantage a token."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,9 +12,8 @@ from ...model.lora import AnyDecoder
 from ...model.parallel.place import Place
 from ..batching.documents import Document, document_of
 from ..batching.packs import PackedBatch, join, plan_packs
-from ..objective.advantages import GroupAdvantages, discounted, finite_rewards, generalized_advantages, whiten
+from ..objective.advantages import GroupAdvantages, finite_rewards
 from ..objective.critic import Critic
-from ..objective.losses import kl_estimate
 from ..objective.objective import baselined_each, shaped_rewards, weighting
 from ..objective.own import credits_of
 from ..objective.per_token import add_columns, is_by_token, with_temperature
@@ -23,6 +21,7 @@ from ..objective.reference import AdapterReference
 from ..objective.turns import at_ends, by_token
 from ..recipe.algorithms import OPDConfig, OwnConfig, PPOConfig, ReinforcePPConfig, RLConfig
 from ..recipe.per_family import ConfigOf
+from .credit import costs_to_go, distil, estimate, gaps, kl_costs, mean_of, spread
 from .scores import score
 
 Annotate = Callable[[Sequence[Document]], list[Document]]
@@ -134,16 +133,16 @@ def experience_of(
     rewards = shaped_rewards(config, trajectories, finite_rewards(trajectories))
     own = [config if config_of is None else config_of(one.family, one.task_id) for one in trajectories]
     documents = _scored(trajectories, rewards, own, annotate)
-    metrics = _gaps(documents)
+    metrics = gaps(documents)
     if config.kl.coef and config.kl.place == "reward" and not isinstance(config, PPOConfig | ReinforcePPConfig):
         rewards = [
-            None if reward is None else reward - float(sum(cost.sum() for cost in _kl_costs(mine, config)))
+            None if reward is None else reward - float(sum(cost.sum() for cost in kl_costs(mine, config)))
             for reward, mine in zip(rewards, documents, strict=True)
         ]
     own_credits = credits_of(config, trajectories) if isinstance(config, OwnConfig) else None
     groups = baselined_each(own, trajectories, rewards)
     if own_credits is not None:
-        groups = replace(groups, values=tuple(None if one is None else _mean(one) for one in own_credits))
+        groups = replace(groups, values=tuple(None if one is None else mean_of(one) for one in own_credits))
     kept = [
         index
         for index, trajectory in enumerate(trajectories)
@@ -155,15 +154,15 @@ def experience_of(
         in_ppo = isinstance(config, PPOConfig)
         documents[index] = _credited(documents[index], trajectories[index], groups, index, in_ppo)
     if isinstance(config, ReinforcePPConfig):
-        _costs_to_go(documents, kept, config)
+        costs_to_go(documents, kept, config)
     elif isinstance(config, PPOConfig):
-        metrics |= _estimate(documents, kept, config)
+        metrics |= estimate(documents, kept, config)
     elif own_credits is not None:
         for index in kept:
-            columns = _spread(documents[index], own_credits[index])  # type: ignore[arg-type]  # kept ones have some
+            columns = spread(documents[index], own_credits[index])  # type: ignore[arg-type]  # kept ones have some
             documents[index] = [replace(one, advantage=c) for one, c in zip(documents[index], columns, strict=True)]
     elif isinstance(config, OPDConfig):
-        metrics |= _distil(documents, kept, trajectories, config)
+        metrics |= distil(documents, kept, trajectories, config)
     by_episode = weighting(config) == "episode"
     result: list[tuple[Document, ...]] = [()] * len(trajectories)
     for index in kept:
@@ -182,14 +181,8 @@ def _credited(
         value = float(groups.values[index] or 0.0)
         return [replace(one, advantage=value) for one in documents]
     count = sum(int(one.loss_mask.sum()) for one in documents)
-    columns = _spread(documents, (at_ends if at_the_end else by_token)(trajectory, turns, count))
+    columns = spread(documents, (at_ends if at_the_end else by_token)(trajectory, turns, count))
     return [replace(one, advantage=column) for one, column in zip(documents, columns, strict=True)]
-
-
-def _advantages(documents: Sequence[Document]) -> np.ndarray:
-    """[T] float64 of an episode's trained tokens: each one's advantage."""
-    columns = [np.broadcast_to(one.advantage, len(one))[one.loss_mask] for one in documents]
-    return np.concatenate(columns).astype(np.float64)
 
 
 def _scored(
@@ -208,135 +201,3 @@ def _scored(
     for index, document in zip(owners, annotate(flat), strict=True):
         documents[index].append(document)
     return documents
-
-
-def _trained(document: Document, name: str) -> np.ndarray:
-    """[N] float64, a column at the trained tokens."""
-    return document.columns[name][document.loss_mask].astype(np.float64)
-
-
-def _gaps(documents: Sequence[Sequence[Document]]) -> dict[str, float]:
-    """How far the trainer's log-probabilities are from the sampler's, where they were measured."""
-    gaps = [
-        _trained(one, "anchor_logprobs") - one.old_logprobs[one.loss_mask]
-        for mine in documents
-        for one in mine
-        if "anchor_logprobs" in one.columns
-    ]
-    if not gaps:
-        return {}
-    gap = np.concatenate(gaps).clip(-20.0, 20.0)
-    weight = np.exp(gap)
-    return {
-        "trainer/mismatch_kl/mean": float((np.expm1(gap) - gap).mean()),
-        "trainer/mismatch/max": float(np.abs(gap).max()),
-        "trainer/sampler_effective_sample_size/share": float(weight.sum() ** 2 / (len(weight) * (weight**2).sum())),
-    }
-
-
-def _kl_costs(documents: Sequence[Document], config: RLConfig) -> list[np.ndarray]:
-    """[N] for each document: what the distance to the reference takes from each trained token's reward."""
-    costs = []
-    for one in documents:
-        if "reference_logprobs" not in one.columns:
-            costs.append(np.zeros(int(one.loss_mask.sum())))
-            continue
-        sampled = torch.from_numpy(one.old_logprobs[one.loss_mask].astype(np.float64))
-        reference = torch.from_numpy(_trained(one, "reference_logprobs"))
-        costs.append(config.kl.coef * kl_estimate(sampled, reference, config.kl.estimator).numpy())
-    return costs
-
-
-def _in_reward(documents: Sequence[Document], config: RLConfig) -> np.ndarray:
-    """[T] costs of an episode's trained tokens, over all its documents; zeros where KL is not in the reward."""
-    if config.kl.coef and config.kl.place == "reward":
-        return np.concatenate(_kl_costs(documents, config))
-    return np.zeros(sum(int(one.loss_mask.sum()) for one in documents))
-
-
-def _spread(documents: Sequence[Document], values: np.ndarray) -> list[np.ndarray]:
-    """Numbers of an episode's trained tokens as an [L] column of each document, 0 elsewhere."""
-    columns, start = [], 0
-    for one in documents:
-        column = np.zeros(len(one), np.float32)
-        count = int(one.loss_mask.sum())
-        column[one.loss_mask] = values[start : start + count]
-        columns.append(column)
-        start += count
-    return columns
-
-
-def _costs_to_go(documents: list[list[Document]], kept: Sequence[int], config: ReinforcePPConfig) -> None:
-    """REINFORCE++: the reward less the costs still to come, normalized over all tokens of the step."""
-    plain = []
-    for index in kept:
-        costs = _in_reward(documents[index], config)
-        plain.append(_advantages(documents[index]) - np.cumsum(costs[::-1])[::-1])
-    for index, values in zip(kept, whiten(plain) if plain else [], strict=True):
-        columns = _spread(documents[index], values)
-        documents[index] = [replace(one, advantage=c) for one, c in zip(documents[index], columns, strict=True)]
-
-
-def _mean(credits: np.ndarray) -> float:
-    return float(credits.mean()) if len(credits) else 0.0
-
-
-def _distil(
-    documents: list[list[Document]], kept: Sequence[int], trajectories: Sequence[Trajectory], config: OPDConfig
-) -> dict[str, float]:
-    """On-policy distillation: each token's advantage is how much likelier the teacher finds it than the student did
-    when it drew it, with GRPO's beside it where the recipe gives that a weight."""
-    gaps, likelihoods = [], {True: [], False: []}
-    for index in kept:
-        mine = documents[index]
-        teacher = np.concatenate([_trained(one, "teacher_logprobs") for one in mine])
-        student = np.concatenate([one.old_logprobs[one.loss_mask].astype(np.float64) for one in mine])
-        gap = teacher - student
-        gaps.append(gap)
-        passed = trajectories[index].passed
-        if passed is not None:
-            likelihoods[passed].append(float(teacher.mean()))
-        bounded = gap if config.max_gap is None else gap.clip(-config.max_gap, config.max_gap)
-        values = discounted(bounded, config.discount)
-        if config.reward_weight:
-            own = [np.broadcast_to(one.advantage, len(one))[one.loss_mask] for one in mine]
-            values = values + config.reward_weight * np.concatenate(own)
-        documents[index] = [replace(one, advantage=c) for one, c in zip(mine, _spread(mine, values), strict=True)]
-    if not gaps:
-        return {}
-    metrics = {"trainer/teacher_kl/mean": -float(np.concatenate(gaps).mean())}
-    if likelihoods[True] and likelihoods[False]:
-        better = float(np.mean(likelihoods[True]) - np.mean(likelihoods[False]))
-        metrics["trainer/teacher_gain/mean"] = better
-    return metrics
-
-
-def _estimate(documents: list[list[Document]], kept: Sequence[int], config: PPOConfig) -> dict[str, float]:
-    """PPO: generalized advantages over each episode's tokens, returns for the critic, and how well it predicts."""
-    advantages, returns, values = [], [], []
-    for index in kept:
-        mine = documents[index]
-        rewards = -_in_reward(mine, config)
-        if config.credit == "turn":
-            rewards += _advantages(mine)
-        else:
-            rewards[-1] += float(mine[0].advantage)
-        old = np.concatenate([_trained(one, "old_values") for one in mine])
-        advantage, target = generalized_advantages(rewards, old, gamma=config.gamma, gae_lambda=config.gae_lambda)
-        advantages.append(advantage)
-        returns.append(target)
-        values.append(old)
-    if not kept:
-        return {}
-    spread = whiten(advantages) if config.whiten else advantages
-    for index, advantage, target in zip(kept, spread, returns, strict=True):
-        columns = zip(documents[index], _spread(documents[index], advantage), _spread(documents[index], target))
-        documents[index] = [replace(one, advantage=a, columns={**one.columns, "returns": r}) for one, a, r in columns]
-    target, old = np.concatenate(returns), np.concatenate(values)
-    variance = float(target.var())
-    explained = 1.0 - float((target - old).var()) / variance if variance > 1e-12 else math.nan
-    return {
-        "trainer/explained_variance/mean": explained,
-        "trainer/value/mean": float(old.mean()),
-        "trainer/return/mean": float(target.mean()),
-    }
