@@ -19,7 +19,7 @@ def _trained(document: Document, name: str) -> np.ndarray:
     return document.columns[name][document.loss_mask].astype(np.float64)
 
 
-def gaps(documents: Sequence[Sequence[Document]]) -> dict[str, float]:
+def mismatch(documents: Sequence[Sequence[Document]]) -> dict[str, float]:
     """How far the trainer's log-probabilities are from the sampler's, where they were measured."""
     gaps = [
         _trained(one, "anchor_logprobs") - one.old_logprobs[one.loss_mask]
@@ -131,8 +131,8 @@ def estimate(documents: list[list[Document]], kept: Sequence[int], config: PPOCo
         values.append(old)
     if not kept:
         return {}
-    spread = whiten(advantages) if config.whiten else advantages
-    for index, advantage, target in zip(kept, spread, returns, strict=True):
+    evened = whiten(advantages) if config.whiten else advantages
+    for index, advantage, target in zip(kept, evened, returns, strict=True):
         columns = zip(documents[index], spread(documents[index], advantage), spread(documents[index], target))
         documents[index] = [replace(one, advantage=a, columns={**one.columns, "returns": r}) for one, a, r in columns]
     target, old = np.concatenate(returns), np.concatenate(values)

@@ -21,7 +21,7 @@ from ..objective.reference import AdapterReference
 from ..objective.turns import at_ends, by_token
 from ..recipe.algorithms import OPDConfig, OwnConfig, PPOConfig, ReinforcePPConfig, RLConfig
 from ..recipe.per_family import ConfigOf
-from .credit import costs_to_go, distil, estimate, gaps, kl_costs, mean_of, spread
+from .credit import costs_to_go, distil, estimate, kl_costs, mean_of, mismatch, spread
 from .scores import score
 
 Annotate = Callable[[Sequence[Document]], list[Document]]
@@ -133,7 +133,7 @@ def experience_of(
     rewards = shaped_rewards(config, trajectories, finite_rewards(trajectories))
     own = [config if config_of is None else config_of(one.family, one.task_id) for one in trajectories]
     documents = _scored(trajectories, rewards, own, annotate)
-    metrics = gaps(documents)
+    metrics = mismatch(documents)
     if config.kl.coef and config.kl.place == "reward" and not isinstance(config, PPOConfig | ReinforcePPConfig):
         rewards = [
             None if reward is None else reward - float(sum(cost.sum() for cost in kl_costs(mine, config)))
