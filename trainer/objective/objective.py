@@ -85,7 +85,7 @@ def baselined(config: RLConfig, trajectories: Sequence[Trajectory], rewards: Seq
         case DrGRPOConfig() | RLOOConfig():
             scale = "none"
         case MaxRLConfig():
-            scale = "mean"
+            return group_advantages(trajectories, rewards, scale="mean", drop_uniform=config.drop_uniform_groups)
         case OPDConfig() if config.reward_weight:
             return group_advantages(trajectories, rewards)
         case ReinforcePPConfig(baseline="group"):

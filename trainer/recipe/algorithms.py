@@ -133,6 +133,13 @@ class RLOOConfig(_Grouped):
     """The sequence's ratio is clipped above 1 + clip_high where the advantage is positive."""
 
 
+def _by_episode(config: RLConfig) -> None:
+    """Raises ValueError where turns are to be rewarded one by one, which an algorithm does not know."""
+    if config.credit == "turn":
+        name = getattr(config, "algorithm", "")
+        raise ValueError(f"credit = 'turn' means nothing to {name}; leave it out, or take algorithm = 'grpo'")
+
+
 class MaxRLConfig(_Grouped):
     """GRPO whose advantages are divided by the mean reward of their group: rare successes weigh more, as under the
     likelihood of succeeding. Rewards must not be negative."""
@@ -143,6 +150,11 @@ class MaxRLConfig(_Grouped):
     """The probability ratio is clipped below 1 - clip_low where the advantage is negative."""
     clip_high: float = Field(default=0.28, gt=0)
     """The probability ratio is clipped above 1 + clip_high where the advantage is positive."""
+
+    @model_validator(mode="after")
+    def _credits_episodes(self) -> Self:
+        _by_episode(self)
+        return self
 
 
 class OPDConfig(RLConfig):
@@ -170,6 +182,7 @@ class OPDConfig(RLConfig):
 
     @model_validator(mode="after")
     def _can_learn(self) -> Self:
+        _by_episode(self)
         if self.teacher is None:
             raise ValueError("opd learns from a teacher, and none is given; set teacher to a checkpoint's folder")
         if self.reward_weight and self.group_size < 2:
@@ -189,6 +202,11 @@ class OwnConfig(RLConfig):
     """The probability ratio is clipped below 1 - clip_low where the advantage is negative."""
     clip_high: float = Field(default=0.28, gt=0)
     """The probability ratio is clipped above 1 + clip_high where the advantage is positive."""
+
+    @model_validator(mode="after")
+    def _credits_tokens(self) -> Self:
+        _by_episode(self)
+        return self
 
 
 class ReinforcePPConfig(RLConfig):

@@ -48,6 +48,8 @@ def test_every_field_is_described_and_unknown_keys_are_refused(cls):
         (ReinforcePPConfig, {"baseline": "group"}, "needs 2 or more"),
         (PPOConfig, {"critic": {"kind": "none"}}, "'head', 'shared' or 'model'"),
         (OPDConfig, {}, "set teacher"),
+        (OPDConfig, {"teacher": "there", "credit": "turn"}, "leave it out"),
+        (ALGORITHMS["max_rl"], {"credit": "turn"}, "leave it out"),
         (OPDConfig, {"teacher": "there", "reward_weight": 1.0, "group_size": 1}, "2 or more"),
         (KLConfig, {"estimator": "k2"}, "set it above 0"),
         (KLConfig, {"coef": 0.1, "estimator": "k1"}, "k2' or 'k3'"),
