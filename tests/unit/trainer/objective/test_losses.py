@@ -139,6 +139,7 @@ def by_definition(config: RLConfig, lp, entropy, tokens: TrainedTokens, values):
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_algorithm_equals_its_formula(name, kind, estimator, level):
     config = ALGORITHMS[name](
+        **({"teacher": "there"} if name == "opd" else {}),
         entropy_coef=0.01,
         kl={"coef": 0.3, "estimator": estimator},
         correction={"kind": kind, "level": level, "cap": 1.4, **({"floor": 0.6} if kind == "mask" else {})},
