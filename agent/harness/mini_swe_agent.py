@@ -47,7 +47,7 @@ class _Box:
 
     def execute(self, action: dict[str, Any], cwd: str = "", *, timeout: int | None = None) -> dict[str, Any]:
         """Run a command. Raises mini-swe-agent's Submitted, and SandboxError."""
-        from minisweagent.environments.local import LocalEnvironment
+        from minisweagent.environments.local import LocalEnvironment  # pyright: ignore[reportMissingImports]  # an extra
 
         variables = " ".join(shlex.quote(f"{name}={value}") for name, value in self.config.get("env", {}).items())
         where = cwd or self.config.get("cwd") or ""
@@ -77,9 +77,9 @@ def _installed(config: str) -> tuple[Any, Any, dict[str, Any]]:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else litellm fetches its prices when imported
     try:
         import yaml
-        from minisweagent.agents import default
-        from minisweagent.config import get_config_path
-        from minisweagent.models import litellm_model
+        from minisweagent.agents import default  # pyright: ignore[reportMissingImports]  # an extra
+        from minisweagent.config import get_config_path  # pyright: ignore[reportMissingImports]  # an extra
+        from minisweagent.models import litellm_model  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError as error:
         raise ConfigError(
             f"mini-swe-agent is not installed ({error}); pip install 'verigym[agents]', or 'mini-swe-agent>=2.4,<3'"

@@ -85,7 +85,8 @@ class LogJudge:
         report: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in found["report"].items()
         }
-        return LogVerdict(score=Score(**found["score"]), tests=found["tests"], report=TestReport(**report))
+        score = Score(**found["score"] | {"bounds": tuple(found["score"]["bounds"])})
+        return LogVerdict(score=score, tests=found["tests"], report=TestReport(**report))
 
 
 @lru_cache(maxsize=1)

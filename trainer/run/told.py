@@ -108,7 +108,7 @@ def closing(out: Path, recipe: Recipe, report: Mapping[str, Any], *, plotted: bo
         lines.append(f"{out / 'curves.png'}: reward and pass@1 over the steps")
     lines += [f"{path}: checkpoint, loads in transformers too" for path in checkpoints.values()]
     if last:
-        lines.append(f"next: {eval_command(out, recipe, last)}")
+        lines.append(f"next: {eval_command(out, recipe, last)}" if recipe.families else f"next: verigym serve {last}")
     return "\n".join(lines)
 
 

@@ -13,8 +13,8 @@ from verigym.model.chat.huggingface import HuggingFaceRenderer
 from verigym.model.chat.incremental import IncrementalText
 from verigym.model.chat.messages import Message, ToolCall, ToolSpec
 from verigym.model.chat.native import PARSERS
+from verigym.model.chat.text import TokenNames
 from verigym.model.format import decode_as_continuation
-from verigym.model.server.text import TokenNames
 
 EDIT = ToolSpec(
     name="edit",

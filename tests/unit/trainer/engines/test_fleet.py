@@ -48,6 +48,7 @@ class Trainer:
         vocab_size = self.tokenizer.vocab_size + self.tokenizer.vocab_size % 2  # so that two ranks can share it
         config = preset("cwm-tiny", vocab_size=vocab_size, max_position_embeddings=1024)
         self.decoder = Decoder(config, seed=seed)
+        self.decoder.config = config.with_known_ids(self.tokenizer.vocab_size)  # as whoever opens it from a folder
 
     def save(self, folder):
         self.saved.append(folder)

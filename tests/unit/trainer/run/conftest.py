@@ -29,7 +29,8 @@ class Terminal:
             size = struct.pack("HHHH", lines, columns, 0, 0)
             fcntl.ioctl(0, termios.TIOCSWINSZ, size)
             told = {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8", **env}
-            os.execvpe(command[0], command, {**os.environ, **told})
+            mine = {name: value for name, value in os.environ.items() if name not in ("LINES", "COLUMNS")}
+            os.execvpe(command[0], command, {**mine, **told})
 
     def until(self, shown, seconds=120):
         """The screen, once ``shown`` is true of its lines."""
