@@ -76,7 +76,10 @@ class Running:
         listener.listen(2048)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self.client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
-        self._server = uvicorn.Server(uvicorn.Config(build_app(served, **options), http=http, log_level="warning"))
+        app = build_app(served, **options)
+        # As the command has it (--drain-timeout): a client that never reads its answer does not keep the server.
+        config = uvicorn.Config(app, http=http, log_level="warning", timeout_graceful_shutdown=20)
+        self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, daemon=True)
         self._thread.start()
 
