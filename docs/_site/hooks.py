@@ -16,6 +16,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE))
 
+# After the path is set: mkdocs loads this file alone.
 from api_page import api_page  # noqa: E402
 from command_page import command_page  # noqa: E402
 from recipe_page import recipe_page  # noqa: E402

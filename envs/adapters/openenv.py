@@ -127,7 +127,7 @@ class OpenEnv(ToolEnv):
         except Exception as error:  # of the client's transport, whose classes are several libraries'
             raise SandboxError(f"{self._url}: {type(error).__name__}: {error}") from error
 
-    async def prompt(self, task: Task) -> str:  # type: ignore[override]
+    async def prompt(self, task: Task) -> str:  # type: ignore[override]  # may be awaited
         return "\n\n".join(part for part in (task.prompt, self._render(self._first.observation)) if part)
 
     async def reply(self, task: Task, message: str) -> str | Submission:

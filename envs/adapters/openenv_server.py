@@ -42,7 +42,7 @@ class Classes:
 def classes(make: Callable[[], ToolEnv]) -> Classes:
     """OpenEnv's environment class for one of ours, with its actions and observations."""
 
-    class Served(Environment):  # type: ignore[misc]
+    class Served(Environment):  # type: ignore[misc]  # an extra, untyped
         SUPPORTS_CONCURRENT_SESSIONS = True
 
         def __init__(self) -> None:

@@ -25,8 +25,8 @@ class Wrapped(ToolEnv):
         super().__init__(tasks=env._tasks, max_turns=None, render_mode=env.render_mode)
         self.inner = env
         self._outer = wrap(env)
-        self.family = env.family  # type: ignore[misc]
-        self.system_prompt = env.system_prompt  # type: ignore[misc]
+        self.family = env.family  # type: ignore[misc]  # of a class elsewhere
+        self.system_prompt = env.system_prompt  # type: ignore[misc]  # likewise
         self.reward_bounds = getattr(self._outer, "reward_bounds", env.reward_bounds)
         self._tools = env._tools
         self._hooks = Hooks(env)
