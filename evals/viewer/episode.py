@@ -7,29 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .rows import NAMES
 from .runs import FoundRun, read_json
 
-FIELDS = (
-    "key",
-    "stage",
-    "step",
-    "sample",
-    "grp",
-    "task",
-    "family",
-    "ending",
-    "passed",
-    "reward",
-    "advantage",
-    "turns",
-    "format_errors",
-    "sampled",
-    "tokens",
-    "has_tokens",
-    "time",
-    "version",
-    "label",
-)
+_NOT_SHOWN = ("has_messages", "seconds", "detail", "path", "offset", "length")
+FIELDS = tuple(name for name in NAMES if name not in _NOT_SHOWN)
 
 
 def episode_of(run: FoundRun, row: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
