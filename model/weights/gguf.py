@@ -55,12 +55,18 @@ def convert_gguf(
             (partial / "verigym.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _check(source: Path) -> None:
-    """Raises ConfigError: no ``gguf``. CheckpointError: the file's own tables cannot be read."""
+def reader_of_gguf(what: str) -> Any:
+    """The package ``gguf``. Raises ConfigError where it is not installed."""
     try:
         import gguf
     except ImportError:
-        raise ConfigError(f"{source} is read with the package gguf: pip install 'verigym[gguf]'") from None
+        raise ConfigError(f"{what} is read with the package gguf: pip install 'verigym[gguf]'") from None
+    return gguf
+
+
+def _check(source: Path) -> None:
+    """Raises ConfigError: no ``gguf``. CheckpointError: the file's own tables cannot be read."""
+    gguf = reader_of_gguf(str(source))
     try:
         reader = gguf.GGUFReader(source)
         one_of_each = {tensor.tensor_type: tensor for tensor in reader.tensors}

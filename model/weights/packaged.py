@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import CheckpointError, ConfigError
-from .gguf import SUFFIX, convert_gguf
+from .gguf import SUFFIX, convert_gguf, reader_of_gguf
 
 _PART = re.compile(r"\.part\d+$")
 
@@ -64,6 +64,7 @@ def get_model(name: str, target: Path, *, tell: Callable[[str], None] = lambda l
         raise ConfigError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
     if target.exists():
         raise ConfigError(f"{target} exists; give a new folder")
+    reader_of_gguf(name)  # before it is fetched
     model = MODELS[name]
     with tempfile.TemporaryDirectory(prefix="verigym-model-") as folder:
         file = Path(folder) / f"{name}{SUFFIX}"
