@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import repositories, traces
+from . import audit, repositories, traces
 
 
 def register(commands: Any) -> None:
@@ -65,6 +65,7 @@ def register(commands: Any) -> None:
 
     repositories.register(kinds, sandbox_options=_sandbox_options, positive=_positive)
     traces.register(kinds, sandbox_options=_sandbox_options, positive=_positive)
+    audit.register(kinds, sandbox_options=_sandbox_options, positive=_positive)
 
     show = kinds.add_parser("show", help="list the tasks of a file, or print one with its hidden parts")
     show.add_argument("file", type=Path, metavar="FILE", help="SWE-bench rows (JSON Lines)")
