@@ -110,7 +110,7 @@ def unsaid(reading: Reading) -> float:
 
 
 def told_targets(reading: Reading) -> float:
-    """Share of the names that tests and reference have in common that the statement gives: is it said what is tested?"""
+    """Share of the names that both tests and reference use which the statement gives: is it said what is tested?"""
     change, stated = reading.reference, names(reading.statement)
     about = names(without_literals(change.added + "\n" + change.removed)) | names(change.context)
     targets = names(without_literals(reading.tests.added)) & about
