@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..sandbox.choose import NAMES, sandbox_name
 from . import audit, repositories, traces
 
 
@@ -178,7 +179,11 @@ def run_show(args: argparse.Namespace) -> int:
 
 def _sandbox_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--sandbox", choices=("auto", "docker", "local", "unsafe"), default="auto", help="where tests run (auto)"
+        "--sandbox",
+        type=sandbox_name,
+        metavar="NAME",
+        default="auto",
+        help=f"where tests run: {', '.join(NAMES)} (auto)",
     )
     parser.add_argument("--workers", type=_positive, default=2, metavar="N", help="sandboxes at work at once (2)")
 
