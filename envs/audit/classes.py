@@ -8,7 +8,7 @@ RULES: Mapping[str, Mapping[Basis, float]] = {
     "leaky": {"signs": 0.8, "measured": 0.5},
     "flaky": {"signs": 1.01, "measured": 0.01},
     "narrow": {"signs": 0.7, "measured": 0.01},
-    "weak": {"signs": 1.01, "measured": 0.25},
+    "weak": {"signs": 1.01, "measured": 0.2},
     "underspecified": {"signs": 0.5, "measured": 0.5},
 }
 """A score from which on a row is of a class, in the order of the rules; 1.01 is never: signs alone do not convict.

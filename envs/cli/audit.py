@@ -17,8 +17,8 @@ def register(kinds: Any, *, sandbox_options: Any, positive: Any) -> None:
     audit = kinds.add_parser(
         "audit",
         help="how far each task's verdict can be trusted: weak, narrow, underspecified, flaky, leaky",
-        description="Say of each row how far its verdict can be trusted, with evidence: a certificate a line. "
-        "--static reads the text alone.",
+        description="Say of each row how far its verdict can be trusted, with evidence: a certificate a line. Variants "
+        "of the reference run under the hidden tests in sandboxes; --static reads the text alone.",
     )
     audit.add_argument("file", metavar="ROWS", help="SWE-bench rows: a file, a folder, or hub:OWNER/NAME")
     audit.add_argument("--out", type=Path, required=True, metavar="FILE", help="the certificates (JSON Lines) to write")
@@ -30,6 +30,10 @@ def register(kinds: Any, *, sandbox_options: Any, positive: Any) -> None:
     )
     audit.add_argument(
         "--sign-with", type=Path, metavar="FILE", help="a file whose bytes sign the certificates (HMAC-SHA256)"
+    )
+    audit.add_argument("--mutants", type=positive, default=20, metavar="N", help="wrong solutions to try a row (20)")
+    audit.add_argument(
+        "--notes", type=positive, default=40, metavar="N", help="varied copies of tests to tell mutants apart by (40)"
     )
     sandbox_options(audit)
     audit.set_defaults(run=run)
@@ -47,8 +51,11 @@ def run(args: argparse.Namespace) -> int:
     if not rows:
         raise TaskError(f"{args.file} has no rows; there is nothing to audit")
     ledger = Ledger(args.out, resume=args.resume, key=_key(args.sign_with))
+    folder = folder_of(args.file)
     with progress_bar() as tell:
-        certificates = _read_all(rows, ledger, folder_of(args.file), args.clones, tell)
+        certificates = _read_all(rows, ledger, folder, args.clones, tell)
+    if not args.static:
+        certificates = _measure_all(args, rows, certificates, ledger, folder)
     ledger.finish(certificates)
     _show(certificates)
     print(f"wrote {args.out}")
@@ -92,6 +99,41 @@ def _read_all(
         found.append(certificate)
     tell("rows read", len(rows), len(rows))
     return found
+
+
+def _measure_all(
+    args: argparse.Namespace,
+    rows: Sequence[Mapping[str, Any]],
+    certificates: "Sequence[Certificate]",
+    ledger: "Ledger",
+    folder: Path,
+) -> "list[Certificate]":
+    """The certificates with what runs in sandboxes; those that were measured before are taken."""
+    import asyncio
+
+    from ...terminal import console
+    from ..audit.many import estimated_minutes, measure_rows
+    from ..audit.measure import Effort
+    from ..sandbox.choose import make_backend
+    from .terminal import progress_bar
+
+    effort = Effort(mutants=args.mutants, notes=args.notes)
+    left = sum(not one.measured and not one.problem for one in certificates)
+    minutes = estimated_minutes(left, effort, workers=args.workers)
+    console(stderr=True).print(f"{left} rows to measure: about {minutes:.0f} minutes; --resume goes on where it stops")
+    with progress_bar() as tell:
+        return asyncio.run(
+            measure_rows(
+                rows,
+                certificates,
+                folder=folder,
+                backend=make_backend(args.sandbox),
+                effort=effort,
+                workers=args.workers,
+                ledger=ledger,
+                progress=tell,
+            )
+        )
 
 
 def _show(certificates: "Sequence[Certificate]") -> None:
