@@ -278,4 +278,5 @@ class Recipe(Settings):
 
 def teacher_of(recipe: Recipe) -> Path | None:
     """The checkpoint that a recipe's reinforcement learning is taught by; None without one."""
-    return None if recipe.rl is None else getattr(recipe.rl.train, "teacher", None)
+    name = None if recipe.rl is None else getattr(recipe.rl.train, "teacher", None)
+    return None if name is None else Path(name)
