@@ -62,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: the command's own; 2 where it cannot do what was asked, 130 where it was interrupted.
     """
     print_anything()
+    # OpenMP's threads spin at each barrier: with anything beside them, small products take ten times as long. They
+    # sleep instead; libgomp reads this once, when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser(argv[0] if argv else "").parse_args(argv)
     args.build_policy = functools.partial(_build_policy, attention=getattr(args, "attention", "auto"))

@@ -72,7 +72,7 @@ def _newest_weights(run: FoundRun) -> Path | None:
 def commands_of(run: FoundRun) -> dict[str, str]:
     """What to type to go on with a run, or to steer it while it works."""
     if run.kind == "training":
-        return {"go on with it": shlex.join(["verigym", "train", "RECIPE.toml", "--out", str(run.path), "--resume"])}
+        return {"go on with it": shlex.join(["verigym", "train", str(run.path), "--resume"])}
     if run.kind == "evaluation":
         actions = {"pause it": "pause", "let it go on": "resume", "try failed samples again": "retry"}
         return {told: shlex.join(["verigym", "ctl", action, str(run.path)]) for told, action in actions.items()}

@@ -344,3 +344,12 @@ def test_doctor_tells_what_is_missing_and_ends_well(capsys, monkeypatch):
     assert "install bubblewrap" in printed
     assert "no docker engine none answers" in printed
     assert "torch 2." in printed
+
+
+def test_threads_of_openmp_sleep_unless_told_otherwise(monkeypatch, capsys):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert main(["recipes", "list"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert main(["recipes", "list"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"

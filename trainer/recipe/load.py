@@ -1,6 +1,7 @@
-"""A recipe from its file: TOML, with values set on the command line; what does not fit is told with its remedy."""
+"""A recipe from its file or its run; values set on the command line. What does not fit is told with its remedy."""
 
 import difflib
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ from .packaged import find_recipe, packaged_recipes
 from .recipe import Recipe
 
 QUICK = "quick"
+KEPT = "recipe.json"
+"""In the folder of a run: the recipe it began with, resolved."""
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None, *, quick: bool = False) -> Recipe:
-    """Read a TOML recipe.
+    """Read a recipe.
 
     Args:
-        path: of the file, or the bare name of a recipe that comes along ("quickstart").
+        path: of the TOML file, the bare name of a recipe that comes along ("quickstart"), or the folder of a run, whose
+            own recipe it is.
         overrides: "a.b.c=VALUE", the value in TOML ("families.0.turns=4" indexes a list). They come last.
         quick: set what the recipe's table ``[quick]`` says: a key with dots each, as in ``overrides``, and its value.
     Raises:
@@ -28,13 +32,20 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None, *, quick: 
             ``quick`` of a recipe that has no such table.
     """
     path = find_recipe(path)
+    in_run = path.is_dir()
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = (path / KEPT if in_run else path).read_text(encoding="utf-8")
+        values = _set_in(json.loads(text)) if in_run else tomllib.loads(text)
     except FileNotFoundError:
+        if in_run:
+            raise ConfigError(f"{path} holds no {KEPT}, so it is no run; give a recipe") from None
         names = ", ".join(packaged_recipes())
         raise ConfigError(f"{path}: no such recipe; by name there are {names} (verigym recipes list)") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: not readable as TOML ({error}); mend it") from None
+    except (ValueError, OSError) as error:  # of TOML, JSON, and their encoding
+        remedy = "restore it from a copy" if in_run else "mend it"
+        raise ConfigError(f"{path}: not readable as {'JSON' if in_run else 'TOML'} ({error}); {remedy}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: its {KEPT} holds no recipe; restore it from a copy")
     smaller = values.pop(QUICK, None)
     if quick:
         if not isinstance(smaller, dict):
@@ -48,6 +59,21 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None, *, quick: 
     except ValidationError as error:
         problems = "; ".join(_describe(dict(problem)) for problem in error.errors())
         raise ConfigError(f"{path}: {problems}") from None
+
+
+def _set_in(resolved: Any) -> Any:
+    """A run's recipe without what has its default: some settings mean more where they are given."""
+    if not isinstance(resolved, dict):
+        return resolved
+    given = dict(resolved)
+    for name, field in Recipe.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        told = default.model_dump(mode="json") if isinstance(default, Settings) else default
+        if isinstance(told, dict) and isinstance(given.get(name), dict):
+            given[name] = {key: value for key, value in given[name].items() if key not in told or value != told[key]}
+        elif name in given and given[name] == told:
+            del given[name]
+    return given
 
 
 def _override(values: dict[str, Any], override: str) -> None:

@@ -21,7 +21,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "processes: torchrun --nproc-per-node N -m verigym train RECIPE.",
     )
     parser.add_argument(
-        "recipe", help="a TOML recipe, or the name of one that comes along (verigym recipes list), such as quickstart"
+        "recipe",
+        help="a TOML recipe, the name of one that comes along (verigym recipes list), such as quickstart, or with "
+        "--resume the folder of the run",
     )
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/NAME)")
     add_options(parser)
@@ -70,7 +72,8 @@ def run_recipe(args: argparse.Namespace) -> int:
         from ..recipe.dry_run import dry_run
 
         return dry_run(_typed(args), recipe, layout) if launch.rank == 0 else 0
-    return _run(recipe, args.out or Path("runs") / recipe.name, args.resume, launch)
+    folder = Path(args.recipe) if Path(args.recipe).is_dir() else Path("runs") / recipe.name
+    return _run(recipe, args.out or folder, args.resume, launch)
 
 
 def _typed(args: argparse.Namespace) -> str:

@@ -10,9 +10,9 @@ from ...envs.runs.files import read_object, write_json
 from ...envs.runs.lock import RunLock
 from ...errors import CheckpointError, ConfigError
 from ...model.weights.checksums import add_sum, check_sum
+from ..recipe.load import KEPT as RECIPE
 from ..recipe.recipe import Recipe
 
-RECIPE = "recipe.json"
 STAGE = "stage.json"
 
 

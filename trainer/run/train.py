@@ -1,6 +1,7 @@
 """A recipe from its tasks to its report, stage by stage. What a stage has written is not made again on a resume."""
 
 import asyncio
+import shlex
 import signal
 from pathlib import Path
 
@@ -46,7 +47,9 @@ async def _run(run: Run) -> int:
     try:
         await _stages(run)
     except Interrupted:
-        run.progress.note(f"interrupted; `verigym train ... --out {run.out} --resume` goes on from here")
+        run.progress.note(
+            f"interrupted; `{shlex.join(['verigym', 'train', str(run.out), '--resume'])}` goes on from here"
+        )
         return 130
     finally:
         await run.aclose()

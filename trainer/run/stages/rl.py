@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from ....agent.policy import TokenPolicy
 from ....envs.task import Task
 from ...engines.open import RolloutEngine
@@ -37,7 +39,10 @@ class Reinforcement:
 
 
 async def _reinforce(run: Run, settings: RLStage) -> None:
-    async with run.engines.open(run.trainee, ahead=settings.asynchronous is not None) as generator:
+    ahead = settings.asynchronous is not None
+    async with run.engines.open(run.trainee, ahead=ahead) as generator:
+        if run.recipe.overlap and ahead:  # the engine samples meanwhile, with a thread of its own
+            torch.set_num_threads(max(1, run.recipe.num_threads - 1))
         mixture = mixture_of(run.families, settings, run.recipe.seed)
         loop = _loop(run, settings, generator, mixture)
         with run.running("rl", loop) as stage:

@@ -4,6 +4,7 @@ import pytest
 
 from verigym.errors import ConfigError
 from verigym.trainer.recipe.load import load_recipe
+from verigym.trainer.recipe.packaged import packaged_recipes
 from verigym.trainer.run.folder import RECIPE, check_kept, keep, opened_run, read_stage, write_stage
 
 TEXT = '[[families]]\nname = "math"\nenv = "verigym/Math-v0"\ntasks = "small-sums"\nnum_train = 4\nnum_held_out = 2\n'
@@ -88,3 +89,30 @@ def test_files_that_a_resume_reads_are_those_that_were_written(recipe, tmp_path)
     (out / "sft" / "stage.json").write_text("")
     with pytest.raises(ConfigError, match=r"stage\.json.*is empty; remove it"):
         read_stage(out, "sft")
+
+
+def test_a_run_s_folder_stands_for_its_recipe(tmp_path):
+    """Each recipe that comes along, with a change: what a resume from the folder alone begins with."""
+    for name, path in packaged_recipes().items():
+        recipe, out = load_recipe(path, ["seed=3"]), tmp_path / name
+        with opened_run(recipe, out, resume=False):
+            pass
+        assert load_recipe(out) == recipe
+        with opened_run(load_recipe(out), out, resume=True):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "holds no recipe.json, so it is no run; give a recipe"),
+        ("{", "not readable as JSON.*restore it from a copy"),
+        ("[]", "holds no recipe; restore it from a copy"),
+        ('{"nmae": "x"}', "name"),
+    ],
+)
+def test_a_folder_without_a_recipe_is_refused(text, message, tmp_path):
+    if text is not None:
+        (tmp_path / RECIPE).write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(tmp_path)
