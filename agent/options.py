@@ -3,7 +3,6 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from ..envs.sandbox.choose import sandbox_name
 from .sources import SPECS
 
 if TYPE_CHECKING:
@@ -12,6 +11,8 @@ if TYPE_CHECKING:
     from .loop import Budget
     from .sources import PolicySource
     from .speakers import Seat
+
+SANDBOXES = ("auto", "docker", "local", "unsafe")
 
 
 def add_policy_option(parser: argparse.ArgumentParser) -> None:
@@ -67,11 +68,9 @@ def add_sandbox_option(parser: argparse.ArgumentParser) -> None:
     """--sandbox."""
     parser.add_argument(
         "--sandbox",
-        type=sandbox_name,
-        metavar="NAME",
+        choices=SANDBOXES,
         default="auto",
-        help="where code runs: auto, docker, podman, oci (images without an engine), local, unsafe (isolates nothing), "
-        "or an installed package's (default: auto, the best that works here)",
+        help="where code runs (default: auto, the best that works here); unsafe isolates nothing",
     )
 
 

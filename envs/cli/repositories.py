@@ -1,6 +1,7 @@
 """``verigym tasks mine | build-images | decontaminate | parity``: real repositories, their images, their rows."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,22 @@ def register(kinds: Any, *, sandbox_options: Any, positive: Any) -> None:
         "--as-published",
         action="store_true",
         help="write SWE-bench's own fields alone: such rows are graded by their eval_script, as published images are",
+    )
+    images.add_argument(
+        "--verified",
+        action="store_true",
+        help="rows of SWE-bench itself: images like the published ones, under their names; the rows stay as they are",
+    )
+    images.add_argument(
+        "--repository",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="with --verified: a clone, bare or not, with the history of a repository; may be repeated",
+    )
+    images.add_argument(
+        "--environments", type=Path, metavar="FILE", help="with --verified: a table of environments (our own)"
     )
     images.set_defaults(run=run_build_images)
 
@@ -116,6 +133,8 @@ def run_build_images(args: argparse.Namespace) -> int:
     rows = [row.value for row in read_rows(args.file)]
     if not rows:
         raise TaskError(f"{args.file} has no rows; there is no image to build")
+    if args.verified:
+        return _build_verified(args, rows)
     client = docker_client()
     with progress_bar() as tell:
         base = args.base or ensure_base_image(client)
@@ -134,6 +153,36 @@ def run_build_images(args: argparse.Namespace) -> int:
         f"wrote {args.out} ({len(built)} images); check them with: verigym tasks validate {args.out} --sandbox docker"
     )
     return 0
+
+
+def _build_verified(args: argparse.Namespace, rows: Sequence[Any]) -> int:
+    from ...errors import TaskError
+    from ..synthesis.rows import archives_of
+    from ..synthesis.verified_images import ENVIRONMENTS, build_verified_images, load_environments
+    from ..task import write_jsonl
+    from .terminal import progress_bar, table
+
+    environments = load_environments(args.environments or ENVIRONMENTS)
+    client = docker_client()
+    failures: list[tuple[str, str]] = []
+    with progress_bar() as tell:
+        built = build_verified_images(
+            rows,
+            repositories=args.repository,
+            client=client,
+            notes=archives_of(args.out),
+            environments=environments,
+            base=args.base,
+            progress=tell,
+            failed=lambda name, why: failures.append((name, why)),
+        )
+    if failures:
+        table(f"{len(failures)} of {len(rows)} images could not be built", ("task", "why"), failures)
+    if not built:
+        raise TaskError("no image could be built; the table says why")
+    write_jsonl(args.out, built)
+    print(f"wrote {args.out} ({len(built)} rows); check them with: verigym tasks validate {args.out} --sandbox docker")
+    return 1 if failures else 0
 
 
 def run_decontaminate(args: argparse.Namespace) -> int:

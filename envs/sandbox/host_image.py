@@ -6,7 +6,6 @@ import tarfile
 from typing import TYPE_CHECKING
 
 from . import launch
-from .image_import import import_image
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -31,7 +30,8 @@ def ensure(client: "DockerClient") -> str:
     try:
         client.images.get(name)
     except ImageNotFound:
-        import_image(client.api, data, name)
+        repository, _, tag = name.partition(":")
+        client.api.import_image_from_data(data, repository=repository, tag=tag)
     return name
 
 

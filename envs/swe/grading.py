@@ -1,7 +1,7 @@
 """Grading a patch: hidden tests in a fresh sandbox, from the repository's base and the patch alone."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -16,7 +16,9 @@ from ..task import Task
 from .checkout import checkout, environment_of, placed
 from .patching import Applied, apply_patch, apply_plainly, take_back
 from .prepared import is_clean
+from .published import Plan, plan_of
 from .rounds import choose_twins
+from .script_twins import test_files
 from .scripted import grade_by_script
 from .testing import TestRun, execute, execute_and_doubt, find_forgery
 from .trust import Untrusted, believed
@@ -73,8 +75,8 @@ async def grade_patch(
     limits: Limits | None = None,
     untrusted: Untrusted = "fail",
 ) -> tuple[Score, TestReport]:
-    """Grade a patch of a "swe" task: by verigym's runner, or, for an image without a stated interpreter, by the row's
-    ``eval_script`` (``scripted.py``).
+    """Grade a patch of a "swe" task: by verigym's runners, which stand in for the command of a published row's
+    ``eval_script`` too where they know it (``published.py``); else by that script (``scripted.py``).
 
     Everything that steers tests comes from the base commit and the row, never from the patch. Tests that pass are
     believed only if their twins, run in another fresh sandbox, fail (``testing.find_forgery``).
@@ -105,31 +107,61 @@ async def grade_patch(
 async def _graded(
     backend: SandboxBackend, row: SWERow, patch: str, *, timeout_s: float, limits: Limits, untrusted: Untrusted
 ) -> tuple[Score, TestReport]:
-    if row.image and row.eval_script and not row.interpreter:
-        return await grade_by_script(
-            backend, row, patch, prepare=patch_sources, timeout_s=timeout_s, limits=limits, untrusted=untrusted
-        )
+    odd = any(not test.partition("::")[0].endswith(".py") for test in row.tests)
+    by_script = bool(row.eval_script and not row.interpreter and (row.image or odd))
     async with checkout(backend, row, limits=limits) as first:
-        problem, run = await _prepare(first, row, patch)
+        plan = await plan_of(first, row) if by_script else None
+        if by_script and plan is None:
+            return await grade_by_script(
+                *(backend, row, patch),
+                prepare=patch_sources,
+                timeout_s=timeout_s,
+                limits=limits,
+                untrusted=untrusted,
+                first=first,
+            )
+        problem, run = await _prepare(first, row, patch, plan)
         if problem is not None:
             return _rejected(f"the patch does not apply: {problem}")
-
-        def ids(report: TestReport) -> tuple[Sequence[str], Sequence[str]]:
-            return found_ids(report.statuses, row.FAIL_TO_PASS), found_ids(report.statuses, row.PASS_TO_PASS)
-
-        def choose(report: TestReport) -> tuple[Sequence[str], Sequence[str]] | None:
-            return choose_twins(report, *ids(report)) if grade_tests(report, *ids(report)).passed else None
-
-        report, finding = await execute_and_doubt(first, run, choose, timeout_s=timeout_s)
-    score = grade_tests(report, *ids(report))
+        names = Names(row, plan)
+        report, finding = await execute_and_doubt(first, run, names.choose, timeout_s=timeout_s)
+    told = names.told(report)
+    score = grade_tests(told, *names.ids(told))
     if not score.passed:
-        return score, report
+        return score, told
     if finding is None:
         async with checkout(backend, row, limits=limits) as second:
-            _, run = await _prepare(second, row, patch)
+            _, run = await _prepare(second, row, patch, plan)
             limit_s = 10.0 + 5.0 * report.duration_s
-            finding = await find_forgery(second, run, *choose(report) or ((), ()), limit_s=limit_s, timeout_s=timeout_s)
-    return believed(score, finding, untrusted), report
+            chosen = names.choose(report) or ((), ())
+            finding = await find_forgery(second, run, *chosen, limit_s=limit_s, timeout_s=timeout_s)
+    return believed(score, finding, untrusted), told
+
+
+class Names:
+    """A row's tests among those of a run."""
+
+    def __init__(self, row: SWERow, plan: Plan | None) -> None:
+        self._row, self._plan = row, plan
+
+    def told(self, report: TestReport) -> TestReport:
+        """The report by the names that the row has."""
+        return report if self._plan is None else self._plan.renamed(report)[0]
+
+    def ids(self, told: TestReport) -> tuple[Sequence[str], Sequence[str]]:
+        return found_ids(told.statuses, self._row.FAIL_TO_PASS), found_ids(told.statuses, self._row.PASS_TO_PASS)
+
+    def choose(self, report: TestReport) -> tuple[Sequence[str], Sequence[str]] | None:
+        """The tests of a run that are run again, by the names that the runner has; None where some have failed."""
+        told, names = (report, {}) if self._plan is None else self._plan.renamed(report)
+        if not grade_tests(told, *self.ids(told)).passed:
+            return None
+        deciding, others = choose_twins(told, *self.ids(told))
+        return tuple(_own(deciding, names)), tuple(_own(others, names))
+
+
+def _own(tests: Sequence[str], names: Mapping[str, Sequence[str]]) -> list[str]:
+    return [own for test in tests for own in names.get(test, [test])]
 
 
 async def run_hidden_tests(
@@ -157,10 +189,10 @@ async def patch_sources(sandbox: Sandbox, row: SWERow, patch: str) -> tuple[str 
     return problem, applied
 
 
-async def _prepare(sandbox: Sandbox, row: SWERow, patch: str) -> tuple[str | None, TestRun]:
+async def _prepare(sandbox: Sandbox, row: SWERow, patch: str, plan: Plan | None = None) -> tuple[str | None, TestRun]:
     """Patch, restore what steers the tests, add the hidden tests: (why the patch does not apply, what to run)."""
     files = tuple(sorted({test.partition("::")[0] for test in row.tests}))
-    odd = [path for path in files if not path.endswith(".py")]
+    odd = [path for path in files if plan is None and not path.endswith(".py")]
     if odd:
         raise TaskError(
             f"{row.instance_id}: {odd[0]!r} is no pytest id, and the row has no eval_script to run its tests with; "
@@ -172,14 +204,18 @@ async def _prepare(sandbox: Sandbox, row: SWERow, patch: str) -> tuple[str | Non
             sandbox, patch, row.test_patch, lambda path: bool(path) and steers_tests(path, row), root=row.root
         )
     problem, applied = (None, plain) if plain is not None else await patch_sources(sandbox, row, patch)
-    run = TestRun(
-        workdir=row.root,
-        python=(await environment_of(row)).python,
-        tests=files,
-        env=row.env,
-        plugins=row.pytest_plugins,
-        distrusted=tuple(path for path in applied.added if not steers_tests(path, row)),
-    )
+    distrusted = tuple(path for path in applied.added if not steers_tests(path, row))
+    if plan is not None:
+        run = plan.run(distrusted=distrusted, hidden=test_files(row))
+    else:
+        run = TestRun(
+            workdir=row.root,
+            python=(await environment_of(row)).python,
+            tests=files,
+            env=row.env,
+            plugins=row.pytest_plugins,
+            distrusted=distrusted,
+        )
     if plain is None and problem is None and row.test_patch.strip():
         script = "git apply --whitespace=nowarn -"
         stdin = to_bytes(row.test_patch)

@@ -15,11 +15,15 @@ PURGE_TIMEOUT_S = 600.0
 _ENV = {
     "GIT_CONFIG_GLOBAL": "/dev/null",
     "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_COUNT": "2",
+    "GIT_CONFIG_COUNT": "4",
     "GIT_CONFIG_KEY_0": "safe.directory",
     "GIT_CONFIG_VALUE_0": "*",
     "GIT_CONFIG_KEY_1": "core.logAllRefUpdates",
     "GIT_CONFIG_VALUE_1": "false",
+    "GIT_CONFIG_KEY_2": "core.checkStat",
+    "GIT_CONFIG_VALUE_2": "minimal",
+    "GIT_CONFIG_KEY_3": "core.trustctime",
+    "GIT_CONFIG_VALUE_3": "false",
     "GIT_NO_REPLACE_OBJECTS": "1",
 }
 
@@ -37,13 +41,19 @@ _PURGE = """
         ! grep -q '/worktrees/' "$link" || rm -rf -- "${link%/.git}"
     done
     base=$(git rev-parse --quiet --verify "$1^{commit}") || base=$(git rev-parse --verify HEAD) || exit
+    # What an image's build edited and committed on top of base is the image's: where its files are those of HEAD, HEAD
+    # is the base. Times that a layer of an image does not keep are no reason to read every file.
+    head=$(git rev-parse --verify HEAD) && git update-index -q --refresh > /dev/null
+    if git merge-base --is-ancestor "$base" "$head" && git diff-index --quiet HEAD --; then base=$head; fi
     tags= form='%(objectname) %(*objectname) %(refname)'
     [ -z "$2" ] || tags=$(git for-each-ref --merged="$base" --format="$form" refs/tags) || exit
     kept=$(mktemp -d "$PWD/.git/keep-XXXXXX") || exit
-    git rev-list --objects "$base" > "$kept/wanted" || exit
-    cut -d' ' -f1 "$kept/wanted" | git pack-objects --quiet "$kept/pack" > /dev/null || exit
+    git rev-list --objects --no-object-names "$base" > "$kept/wanted" || exit
+    # Deltas are taken over as they are; new ones are not looked for.
+    git pack-objects --quiet --window=0 --delta-base-offset "$kept/pack" < "$kept/wanted" > /dev/null || exit
+    git diff-index --cached --quiet "$base" -- || rm -f .git/index
     cd .git || exit
-    rm -rf logs refs packed-refs worktrees hooks rebase-apply rebase-merge sequencer lfs info/grafts info/refs index
+    rm -rf logs refs packed-refs worktrees hooks rebase-apply rebase-merge sequencer lfs info/grafts info/refs
     rm -f *_HEAD AUTO_MERGE BISECT_* COMMIT_EDITMSG MERGE_MSG MERGE_MODE SQUASH_MSG gc.log index.lock description
     rm -rf objects && mkdir -p objects/pack objects/info refs/heads refs/tags || exit
     mv "$kept"/pack-* objects/pack/ && rm -rf "$kept" keep-* || exit
@@ -52,13 +62,25 @@ _PURGE = """
     [ -z "$tags" ] || echo "$tags" | awk '{ print "create", $NF, $(NF - 1) }' | git update-ref --stdin || exit
     for name in $(git remote); do git remote remove "$name"; done
     git config --unset extensions.partialClone
-    git read-tree HEAD && git update-index -q --refresh > /dev/null
+    [ -f .git/index ] || git read-tree HEAD
+    git update-index -q --refresh > /dev/null
     git rev-parse --quiet --verify HEAD > /dev/null
 """
 
+# What a build edited and did not commit would be undone by `git checkout .`, and be handed in so.
+_KEEP_EDITS = """
+    [ -z "$1" ] || git diff-index --quiet HEAD -- || {
+        export GIT_AUTHOR_NAME=base GIT_AUTHOR_EMAIL=base@localhost GIT_AUTHOR_DATE=2000-01-01T00:00:00Z
+        export GIT_COMMITTER_NAME=base GIT_COMMITTER_EMAIL=base@localhost GIT_COMMITTER_DATE=2000-01-01T00:00:00Z
+        git commit --quiet --all --no-verify -m 'the image, as it was built' && rm -f .git/COMMIT_EDITMSG
+    }
+"""
+
 # Where every object there is belongs to base or its past, and nothing else brings objects, nothing is to be purged.
+# Counting them is not worth it where a commit is ahead.
 _NOTHING_AHEAD = """
-    [ -d .git ] && [ ! -e .git/worktrees ] && [ ! -e .git/objects/info/alternates ] && [ ! -e .git/shallow ] &&
+    [ -d .git ] && [ -z "$(git rev-list -n 1 --all --not "$1" 2>/dev/null)" ] &&
+    [ ! -e .git/worktrees ] && [ ! -e .git/objects/info/alternates ] && [ ! -e .git/shallow ] &&
     base=$(git rev-parse --quiet --verify "$1^{commit}" || git rev-parse --verify HEAD) &&
     past=$(git rev-list --objects "$base" | wc -l) &&
     [ "$past" = "$(git cat-file --batch-all-objects --batch-check='%(objectname)' | wc -l)" ] && exit 0
@@ -84,7 +106,7 @@ async def purge_history(sandbox: Sandbox, root: str, *, base_commit: str = "") -
     Raises:
         SandboxError: git failed.
     """
-    await _run(sandbox, root, _PURGE, base_commit)
+    await _run(sandbox, root, _PURGE + _KEEP_EDITS, base_commit)
 
 
 async def purge_for_grading(sandbox: Sandbox, root: str, *, base_commit: str = "") -> None:

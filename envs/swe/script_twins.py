@@ -18,7 +18,7 @@ from ..datasets.eval_scripts import START
 from ..datasets.swe import SWERow
 from ..sandbox.types import Sandbox
 from .locating import NODE, Index, Place, words_of
-from .rounds import Finding
+from .rounds import MAX_OTHERS, Finding
 from .twin_text import twin_text
 from .worktree import run_script
 
@@ -126,14 +126,16 @@ class ScriptTwins:
         """What is a twin in each run: a group's id -> the number of its twin."""
         dice = random.SystemRandom()
         plans: list[dict[int, int]] = [{} for _ in range(RUNS)]
+        for plan in plans if others_too else ():
+            # At once: their own time is not spent again. A sample, drawn for each run: what fails is told at length.
+            others = [group for group in self.groups if not group.deciding]
+            for group in dice.sample(others, min(len(others), MAX_OTHERS)):
+                plan[id(group)] = -dice.randrange(1, 1 << 20)
         for group in self.groups:
             first = dice.randrange(1, 1 << 20)
             if group.deciding:
                 for n, place in enumerate(dice.sample(range(RUNS), RUNS // 2)):
                     plans[place][id(group)] = first + n
-            elif others_too:
-                for n, plan in enumerate(plans):
-                    plan[id(group)] = -first - n  # at once: their own time is not spent again
         return plans
 
     def script(self, twins: Mapping[int, int]) -> str:

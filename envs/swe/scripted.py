@@ -1,26 +1,35 @@
-"""Grading by a row's own script, for tests that pytest does not run: Django's, SymPy's, tox, and published images.
+"""Grading by a row's own script, for commands that no runner of ours stands in for: pytest's own tests, a shell script.
 
-The evidence is text that the code under test can write, so it is believed less: markers and the exit code carry a
-random word of this run, the log must account for every failure (``rewards/logs``), the hidden files are the same
-after the tests, and what passes is run again in a second sandbox, half the time as twins (``script_twins.py``).
+The script runs up to its first marker; its command is then a process of its own, with what the script had exported, so
+that what it prints and its exit code come by ways that nothing it runs can read ahead or write to afterwards. What it
+prints is still text that the code under test can write, and is believed less: the log must account for every failure
+(``rewards/logs``), the hidden files are the same after the tests, and what passes is run again in a second sandbox,
+half the time as twins (``script_twins.py``).
 """
 
+import re
 import secrets
 import shlex
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 
 from ...errors import GradingError
-from ...model.chat.encoding import to_bytes
+from ...model.chat.encoding import from_bytes, to_bytes
 from ...rewards.score import Score
 from ...rewards.swe import TestReport
 from ..datasets.eval_scripts import CODE, END, START
 from ..datasets.swe import SWERow
-from ..sandbox.types import Limits, Sandbox, SandboxBackend
+from ..sandbox.types import Limits, ProcessResult, Sandbox, SandboxBackend
 from .checkout import checkout, checkout_ahead
 from .judging import default_judge
 from .patching import Applied
 from .script_twins import ScriptTwins, test_files
 from .trust import Untrusted, believed
+from .worktree import run_script
+
+_TOLD_BY = "SWEBENCH_TEST_EXIT_CODE="
+_INSTALLS = re.compile(r"^python -m pip install .*$", re.MULTILINE)
 
 Prepare = Callable[[Sandbox, SWERow, str], Awaitable[tuple[str | None, Applied]]]
 
@@ -34,10 +43,12 @@ async def grade_by_script(
     timeout_s: float,
     limits: Limits,
     untrusted: Untrusted = "fail",
+    first: Sandbox | None = None,
 ) -> tuple[Score, TestReport]:
     """Grade a patch with the row's ``eval_script``.
 
     Args:
+        first: a fresh checkout of the row, closed by the caller; None opens one.
         prepare: patches a fresh checkout, and takes back what steers the tests.
         untrusted: as for ``grade_patch``.
     Raises:
@@ -45,7 +56,8 @@ async def grade_by_script(
     """
     if row.eval_script.count(START) != 1 or row.eval_script.count(END) != 1:
         raise GradingError(f"{row.instance_id}: eval_script does not have each of the markers {START!r}, {END!r} once")
-    async with checkout_ahead(backend, row, limits=limits) as second, checkout(backend, row, limits=limits) as first:
+    fresh = checkout(backend, row, limits=limits) if first is None else nullcontext(first)
+    async with checkout_ahead(backend, row, limits=limits) as second, fresh as first:
         problem, _ = await prepare(first, row, patch)
         if problem is not None:
             detail = f"the patch does not apply: {problem}"
@@ -57,8 +69,13 @@ async def grade_by_script(
         sandbox = await second()
         await prepare(sandbox, row, patch)
         twins = await ScriptTwins.make(sandbox, row, report)
+        runs = 0
 
         async def again(script: str) -> TestReport:
+            nonlocal runs
+            runs += 1
+            if runs > 1:  # what was installed lies there
+                script = _INSTALLS.sub(":", script)
             _, found = await run_script_once(sandbox, row, script, timeout_s)
             return found
 
@@ -67,61 +84,57 @@ async def grade_by_script(
 
 async def run_script_once(sandbox: Sandbox, row: SWERow, script: str, timeout_s: float) -> tuple[Score, TestReport]:
     """One run of a script of the form of ``eval_script``: what its log says."""
-    word = secrets.token_hex(8)
-    path = f"/tmp/{word}.sh"
-    await sandbox.write_file(path, to_bytes(_marked(script, word, test_files(row), row.root)))
-    result = await sandbox.arun(
-        ["bash", "-c", f"exec bash {path} 2>&1"], cwd=row.root, env=row.env, timeout_s=timeout_s
-    )
-    text = result.stdout.decode("utf-8", errors="replace")
+    before, _, rest = script.partition(START)
+    before, after = before.rpartition("\n")[0], rest.partition("\n")[2]
+    lines = [line for line in after.partition(END)[0].splitlines()[:-1] if not line.startswith(_TOLD_BY)]
 
-    def stopped(detail: str) -> tuple[Score, TestReport]:
+    def stopped(result: ProcessResult, detail: str) -> tuple[Score, TestReport]:
         report = TestReport(statuses={}, complete=False, exit_code=None, detail=detail, duration_s=result.duration_s)
         return _zero(report.detail), report
 
+    place, env, result = await _prelude(sandbox, row, before, timeout_s)
     if result.killed:
-        return stopped(f"stopped: {result.killed}")
-    sums = [line.partition(" ")[2] for line in text.splitlines() if line.startswith(f"{word}-sum ")]
-    if len(sums) > 1 and len(set(sums)) > 1:
-        return stopped("a hidden test file was rewritten while the tests ran")
-    # A marker without the word was printed by something else.
+        return stopped(result, f"stopped: {result.killed}")
+    sums = await _sum_of(sandbox, row)
+    strict = ["set -o pipefail"] if "pipefail" in before else []
+    command = "\n".join([*strict, "exec 2>&1", f"cd {shlex.quote(place)} || exit", *lines])
+    result = await sandbox.arun(["bash", "-c", command], cwd=row.root, env=env, timeout_s=timeout_s)
+    if result.killed:
+        return stopped(result, f"stopped: {result.killed}")
+    if await _sum_of(sandbox, row) != sums:
+        return stopped(result, "a hidden test file was rewritten while the tests ran")
+    text = result.stdout.decode("utf-8", errors="replace")
     for mark in (START, END, CODE):
-        text = text.replace(mark, f"(printed by a test: {mark.strip('> ')})").replace(
-            f"{word} {mark.strip('> ')}", mark
-        )
-    if CODE not in text:
-        text += "\n>>>>> Tests Errored"
+        text = text.replace(mark, f"(printed by a test: {mark.strip('> ')})")
     verdict = await default_judge().judge(
-        text,
+        f"{START}\n{text}\n{END}\n{CODE}: {result.exit_code}\n",
         parser=row.parser,
         fail_to_pass=row.FAIL_TO_PASS,
         pass_to_pass=row.PASS_TO_PASS,
         eval_type=row.eval_type,
     )
-    return verdict.score, verdict.report
+    return verdict.score, replace(verdict.report, duration_s=result.duration_s)
 
 
-def _marked(script: str, word: str, files: Sequence[str], root: str) -> str:
-    """The script with markers of this run, which removes itself, notes the code of the command between them, and what
-    the hidden files hold before and after it."""
-    lines = [f'rm -f -- "$0"  # {word}']
-    named = " ".join(shlex.quote(path) for path in files)
-    summed = f'echo "{word}-sum $(cd {shlex.quote(root)} && cat -- {named} 2>/dev/null | sha256sum)" 2>/dev/null'
-    for line in script.splitlines():
-        if CODE in line:
-            continue
-        if END in line:
-            lines.append("VERIGYM_EXIT_CODE=$?")
-        if START in line and files:
-            lines.append(summed)
-        lines.append(line)
-        if END in line:
-            lines.append(f"echo '{word} {CODE.strip('> ')}:' \"${{SWEBENCH_TEST_EXIT_CODE:-$VERIGYM_EXIT_CODE}}\"")
-            lines += [summed] if files else []
-    text = "\n".join(lines) + "\n"
-    for mark in (START, END):
-        text = text.replace(mark, f"{word} {mark.strip('> ')}")
-    return text
+async def _prelude(
+    sandbox: Sandbox, row: SWERow, script: str, timeout_s: float
+) -> tuple[str, Mapping[str, str], ProcessResult]:
+    """Run what stands before the command: (the folder it leaves, what it has exported, its outcome)."""
+    word = secrets.token_hex(8)
+    path = f"/tmp/{word}.sh"
+    told = f"{{ set +xu; }} 2>/dev/null\nprintf '\\0%s\\0%s\\0' {word} \"$PWD\"; env -0"
+    await sandbox.write_file(path, to_bytes(f'rm -f -- "$0"\n{script}\n{told}\n'))
+    result = await sandbox.arun(["bash", path], cwd=row.root, env=row.env, timeout_s=timeout_s)
+    place, *variables = from_bytes(result.stdout).rpartition(f"\0{word}\0")[2].split("\0")
+    env = dict(pair.split("=", 1) for pair in variables if "=" in pair)
+    return place or row.root, env or row.env, result
+
+
+async def _sum_of(sandbox: Sandbox, row: SWERow) -> str:
+    """A checksum of what the hidden files hold."""
+    named = " ".join(map(shlex.quote, test_files(row)))
+    result = await run_script(sandbox, f"cat -- {named} 2>/dev/null | sha256sum" if named else ":", root=row.root)
+    return from_bytes(result.stdout)
 
 
 def _zero(detail: str) -> Score:

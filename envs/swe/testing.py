@@ -11,10 +11,10 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ...errors import GradingError
 from ...rewards.swe import TestReport
@@ -30,14 +30,34 @@ _MODULES = (
     "testing_options",
     "testing_builtins",
     "testing_pristine",
+    "testing_integrity",
+    "testing_outcomes",
     "testing_recorder",
     "testing_rounds",
     "testing_guest",
 )
 
+_MORE_MODULES = {"unittest": "testing_unittest", "sympy": "testing_sympy"}
+"""Of runners that are not pytest; those of pytest load nothing that pytest does not."""
+
 MOST_SAID = 16 << 20
 END_S = 30.0
 """Most bytes of results, and how long a run that has said them may take to end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runner:
+    """What runs the tests.
+
+    Attributes:
+        kind: "pytest"; "unittest", where a script of the repository hands its suite to unittest; "sympy".
+        script: path of that script; "" is ``python -m unittest``.
+        arguments: of the script.
+    """
+
+    kind: Literal["pytest", "unittest", "sympy"] = "pytest"
+    script: str = ""
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +72,9 @@ class TestRun:
             PYTHONHASHSEED is 0 unless given; no other PYTHON variable reaches the interpreter itself.
         plugins: pytest plugins to load, by module name; none is loaded by itself.
         distrusted: paths that the patch under test added; they shadow no module of the environment.
+        support: folders of the repository's own test support; their code is what it was before the run, too.
+        sources_first: names that the repository has are found in it before the environment, which holds a copy of it.
+        runner: pytest unless given; the others run what their script collects, and ``tests`` are files alone.
     """
 
     __test__ = False
@@ -62,6 +85,9 @@ class TestRun:
     env: Mapping[str, str] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()
     distrusted: tuple[str, ...] = ()
+    support: tuple[str, ...] = ()
+    sources_first: bool = False
+    runner: Runner = Runner()
 
 
 async def run_tests(
@@ -200,7 +226,9 @@ class _Talk:
     async def begin(cls, sandbox: Sandbox, run: TestRun, *, timeout_s: float) -> "_Talk":
         key, exit_code = secrets.token_bytes(32), 64 + secrets.randbelow(32)
         process = await sandbox.astart(_argv(run), cwd=run.workdir, env=_variables(run))
-        process.write(_guest_program() + sized(_order(run, key, exit_code, {"rounds": None, "waits": True})))
+        process.write(
+            _guest_program(run.runner.kind) + sized(_order(run, key, exit_code, {"rounds": None, "waits": True}))
+        )
         return cls(process, key, exit_code, timeout_s)
 
     async def first(self) -> tuple[TestReport, Mapping[str, Any] | None]:
@@ -266,7 +294,7 @@ async def _execute(
         _argv(run),
         cwd=run.workdir,
         env=_variables(run),
-        stdin=_guest_program() + sized(_order(run, key, exit_code, again or {"rounds": None})),
+        stdin=_guest_program(run.runner.kind) + sized(_order(run, key, exit_code, again or {"rounds": None})),
         timeout_s=timeout_s,
     )
     return _read(result, key, exit_code)
@@ -289,6 +317,9 @@ def _order(run: TestRun, key: bytes, exit_code: int, more: Mapping[str, Any]) ->
         "tests": list(run.tests),
         "plugins": list(run.plugins),
         "distrusted": list(run.distrusted),
+        "support": list(run.support),
+        "sources_first": run.sources_first,
+        "runner": asdict(run.runner),
         "pythonpath": [entry for entry in run.env.get("PYTHONPATH", "").split(":") if entry],
         "python_env": {name: value for name, value in run.env.items() if name.startswith("PYTHON")},
         "waits": False,
@@ -297,12 +328,13 @@ def _order(run: TestRun, key: bytes, exit_code: int, more: Mapping[str, Any]) ->
     return json.dumps(order).encode()
 
 
-@lru_cache(maxsize=1)
-def _guest_program() -> bytes:
+@lru_cache(maxsize=3)
+def _guest_program(kind: str) -> bytes:
     # ``-c`` puts the working directory on the path, first of all.
     sources = {"path": "import sys\nsys.path[:] = [entry for entry in sys.path if entry]\n"}
     here = Path(__file__).parent
-    sources |= {name: (here / f"{name}.py").read_text(encoding="utf-8") for name in _MODULES}
+    names = [*_MODULES[:-1], *([_MORE_MODULES[kind]] if kind in _MORE_MODULES else []), _MODULES[-1]]
+    sources |= {name: (here / f"{name}.py").read_text(encoding="utf-8") for name in names}
     return modules([(name, portable(name, source)) for name, source in sources.items()])
 
 
@@ -313,7 +345,7 @@ def _read(result: ProcessResult, key: bytes, exit_code: int) -> tuple[TestReport
         why = result.stderr.decode("utf-8", errors="replace").strip().splitlines() or ["no message"]
         raise GradingError(
             f"pytest could not be started (exit code {result.exit_code}, killed: {result.killed}): {why[-1][:500]}; "
-            "see that the task's environment has pytest"
+            "see that the task's environment has it, or unittest's or SymPy's runner in its place"
         )
 
     def broken(detail: str) -> tuple[TestReport, None]:

@@ -1,8 +1,9 @@
-"""The program that runs pytest inside a sandbox and says what happened. Standard library and pytest only.
+"""The program that runs tests inside a sandbox and says what happened: by pytest, unittest or as SymPy does. Standard
+library and pytest only.
 
 It is booted with its modules (``testing.py`` names them), so it needs no file there, and no module of verigym. It
-takes one JSON object from stdin and writes two signed lines to the stdout it was given: "ready", when pytest is loaded
-and nothing of the repository could have run, and "done". Everything printed later goes nowhere.
+takes one JSON object from stdin and writes two signed lines to the stdout it was given: "ready", when the runner is
+loaded and nothing of the repository could have run, and "done". Everything printed later goes nowhere.
 
 The code under test shares this process, so nothing here is a wall; it makes forging hard enough that the ways left
 are few and written down (docs/design/002-honest-grading.md).
@@ -16,11 +17,13 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from types import ModuleType
 
+from .testing_integrity import snapshot
 from .testing_options import base_addopts, keep, plugin_options
 from .testing_pristine import Finder, Pristine
-from .testing_recorder import Recorder, plugin_of, snapshot
+from .testing_recorder import Recorder, plugin_of
 from .testing_rounds import Lead, Rounds, take
 
 
@@ -49,33 +52,100 @@ def split_id(test):
 
 
 def main():
-    leave, process = os._exit, os.getpid()
     order = json.loads(take(0, int.from_bytes(take(0, 4), "big")))
-    asks = os.dup(0) if order["waits"] else None
+    order["asks"] = os.dup(0) if order["waits"] else None
     order["workdir"] = os.getcwd()
     key = bytes.fromhex(order.pop("key"))
     results = os.dup(1)
-    send = sender(results, key)
-    code = order.pop("exit_code")
     own_environment(order["python_env"])
+    files = [path for path in dict.fromkeys(split_id(test) for test in order["tests"]) if os.path.exists(path)]
+    begin = {"pytest": begin_pytest, "unittest": begin_unittest, "sympy": begin_sympy}[order["runner"]["kind"]]
+    begin(order, files, Channel(results, key))
+
+
+class Channel:
+    """Where signed records go."""
+
+    def __init__(self, results, key):
+        self.results, self.key, self.send = results, key, sender(results, key)
+
+
+def begin_pytest(order, files, channel):
     import pytest
 
-    files = [path for path in dict.fromkeys(split_id(test) for test in order["tests"]) if os.path.exists(path)]
     with_unittest = any(mentions_unittest(path) for path in files)
     if with_unittest:
         import unittest  # noqa: F401
     options, dropped = keep(
         base_addopts(order["workdir"], files) if files else [], lambda: plugin_options(order["plugins"])
     )
-    pristine = Pristine(order["workdir"], files, plain="--assert=plain" in options)
-    send({"kind": "ready", "pytest": pytest.__version__})
+    pristine = Pristine(order["workdir"], files, plain="--assert=plain" in options, support=order["support"])
+    channel.send({"kind": "ready", "runner": f"pytest {pytest.__version__}"})
     finder = close_off(order, files, pristine)
     recorder = Recorder(pytest, order["tests"], with_unittest, pristine)
-    rounds_of, tell = makes_rounds(key, pristine, recorder), tells(order["workdir"], pristine, recorder, dropped)
+    finder.loaded = recorder.arm_loaded
+    finish = prepare(order, channel, pristine, recorder, dropped)
+    finish(run(pytest, plugin_of(pytest, recorder, finder), recorder, files, order, options))
+
+
+def begin_unittest(order, files, channel):
+    from . import testing_unittest as runner
+
+    pristine = Pristine(order["workdir"], files, plain=True, support=order["support"])
+    recorder = runner.UnittestRecorder(pristine)
+    channel.send({"kind": "ready", "runner": "unittest"})
+    finder = close_off(order, files, pristine)
+    finder.loaded = recorder.arm_loaded
+    finish = prepare(order, channel, pristine, recorder, [])
+    runner.take_over(recorder, lambda: finish({**recorder.result(1), "problem": ""}))
+    recorder.arm(snapshot())
+    problem = "the runner ended before it ran tests"
+    try:
+        runner.run_script(order["runner"]["script"], order["runner"]["arguments"], pristine)
+    except BaseException as error:  # the repository's code can raise anything here
+        problem = left_by(error)
+    finish({**recorder.result(None), "problem": problem})
+
+
+def begin_sympy(order, files, channel):
+    from . import testing_sympy as runner
+
+    pristine = Pristine(order["workdir"], files, plain=True, support=order["support"])
+    recorder = runner.SympyRecorder(pristine, files)
+    channel.send({"kind": "ready", "runner": "sympy"})
+    finder = close_off(order, files, pristine)
+    finder.loaded = recorder.arm_loaded
+    finish = prepare(order, channel, pristine, recorder, [])
+    runner.prepare("no_cache" in order["runner"]["arguments"])
+    recorder.arm(snapshot())
+    problem, code = "", 1
+    try:
+        recorder.choose()
+        if not recorder.play(recorder):
+            recorder.play_round(recorder.items, {})
+    except BaseException as error:
+        problem, code = left_by(error), None
+    recorder.check()
+    finish({**recorder.result(code), "problem": problem})
+
+
+def left_by(error):
+    """What a runner was left by, and where, in a line."""
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        place, trace = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}", trace.tb_next
+    return f"the runner was left by {type(error).__name__} at {place}: {error}"[:300]
+
+
+def prepare(order, channel, pristine, recorder, dropped):
+    """Give the recorder its ``play``, by which rounds are run, and return what says the end."""
+    leave, process, code = os._exit, os.getpid(), order.pop("exit_code")
+    rounds_of = makes_rounds(channel.key, pristine, recorder)
+    tell = tells(order["workdir"], pristine, recorder, dropped)
     lead = None
-    if asks is not None:
-        pass_on, confirm = (lambda data: write_all(results, data)), (lambda: send({"kind": "waits"}))
-        lead = Lead(asks, pass_on, confirm, lambda pipe: sender(pipe, key), code)
+    if order["asks"] is not None:
+        pass_on, confirm = (lambda data: write_all(channel.results, data)), (lambda: channel.send({"kind": "waits"}))
+        lead = Lead(order["asks"], pass_on, confirm, lambda pipe: sender(pipe, channel.key), code)
 
     def play(session):
         nonlocal process
@@ -88,23 +158,25 @@ def main():
                 recorder.rounds = rounds_of(asked)
                 recorder.rounds.run(session)
                 recorder.check()
-                tell(send, {**recorder.result(None), "problem": ""}, "again")
+                tell(channel.send, {**recorder.result(None), "problem": ""}, "again")
             leave(code)
         if recorder.rounds is not None:
             recorder.rounds.run(session)
         return recorder.rounds is not None
+
+    def finish(found):
+        forked = None if lead is None else lead.send
+        tell(forked or channel.send, {**found, "waits": forked is not None})
+        if os.getpid() == process:  # a fork that came back here has nothing to say
+            leave(code)
+        leave(99)
 
     recorder.play = play
     if order["rounds"]:
         recorder.rounds = rounds_of(order)
         if not order["everything"]:
             recorder.only({test for plan in order["rounds"] for test in plan})
-    found = run(pytest, plugin_of(pytest, recorder, finder), recorder, files, order, options)
-    forked = None if lead is None else lead.send
-    tell(forked or send, {**found, "waits": forked is not None})
-    if os.getpid() == process:  # a fork that came back here has nothing to say
-        leave(code)
-    leave(99)
+    return finish
 
 
 def own_environment(python_env):
@@ -124,10 +196,20 @@ def close_off(order, files, pristine):
             roots.append(path)
     finder = Finder(sys.path, owned_names(order["workdir"], roots, order["distrusted"]), pristine)
     sys.meta_path.insert(0, finder)
+    if order["sources_first"]:
+        finder.sources = [order["workdir"], os.path.join(order["workdir"], "src")]
     sys.path[:0] = [os.path.join(order["workdir"], entry) for entry in order["pythonpath"]]
     sys.argv = ["pytest"]
+    own_warnings(order["python_env"].get("PYTHONWARNINGS", ""))
     hide_ourselves()
     return finder
+
+
+def own_warnings(said):
+    """Take over what PYTHONWARNINGS says, which this process was started without."""
+    for one in filter(None, said.split(",")):
+        with contextlib.suppress(Exception):
+            getattr(warnings, "_setoption")(one)  # noqa: B009
 
 
 def makes_rounds(key, pristine, recorder):

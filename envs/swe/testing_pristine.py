@@ -26,17 +26,20 @@ MOST_FILES, MOST_BYTES = 3000, 64 << 20
 class Pristine:
     """The bytes of test files, the code made of them, and where in them each function stands."""
 
-    def __init__(self, workdir, files, plain=False):
+    def __init__(self, workdir, files, plain=False, support=()):
         """
         Args:
             files: paths of the test files that are wanted; others in their folders are read too, and compiled when
                 they are imported.
             plain: assertions are not rewritten.
+            support: folders of the repository's own test support, which are read too.
         """
         self._texts, self._codes, self._nodes, self._home, self._builtins = {}, {}, {}, {}, {}
         self._rewrite = None if plain else rewriting()
         wanted = [os.path.abspath(os.path.join(workdir, path)) for path in files]
-        for path in [*wanted, *neighbours(workdir, wanted)]:
+        inside = [path for folder in support for path in python_files(os.path.join(workdir, folder))]
+        self._support = frozenset(inside)
+        for path in [*wanted, *neighbours(workdir, wanted), *inside]:
             if path not in self._texts and path.endswith(".py"):
                 try:
                     with open(path, "rb") as file:
@@ -49,6 +52,14 @@ class Pristine:
 
     def holds(self, path):
         return path in self._texts
+
+    def is_its_code(self, code):
+        """Whether code was made here, of a file that was read first."""
+        return id(code) in self._home
+
+    def supports(self, path):
+        """Whether a file is of the repository's own test support."""
+        return path in self._support
 
     def bytes_of(self, path):
         return self._texts[path]
@@ -169,6 +180,10 @@ def neighbours(workdir, wanted):
     return [os.path.normpath(path) for path in found]
 
 
+def python_files(folder):
+    return [os.path.join(top, name) for top, _, names in os.walk(folder) for name in names if name.endswith(".py")]
+
+
 def functions_behind(obj):
     """Functions that a callable is or wraps, the outermost first."""
     seen, queue = set(), [obj]
@@ -206,17 +221,22 @@ class Finder:
 
     def __init__(self, path, owned, pristine):
         self._path, self._owned, self._pristine = list(path), frozenset(owned), pristine
-        self._loader = loader_for(pristine)
+        self.loaded: Any = None
+        """Called with each module of the repository's own test support, when it has been loaded."""
+        self.sources: Any = ()
+        """Where names that the repository has are looked for first, in place of the search path alone."""
+        self._loader = loader_for(pristine, self)
 
     def find_spec(self, name, path=None, target=None):
         if path is None and name not in self._owned:
             spec = FIND(name, self._path)
             if spec is not None:
                 return spec
-        spec = FIND(name, path)
+        from_sources = path is None and bool(self.sources) and name in self._owned
+        spec = (FIND(name, self.sources) if from_sources else None) or FIND(name, path)
         origin = spec and spec.origin
         if not origin or not self._pristine.holds(os.path.abspath(origin)):
-            return None
+            return spec if from_sources else None
         origin = os.path.abspath(origin)
         inside = spec.submodule_search_locations
         return importlib.util.spec_from_file_location(
@@ -224,7 +244,7 @@ class Finder:
         )
 
 
-def loader_for(pristine):
+def loader_for(pristine, finder):
     """A loader's class; an AssertionRewritingHook too, so that pytest does not miss its own."""
     hook: Any = getattr(sys.modules.get("_pytest.assertion.rewrite"), "AssertionRewritingHook", object)
     code_of, bytes_of, run = pristine.code_of, pristine.bytes_of, exec
@@ -235,6 +255,8 @@ def loader_for(pristine):
 
         def exec_module(self, module):
             run(code_of(self.path), module.__dict__)
+            if finder.loaded is not None and pristine.supports(self.path):
+                finder.loaded(module)
 
         def get_code(self, fullname):
             return code_of(self.path)

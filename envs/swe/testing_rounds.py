@@ -107,13 +107,7 @@ class _Round:
         """{"statuses", "finished", "canaries_ok", "tampered"} of one round."""
         recorder, items = self._recorder, self._items
         recorder.restart({item.nodeid for item in items})
-        for n, item in enumerate(items):
-            following = items[n + 1] if n + 1 < len(items) else None
-            swap = self._swaps.get(item)
-            with swap or contextlib.nullcontext():
-                item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-            if swap is not None and not swap.held:
-                recorder.tampered = recorder.tampered or f"the code of {item.nodeid}"
+        recorder.play_round(items, self._swaps)
         recorder.check()
         return recorder.summary()
 

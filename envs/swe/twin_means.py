@@ -5,6 +5,9 @@ Part of the program that runs in the sandbox, and used by the host: standard lib
 
 import ast
 
+_PAGE = "type('R',(),{'status_code':200,'streaming':False,'charset':'utf-8','content':b'b'})()"
+"""What Django's assertions take for a response."""
+
 CALLS = {
     # unittest
     "assertEqual": "(1, 2)",
@@ -39,6 +42,16 @@ CALLS = {
     "assertHTMLEqual": "('<p>a</p>', '<p>b</p>')",
     "assertXMLEqual": "('<p>a</p>', '<p>b</p>')",
     "assertJSONEqual": "('1', '2')",
+    # Django's, beside those that it has in common with others
+    "assertHTMLNotEqual": "('<p>a</p>', '<p>a</p>')",
+    "assertXMLNotEqual": "('<p>a</p>', '<p>a</p>')",
+    "assertJSONNotEqual": "('1', '1')",
+    "assertInHTML": "('<p>a</p>', '<b>a</b>')",
+    "assertURLEqual": "('/a', '/b')",
+    "assertQuerySetEqual": "([1], [2])",
+    "assertQuerysetEqual": "([1], [2])",
+    "assertContains": f"({_PAGE}, 'a')",
+    "assertNotContains": f"({_PAGE}, 'b')",
     # numpy.testing, and nose, whose names others took over
     "assert_equal": "(1, 2)",
     "assert_equals": "(1, 2)",
@@ -61,6 +74,8 @@ CONTEXTS = {
     "assertRaisesMessage": "(ZeroDivisionError, 'a'{})",
     "assertWarns": "(UserWarning{})",
     "assertWarnsRegex": "(UserWarning, 'a'{})",
+    "assertWarnsMessage": "(UserWarning, 'a'{})",
+    "assertNumQueries": "(9999{})",
     "assertLogs": "()",
     "assert_raises": "(ZeroDivisionError{})",
 }

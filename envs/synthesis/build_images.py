@@ -175,7 +175,7 @@ def environment_image(client: "DockerClient", base: str, requirements: Sequence[
     name = f"{ENV_REPOSITORY}:{key}"
     if exists(client, name):
         return name
-    wheels = _wheels(wanted, python)
+    wheels = wheels_of(wanted, python)
     files = {f"wheels/{path.name}": path.read_bytes() for path in sorted(wheels.glob("*.whl"))}
     build(client, name, dockerfile, files, notes)
     return name
@@ -224,7 +224,7 @@ def _owned_by_agent(archive: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _wheels(requirements: Sequence[str], python: str) -> Path:
+def wheels_of(requirements: Sequence[str], python: str) -> Path:
     """A folder with wheels of the requirements and of all they need, for Linux and that Python; cached."""
     key = hashlib.sha256("\n".join((python, *requirements)).encode()).hexdigest()[:16]
     folder = cache_folder() / "wheels" / key

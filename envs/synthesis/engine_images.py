@@ -3,9 +3,10 @@
 import io
 import logging
 import tarfile
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...errors import SandboxError
 
@@ -46,24 +47,44 @@ def exists(client: "DockerClient", name: str) -> bool:
     return True
 
 
-def build(client: "DockerClient", name: str, dockerfile: str, files: Mapping[str, bytes], notes: Path) -> None:
-    """Build an image from text and files, with no network, and leave its Dockerfile in ``notes``."""
+def build(client: "DockerClient", name: str, dockerfile: str, files: Mapping[str, bytes | Path], notes: Path) -> None:
+    """Build an image from text and files, with no network, and leave its Dockerfile in ``notes``.
+
+    Args:
+        files: name in the build's context -> its bytes, or where they lie.
+    Raises:
+        SandboxError: it could not be built; the message has the last words of the build.
+    """
     from docker.errors import BuildError, DockerException
 
     notes.mkdir(parents=True, exist_ok=True)
     (notes / f"{name.replace('/', '_').replace(':', '-')}.Dockerfile").write_text(dockerfile, encoding="utf-8")
-    context = io.BytesIO()
-    with tarfile.open(fileobj=context, mode="w") as tar:
-        for path, data in {"Dockerfile": dockerfile.encode(), **files}.items():
-            entry = tarfile.TarInfo(path)
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
-    context.seek(0)
-    try:
-        client.images.build(fileobj=context, custom_context=True, tag=name, network_mode="none", rm=True, forcerm=True)
-    except BuildError as error:
-        said = "".join(str(line.get("stream") or line.get("error") or "") for line in error.build_log)
-        raise SandboxError(f"{name} could not be built: {' '.join(said.split())[-500:]}") from None
-    except DockerException as error:
-        raise SandboxError(f"{name} could not be built: {error}") from None
+    with tempfile.TemporaryFile() as context:
+        with tarfile.open(fileobj=context, mode="w") as tar:
+            for path, data in {"Dockerfile": dockerfile.encode(), **files}.items():
+                _add(tar, path, data)
+        context.seek(0)
+        options: dict[str, Any] = {"custom_context": True, "network_mode": "none", "rm": True, "forcerm": True}
+        try:
+            client.images.build(fileobj=context, tag=name, **options)
+        except BuildError as error:
+            said = "".join(str(line.get("stream") or line.get("error") or "") for line in error.build_log)
+            raise SandboxError(f"{name} could not be built: {' '.join(said.split())[-500:]}") from None
+        except DockerException as error:
+            raise SandboxError(f"{name} could not be built: {error}") from None
     logger.info("built %s", name)
+
+
+def _add(tar: tarfile.TarFile, path: str, data: bytes | Path) -> None:
+    if isinstance(data, Path):
+        tar.add(data, arcname=path, filter=_anonymous)
+        return
+    entry = tarfile.TarInfo(path)
+    entry.size = len(data)
+    tar.addfile(entry, io.BytesIO(data))
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member

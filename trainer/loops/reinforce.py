@@ -261,8 +261,7 @@ class RL(Loop):
     def _annotate(self, documents: Sequence[Document]) -> list[Document]:
         config = self.config
         own = config.correction.kind != "none" or isinstance(config, PPOConfig)
-        taught = isinstance(config, OPDConfig)  # in the step, where distributions are compared
-        self.throughput.passed(documents, times=own + bool(config.kl.coef) + taught)
+        self.throughput.passed(documents, times=own + bool(config.kl.coef) + isinstance(config, OPDConfig))
         return annotate(documents, config, self.learning.columns, ways=self.learning.ways)
 
     def _publish(self, version: int) -> None:
