@@ -1,8 +1,10 @@
 """Grade predictions that are there already: no model, any number of rows a task, resumable."""
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +81,15 @@ async def grade(
 
 async def _work(jobs: Iterator[Job], grader: Grader, retries: int, record: _Record) -> None:
     for job in jobs:
+        started = time.monotonic()
         verdict = await _grade_one(job, grader)
         for _ in range(retries):
             if not verdict.is_infrastructure_failure:
                 break
             logger.info("%s, prediction %d: %s; tried again", job.task.id, job.index, verdict.detail)
+            started = time.monotonic()
             verdict = await _grade_one(job, grader)
-        await record(verdict)
+        await record(replace(verdict, seconds=round(time.monotonic() - started, 3)))
 
 
 async def _grade_one(job: Job, grader: Grader) -> Verdict:

@@ -27,7 +27,7 @@ class Verdict:
         failed_in: of an environment_failure, the hook that failed.
         num_turns, num_format_errors: of the episode.
         num_tokens: sampled tokens; None for policies of text only.
-        seconds: wall clock of the episode.
+        seconds: wall clock of the episode; of a prediction that was there already, of its grading.
         labels: of the task, what reports break down by.
         given_id: the id as a file of predictions writes it, where that is not ``task_id``; the row repeats it.
     """
