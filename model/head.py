@@ -10,7 +10,7 @@ from .kernels.launch import fused
 from .kernels.loss_head import fused_logprobs
 
 # Elements of a [tokens, vocabulary] matrix that may be alive at once: 256 MiB in float32.
-_MAX_ELEMENTS = 64 * 2**20
+MAX_ELEMENTS = 64 * 2**20
 
 
 class TokenScorer(nn.Module, ABC):
@@ -60,6 +60,19 @@ class TokenScorer(nn.Module, ABC):
             hidden = hidden.index_select(0, index)
         return *token_logprobs(hidden, self.head_matrix(), targets, temperature), hidden
 
+    def states(
+        self,
+        token_ids: Tensor,
+        documents: Documents,
+        *,
+        index: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """([N, D] hidden states, [V, D] the head): what a distribution is made of, for ``divergence.compare``."""
+        context = () if cache is None else (cache,)
+        hidden = self.forward(token_ids, documents, *context)
+        return hidden if index is None else hidden.index_select(0, index), self.head_matrix()
+
 
 def token_logprobs(
     hidden_TD: Tensor,
@@ -67,7 +80,7 @@ def token_logprobs(
     targets_T: Tensor,
     temperature: float | Tensor = 1.0,
     *,
-    max_elements: int = _MAX_ELEMENTS,
+    max_elements: int = MAX_ELEMENTS,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each target, and entropy of the distribution it was drawn from.
 
@@ -85,7 +98,7 @@ def token_logprobs(
     """
     dtype = torch.float64 if hidden_TD.dtype == torch.float64 else torch.float32
     scale = torch.as_tensor(temperature, dtype=dtype, device=hidden_TD.device).reshape(-1)
-    _check_temperature(temperature, scale)
+    check_temperature(temperature, scale)
     scale = scale.expand(hidden_TD.shape[0])
     if fused(hidden_TD, weight_VD):
         inputs = (hidden_TD.contiguous(), weight_VD.contiguous(), targets_T, scale.contiguous())
@@ -97,7 +110,8 @@ def token_logprobs(
     return logprobs, entropy
 
 
-def _check_temperature(given: float | Tensor, scale: Tensor) -> None:
+def check_temperature(given: float | Tensor, scale: Tensor) -> None:
+    """Raises ValueError where a temperature is not positive."""
     if scale.is_cuda and isinstance(given, Tensor):  # without waiting for the GPU
         torch._assert_async((scale > 0).all(), "a temperature is not positive: score greedy samples at 1.0")
         return

@@ -65,9 +65,11 @@ def examine() -> list[Finding]:
         _machine(),
         _gpu(),
         _sandbox("local"),
+        _images(),
         _bounds(),
         _docker(),
         *([_sandbox("docker")] if _docker().ok else []),
+        *([_sandbox("podman")] if shutil.which("podman") else []),
         _git(),
         _disk("temporary folder", tempfile.gettempdir()),
         _disk("this folder", os.getcwd()),
@@ -141,6 +143,22 @@ def _sandbox(name: str) -> Finding:
     if answer != "ok":
         return Finding(name=title, ok=False, value=f"answered {answer[:80]!r}", remedy="choose another --sandbox")
     return Finding(name=title, ok=True, value="a command ran in it")
+
+
+def _images() -> Finding:
+    """Whether images can be mounted without an engine: one that is nothing but the guest's own Python and bash."""
+    from ...errors import VerigymError
+    from ..sandbox.oci.probe import probe_images
+
+    try:
+        asyncio.run(asyncio.wait_for(probe_images(), timeout=60))
+    except TimeoutError:
+        return Finding(name="sandbox oci", ok=False, value="no answer within 60 s", remedy="see whether it is busy")
+    except (VerigymError, OSError) as error:
+        remedy = "images need overlayfs: Linux 5.11 as root, 6.6 as a user; or take --sandbox docker or podman"
+        return Finding(name="sandbox oci", ok=False, value=str(error)[:200], remedy=remedy)
+    pulls = "skopeo pulls" if shutil.which("skopeo") else "skopeo, which would pull, is not installed"
+    return Finding(name="sandbox oci", ok=True, value=f"a command ran in an image; {pulls}")
 
 
 def _bounds() -> Finding:

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import repositories, traces
+from ..sandbox.choose import NAMES, sandbox_name
+from . import audit, repositories, traces
 
 
 def register(commands: Any) -> None:
@@ -65,6 +66,7 @@ def register(commands: Any) -> None:
 
     repositories.register(kinds, sandbox_options=_sandbox_options, positive=_positive)
     traces.register(kinds, sandbox_options=_sandbox_options, positive=_positive)
+    audit.register(kinds, sandbox_options=_sandbox_options, positive=_positive)
 
     show = kinds.add_parser("show", help="list the tasks of a file, or print one with its hidden parts")
     show.add_argument("file", type=Path, metavar="FILE", help="SWE-bench rows (JSON Lines)")
@@ -177,7 +179,11 @@ def run_show(args: argparse.Namespace) -> int:
 
 def _sandbox_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--sandbox", choices=("auto", "docker", "local", "unsafe"), default="auto", help="where tests run (auto)"
+        "--sandbox",
+        type=sandbox_name,
+        metavar="NAME",
+        default="auto",
+        help=f"where tests run: {', '.join(NAMES)} (auto)",
     )
     parser.add_argument("--workers", type=_positive, default=2, metavar="N", help="sandboxes at work at once (2)")
 

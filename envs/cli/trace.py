@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...terminal import console as make_console
-from ..sandbox.choose import NAMES
+from ..sandbox.choose import sandbox_name
 
 if TYPE_CHECKING:
     from ..trace.run import TraceRun
@@ -45,7 +45,7 @@ def register(commands: Any) -> None:
     shape.add_argument("--exact", action="store_true", help="the trace as one text, which reads back exactly")
     parser.add_argument("--max-events", type=int, default=2000, metavar="N", help="most frames (2000)")
     parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help="processor time of the program (5)")
-    parser.add_argument("--sandbox", choices=NAMES, default="auto", help="where it runs (auto)")
+    parser.add_argument("--sandbox", type=sandbox_name, metavar="NAME", default="auto", help="where it runs (auto)")
     parser.set_defaults(run=run)
 
 

@@ -1,11 +1,13 @@
 """Which sandbox this machine gets."""
 
+import argparse
 import asyncio
 import logging
 import os
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from importlib.metadata import entry_points
 from typing import Any
 
 from ...errors import ConfigError, SandboxError
@@ -14,7 +16,9 @@ from .types import SandboxBackend, SandboxSpec
 
 logger = logging.getLogger(__name__)
 
-NAMES = ("auto", "docker", "local", "unsafe")
+NAMES = ("auto", "docker", "local", "oci", "podman", "unsafe")
+PLUGINS = "verigym.sandboxes"
+"""The entry-point group of backends that other packages bring."""
 
 REMEDY = (
     "install bubblewrap (apt install bubblewrap), allow user namespaces (sysctl user.max_user_namespaces=10000 and, on "
@@ -23,25 +27,57 @@ REMEDY = (
 )
 
 
+def names() -> tuple[str, ...]:
+    """The words that ``make_backend`` knows: ours, and those of installed packages. Nothing of theirs is imported."""
+    return (*NAMES, *sorted({entry.name for entry in entry_points(group=PLUGINS)} - set(NAMES)))
+
+
+def sandbox_name(text: str) -> str:
+    """A word of ``names``, as argparse reads it."""
+    if text not in NAMES and text not in names():
+        raise argparse.ArgumentTypeError(f"{text}: unknown; choose one of {', '.join(names())}")
+    return text
+
+
 def make_backend(name: str = "auto") -> SandboxBackend:
-    """The backend of a name: "docker", "local", "unsafe", or "auto": docker where an engine answers, else local.
+    """The backend of a name: "docker", "podman", "oci", "local", "unsafe", one that an installed package has under the
+    entry-point group ``verigym.sandboxes``, or "auto": docker where an engine answers, else local.
 
     The first call really starts a sandbox, a local one with each way this machine might have, and the first way that
     works is kept for the process.
 
     Raises:
-        ConfigError: an unknown name.
+        ConfigError: an unknown name, or a package's that cannot be imported.
         SandboxError: no way works here; the message says why, and the remedy.
     """
-    if name == "unsafe":
-        return UnsafeBackend()
-    if name == "local":
-        return _probed()
-    if name == "docker":
-        return _docker()
-    if name == "auto":
-        return _best()
-    raise ConfigError(f"--sandbox {name}: unknown; choose one of {', '.join(NAMES)}")
+    made = {"auto": _best, "docker": _docker, "local": _probed, "oci": _oci, "podman": _podman, "unsafe": UnsafeBackend}
+    return made[name]() if name in made else _plugin(name)
+
+
+def make_backend_for(image: str | None, name: str = "auto", *, or_local: bool = False) -> SandboxBackend:
+    """``make_backend`` for a task that may name an image: without one "auto" is local; with one docker where an engine
+    answers, else oci.
+
+    Args:
+        or_local: the task can do without its image: where no engine answers, "auto" takes it only if it is here.
+    Raises:
+        as ``make_backend``.
+    """
+    if name != "auto":
+        return make_backend(name)
+    if not image:
+        return make_backend("local")
+    try:
+        return make_backend("docker")
+    except SandboxError as error:
+        logger.info("images are run without a container engine: %s", error)
+    if or_local:
+        from .oci.pull import is_source
+        from .oci.store import ImageStore
+
+        if not is_source(image) and ImageStore().find(image) is None:
+            return make_backend("local")
+    return make_backend("oci")
 
 
 @lru_cache(maxsize=1)
@@ -50,6 +86,40 @@ def _docker() -> SandboxBackend:
     from .pool import DockerPool
 
     backend = DockerPool(DockerBackend())
+    _run(_probe(backend))
+    return backend
+
+
+@lru_cache(maxsize=1)
+def _podman() -> SandboxBackend:
+    from .podman import PodmanBackend
+    from .pool import DockerPool
+
+    backend = DockerPool(PodmanBackend())
+    _run(_probe(backend))
+    return backend
+
+
+@lru_cache(maxsize=1)
+def _oci() -> SandboxBackend:
+    from .oci.backend import OciBackend
+
+    backend = OciBackend()
+    _run(_probe(backend))
+    return backend
+
+
+@lru_cache(maxsize=8)
+def _plugin(name: str) -> SandboxBackend:
+    found = [entry for entry in entry_points(group=PLUGINS) if entry.name == name]
+    if not found:
+        raise ConfigError(f"--sandbox {name}: unknown; choose one of {', '.join(names())}")
+    try:
+        backend = found[0].load()()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"the sandbox {name!r} ({found[0].value}) cannot be made ({error}); mend or uninstall its package"
+        ) from error
     _run(_probe(backend))
     return backend
 

@@ -8,6 +8,7 @@ ends, and the engine removes it, when its owner does, however that happens.
 import asyncio
 import logging
 import os
+import resource
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -16,16 +17,17 @@ from typing import Any
 
 import requests
 from docker.errors import APIError, DockerException, NotFound
-from docker.types import LogConfig, Mount
+from docker.types import LogConfig, Mount, Ulimit
 
 from ...errors import SandboxError
 from . import host_image, labels, launch
 from .background import on_thread
+from .container_files import read_facts
 from .container_reset import Resetter
 from .disk_watch import DiskWatch
 from .docker_session import ContainerSandbox
 from .engine import Engine
-from .image_facts import ImageFacts, read_facts
+from .image_facts import ImageFacts, tar_of
 from .per_loop import PerLoop
 from .runtime import INSIDE, python_argv, runtime_archive, runtime_folder
 from .seccomp import filter_of
@@ -147,7 +149,8 @@ class DockerBackend:
         container = made["Id"]
         engine.shares_files = shared
         try:
-            for archive in (facts.furniture, b"" if shared else await on_thread(runtime_archive)):
+            furniture = tar_of(facts.furniture) if facts.furniture else b""
+            for archive in (furniture, b"" if shared else await on_thread(runtime_archive)):
                 if archive:
                     await engine.call("filling a container", engine.api.put_archive, container, "/", archive)
         except BaseException:
@@ -242,6 +245,7 @@ def container_settings(
         tmpfs={SCRATCH: f"size={launch.SCRATCH_BYTES},mode=1777,noexec"},
         mounts=[Mount(target, source, type="bind", read_only=True) for source, target in mounts],
         log_config=LogConfig(type="none"),
+        ulimits=_own_limits() if engine.is_podman else None,
         runtime=runtime,
     )
     config = engine.api.create_container_config(
@@ -257,6 +261,18 @@ def container_settings(
     )
     # The first process is the guest whatever the image says, and ends when its owner's connection does.
     return config | {"Entrypoint": [], "Healthcheck": {"Test": ["NONE"]}, "StdinOnce": True, "AttachStdin": True}
+
+
+def _own_limits() -> list[Ulimit]:
+    """Our own, which a service of podman's without the right to raise limits can give; its default may be more. Its
+    own number of processes it lowers to as many as there can be."""
+    there_can_be = int(Path("/proc/sys/kernel/pid_max").read_text())
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    processes = [
+        there_can_be if one < 0 else min(one, there_can_be) for one in resource.getrlimit(resource.RLIMIT_NPROC)
+    ]
+    both = {"nofile": files, "nproc": processes}
+    return [Ulimit(name=name, soft=soft, hard=hard) for name, (soft, hard) in both.items()]
 
 
 def _names_of(machine: str) -> tuple[str, ...]:

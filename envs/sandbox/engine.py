@@ -50,7 +50,7 @@ class Engine:
                 self.client = docker.from_env(timeout=FIRST_CALL_S, max_pool_size=64)
             else:
                 self.client = docker.DockerClient(base_url=host, timeout=FIRST_CALL_S, max_pool_size=64)
-            info = self.client.info()
+            info, version = self.client.info(), self.client.version()
             self.client.api.timeout = CALL_S
         except (DockerException, requests.RequestException, OSError) as error:
             raise SandboxError(
@@ -58,6 +58,7 @@ class Engine:
             ) from None
         self.num_cpus: int = info["NCPU"]
         self.architecture: str = info["Architecture"]
+        self.is_podman = any("podman" in str(one.get("Name")).lower() for one in version.get("Components") or ())
         self.has_quota = _has_quota(info)
         self.store = ImageStore(self.api, info, keep_free_bytes=int(settings.keep_free_gib * (1 << 30)))
         self.shares_files: bool | None = None

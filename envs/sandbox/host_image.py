@@ -6,6 +6,7 @@ import tarfile
 from typing import TYPE_CHECKING
 
 from . import launch
+from .image_import import import_image
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -30,8 +31,7 @@ def ensure(client: "DockerClient") -> str:
     try:
         client.images.get(name)
     except ImageNotFound:
-        repository, _, tag = name.partition(":")
-        client.api.import_image_from_data(data, repository=repository, tag=tag)
+        import_image(client.api, data, name)
     return name
 
 

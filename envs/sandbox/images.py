@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import SandboxError
+from .image_import import import_image
 from .python import cache_folder
 
 if TYPE_CHECKING:
@@ -66,11 +67,8 @@ def ensure_base_image(
 
 def import_archive(client: "DockerClient", archive: Path, name: str) -> None:
     """Have the engine make an image of a root file system's archive. Raises docker's errors."""
-    repository, _, tag = name.rpartition(":")
     with archive.open("rb") as data:
-        client.api.import_image_from_data(
-            data, repository=repository, tag=tag, changes=["ENV LANG=C.UTF-8", 'CMD ["/bin/sh"]']
-        )
+        import_image(client.api, data, name, changes=["ENV LANG=C.UTF-8", 'CMD ["/bin/sh"]'])
 
 
 def base_archive(packages: Sequence[str], *, suite: str, mirror: str, key: str) -> Path:

@@ -6,7 +6,7 @@ import resource
 import secrets
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from .seccomp import filter_of
 from .types import Bind, Limits, SandboxSpec
 
 GUEST_FILES = (
-    *("system", "watching", "files", "process", "streams", "words", "grammar", "reports", "command", "memory"),
+    *("system", "image", "watching", "files", "process", "streams", "words", "grammar", "reports", "command", "memory"),
     *("bash", "known", "shell"),
     *("limits", "run", "reset", "server", "main", "nursery"),
 )
@@ -108,6 +108,7 @@ def guest_config(spec: SandboxSpec, *, drop: bool, contained: bool = True) -> di
         "contained": contained,
         "drop": drop,
         "build": False,
+        "image": None,
         "nested_user": False,
         "furnish": contained,
         "notice_bytes": 0,
@@ -120,7 +121,7 @@ def guest_config(spec: SandboxSpec, *, drop: bool, contained: bool = True) -> di
         "root": "/",
         "env": env,
         "bash": [bash_path(), "bash"],
-        "rlimits": _rlimits(limits, count_processes=contained),
+        "rlimits": all_rlimits(limits, count_processes=contained),
         "calls": filter_of(counted=False) if contained else b"",
         "group": "",
         "disks": ("/", "/dev/shm", SCRATCH),
@@ -203,17 +204,32 @@ def all_binds(spec: SandboxSpec) -> list[tuple[str, str]]:
     """
     pairs = {path: path for path in SYSTEM_FOLDERS if os.path.isdir(path) and not os.path.islink(path)}
     pairs |= {f"/etc/{name}": f"/etc/{name}" for name in ETC + ETC_MORE if os.path.exists(f"/etc/{name}")}
-    for bind in (*base_python_binds(), *spec.binds):
+    return in_order({**pairs, **checked_binds((*base_python_binds(), *spec.binds))})
+
+
+def checked_binds(binds: Iterable[Bind]) -> dict[str, str]:
+    """Target -> source of each.
+
+    Raises:
+        SandboxError: a source does not exist, or a target is not an absolute path.
+    """
+    pairs = {}
+    for bind in binds:
         target = os.path.normpath(bind.target)
         if not bind.source.exists():
             raise SandboxError(f"bind {bind.source} -> {bind.target}: the source does not exist")
         if not target.startswith("/") or target == "/":
             raise SandboxError(f"bind {bind.source} -> {bind.target}: the target must be an absolute path below /")
         pairs[target] = os.path.realpath(bind.source)
+    return pairs
+
+
+def in_order(pairs: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(source, target) of each, outer folders first."""
     return [(source, target) for target, source in sorted(pairs.items(), key=lambda pair: pair[0].count("/"))]
 
 
-def _rlimits(limits: Limits, *, count_processes: bool) -> list[tuple[int, int]]:
+def all_rlimits(limits: Limits, *, count_processes: bool) -> list[tuple[int, int]]:
     """Limits of each process. Address space is four times the memory, because much of it is only reserved; written
     memory is bounded by RLIMIT_DATA, and all processes together by the guest's own watch."""
     chosen = [*process_rlimits(limits), (resource.RLIMIT_AS, 4 * limits.memory_mib << 20)]

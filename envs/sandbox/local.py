@@ -5,6 +5,7 @@ import marshal
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -70,29 +71,11 @@ class LocalBackend:
 
     async def create(self, spec: SandboxSpec) -> GuestSandbox:
         if spec.image is not None:
-            raise SandboxError(f"the local sandbox has no images, and the task asks for {spec.image!r}; leave it out")
-        config = launch.guest_config(spec, drop=not self.user_namespace)
-        extra = config["shm_bytes"] + config["scratch_bytes"]
-        group = await on_thread(control_group.make, spec.limits, extra)
-        shown = spec
-        if group is not None:
-            files = {f"{control_group.SEEN_AT}/{name}": Path(path) for name, path in group.files().items()}
-            shown = replace(spec, binds=(*spec.binds, *(Bind(source=at, target=name) for name, at in files.items())))
-            config |= {"calls": filter_of(counted=True), "group": control_group.SEEN_AT, "oom_files": tuple(files)}
-        try:
-            channel = await self._open(shown, config, group)
-        except BaseException:
-            if group is not None:
-                await on_thread(group.close)
-            raise
-        if group is None:
-            return GuestSandbox(channel, spec)
-
-        async def end() -> None:
-            await channel.aclose()
-            await on_thread(group.close)
-
-        return GuestSandbox(channel, spec, end=end)
+            raise SandboxError(
+                f"the local sandbox has no images, and the task asks for {spec.image!r}; leave it out, or "
+                "take --sandbox oci"
+            )
+        return await open_bounded(spec, launch.guest_config(spec, drop=not self.user_namespace), self._open)
 
     async def _open(
         self, spec: SandboxSpec, config: dict[str, Any], group: control_group.ControlGroup | None
@@ -106,6 +89,41 @@ class LocalBackend:
         argv[0] = shutil.which(argv[0]) or argv[0]
         argv = argv if group is None else group.joining(argv)
         return await Channel.open(argv, launch.first_input(config), timeout_s=START_S)
+
+
+Open = Callable[
+    [SandboxSpec, dict[str, Any], control_group.ControlGroup | None], Coroutine[Any, Any, Channel | Nestling]
+]
+
+
+async def open_bounded(spec: SandboxSpec, config: dict[str, Any], opened: Open) -> GuestSandbox:
+    """A box in a control group of its own, where this machine lets us have one.
+
+    Args:
+        config: the guest's.
+        opened: (spec with what is to be shown, config, group or None) -> the guest's channel.
+    """
+    extra = config["shm_bytes"] + config["scratch_bytes"]
+    group = await on_thread(control_group.make, spec.limits, extra)
+    shown = spec
+    if group is not None:
+        files = {f"{control_group.SEEN_AT}/{name}": Path(path) for name, path in group.files().items()}
+        shown = replace(spec, binds=(*spec.binds, *(Bind(source=at, target=name) for name, at in files.items())))
+        config |= {"calls": filter_of(counted=True), "group": control_group.SEEN_AT, "oom_files": tuple(files)}
+    try:
+        channel = await opened(shown, config, group)
+    except BaseException:
+        if group is not None:
+            await on_thread(group.close)
+        raise
+    if group is None:
+        return GuestSandbox(channel, spec)
+
+    async def end() -> None:
+        await channel.aclose()
+        await on_thread(group.close)
+
+    return GuestSandbox(channel, spec, end=end)
 
 
 class UnsafeBackend:

@@ -26,7 +26,8 @@ INSIDE = "/.verigym"
 """Where a container has it, read-only."""
 
 MODULES = (
-    *("ast", "collections.abc", "ctypes", "encodings.ascii", "encodings.latin_1", "encodings.utf_8", "errno", "fcntl"),
+    *("ast", "collections.abc", "ctypes", "encodings.ascii", "encodings.idna", "encodings.latin_1", "encodings.utf_8"),
+    *("errno", "fcntl"),
     *(
         "gzip",
         "marshal",

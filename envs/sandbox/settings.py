@@ -14,6 +14,8 @@ class SandboxSettings(BaseSettings):
     docker_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Addresses of engines ("unix:///run/docker.sock", "tcp://host:2375"), separated by commas; containers are spread
     over them. Empty: the one of DOCKER_HOST, else the local one."""
+    podman_host: str | None = None
+    """Address of podman's socket; None: that of CONTAINER_HOST, else where podman puts it for this user."""
     max_containers: int = Field(default=64, ge=1)
     """Most containers alive at once on each engine; more have to wait."""
     max_idle: int = Field(default=16, ge=0)

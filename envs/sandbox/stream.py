@@ -68,7 +68,7 @@ class ContainerStream(Frames, asyncio.Protocol):
                 try:
                     await self._engine.call("removing a container", api.remove_container, id, force=True, v=True)
                 except SandboxError as error:
-                    if "already in progress" not in str(error):
+                    if not any(sign in str(error) for sign in ("already in progress", "state improper")):
                         raise
                 while True:
                     await self._engine.call("looking for a container", api.inspect_container, id)

@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from ...errors import ConfigError, SandboxError, TaskError
+from ...errors import SandboxError, TaskError
 from ...model.chat.encoding import to_bytes
 from ..datasets.swe import SWERow, require_repository
 from ..datasets.swe_sources import CONDA_PYTHON
 from ..sandbox.background import on_thread, on_thread_to_its_end
-from ..sandbox.choose import make_backend
+from ..sandbox.choose import make_backend_for
 from ..sandbox.python import PythonEnvironment, python_environment
 from ..sandbox.types import Limits, ReusingBackend, Sandbox, SandboxBackend, SandboxSpec
 from .history import IGNORED, fresh_repository, purge_for_grading, purge_history
@@ -51,26 +51,18 @@ def placed(row: SWERow, backend: SandboxBackend) -> SWERow:
         return row.model_copy(update={"image": "", "interpreter": "", "workdir": ""})
     raise TaskError(
         f"{row.instance_id}: the row names the image {row.image} and no archive; the {backend.name} sandbox has no "
-        "images, use --sandbox docker"
+        "images, use --sandbox docker or oci"
     )
 
 
 def backend_for(row: SWERow, choice: str) -> SandboxBackend:
-    """The backend of a choice; "auto" is Docker for a row with an image, where an engine answers, else local.
+    """The backend of a choice; "auto" is local for a row without an image; with one Docker, where an engine answers,
+    else oci, where the image is here or the row has nothing else.
 
     Raises:
         SandboxError, ConfigError: it does not work here.
     """
-    if choice != "auto":
-        return make_backend(choice)
-    if not row.image:
-        return make_backend("local")
-    try:
-        return make_backend("docker")
-    except (SandboxError, ConfigError):
-        if row.archive:
-            return make_backend("local")
-        raise
+    return make_backend_for(row.image, choice, or_local=bool(row.archive))
 
 
 async def environment_of(row: SWERow) -> PythonEnvironment:

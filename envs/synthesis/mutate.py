@@ -121,7 +121,7 @@ async def examine(probe: Probe, source: Source, baseline: Baseline, chunk: Seque
         bugs.append(
             Bug(
                 candidate=candidate,
-                buggy=jobs[index].files[candidate.path],
+                buggy=candidate.mutation.apply(read_source(source, candidate.path)),
                 hidden=hidden,
                 fail_to_pass=tuple(failing),
                 pass_to_pass=passing,

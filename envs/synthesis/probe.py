@@ -5,15 +5,19 @@ This file runs inside the sandbox as a script, with the standard library and pyt
     python probe.py JOBS.json RESULTS.jsonl          (working directory: the tree)
 
 It serves the making of tasks, where nobody forges outcomes. Rewards come from ``verigym.envs.swe.testing`` instead.
-A job: {"key", "files": {path: text}, "collect": [test files], "keep": [test ids] or null for all, "deadline_s",
-"budget_s": after so long no further test begins, or null; "test_s": after so many processor seconds a test fails, or
-null; "max_failing", "mode": "test" | "trace" | "warm"}. A result: see ``_result``.
+A job: {"key", "files": {path: text}, "collect": [test files], "keep": [test ids] or null for all, "named": names of
+test functions, or [], "deadline_s", "budget_s": after so long no further test begins, or null; "test_s": after so many
+processor seconds a test fails, or null; "max_failing", "mode": "test" | "trace" | "warm"; "order": "" | "reversed" | a
+word that tests are shuffled by; "clock_s": how far the wall clock is moved; "watch": paths whose lines are noted in
+mode "trace"}. A file whose text is null is not there during the run. A result: see ``_result``.
 """
 
 import contextlib
+import datetime
 import io
 import json
 import os
+import random
 import resource
 import select
 import signal
@@ -84,6 +88,8 @@ class Recorder:
         self.failures = {}
         self.locations = {}
         self.covered = {}
+        self.lines = {}
+        self.watched = {os.path.join(root, path): path for path in job["watch"]}
         self.not_collected = []
         self.inputs = {}
         self.collected = 0
@@ -102,6 +108,12 @@ class Recorder:
         self.collected = len(items)
         if self.keep is not None:
             items[:] = [item for item in items if item.nodeid in self.keep]
+        if self.job["named"]:
+            items[:] = [item for item in items if getattr(item, "originalname", None) in self.job["named"]]
+        if self.job["order"] == "reversed":
+            items.reverse()
+        elif self.job["order"]:
+            random.Random(self.job["order"]).shuffle(items)
         if self.job["mode"] == "trace":
             for item in items:
                 code = self._code(item)
@@ -135,9 +147,16 @@ class Recorder:
 
     def _traced(self, item):
         called = set()
+        lines = set()
+
+        def note_line(frame, event, argument):
+            if event == "line":
+                lines.add((self.watched[frame.f_code.co_filename], frame.f_lineno))
+            return note_line
 
         def note_call(frame, event, argument):
-            called.add(frame.f_code)  # returning None asks for no line events
+            called.add(frame.f_code)
+            return note_line if frame.f_code.co_filename in self.watched else None  # no line events of others
 
         threading.settrace(note_call)
         sys.settrace(note_call)
@@ -146,6 +165,7 @@ class Recorder:
         finally:
             sys.settrace(None)
             threading.settrace(None)
+            self.lines[item.nodeid] = sorted(lines)
             inside = self.root + os.sep
             self.covered[item.nodeid] = sorted(
                 {
@@ -212,6 +232,42 @@ class Recorder:
         return os.path.relpath(absolute, self.root) if absolute.startswith(self.root + os.sep) else absolute
 
 
+def _move_clock(seconds):
+    """Let time.time and datetime be ahead of what they are; classes of their own take part in ``isinstance``."""
+    real_time, real, real_date = time.time, datetime.datetime, datetime.date
+    utc = datetime.timezone(datetime.timedelta(0))
+
+    class Kind(type):
+        def __instancecheck__(cls, value):
+            return isinstance(value, cls.__mro__[1])
+
+        def __subclasscheck__(cls, kind):
+            return issubclass(kind, cls.__mro__[1])
+
+    class Moved(real, metaclass=Kind):
+        @classmethod
+        def now(cls, tz=None):
+            return real.now(tz) + datetime.timedelta(seconds=seconds)
+
+        @classmethod
+        def utcnow(cls):
+            return real.fromtimestamp(real_time() + seconds, utc).replace(tzinfo=None)
+
+        @classmethod
+        def today(cls):
+            return real.now() + datetime.timedelta(seconds=seconds)
+
+    class MovedDate(real_date, metaclass=Kind):
+        @classmethod
+        def today(cls):
+            return (real.now() + datetime.timedelta(seconds=seconds)).date()
+
+    Moved.__name__ = Moved.__qualname__ = "datetime"
+    MovedDate.__name__ = MovedDate.__qualname__ = "date"
+    time.time = lambda: real_time() + seconds
+    datetime.datetime, datetime.date = Moved, MovedDate
+
+
 def _too_long(number, frame):
     raise TimeoutError("the test takes too long")
 
@@ -242,9 +298,16 @@ def run_job(job):
     """Put the job's files in place, run it in a fork, put the old files back."""
     before = {}
     for path, text in job["files"].items():
-        stat = os.stat(path)
-        with open(path, "rb") as old:
-            before[path] = (old.read(), stat.st_atime_ns, stat.st_mtime_ns)
+        before[path] = None
+        if os.path.exists(path):
+            stat = os.stat(path)
+            with open(path, "rb") as old:
+                before[path] = (old.read(), stat.st_atime_ns, stat.st_mtime_ns)
+        if text is None:
+            if before[path] is not None:
+                os.unlink(path)
+            continue
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         with open(path, "wb") as new:
             new.write(text.encode())
         # A time that no original has: a file compiled from the original is never taken for this one's.
@@ -252,7 +315,12 @@ def run_job(job):
     try:
         return _in_fork(job)
     finally:
-        for path, (data, atime_ns, mtime_ns) in before.items():
+        for path, was in before.items():
+            if was is None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+                continue
+            data, atime_ns, mtime_ns = was
             with open(path, "wb") as old:
                 old.write(data)
             os.utime(path, ns=(atime_ns, mtime_ns))
@@ -315,6 +383,8 @@ def _child(job, writer):
 
 
 def _run_pytest(job):
+    if job["clock_s"]:
+        _move_clock(job["clock_s"])
     recorder = Recorder(job, os.getcwd())
     arguments = [*OPTIONS, f"--rootdir={os.getcwd()}", f"--maxfail={job['max_failing']}", *job["collect"]]
     if job["mode"] == "warm":
@@ -344,6 +414,7 @@ def _result(recorder, exit_code):
         "not_collected": recorder.not_collected,
         "locations": recorder.locations,
         "covered": recorder.covered,
+        "lines": recorder.lines,
         "collected": recorder.collected,
         "stopped": recorder.stopped,
     }

@@ -38,24 +38,32 @@ class Job:
 
     Attributes:
         collect: test files.
-        files: path -> text that stands there during the run.
+        files: path -> text that stands there during the run; None: the file is not there.
         keep: the tests to run; None for all.
+        named: only tests whose function has one of these names; empty for all.
         budget_s: after so long no further test begins; None: all run.
         test_s: processor seconds after which a test fails, or six times as many of the wall clock, where Python can be
             interrupted; None: never.
         max_failing: stop after so many failures; 0 never.
         mode: "test"; "trace" also notes what each test calls; "warm" collects only, and compiles what it imports.
+        order: of the tests: "" as collected, "reversed", or a word that they are shuffled by.
+        clock_s: seconds that the wall clock is moved by, for time.time, datetime and date.
+        watch: files, of whose lines mode "trace" notes which test came there.
     """
 
     key: str
     collect: tuple[str, ...]
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str | None] = field(default_factory=dict)
     keep: tuple[str, ...] | None = None
+    named: tuple[str, ...] = ()
     deadline_s: float = STAGE_S
     budget_s: float | None = None
     test_s: float | None = None
     max_failing: int = 0
     mode: str = "test"
+    order: str = ""
+    clock_s: int = 0
+    watch: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +93,7 @@ class JobResult:
         not_collected: files that could not be imported.
         locations: test -> (file, first line) of its function; in mode "trace" only.
         covered: test -> (file, first line) of the tree's functions it entered; in mode "trace" only.
+        lines: test -> (file, line) of the watched files that it ran; in mode "trace" only.
         collected: how many tests there are.
         stopped: whether the job's ``budget_s`` ended the run.
     """
@@ -99,6 +108,7 @@ class JobResult:
     not_collected: tuple[str, ...] = ()
     locations: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     covered: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
+    lines: Mapping[str, frozenset[tuple[str, int]]] = field(default_factory=dict)
     collected: int = 0
     stopped: bool = False
 
@@ -132,46 +142,54 @@ async def open_probe(source: Source, backend: SandboxBackend) -> AsyncIterator["
 class Probe:
     """A sandbox with the clean tree, and runs of its tests."""
 
-    def __init__(self, sandbox: Sandbox, *, python: str, env: Mapping[str, str]) -> None:
+    def __init__(self, sandbox: Sandbox, *, python: str, env: Mapping[str, str], workdir: str = WORKDIR) -> None:
+        """``workdir``: the tree's folder inside, absolute."""
         self._sandbox = sandbox
+        self._workdir = workdir
         self._python = python
         self._env = env
         self._num_runs = 0
 
     async def place(self, source: Source) -> None:
         """Bring the source's clean tree and the probe's program into the sandbox."""
-        await self._sandbox.put_archive(packed_tree(source.root), WORKDIR)
-        await self._sandbox.write_file(f"{WORKDIR}/{PROBE_FOLDER}/probe.py", probe_program())
+        await self._sandbox.put_archive(packed_tree(source.root), self._workdir)
+        await self.bring()
+
+    async def bring(self) -> None:
+        """Bring the probe's program into the sandbox, where the tree is there already."""
+        await self._sandbox.write_file(f"{self._workdir}/{PROBE_FOLDER}/probe.py", probe_program())
 
     async def warm(self, source: Source) -> None:
         """Compile what the tests import, once for all runs to come."""
         await self.run([warming(source)])
 
-    async def run(self, jobs: Sequence[Job]) -> list[JobResult]:
+    async def run(self, jobs: Sequence[Job], *, env: Mapping[str, str] | None = None) -> list[JobResult]:
         """The results of the jobs, in their order.
 
+        Args:
+            env: variables of these runs, beside the probe's.
         Raises:
             TaskError: the tests cannot be run at all (no pytest in the environment).
             SandboxError: the sandbox failed.
         """
         results: list[JobResult] = []
         while len(results) < len(jobs):
-            results += await self._run_some(jobs[len(results) :])
+            results += await self._run_some(jobs[len(results) :], env or {})
         return results
 
-    async def _run_some(self, jobs: Sequence[Job]) -> list[JobResult]:
+    async def _run_some(self, jobs: Sequence[Job], env: Mapping[str, str]) -> list[JobResult]:
         """Results of the first jobs, at least of one: a job may take the whole process down."""
         self._num_runs += 1
         order, answer = (f"{PROBE_FOLDER}/{kind}-{self._num_runs}.json" for kind in ("jobs", "results"))
-        await self._sandbox.write_file(f"{WORKDIR}/{order}", json.dumps([asdict(job) for job in jobs]).encode())
+        await self._sandbox.write_file(f"{self._workdir}/{order}", json.dumps([asdict(job) for job in jobs]).encode())
         process = await self._sandbox.arun(
             [self._python, f"{PROBE_FOLDER}/probe.py", order, answer],
-            cwd=WORKDIR,
-            env=self._env,
+            cwd=self._workdir,
+            env={**self._env, **env},
             timeout_s=sum(job.deadline_s for job in jobs) + 60.0,
         )
         try:
-            lines = (await self._sandbox.read_file(f"{WORKDIR}/{answer}")).decode().split("\n")[:-1]
+            lines = (await self._sandbox.read_file(f"{self._workdir}/{answer}")).decode().split("\n")[:-1]
         except FileNotFoundError:
             said = process.stderr.decode(errors="replace").strip().splitlines() or ["nothing on stderr"]
             raise TaskError(f"the tests cannot be run: the probe ended with {process.exit_code} ({said[-1]})") from None
@@ -221,6 +239,9 @@ def _result(record: Mapping[str, Any]) -> JobResult:
         locations={test: (path, line) for test, (path, line) in record.get("locations", {}).items()},
         covered={
             test: tuple((path, line) for path, line in places) for test, places in record.get("covered", {}).items()
+        },
+        lines={
+            test: frozenset((path, line) for path, line in places) for test, places in record.get("lines", {}).items()
         },
         collected=record.get("collected", 0),
         stopped=record.get("stopped", False),

@@ -35,6 +35,7 @@ def shard_decoder(decoder: Decoder, layout: Layout, meshes: Meshes) -> None:
         fully_shard(decoder.embed, **options)
     fully_shard(decoder, **options)
     register_fsdp_forward_method(decoder, "score_and_states")  # what ``score`` calls
+    register_fsdp_forward_method(decoder, "states")
     for module in decoder.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)

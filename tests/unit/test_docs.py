@@ -94,6 +94,13 @@ def test_the_example_is_the_one_in_the_repository():
     assert entry in (ROOT / "examples" / "verigym-secret" / "pyproject.toml").read_text()
 
 
+def test_the_sandbox_of_ones_own_is_the_one_in_the_repository():
+    (shown,) = blocks(ROOT / "docs" / "sandboxes.md", "python")
+    assert shown == (ROOT / "examples" / "verigym-prefix" / "verigym_prefix.py").read_text()
+    (entry,) = blocks(ROOT / "docs" / "sandboxes.md", "toml")
+    assert entry in (ROOT / "examples" / "verigym-prefix" / "pyproject.toml").read_text()
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(path):
     for link in re.findall(r"\]\(([^)#\s]+)", path.read_text()):

@@ -14,6 +14,20 @@ OBSERVED = ("system", "user", "tool", "template")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hint:
+    """Tokens that a teacher reads and the student does not.
+
+    Attributes:
+        token_ids: [B] int64.
+        before: the place in the document's segment of the token that they stand before, at least 1; what the student
+            read and wrote is the same before and after them.
+    """
+
+    token_ids: np.ndarray
+    before: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
     """One segment, shifted: position t holds the input token t and everything about token t + 1, its target.
 
@@ -28,6 +42,8 @@ class Document:
         written: [L] bool, whether the assistant wrote the target; None: it wrote every trained one.
         columns: name -> [L] float32 of each target, under the name of an attribute of ``losses.TrainedTokens``; or
             "temperature", at which it is scored, and "echo", the weight of an observation in ``losses.echo_loss``.
+        taught: name of the teacher that scores it; "": none.
+        hint: what the teacher alone reads; None: nothing.
     """
 
     token_ids: np.ndarray
@@ -39,6 +55,8 @@ class Document:
     observation_weight: float = 0.0
     written: np.ndarray | None = None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    taught: str = ""
+    hint: Hint | None = None
 
     def __len__(self) -> int:
         return len(self.token_ids)

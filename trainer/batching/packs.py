@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .documents import Document
+from .documents import Document, Hint
 from .rooms import Rooms
 from .sharing import Share
 
@@ -29,6 +29,7 @@ class PackedBatch:
         temperature: at which targets were sampled; log-probabilities are compared at this temperature.
         filler: whether it is no part of the step (``filler_pack``).
         share: whether what documents have in common is computed once (``sharing.shared_pack``).
+        taught, hints: of each document, as ``Document`` has them.
     """
 
     token_ids: Tensor
@@ -42,6 +43,8 @@ class PackedBatch:
     temperature: float = 1.0
     filler: bool = False
     share: Share = "off"
+    taught: tuple[str, ...] = ()
+    hints: tuple[Hint | None, ...] = ()
 
     @property
     def num_tokens(self) -> int:
@@ -184,4 +187,6 @@ def join(documents: Sequence[Document], *, temperature: float = 1.0) -> PackedBa
         advantages=torch.from_numpy(np.concatenate(advantages)),
         columns={name: torch.from_numpy(np.concatenate([one.columns[name] for one in documents])) for name in names},
         temperature=temperature,
+        taught=tuple(one.taught for one in documents),
+        hints=tuple(one.hint for one in documents),
     )

@@ -7,14 +7,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ...agent.trajectory import Trajectory
 from ..batching.documents import Document
-from ..objective.advantages import discounted, generalized_advantages, whiten
+from ..objective.advantages import generalized_advantages, whiten
 from ..objective.losses import kl_estimate
-from ..recipe.algorithms import OPDConfig, PPOConfig, ReinforcePPConfig, RLConfig
+from ..recipe.algorithms import PPOConfig, ReinforcePPConfig, RLConfig
 
 
-def _trained(document: Document, name: str) -> np.ndarray:
+def trained_column(document: Document, name: str) -> np.ndarray:
     """[N] float64, a column at the trained tokens."""
     return document.columns[name][document.loss_mask].astype(np.float64)
 
@@ -22,7 +21,7 @@ def _trained(document: Document, name: str) -> np.ndarray:
 def mismatch(documents: Sequence[Sequence[Document]]) -> dict[str, float]:
     """How far the trainer's log-probabilities are from the sampler's, where they were measured."""
     gaps = [
-        _trained(one, "anchor_logprobs") - one.old_logprobs[one.loss_mask]
+        trained_column(one, "anchor_logprobs") - one.old_logprobs[one.loss_mask]
         for mine in documents
         for one in mine
         if "anchor_logprobs" in one.columns
@@ -46,7 +45,7 @@ def kl_costs(documents: Sequence[Document], config: RLConfig) -> list[np.ndarray
             costs.append(np.zeros(int(one.loss_mask.sum())))
             continue
         sampled = torch.from_numpy(one.old_logprobs[one.loss_mask].astype(np.float64))
-        reference = torch.from_numpy(_trained(one, "reference_logprobs"))
+        reference = torch.from_numpy(trained_column(one, "reference_logprobs"))
         costs.append(config.kl.coef * kl_estimate(sampled, reference, config.kl.estimator).numpy())
     return costs
 
@@ -75,7 +74,7 @@ def costs_to_go(documents: list[list[Document]], kept: Sequence[int], config: Re
     plain = []
     for index in kept:
         costs = _in_reward(documents[index], config)
-        plain.append(_advantages(documents[index]) - np.cumsum(costs[::-1])[::-1])
+        plain.append(advantages_at(documents[index]) - np.cumsum(costs[::-1])[::-1])
     for index, values in zip(kept, whiten(plain) if plain else [], strict=True):
         columns = spread(documents[index], values)
         documents[index] = [replace(one, advantage=c) for one, c in zip(documents[index], columns, strict=True)]
@@ -85,35 +84,6 @@ def mean_of(credits: np.ndarray) -> float:
     return float(credits.mean()) if len(credits) else 0.0
 
 
-def distil(
-    documents: list[list[Document]], kept: Sequence[int], trajectories: Sequence[Trajectory], config: OPDConfig
-) -> dict[str, float]:
-    """On-policy distillation: each token's advantage is how much likelier the teacher finds it than the student did
-    when it drew it, with GRPO's beside it where the recipe gives that a weight."""
-    gaps, likelihoods = [], {True: [], False: []}
-    for index in kept:
-        mine = documents[index]
-        teacher = np.concatenate([_trained(one, "teacher_logprobs") for one in mine])
-        student = np.concatenate([one.old_logprobs[one.loss_mask].astype(np.float64) for one in mine])
-        gap = teacher - student
-        gaps.append(gap)
-        passed = trajectories[index].passed
-        if passed is not None:
-            likelihoods[passed].append(float(teacher.mean()))
-        bounded = gap if config.max_gap is None else gap.clip(-config.max_gap, config.max_gap)
-        values = discounted(bounded, config.discount)
-        if config.reward_weight:
-            values = values + config.reward_weight * _advantages(mine)
-        documents[index] = [replace(one, advantage=c) for one, c in zip(mine, spread(mine, values), strict=True)]
-    if not gaps:
-        return {}
-    metrics = {"trainer/teacher_kl/mean": -float(np.concatenate(gaps).mean())}
-    if likelihoods[True] and likelihoods[False]:
-        better = float(np.mean(likelihoods[True]) - np.mean(likelihoods[False]))
-        metrics["trainer/teacher_gain/mean"] = better
-    return metrics
-
-
 def estimate(documents: list[list[Document]], kept: Sequence[int], config: PPOConfig) -> dict[str, float]:
     """PPO: generalized advantages over each episode's tokens, returns for the critic, and how well it predicts."""
     advantages, returns, values = [], [], []
@@ -121,10 +91,10 @@ def estimate(documents: list[list[Document]], kept: Sequence[int], config: PPOCo
         mine = documents[index]
         rewards = -_in_reward(mine, config)
         if config.credit == "turn":
-            rewards += _advantages(mine)
+            rewards += advantages_at(mine)
         else:
             rewards[-1] += float(mine[0].advantage)
-        old = np.concatenate([_trained(one, "old_values") for one in mine])
+        old = np.concatenate([trained_column(one, "old_values") for one in mine])
         advantage, target = generalized_advantages(rewards, old, gamma=config.gamma, gae_lambda=config.gae_lambda)
         advantages.append(advantage)
         returns.append(target)
@@ -145,7 +115,7 @@ def estimate(documents: list[list[Document]], kept: Sequence[int], config: PPOCo
     }
 
 
-def _advantages(documents: Sequence[Document]) -> np.ndarray:
+def advantages_at(documents: Sequence[Document]) -> np.ndarray:
     """[T] float64 of an episode's trained tokens: each one's advantage."""
     columns = [np.broadcast_to(one.advantage, len(one))[one.loss_mask] for one in documents]
     return np.concatenate(columns).astype(np.float64)

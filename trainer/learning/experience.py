@@ -18,10 +18,12 @@ from ..objective.objective import baselined_each, shaped_rewards, weighting
 from ..objective.own import credits_of
 from ..objective.per_token import add_columns, is_by_token, with_temperature
 from ..objective.reference import AdapterReference
+from ..objective.teacher import Teachers
 from ..objective.turns import at_ends, by_token
 from ..recipe.algorithms import OPDConfig, OwnConfig, PPOConfig, ReinforcePPConfig, RLConfig
 from ..recipe.per_family import ConfigOf
-from .credit import costs_to_go, distil, estimate, kl_costs, mean_of, mismatch, spread
+from .credit import costs_to_go, estimate, kl_costs, mean_of, mismatch, spread
+from .distilling import distil, in_loss_units, taught_by
 from .scores import score
 
 Annotate = Callable[[Sequence[Document]], list[Document]]
@@ -55,12 +57,13 @@ class Scorer:
         config: RLConfig,
         *,
         reference: AnyDecoder | AdapterReference | None = None,
-        teacher: AnyDecoder | None = None,
+        teachers: Teachers | None = None,
         critic: Critic | None = None,
         place: Place | None = None,
     ) -> None:
         self._decoder, self._config, self._reference, self._critic = decoder, config, reference, critic
-        self._teacher = teacher
+        exact = isinstance(config, OPDConfig) and config.is_exact
+        self._teachers = None if exact else teachers
         self._place = place
 
     @torch.no_grad()
@@ -79,8 +82,10 @@ class Scorer:
                 columns["old_values"] = scores.values
         if self._reference is not None:
             columns["reference_logprobs"] = score(self._reference, batch, place=self._place).logprobs
-        if self._teacher is not None:
-            columns["teacher_logprobs"] = score(self._teacher, batch, place=self._place).logprobs
+        if self._teachers is not None:
+            columns["teacher_logprobs"] = self._teachers.logprobs(
+                batch, lambda model, pack: score(model, pack, place=self._place).logprobs
+            )
         return {name: column.float().cpu() for name, column in columns.items()}
 
     def __call__(self, documents: Sequence[Document]) -> list[Document]:
@@ -100,7 +105,8 @@ def annotate(
         columns_of: ``Scorer.columns``, here or over many ranks.
         ways: packs are made for so many ranks.
     """
-    if config.correction.kind == "none" and not config.kl.coef and not isinstance(config, PPOConfig | OPDConfig):
+    asked = isinstance(config, PPOConfig) or (isinstance(config, OPDConfig) and not config.is_exact)
+    if config.correction.kind == "none" and not config.kl.coef and not asked:
         return list(documents)
     found: list[Document] = list(documents)
     plan = plan_packs(documents, max_tokens=config.microbatch_tokens, ways=ways)
@@ -162,12 +168,14 @@ def experience_of(
             columns = spread(documents[index], own_credits[index])  # type: ignore[arg-type]  # kept ones have some
             documents[index] = [replace(one, advantage=c) for one, c in zip(documents[index], columns, strict=True)]
     elif isinstance(config, OPDConfig):
-        metrics |= distil(documents, kept, trajectories, config)
+        metrics |= distil(documents, kept, trajectories, own)
     by_episode = weighting(config) == "episode"
     result: list[tuple[Document, ...]] = [()] * len(trajectories)
     for index in kept:
         weight = 1.0 / trajectories[index].num_sampled if by_episode else 1.0
         result[index] = tuple(replace(one, weight=weight) for one in documents[index])
+    if isinstance(config, OPDConfig) and config.is_exact:
+        result = in_loss_units(result)
     add_columns(result, trajectories, own)
     return Experience(documents=tuple(result), groups=groups, metrics=metrics)
 
@@ -195,7 +203,8 @@ def _scored(
         for segment in trajectory.segments if reward is not None else ():
             document = document_of(segment, sampled=True, observed=own[index].echo)
             if document is not None:
-                flat.append(with_temperature(document, own[index]) if by_token else document)
+                document = with_temperature(document, own[index]) if by_token else document
+                flat.append(replace(document, taught=taught_by(own[index])))
                 owners.append(index)
     documents: list[list[Document]] = [[] for _ in trajectories]
     for index, document in zip(owners, annotate(flat), strict=True):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -13,9 +14,9 @@ from ...model.parallel.whole import gather_module, reshard, spread_module
 from ..batching.packs import PackedBatch
 from ..objective.critic import Critic
 from ..objective.losses import Loss, sft_loss
-from ..objective.objective import loss_of
+from ..objective.objective import divergence_of, loss_of
 from ..objective.reference import AdapterReference, reference_of
-from ..objective.teacher import open_teacher
+from ..objective.teacher import Teachers, open_teacher
 from ..recipe.algorithms import OPDConfig, PPOConfig, RLConfig
 from ..recipe.config import OptimConfig
 from .experience import Scorer
@@ -30,10 +31,18 @@ class Lesson:
     Attributes:
         optim: of the model.
         rl: the algorithm; None for supervised training.
+        teachers: names of the teachers that families have in the place of the algorithm's.
     """
 
     optim: OptimConfig
     rl: RLConfig | None = None
+    teachers: tuple[str, ...] = ()
+
+    @property
+    def teacher_names(self) -> list[str]:
+        """Of all teachers, the algorithm's own too."""
+        own = (self.rl.teacher,) if isinstance(self.rl, OPDConfig) and self.rl.teacher is not None else ()
+        return sorted({*own, *self.teachers})
 
     @property
     def loss(self) -> Loss:
@@ -106,10 +115,7 @@ class Learner:
         self.reference: AnyDecoder | AdapterReference | None = None
         if rl is not None and rl.kl.coef:
             self.reference = reference_of(decoder, duplicate)
-        self.teacher: AnyDecoder | None = None
-        if isinstance(rl, OPDConfig):
-            assert rl.teacher is not None, "its settings ask for one"
-            self.teacher = open_teacher(rl.teacher, decoder, place)
+        self.teachers = None if rl is None else self._open_teachers(rl, lesson.teacher_names)
         self.critic: Critic | None = None
         self.critic_optimizer: Optimizer | None = None
         if isinstance(rl, PPOConfig):
@@ -118,7 +124,7 @@ class Learner:
         self._scorer = (
             None
             if rl is None
-            else Scorer(decoder, rl, reference=self.reference, teacher=self.teacher, critic=self.critic, place=place)
+            else Scorer(decoder, rl, reference=self.reference, teachers=self.teachers, critic=self.critic, place=place)
         )
         self._step = TrainStep(
             decoder,
@@ -127,14 +133,24 @@ class Learner:
             critic=self.critic,
             critic_optimizer=self.critic_optimizer,
             place=place,
+            teachers=self.teachers if isinstance(rl, OPDConfig) and rl.is_exact else None,
         )
+
+    def _open_teachers(self, rl: RLConfig, names: Sequence[str]) -> Teachers | None:
+        if not names:
+            return None
+        models = {name: open_teacher(Path(name), self.decoder, self._place) for name in names}
+        return Teachers(models, divergence_of(rl))
 
     def step(
         self, packs: Sequence[PackedBatch], *, divisor: float | None = None, critic_only: bool = False
     ) -> dict[str, float]:
         # Dropout of adapters is for supervised updates: what is reinforced must be what was sampled from.
         with dropping(self.decoder) if self._lesson.rl is None else nullcontext():
-            return self._step(packs, divisor=divisor, critic_only=critic_only)
+            found = self._step(packs, divisor=divisor, critic_only=critic_only)
+        if self.teachers is not None:
+            self._reshard()
+        return found
 
     def mean_loss(self, packs: Sequence[PackedBatch]) -> float:
         return mean_of(*self.loss_sums(packs))
@@ -181,6 +197,7 @@ class Learner:
             self.critic_optimizer.load_state_dict(state["critic_optimizer"])
 
     def _reshard(self) -> None:
-        for module in (self.decoder, self.reference, self.teacher, self.critic):
+        teachers = () if self.teachers is None else self.teachers.models.values()
+        for module in (self.decoder, self.reference, *teachers, self.critic):
             if isinstance(module, nn.Module):
                 reshard(module)

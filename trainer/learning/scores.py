@@ -7,14 +7,19 @@ from torch import Tensor
 
 from ...model.attention import Documents
 from ...model.decoder import Decoder
+from ...model.divergence import score_against
+from ...model.head import TokenScorer
 from ...model.lora import AnyDecoder
 from ...model.parallel.packs import share_of, whole_of
 from ...model.parallel.place import Place
+from ..batching.hints import rows_of
 from ..batching.packs import PackedBatch
 from ..batching.sharing import shared_pack
 from ..objective.critic import Critic
 from ..objective.losses import TrainedTokens
 from ..objective.reference import AdapterReference
+from ..objective.taught import Taught
+from ..objective.teacher import Teachers
 
 NOT_OF_THE_LOSS = frozenset({"temperature", "echo", "kept", "teacher_logprobs"})
 """Columns that say how tokens are scored, which observations are learned, what is kept to look at and what a teacher
@@ -29,18 +34,27 @@ class Scores:
         index: [N] int64, their places in the pack.
         logprobs, entropy: [N] nats, at the pack's temperature.
         values: [N] of the critic; None without one.
+        taught: what teachers say, where they are asked in the step; None where they are not.
     """
 
     index: Tensor
     logprobs: Tensor
     entropy: Tensor
     values: Tensor | None = None
+    taught: Taught | None = None
 
     def at(self, chosen: Tensor) -> "Scores":
         """Those where ``chosen``, [N] bool, is true."""
         values = None if self.values is None else self.values[chosen]
+        taught = None
+        if self.taught is not None:
+            taught = Taught(divergence=self.taught.divergence[chosen], logprobs=self.taught.logprobs[chosen])
         return Scores(
-            index=self.index[chosen], logprobs=self.logprobs[chosen], entropy=self.entropy[chosen], values=values
+            index=self.index[chosen],
+            logprobs=self.logprobs[chosen],
+            entropy=self.entropy[chosen],
+            values=values,
+            taught=taught,
         )
 
 
@@ -49,12 +63,17 @@ def score(
     batch: PackedBatch,
     critic: Critic | None = None,
     place: Place | None = None,
+    teachers: Teachers | None = None,
 ) -> Scores:
     """Score the trained tokens. Only they meet the vocabulary: prompts and observations are most of an episode.
 
     Args:
         place: this rank's, where the decoder is sharded; all ranks that share the pack get the scores of all of it.
+        teachers: whose distributions those of the decoder are compared with.
     """
+    if teachers is not None:
+        assert isinstance(decoder, TokenScorer)
+        return _score_taught(decoder, batch, teachers, place)
     if place is not None:
         assert isinstance(decoder, Decoder), "only this package's decoder is sharded"
         return _score_share(decoder, batch, critic, place)
@@ -77,6 +96,53 @@ def score(
     logprobs, entropy, hidden = decoder.score_and_states(batch.token_ids, documents, targets, temperature, index=index)
     values = critic(hidden, batch.token_ids, documents, index)
     return Scores(index=index, logprobs=logprobs, entropy=entropy, values=values)
+
+
+def _score_taught(decoder: AnyDecoder, batch: PackedBatch, teachers: Teachers, place: Place | None) -> Scores:
+    """Score a pack beside its teachers; on ranks that share it, each its own tokens."""
+    said = teachers.states(batch, place)
+    index = batch.scored.nonzero().squeeze(1)
+    temperature = batch.temperatures
+    if place is None:
+        documents = Documents.from_lengths(batch.lengths, device=batch.token_ids.device)
+        if isinstance(temperature, Tensor):
+            temperature = temperature.index_select(0, index)
+        against = [(rows_of(name, batch, index), found) for name, found in said]
+        targets = batch.targets.index_select(0, index)
+        one = score_against(
+            decoder, batch.token_ids, documents, targets, against, teachers.divergence, temperature, index=index
+        )
+        taught = Taught(divergence=one.divergence, logprobs=one.teacher_logprobs)
+        return Scores(index=index, logprobs=one.logprobs, entropy=one.entropy, taught=taught)
+    share = share_of(batch.lengths, place.layout, place.meshes, batch.token_ids.device)
+    own = share.take(batch.scored).nonzero().squeeze(1)
+    scored = own if own.numel() else own.new_zeros(1)
+    if isinstance(temperature, Tensor):
+        temperature = share.take(temperature, fill=1.0).index_select(0, scored)
+    against = []
+    for name, found in said:
+        # Where the teacher's rows, which follow each other in the order of the pack, stand in the padded pack.
+        at = index[rows_of(name, batch, index)] - share.own.start
+        here = ((at >= 0) & (at < share.own.stop - share.own.start)).nonzero().squeeze(1)
+        if here.numel():
+            against.append((torch.searchsorted(scored, at[here]), found.at(here)))
+    one = score_against(
+        decoder,
+        share.take(batch.token_ids),
+        share.documents,
+        share.take(batch.targets).index_select(0, scored),
+        against,
+        teachers.divergence,
+        temperature,
+        index=scored,
+        cache=share.cache,
+    )
+    columns = (one.logprobs, one.entropy, one.divergence, one.teacher_logprobs)
+    count = share.own.stop - share.own.start
+    placed = [column.new_zeros(count).index_copy(0, scored, column) for column in columns]
+    whole = whole_of(torch.stack(placed, dim=1), place.layout, place.meshes).index_select(0, index).unbind(dim=1)
+    taught = Taught(divergence=whole[2], logprobs=whole[3].detach())
+    return Scores(index=index, logprobs=whole[0], entropy=whole[1], taught=taught)
 
 
 def _score_share(decoder: Decoder, batch: PackedBatch, critic: Critic | None, place: Place) -> Scores:

@@ -13,6 +13,7 @@ from ...model.parallel.place import Place
 from ..batching.packs import PackedBatch
 from ..objective.critic import Critic
 from ..objective.losses import Loss, TokenLoss, echo_loss
+from ..objective.teacher import Teachers
 from .kept import COLUMN, found_at
 from .optim import Optimizer
 from .scores import Scores, known_tokens, score
@@ -35,15 +36,18 @@ class TrainStep:
         critic: Critic | None = None,
         critic_optimizer: Optimizer | None = None,
         place: Place | None = None,
+        teachers: Teachers | None = None,
     ) -> None:
         """
         Args:
+            teachers: whose distributions those of the decoder are compared with; None: none.
             critic: predicts values for a loss that has a part for them; its own parameters are ``critic_optimizer``'s.
             place: this rank's, where the decoder is sharded. Then all ranks must have the same number of packs (some
                 of which may be without a trained token), and those that share one the same ones.
         """
         self._decoder, self._optimizer, self._loss = decoder, optimizer, loss
         self._critic, self._critic_optimizer, self._place = critic, critic_optimizer, place
+        self._teachers = teachers
         self._ranks_a_pack = 1 if place is None else place.layout.token_split
         self.kept: list[dict[str, Tensor]] = []
         """What the updates found at the tokens that are kept to look at (``kept.found_at``), until it is taken."""
@@ -99,7 +103,7 @@ class TrainStep:
             if self._place is None and not trained:
                 continue
             pack = pack.to(device)
-            scores = score(self._decoder, pack, self._critic, self._place)
+            scores = score(self._decoder, pack, self._critic, self._place, self._teachers)
             if not trained:
                 _nothing(scores).backward()  # the ranks that have a token wait in every layer
                 continue
@@ -107,7 +111,7 @@ class TrainStep:
             known = known_tokens(pack, scores.index)
             # Each of the ranks that share a pack takes the loss of all of it, and their gradients are summed.
             weights = (pack.weights[scores.index] / (total * self._ranks_a_pack)).to(scores.logprobs.dtype)
-            token_loss = self._loss(scores.logprobs, scores.entropy, known, scores.values)
+            token_loss = self._loss(scores.logprobs, scores.entropy, known, scores.values, scores.taught)
             if COLUMN in pack.columns:
                 self.kept.append(found_at(pack, scores, token_loss))
             loss = torch.dot(weights, token_loss.components)
@@ -194,7 +198,8 @@ def loss_sums(
 
 def _nothing(scores: Scores) -> Tensor:
     """0, with the gradients of a pack that has no trained token: zeros."""
-    columns = [one for one in (scores.logprobs, scores.entropy, scores.values) if one is not None]
+    taught = None if scores.taught is None else scores.taught.divergence
+    columns = [one for one in (scores.logprobs, scores.entropy, scores.values, taught) if one is not None]
     return torch.stack([column.sum() for column in columns]).sum() * 0.0
 
 

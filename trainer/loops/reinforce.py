@@ -261,7 +261,8 @@ class RL(Loop):
     def _annotate(self, documents: Sequence[Document]) -> list[Document]:
         config = self.config
         own = config.correction.kind != "none" or isinstance(config, PPOConfig)
-        self.throughput.passed(documents, times=own + bool(config.kl.coef) + isinstance(config, OPDConfig))
+        taught = isinstance(config, OPDConfig)  # in the step, where distributions are compared
+        self.throughput.passed(documents, times=own + bool(config.kl.coef) + taught)
         return annotate(documents, config, self.learning.columns, ways=self.learning.ways)
 
     def _publish(self, version: int) -> None:

@@ -12,6 +12,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from .taught import Taught
+
 # Beyond e^20 a ratio says only that something is wrong; infinity times an advantage of 0 would be NaN.
 _MAX_LOG_RATIO = 20.0
 
@@ -28,6 +30,9 @@ class TrainedTokens:
         reference_logprobs: [N] nats, under the reference; None without one.
         old_values, returns: [N], the critic's before the step, and what it should have said; None without a critic.
         clip_low, clip_high: [N], of each token's family, in place of the loss's own; None: the loss's for all.
+        teacher_weight: [N], of the divergence from a teacher; None: 1.
+        contrast: [N], whose product with a quantity, weighted as the loss is, sums to what tokens of episodes that
+            passed have more of it than those that did not; None without such groups.
     """
 
     old_logprobs: Tensor
@@ -39,6 +44,8 @@ class TrainedTokens:
     returns: Tensor | None = None
     clip_low: Tensor | None = None
     clip_high: Tensor | None = None
+    teacher_weight: Tensor | None = None
+    contrast: Tensor | None = None
 
     def over_document(self, values: Tensor, reduce: Literal["sum", "mean"]) -> Tensor:
         """[N] sum or mean of the values of each token's document, at each of its tokens."""
@@ -67,13 +74,19 @@ class Loss(Protocol):
     """What a training step minimizes."""
 
     def __call__(
-        self, logprobs: Tensor, entropy: Tensor, tokens: TrainedTokens, values: Tensor | None = None
+        self,
+        logprobs: Tensor,
+        entropy: Tensor,
+        tokens: TrainedTokens,
+        values: Tensor | None = None,
+        taught: Taught | None = None,
     ) -> TokenLoss:
         """
         Args:
             logprobs: [N] of the trained tokens under the model, nats, at the temperature of their sampling.
             entropy: [N] of the distributions they were drawn from, nats.
             values: [N] of a critic; None without one.
+            taught: what teachers say; None where they are not asked in the step.
         """
         ...
 
@@ -169,6 +182,7 @@ class PolicyLoss:
         kl_estimator: see ``kl_estimate``.
         value_clip: see ``value_loss``.
         correction: None corrects nothing.
+        max_divergence: largest divergence of a token from its teacher, nats; None bounds none.
     """
 
     clip_low: float = 0.2
@@ -181,9 +195,15 @@ class PolicyLoss:
     value_coef: float = 0.0
     value_clip: float | None = None
     correction: Correction | None = None
+    max_divergence: float | None = None
 
     def __call__(
-        self, logprobs: Tensor, entropy: Tensor, tokens: TrainedTokens, values: Tensor | None = None
+        self,
+        logprobs: Tensor,
+        entropy: Tensor,
+        tokens: TrainedTokens,
+        values: Tensor | None = None,
+        taught: Taught | None = None,
     ) -> TokenLoss:
         """Metrics, beside the surrogate's: "entropy", "approx_kl" (k3 of KL(old || new) by token), "sampler_weight" (of
         the new over the sampler's, by token) and its square, and "kl", "correction", "value_loss" where there is one;
@@ -204,6 +224,9 @@ class PolicyLoss:
         else:
             surrogate = weighted_log_likelihood(logprobs, log_ratio, tokens.advantages, max_weight=self.max_weight)
         components, metrics = surrogate.components, dict(surrogate.metrics)
+        if taught is not None:
+            components = components + self._divergence(taught, tokens)
+            metrics |= taught.metrics(logprobs, tokens.contrast)
         if self.correction is not None:
             metrics["correction"] = self.correction.weights(tokens)
             components = components * metrics["correction"]
@@ -230,6 +253,13 @@ class PolicyLoss:
             maxima = {"logprob_gap": sampler_gap.abs()}
         return TokenLoss(components=components, metrics=metrics, maxima=maxima)
 
+    def _divergence(self, taught: Taught, tokens: TrainedTokens) -> Tensor:
+        """[N] what the distance to the teachers adds."""
+        divergence = taught.divergence
+        if self.max_divergence is not None:
+            divergence = divergence.clamp(max=self.max_divergence)
+        return divergence if tokens.teacher_weight is None else tokens.teacher_weight * divergence
+
 
 def echo_loss(logprobs: Tensor, weights: Tensor, count: Tensor | float) -> Tensor:
     """Cross-entropy of observations beside a policy's loss: what the model expected the environment to answer.
@@ -247,6 +277,12 @@ def echo_loss(logprobs: Tensor, weights: Tensor, count: Tensor | float) -> Tenso
     return -torch.dot(weights.to(logprobs.dtype), logprobs) / count
 
 
-def sft_loss(logprobs: Tensor, entropy: Tensor, tokens: TrainedTokens, values: Tensor | None = None) -> TokenLoss:
+def sft_loss(
+    logprobs: Tensor,
+    entropy: Tensor,
+    tokens: TrainedTokens,
+    values: Tensor | None = None,
+    taught: Taught | None = None,
+) -> TokenLoss:
     """Cross-entropy: minus the log-probability of each demonstrated token, nats."""
     return TokenLoss(components=-logprobs, metrics={"entropy": entropy.detach()})

@@ -1,9 +1,11 @@
 """What each algorithm is made of: its loss, its baseline and its weighting. A new algorithm is a case in each."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from ...agent.trajectory import Trajectory
+from ...model.divergence import Divergence
 from ..recipe.algorithms import (
     CISPOConfig,
     DAPOConfig,
@@ -54,7 +56,10 @@ def loss_of(config: RLConfig) -> PolicyLoss:
             )
         case GRPOConfig() | DrGRPOConfig() | DAPOConfig() | ReinforcePPConfig():
             return PolicyLoss(clip_low=config.clip_low, clip_high=config.clip_high, **parts)
-        case MaxRLConfig() | OPDConfig() | OwnConfig():
+        case OPDConfig():
+            cap = config.divergence.cap
+            return PolicyLoss(clip_low=config.clip_low, clip_high=config.clip_high, max_divergence=cap, **parts)
+        case MaxRLConfig() | OwnConfig():
             return PolicyLoss(clip_low=config.clip_low, clip_high=config.clip_high, **parts)
     raise AssertionError(f"no loss for {type(config).__name__}")
 
@@ -86,8 +91,11 @@ def baselined(config: RLConfig, trajectories: Sequence[Trajectory], rewards: Seq
             scale = "none"
         case MaxRLConfig():
             return group_advantages(trajectories, rewards, scale="mean", drop_uniform=config.drop_uniform_groups)
-        case OPDConfig() if config.reward_weight:
-            return group_advantages(trajectories, rewards)
+        case OPDConfig():
+            # A lone episode has no baseline, and its teacher says as much of it as of others.
+            plain, compared = plain_advantages(trajectories, rewards), group_advantages(trajectories, rewards)
+            pairs = zip(plain.values, compared.values, strict=True)
+            return replace(plain, values=tuple(None if one is None else other or 0.0 for one, other in pairs))
         case ReinforcePPConfig(baseline="group"):
             return (turn_advantages if by_turn else group_advantages)(trajectories, rewards)
         case _ if by_turn:
@@ -133,6 +141,14 @@ def baselined_each(
         num_uniform=sum(part.num_uniform for part in parts),
         turns=tuple(turns) if any(part.turns for part in parts) else (),
     )
+
+
+def divergence_of(config: RLConfig) -> Divergence | None:
+    """What is compared with teachers in the step; None where nothing is."""
+    if not isinstance(config, OPDConfig) or not config.is_exact:
+        return None
+    told = config.divergence
+    return Divergence(beta=told.coefficient, support=told.support, support_of=told.support_of, tail=told.tail)
 
 
 def weighting(config: RLConfig) -> Literal["token", "episode", "constant"]:

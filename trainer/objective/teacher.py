@@ -1,17 +1,81 @@
-"""What scores a student's tokens: a checkpoint that does not learn."""
+"""What scores a student's tokens: models that do not learn from them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ...errors import ConfigError
+from ...model.attention import Documents
 from ...model.checkpoint import load_config, load_decoder
 from ...model.decoder import Decoder
+from ...model.divergence import Divergence, TeacherStates
 from ...model.families.find import why_not_ours
 from ...model.huggingface import HuggingFaceDecoder
 from ...model.lora import AnyDecoder
 from ...model.parallel.checkpoint import load_into_shards
+from ...model.parallel.packs import share_of, whole_of
 from ...model.parallel.place import Place
+from ..batching.hints import as_read_by, rows_of
+from ..batching.packs import PackedBatch
+
+
+class Teachers:
+    """The teachers of a stage that this process (or these ranks) have, by name, and how they are compared with."""
+
+    def __init__(self, models: Mapping[str, AnyDecoder], divergence: Divergence | None) -> None:
+        """
+        Args:
+            models: with the student's ids; they may be the student itself.
+            divergence: compared in the step; None: teachers say the log-probability of sampled tokens before it.
+        """
+        self.models = dict(sorted(models.items()))  # all ranks ask them in this order
+        self._divergence = divergence
+
+    @property
+    def divergence(self) -> Divergence:
+        assert self._divergence is not None, "sampled tokens are scored before the step"
+        return self._divergence
+
+    @torch.no_grad()
+    def states(self, pack: PackedBatch, place: Place | None = None) -> list[tuple[str, TeacherStates]]:
+        """What each teacher's distributions at the trained tokens of its documents are made of, in the order of the
+        pack; on every rank that shares it, for all of it. Teachers without a document in it are left out."""
+        found = []
+        for name, model in self.models.items():
+            if place is None and name not in pack.taught:
+                continue
+            read = as_read_by(name, pack).to(pack.token_ids.device)
+            index = read.loss_mask.nonzero().squeeze(1)
+            if place is None:
+                documents = Documents.from_lengths(read.lengths, device=read.token_ids.device)
+                hidden, weight = model.states(read.token_ids, documents, index=index)
+            else:
+                # Also where no document is this teacher's: the other ranks wait for it in every layer.
+                share = share_of(read.lengths, place.layout, place.meshes, read.token_ids.device)
+                own, weight = model.states(share.take(read.token_ids), share.documents, cache=share.cache)
+                hidden = whole_of(own, place.layout, place.meshes).index_select(0, index)
+            if name in pack.taught:
+                found.append((name, TeacherStates(hidden=hidden, weight=weight)))
+        return found
+
+    @torch.no_grad()
+    def logprobs(self, pack: PackedBatch, score: Callable[[AnyDecoder, PackedBatch], Tensor]) -> Tensor:
+        """[N] nats of the trained tokens of a pack, NaN where no teacher scores them.
+
+        Args:
+            score: (model, pack) -> [n] log-probabilities of the pack's trained tokens.
+        """
+        index = pack.loss_mask.nonzero().squeeze(1)
+        found = torch.full((len(index),), torch.nan, device=index.device)
+        for name, model in self.models.items():
+            said = score(model, as_read_by(name, pack).to(index.device))
+            rows = rows_of(name, pack, index)
+            if len(rows):
+                found[rows] = said.float()
+        return found
 
 
 def open_teacher(checkpoint: Path, student: AnyDecoder, place: Place | None = None) -> AnyDecoder:

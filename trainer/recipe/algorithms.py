@@ -4,12 +4,12 @@
 setting of the source that each class names.
 """
 
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from .config import OptimConfig, Settings
+from .distillation import OPDConfig as OPDConfig
 from .shared import AsyncConfig as AsyncConfig
 from .shared import CorrectionConfig as CorrectionConfig
 from .shared import KLConfig as KLConfig
@@ -154,39 +154,6 @@ class MaxRLConfig(_Grouped):
     @model_validator(mode="after")
     def _credits_episodes(self) -> Self:
         _by_episode(self)
-        return self
-
-
-class OPDConfig(RLConfig):
-    """On-policy distillation: a teacher scores the tokens that the student sampled, and each token's advantage is how
-    much likelier the teacher finds it, which lowers KL(student || teacher) where the student is
-    (arXiv:2306.13649, thinkingmachines.ai/blog/on-policy-distillation). It asks for no reward, and may take one too."""
-
-    algorithm: Literal["opd"] = "opd"
-    """Which algorithm these settings are of."""
-    teacher: Path | None = None
-    """A checkpoint with the student's tokenizer, of any family of our decoder; only its forward passes are needed."""
-    group_size: int = Field(default=4, gt=0)
-    """Episodes of each task in one step."""
-    reward_weight: float = Field(default=0.0, ge=0)
-    """Weight of GRPO's advantage (reward less the mean of its group) beside the teacher's; 0 leaves rewards out."""
-    discount: float = Field(default=0.0, ge=0, le=1)
-    """What of the log-ratios of later tokens of the episode a token is credited with, to the power of the distance; 0
-    takes its own alone."""
-    max_gap: float | None = Field(default=None, gt=0)
-    """Largest log-ratio of a token, either way, nats; None is off."""
-    clip_low: float = Field(default=0.2, gt=0, lt=1)
-    """The probability ratio is clipped below 1 - clip_low where the advantage is negative."""
-    clip_high: float = Field(default=0.28, gt=0)
-    """The probability ratio is clipped above 1 + clip_high where the advantage is positive."""
-
-    @model_validator(mode="after")
-    def _can_learn(self) -> Self:
-        _by_episode(self)
-        if self.teacher is None:
-            raise ValueError("opd learns from a teacher, and none is given; set teacher to a checkpoint's folder")
-        if self.reward_weight and self.group_size < 2:
-            raise ValueError(f"group_size is {self.group_size}; a reward has no baseline. Set it to 2 or more")
         return self
 
 

@@ -31,6 +31,12 @@ class FamilyAlgorithm(Settings):
     """Whether advantages are divided by their group's deviation, where the algorithm leaves a choice."""
     overlong: Literal["keep", "mask"] | None = None
     """Whether episodes that a budget cut off are trained on."""
+    teacher: str | None = None
+    """Who scores its episodes, where the algorithm has teachers."""
+    teacher_weight: float | None = Field(default=None, ge=0)
+    """Weight of what its teacher says."""
+    reward_weight: float | None = Field(default=None, ge=0)
+    """Weight of its rewards beside the teacher."""
 
     def applied_to(self, train: RLConfig) -> RLConfig:
         """The run's settings with this family's in their place, checked as a whole.

@@ -125,8 +125,9 @@ class Recipe(Settings):
     """Names the run and its folder: letters, digits, "_", "." and "-"."""
     seed: int = 0
     """Of tasks, experts, weights, order and sampling."""
-    sandbox: Literal["auto", "docker", "local", "unsafe"] = "auto"
-    """Where environments run commands."""
+    sandbox: str = "auto"
+    """Where environments run commands: "auto", "docker", "podman", "oci", "local", "unsafe", or an installed
+    package's word."""
     workers: int = Field(default=0, ge=0)
     """Sandboxes grading or making tasks at once; 0: as many as there are cores."""
     threads: int = Field(default=0, ge=0)
@@ -186,6 +187,15 @@ class Recipe(Settings):
         """Whether any stage, or a tokenizer that is to be trained, needs the experts' episodes."""
         sources = self.midtrain.sources if self.midtrain else []
         return self.sft is not None or self.model.checkpoint is None or any(one.demonstrations for one in sources)
+
+    @field_validator("sandbox")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        from ...envs.sandbox.choose import NAMES, names
+
+        if value not in NAMES and value not in names():
+            raise ValueError(f"there is no sandbox {value!r}; known: {', '.join(names())}")
+        return value
 
     @field_validator("midtrain", "sft", "rl", "engines", mode="before")
     @classmethod
@@ -268,4 +278,5 @@ class Recipe(Settings):
 
 def teacher_of(recipe: Recipe) -> Path | None:
     """The checkpoint that a recipe's reinforcement learning is taught by; None without one."""
-    return None if recipe.rl is None else getattr(recipe.rl.train, "teacher", None)
+    name = None if recipe.rl is None else getattr(recipe.rl.train, "teacher", None)
+    return None if name is None else Path(name)

@@ -7,7 +7,7 @@ import marshal
 import os
 import sys
 
-from . import system
+from . import image, system
 from .process import open_expendable
 from .server import Server
 from .streams import widen
@@ -21,7 +21,10 @@ def prepare(config: Config) -> None:
         OSError: the machine refused a step; the message names it.
     """
     os.umask(0o022)
-    if config["build"]:
+    if config["image"]:
+        image.build_root(config)
+        image.furnish(config)
+    elif config["build"]:
         system.build_root(config)
     if config["furnish"]:
         system.make_folders(config)
@@ -32,7 +35,7 @@ def prepare(config: Config) -> None:
         system.limit_capabilities(system.KEPT_CAPABILITIES if config["drop"] else ())
     else:
         system.adopt_orphans()
-    if config["furnish"]:
+    if config["furnish"] or config["image"]:
         system.die_with_parent()
     open_expendable()
     system.protect_server()

@@ -5,16 +5,20 @@ code, reads nothing that comes out of a sandbox, and keeps nothing of one: a for
 fork is process 1 in it and the guest. Part of the guest (see server.py): standard library only.
 """
 
+import encodings.ascii
+import encodings.latin_1  # noqa: F401 - image there is nothing to import
 import gc
+import gzip  # noqa: F401
 import marshal
 import os
 import select
-import shutil  # noqa: F401 - what the guest imports when it is needed is here already
+import shutil  # noqa: F401
 import signal
 import socket
 import struct
 import sys
 import tarfile  # noqa: F401
+import warnings  # noqa: F401
 
 from . import system
 from .main import main as become_guest

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from .files import perform
-from .system import Config, adopt_orphans, libc, limit_calls
+from .system import Config, adopt_orphans, libc, limit_calls, limit_capabilities
 from .watching import kill_descendants
 
 STATUS = struct.Struct("!i16s")
@@ -33,6 +33,8 @@ def enter(config: Config) -> None:
         os.setgroups([])
         os.setresgid(config["gid"], config["gid"], config["gid"])
         os.setresuid(config["uid"], config["uid"], config["uid"])
+        if config["uid"] == 0:  # of an image's user namespace: to stay root is to keep the rights
+            limit_capabilities(())
     limit_calls(config["calls"])
     os.umask(0o022)
 

@@ -105,29 +105,52 @@ def build_root(config: Config) -> None:
     Raises:
         OSError: a mount was refused; the message names it.
     """
-    _mount("none", "/", None, MS_REC | MS_PRIVATE)
+    mount("none", "/", None, MS_REC | MS_PRIVATE)
     base = "/tmp"  # any folder that exists everywhere; the tmpfs hides it only until pivot_root
     options = f"size={config['disk_bytes']},nr_inodes={config['num_inodes']},mode=0755"
-    _mount("tmpfs", base, "tmpfs", MS_NOSUID | MS_NODEV, options)
+    mount("tmpfs", base, "tmpfs", MS_NOSUID | MS_NODEV, options)
     os.mkdir(base + "/.host")
-    _check(libc.pivot_root(base.encode(), (base + "/.host").encode()), "pivot_root")
-    os.chdir("/")
+    exchange_root(base, base + "/.host")
     for target, link in config["links"]:
         os.symlink(target, link)
+    mount_parts(config, "/.host")
+
+
+def mount_parts(config: Config, host: str, *, scratch_of: int = 0) -> None:
+    """What every box has mounted in its root, and the end of the host's; the network's and the host's name.
+
+    Args:
+        host: where the host's root is now; it is gone at the end.
+        scratch_of: the user and group whose the server's own folder is.
+    Raises:
+        OSError: a mount was refused; the message names it.
+    """
     for source, target in config["binds"]:
-        _bind("/.host" + source, target, read_only=True)
+        bind(host + source, target, read_only=True)
     os.makedirs("/proc", exist_ok=True)
-    _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     for path in config["proc_read_only"]:
         if os.path.exists(path):
-            _bind(path, path, read_only=True)
-    _devices(config["shm_bytes"])
-    os.makedirs(config["scratch"])
-    _mount("tmpfs", config["scratch"], "tmpfs", MS_NOSUID | MS_NODEV, f"size={config['scratch_bytes']},mode=0711")
-    _check(libc.umount2(b"/.host", MNT_DETACH), "umount2")
-    os.rmdir("/.host")
+            bind(path, path, read_only=True)
+    _devices(host, config["shm_bytes"])
+    os.makedirs(config["scratch"], exist_ok=True)
+    options = f"size={config['scratch_bytes']},mode=0711,uid={scratch_of},gid={scratch_of}"
+    mount("tmpfs", config["scratch"], "tmpfs", MS_NOSUID | MS_NODEV, options)
+    unmount(host)
+    os.rmdir(host)
     raise_loopback()
     socket.sethostname("sandbox")
+
+
+def unmount(path: str) -> None:
+    """Raises OSError."""
+    _check(libc.umount2(path.encode(), MNT_DETACH), f"umount {path}")
+
+
+def exchange_root(new: str, old: str) -> None:
+    """Make a mount the root, and show the old root at a folder in it. Raises OSError."""
+    _check(libc.pivot_root(new.encode(), old.encode()), "pivot_root")
+    os.chdir("/")
 
 
 def unshare(flags: int) -> None:
@@ -170,38 +193,38 @@ def make_folders(config: Config) -> None:
             file.write(text)
 
 
-def _devices(shm_bytes: int) -> None:
+def _devices(host: str, shm_bytes: int) -> None:
     os.makedirs("/dev", exist_ok=True)
-    _mount("tmpfs", "/dev", "tmpfs", MS_NOSUID, "size=64k,mode=0755")
+    mount("tmpfs", "/dev", "tmpfs", MS_NOSUID, "size=64k,mode=0755")
     for name in DEVICES:
-        _bind(f"/.host/dev/{name}", f"/dev/{name}", read_only=False)
+        bind(f"{host}/dev/{name}", f"/dev/{name}", read_only=False)
     for link, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
         os.symlink("/proc/self/fd" + target, "/dev/" + link)
     os.mkdir("/dev/pts")
-    _mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620")
+    mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620")
     os.symlink("pts/ptmx", "/dev/ptmx")
     os.mkdir("/dev/shm")
-    _mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, f"size={shm_bytes},mode=1777")
-    _mount("none", "/dev", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID)
+    mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, f"size={shm_bytes},mode=1777")
+    mount("none", "/dev", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID)
 
 
-def _bind(source: str, target: str, *, read_only: bool) -> None:
+def bind(source: str, target: str, *, read_only: bool) -> None:
     parent = os.path.dirname(target)
     os.makedirs(parent, exist_ok=True)
     if os.path.isdir(source):
         os.makedirs(target, exist_ok=True)
     elif not os.path.exists(target):
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
-    _mount(source, target, None, MS_BIND | MS_REC)
+    mount(source, target, None, MS_BIND | MS_REC)
     if read_only:
         # A user namespace may not clear what the host's mount has set (nosuid, noexec, ...), so it is repeated.
         kept = os.statvfs(target).f_flag & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
         times = os.statvfs(target).f_flag & (1024 | 2048 | 4096)  # ST_NOATIME, ST_NODIRATIME, ST_RELATIME
         flags = kept | (times & 3072) | (1 << 21 if times & 4096 else 0)
-        _mount("none", target, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | flags)
+        mount("none", target, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | flags)
 
 
-def _mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
+def mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
     result = libc.mount(
         source.encode(), target.encode(), kind and kind.encode(), ctypes.c_ulong(flags), options.encode()
     )

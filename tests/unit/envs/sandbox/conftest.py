@@ -8,9 +8,13 @@ import tarfile
 import pytest
 
 from verigym.envs.sandbox.engine import Engine
+from verigym.envs.sandbox.image_import import import_image
 from verigym.envs.sandbox.images import ensure_base_image
+from verigym.envs.sandbox.runtime import runtime_python
 from verigym.envs.sandbox.settings import SandboxSettings
 from verigym.errors import SandboxError
+
+from . import archives
 
 BARE = "verigym/test-bare:1"
 
@@ -23,6 +27,18 @@ def engine():
         pytest.skip(str(error))
     yield engine
     engine.client.close()
+
+
+@pytest.fixture(scope="session")
+def programs_layer():
+    """A layer of this machine's own programs, with a Python that is the sandbox's."""
+    return archives.programs_layer(runtime_python())
+
+
+@pytest.fixture(scope="session")
+def programs_image(programs_layer, tmp_path_factory):
+    """An archive of an image of that layer."""
+    return str(archives.docker_archive(tmp_path_factory.mktemp("image") / "programs.tar", [programs_layer]))
 
 
 @pytest.fixture(scope="session")
@@ -46,8 +62,7 @@ def bare_image(engine, tmp_path_factory):
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             if name != "busybox":
                 archive.addfile(link)
-    repository, _, tag = BARE.partition(":")
-    engine.api.import_image_from_data(buffer.getvalue(), repository=repository, tag=tag)
+    import_image(engine.api, buffer.getvalue(), BARE)
     return BARE
 
 

@@ -33,8 +33,8 @@ def test_probe_works_inside_a_running_loop():
 
 
 def test_unknown_names_say_what_there_is():
-    with pytest.raises(ConfigError, match="choose one of auto, docker, local, unsafe"):
-        make_backend("podman")
+    with pytest.raises(ConfigError, match="choose one of auto, docker, local, oci, podman, unsafe"):
+        make_backend("gvisor")
 
 
 def test_an_engine_that_is_not_there_is_said_with_the_remedy():

@@ -7,6 +7,9 @@ from verigym.envs.sandbox import conformance
 from verigym.envs.sandbox.conformance import CHECKS, ISOLATION_CHECKS, InImage
 from verigym.envs.sandbox.docker import DockerBackend
 from verigym.envs.sandbox.local import LocalBackend, UnsafeBackend, is_there
+from verigym.envs.sandbox.oci.backend import OciBackend
+from verigym.envs.sandbox.oci.flavor import AS_ROOT, AS_USER
+from verigym.envs.sandbox.oci.store import ImageStore
 
 WAYS = {
     "fork-root": ("fork", False),
@@ -50,6 +53,32 @@ def backend_of(way):
 @pytest.mark.parametrize(("check", "way"), [*pairs(CHECKS, [*WAYS, "unsafe"]), *pairs(ISOLATION_CHECKS, WAYS)])
 def test_conformance(check, way):
     asyncio.run(asyncio.wait_for(check(backend_of(way)), 120))
+
+
+FLAVORS = {"root": AS_ROOT, "user": AS_USER}
+ALWAYS_OCI = {
+    "root": {*ALWAYS, conformance.check_network, conformance.check_binds, conformance.check_files},
+    "user": set(),
+}
+
+
+@pytest.mark.parametrize(
+    ("check", "flavor"),
+    [
+        pytest.param(c, f, id=f"{c.__name__}-{f}", marks=[] if c in always else [pytest.mark.slow])
+        for f, always in ALWAYS_OCI.items()
+        for c in (*CHECKS, *ISOLATION_CHECKS)
+    ],
+)
+def test_conformance_of_images_without_an_engine(check, flavor, programs_image, tmp_path):
+    if flavor == "root" and os.geteuid() != 0:
+        pytest.skip("needs root: images with users of their own")
+    store = ImageStore(tmp_path / "store", flavor=FLAVORS[flavor])
+    backend = OciBackend(store=store, user_namespace=flavor == "user")
+    try:
+        asyncio.run(asyncio.wait_for(check(InImage(backend, programs_image)), 120))
+    finally:
+        backend.close()
 
 
 # busybox has neither Python nor some options of the commands that these use.

@@ -26,7 +26,7 @@ from verigym.trainer.loops.reinforce import RL
 from verigym.trainer.objective.advantages import discounted, group_advantages
 from verigym.trainer.objective.losses import TrainedTokens
 from verigym.trainer.objective.objective import loss_of
-from verigym.trainer.objective.teacher import check_teacher, open_teacher
+from verigym.trainer.objective.teacher import Teachers, check_teacher, open_teacher
 from verigym.trainer.recipe.algorithms import GRPOConfig, OPDConfig
 from verigym.trainer.recipe.config import OptimConfig
 from verigym.trainer.sampling.rollouts import EpisodePlan, TaskStream
@@ -64,13 +64,13 @@ def distribution(decoder, prompt):
 def test_the_gradient_is_that_of_the_divergence(pair, make_segment, make_trajectory):
     """Every token is drawn once and weighs its probability: an expectation without noise."""
     student, teacher = pair
-    config = OPDConfig(teacher="unused")
+    config = OPDConfig(teacher="x")
     logp = distribution(student, PROMPT)
     drawn = [
         make_trajectory(make_segment([*PROMPT, token], [0, 0, 0, 1], [float("nan")] * 3 + [logp[token].item()]))
         for token in range(VOCAB)
     ]
-    scorer = Scorer(student, config, teacher=teacher)
+    scorer = Scorer(student, config, teachers=Teachers({"x": teacher}, None))
     found = experience_of(drawn, config, scorer)
     documents = [one for (one,) in found.documents]
     batch = join(documents)
@@ -143,9 +143,10 @@ def test_rewards_may_be_learned_beside_the_teacher(make_segment, make_trajectory
         make_trajectory(make_segment([*PROMPT, 3, 4], [0, 0, 0, 1, 1]), reward=reward, group="g")
         for reward in (0.0, 1.0, 1.0, 1.0)
     ]
-    alone = experience_of(given, OPDConfig(teacher="x"), Scorer(student, OPDConfig(teacher="x"), teacher=teacher))
+    plain, teachers = OPDConfig(teacher="x"), Teachers({"x": teacher}, None)
+    alone = experience_of(given, plain, Scorer(student, plain, teachers=teachers))
     both = OPDConfig(teacher="x", reward_weight=2.0)
-    mixed = experience_of(given, both, Scorer(student, both, teacher=teacher))
+    mixed = experience_of(given, both, Scorer(student, both, teachers=Teachers({"x": teacher}, None)))
     expected = [2.0 * value for value in group_advantages(given).values]
     for (one,), (other,), more in zip(alone.documents, mixed.documents, expected, strict=True):
         mask = one.loss_mask
@@ -158,7 +159,8 @@ def test_later_tokens_and_the_bound(make_segment, make_trajectory, pair):
 
     def advantages(**settings):
         config = OPDConfig(teacher="x", **settings)
-        ((one,),) = experience_of(given, config, Scorer(student, config, teacher=teacher)).documents
+        scorer = Scorer(student, config, teachers=Teachers({"x": teacher}, None))
+        ((one,),) = experience_of(given, config, scorer).documents
         return one.advantage[one.loss_mask]
 
     own = advantages()
@@ -203,7 +205,7 @@ def test_a_larger_teacher_is_read_up_to_the_students_ids_and_does_not_learn(pair
     )
     folder = saved(large, tmp_path / "large")
     learner = Learner(student, Lesson(optim=OptimConfig(), rl=OPDConfig(teacher=folder)))
-    assert learner.teacher.head_matrix().shape[0] == VOCAB
-    assert not any(weight.requires_grad for weight in learner.teacher.parameters())
+    assert learner.teachers.models[str(folder)].head_matrix().shape[0] == VOCAB
+    assert not any(weight.requires_grad for weight in learner.teachers.models[str(folder)].parameters())
     assert "teacher" not in learner.state_dict()
-    assert Learner(student, Lesson(optim=OptimConfig(), rl=GRPOConfig())).teacher is None
+    assert Learner(student, Lesson(optim=OptimConfig(), rl=GRPOConfig())).teachers is None

@@ -1,5 +1,6 @@
 """A teacher that is spread over ranks says what it says in one process."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,14 @@ from .ranks import run_team
 from .test_identity import documents, make_decoder
 
 
-def columns(learning: Learning) -> list[torch.Tensor]:
-    packs = pack(documents(), max_tokens=30, ways=learning.ways)
+def columns(learning: Learning, teacher: str) -> list[torch.Tensor]:
+    given = [replace(one, taught=teacher) for one in documents()]
+    packs = pack(given, max_tokens=30, ways=learning.ways)
     return [found["teacher_logprobs"] for found in learning.columns(packs)]
 
 
 def by_team(team, lesson: Lesson) -> list[torch.Tensor]:
-    return columns(team.learning(make_decoder(), lesson))
+    return columns(team.learning(make_decoder(), lesson), lesson.teacher_names[0])
 
 
 @pytest.mark.parametrize("layout", [Layout(shard=2), Layout(tensor=2)], ids=["shard2", "tp2"])
@@ -33,6 +35,6 @@ def test_ranks_say_what_one_process_says(layout: Layout, tmp_path: Path) -> None
         for weight in teacher.parameters():
             weight.add_(0.05 * torch.randn(weight.shape))
     lesson = Lesson(optim=OptimConfig(), rl=OPDConfig(teacher=saved(teacher, tmp_path / "teacher")))
-    expected = torch.cat(columns(Learner(make_decoder(), lesson)))
+    expected = torch.cat(columns(Learner(make_decoder(), lesson), lesson.teacher_names[0]))
     found = torch.cat(run_team(by_team, tmp_path, layout, lesson))
     assert sorted(found.tolist()) == pytest.approx(sorted(expected.tolist()), abs=1e-5)

@@ -1,0 +1,277 @@
+"""A row's repository in one sandbox with its reference and hidden tests, and runs of these tests on variants of it.
+
+Nobody forges anything here, so one sandbox serves all variants of a row: by forks of one warm process where the row
+names pytest's ids (``synthesis/probe.py``), else by the row's own script, once a variant.
+"""
+
+import shlex
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from ...errors import GradingError, TaskError
+from ...model.chat.encoding import from_bytes, to_bytes
+from ...rewards.patches import paths_of
+from ...rewards.swe import PASSING, found_ids
+from ..datasets.eval_scripts import END, START
+from ..datasets.swe import SWERow
+from ..sandbox.types import Limits, Sandbox, SandboxBackend
+from ..swe.checkout import checkout, environment_of, placed
+from ..swe.scripted import run_script_once
+from ..swe.worktree import run_script, said_by
+from ..synthesis.probing import PROBE_ENV, Failure, Job, JobResult, Probe, file_of
+
+Files = Mapping[str, str | None]
+"""Path -> text; None: there is no such file."""
+
+MOST_FILE = 2 << 20
+"""Bytes of a source file that is varied."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the hidden tests said of a variant.
+
+    Attributes:
+        resolved: every deciding test passed.
+        failing: deciding tests that did not pass and why, in the words of the failure; those that were not reached
+            because one had failed are left out.
+        ended: "done", "deadline" or "died".
+        seconds: of the wall clock.
+        statuses: of all tests that ran.
+        traced: what ran where; None unless asked for.
+    """
+
+    resolved: bool
+    failing: Mapping[str, str] = field(default_factory=dict)
+    ended: str = "done"
+    seconds: float = 0.0
+    statuses: Mapping[str, str] = field(default_factory=dict)
+    traced: JobResult | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How tests are run: the same everywhere but for what is said here.
+
+    Attributes:
+        order, clock_s, watch: as of ``probing.Job``.
+        env: further variables, such as another hash seed.
+        whole: run all tests although one has failed.
+        trace: note lines, functions and calls.
+    """
+
+    order: str = ""
+    clock_s: int = 0
+    env: Mapping[str, str] = field(default_factory=dict)
+    watch: tuple[str, ...] = ()
+    whole: bool = False
+    trace: bool = False
+
+
+class Bench:
+    """One row, ready to run.
+
+    Attributes:
+        row: placed.
+        base, gold: the Python files that the reference changes, before and after it.
+        tests: the hidden tests' Python files.
+        can_vary_runs: whether order, clock and tracing can be had; a row's script knows none of them.
+    """
+
+    def __init__(self, sandbox: Sandbox, row: SWERow, probe: Probe | None, base: Files, gold: Files, tests: Files):
+        self.row, self.base, self.gold, self.tests = row, base, gold, tests
+        self._sandbox, self._probe = sandbox, probe
+        self._deadline_s, self._test_s = 600.0, 60.0
+        self.can_vary_runs = probe is not None
+
+    async def run(self, variants: Sequence[Files], manner: Manner | None = None) -> list[Outcome]:
+        """The outcomes of variants of the solved repository; {} is the reference itself.
+
+        Raises:
+            TaskError: the tests cannot be run at all. SandboxError: the sandbox failed.
+        """
+        manner = manner or Manner()
+        if self._probe is None:
+            return [await self._by_script(files) for files in variants]
+        jobs = [self._job(number, files, manner) for number, files in enumerate(variants)]
+        return [self._outcome(result, manner) for result in await self._probe.run(jobs, env=manner.env)]
+
+    async def run_others(
+        self, variants: Sequence[Files], collect: Iterable[str], names: Sequence[str]
+    ) -> list[Outcome]:
+        """The outcomes of other tests than the row's, by the names of their functions, on variants.
+
+        Returns:
+            Of each variant an outcome whose ``failing`` holds every test of these names that failed.
+        """
+        assert self._probe is not None
+        jobs = [
+            Job(
+                key=str(number),
+                collect=tuple(collect),
+                files=files,
+                named=tuple(names),
+                deadline_s=self._deadline_s,
+                test_s=self._test_s,
+            )
+            for number, files in enumerate(variants)
+        ]
+        results = await self._probe.run(jobs)
+        return [
+            Outcome(
+                resolved=False,
+                failing={test: failure.message for test, failure in result.failures.items()},
+                ended=result.ended,
+                seconds=result.wall_s,
+                statuses=result.outcomes,
+            )
+            for result in results
+        ]
+
+    async def standing(self, names: Collection[str]) -> set[str]:
+        """Of some names, those that stand anywhere in the repository's tracked files at base."""
+        if not names:
+            return set()
+        patterns = " ".join(f"-e {shlex.quote(name)}" for name in sorted(names))
+        script = f"git grep -h -o -w -F -I {patterns} HEAD -- || [ $? = 1 ]"
+        result = await run_script(self._sandbox, script, root=self.row.root)
+        return set(from_bytes(result.stdout).split()) & set(names)
+
+    def expect(self, gold: Outcome) -> None:
+        """Set time limits by what the reference took."""
+        self._deadline_s = 20.0 + 8.0 * gold.seconds
+        self._test_s = 5.0 + 4.0 * gold.seconds
+
+    def _job(self, number: int, files: Files, manner: Manner) -> Job:
+        wanted = tuple(dict.fromkeys(self.row.tests))
+        cut = any(test.count("[") > test.count("]") for test in wanted)
+        return Job(
+            key=str(number),
+            collect=tuple(dict.fromkeys(map(file_of, wanted))),
+            files=files,
+            keep=None if cut else wanted,
+            deadline_s=self._deadline_s,
+            test_s=self._test_s,
+            max_failing=0 if manner.whole or cut else 1,
+            mode="trace" if manner.trace else "test",
+            order=manner.order,
+            clock_s=manner.clock_s,
+            watch=manner.watch,
+        )
+
+    def _outcome(self, result: JobResult, manner: Manner) -> Outcome:
+        deciding = (
+            *found_ids(result.outcomes, self.row.FAIL_TO_PASS),
+            *found_ids(result.outcomes, self.row.PASS_TO_PASS),
+        )
+        stopped = not manner.whole and any(result.outcomes.get(test) in ("failed", "error") for test in deciding)
+        missed = [test for test in deciding if result.outcomes.get(test) not in PASSING]
+        whole_run = result.ended == "done" and not result.not_collected
+        failing = {
+            test: _why(result, test) for test in missed if test in result.outcomes or not (stopped and whole_run)
+        }
+        return Outcome(
+            resolved=result.ended == "done" and not missed,
+            failing=failing,
+            ended=result.ended,
+            seconds=result.wall_s,
+            statuses=result.outcomes,
+            traced=result if manner.trace else None,
+        )
+
+    async def _by_script(self, files: Files) -> Outcome:
+        """The row's own script on a variant; what it leaves in the tree goes away."""
+        for path, text in files.items():
+            if text is None:
+                await run_script(self._sandbox, f"rm -f -- {shlex.quote(path)}", root=self.row.root)
+            else:
+                await self._sandbox.write_file(f"{self.row.root}/{path}", text.encode())
+        try:
+            score, report = await run_script_once(
+                self._sandbox, self.row, _only_tests(self.row.eval_script), self._deadline_s
+            )
+        finally:
+            for path in files:
+                text = self.gold.get(path)
+                if text is not None:
+                    await self._sandbox.write_file(f"{self.row.root}/{path}", text.encode())
+        wanted = (*self.row.FAIL_TO_PASS, *self.row.PASS_TO_PASS)
+        found = found_ids(report.statuses, wanted)
+        failing = {test: report.detail for test in found if report.statuses.get(test) not in PASSING}
+        return Outcome(
+            resolved=score.passed,
+            failing={} if score.passed else failing,
+            ended="done" if report.complete else "died",
+            seconds=report.duration_s,
+            statuses=report.statuses,
+        )
+
+
+def _why(result: JobResult, test: str) -> str:
+    failure = result.failures.get(test) or result.failures.get(file_of(test)) or Failure(message="", frames=())
+    if failure.message:
+        return failure.message.strip()
+    return result.error or f"it is {result.outcomes.get(test, 'not there')} ({result.ended})"
+
+
+def _only_tests(script: str) -> str:
+    """A script without what resets the hidden files after the tests: they are in the tree for all variants."""
+    lines = script.splitlines()
+    ends = [number for number, line in enumerate(lines) if END in line]
+    kept = lines[: ends[0] + 1] if ends else lines
+    assert any(START in line for line in kept)
+    return "\n".join(kept) + "\n"
+
+
+@asynccontextmanager
+async def open_bench(backend: SandboxBackend, row: SWERow, *, limits: Limits | None = None) -> AsyncIterator[Bench]:
+    """A row's bench, its sandbox closed at the end.
+
+    Raises:
+        TaskError: the row has no repository for this backend, or its patches do not apply, or its tests are neither
+            pytest's ids nor run by a script. SandboxError: the sandbox failed.
+    """
+    row = placed(row, backend)
+    by_script = bool(row.image and row.eval_script and not row.interpreter)
+    if not by_script and not all(file_of(test).endswith(".py") for test in row.tests):
+        raise TaskError(f"{row.instance_id}: its tests are no pytest ids and the row has no eval_script to run them")
+    if by_script and (row.eval_script.count(START) != 1 or row.eval_script.count(END) != 1):
+        raise GradingError(f"{row.instance_id}: eval_script does not have each of the markers {START!r}, {END!r} once")
+    async with checkout(backend, row, limits=limits or Limits()) as sandbox:
+        paths = [path for pair in paths_of(row.patch) for path in pair if path.endswith(".py")]
+        hidden = [new for _, new in paths_of(row.test_patch) if new.endswith(".py")]
+        base = {path: await _read(sandbox, row, path) for path in dict.fromkeys(paths)}
+        if not by_script:  # the script brings them itself
+            await _apply(sandbox, row, row.test_patch, "test_patch")
+        tests = {path: await _read(sandbox, row, path) for path in dict.fromkeys(hidden)}
+        await _apply(sandbox, row, row.patch, "patch")
+        gold = {path: await _read(sandbox, row, path) for path in base}
+        probe = None
+        if not by_script:
+            env = {**PROBE_ENV, **row.env}
+            if row.pytest_plugins:
+                env["PYTEST_PLUGINS"] = ",".join(row.pytest_plugins)
+            probe = Probe(sandbox, python=(await environment_of(row)).python, env=env, workdir=row.root)
+            await probe.bring()
+        yield Bench(sandbox, row, probe, base, gold, tests)
+
+
+async def _apply(sandbox: Sandbox, row: SWERow, patch: str, name: str) -> None:
+    if not patch.strip():
+        return
+    text = patch if patch.endswith("\n") else patch + "\n"
+    script = "git apply --whitespace=nowarn - 2>&1"
+    result = await run_script(sandbox, script, root=row.root, stdin=to_bytes(text))
+    if result.exit_code != 0:
+        raise TaskError(f"{row.instance_id}: {name} does not apply to the base commit: {said_by(result)[:300]}")
+
+
+async def _read(sandbox: Sandbox, row: SWERow, path: str) -> str | None:
+    try:
+        data = await sandbox.read_file(f"{row.root}/{path}", most_bytes=MOST_FILE + 1)
+    except (FileNotFoundError, IsADirectoryError):
+        return None
+    if len(data) > MOST_FILE:
+        raise TaskError(f"{row.instance_id}: {path} has more than {MOST_FILE >> 20} MiB; it is not varied")
+    return from_bytes(data)

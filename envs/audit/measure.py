@@ -1,0 +1,281 @@
+"""The audit that runs: variants of a row's reference under its hidden tests, in one sandbox."""
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...errors import GradingError, TaskError
+from ...rewards.swe import PASSING
+from ..datasets.swe import SWERow
+from ..sandbox.types import SandboxBackend
+from .bench import Bench, Manner, Outcome, open_bench
+from .certificate import MOST_FINDINGS, Basis, Certificate, Finding
+from .classes import classify
+from .leaks import search_workspace
+from .mutants import mutants
+from .notes import Notebook
+from .rewrites import Choice, choices, new_names, spelled_in
+from .structure import structures
+from .variants import Solved, Variant, changed_functions, changed_lines, diff_of, first_line_of
+
+DAYS = 86_400
+MANNERS: Mapping[str, Manner] = {
+    "again": Manner(whole=True),
+    "in reverse order": Manner(whole=True, order="reversed"),
+    "shuffled": Manner(whole=True, order="one"),
+    "shuffled otherwise": Manner(whole=True, order="two"),
+    "with another hash seed": Manner(whole=True, env={"PYTHONHASHSEED": "4711"}),
+    "half a year and eleven hours later": Manner(whole=True, clock_s=183 * DAYS + 11 * 3600),
+    "on the last of February, years ago": Manner(whole=True, clock_s=-1000 * DAYS),
+}
+"""How the reference's tests are run besides the first time."""
+STILL = Manner(whole=True, clock_s=1)
+"""A clock moved by nothing to speak of: what fails so fails because of how clocks are moved."""
+
+NOTICED, RUN = 4, 3
+"""Mutants counted as noticed, and lines counted as run, beforehand: two of three that are not say little."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How much is tried for a row.
+
+    Attributes:
+        mutants: wrong solutions, at most.
+        notes: copies of tests by which unnoticed mutants are told from the reference.
+    """
+
+    mutants: int = 20
+    notes: int = 40
+
+    @property
+    def runs(self) -> int:
+        """Runs of the tests, about: what an estimate counts."""
+        return 2 + len(MANNERS) + self.mutants + 10 + 8
+
+
+async def measure(
+    backend: SandboxBackend, row: SWERow, certificate: Certificate, effort: Effort | None = None
+) -> Certificate:
+    """Complete a certificate from text by what runs in a sandbox.
+
+    Returns:
+        The certificate with measured scores. What cannot be run leaves the scores from signs, and says so in
+        ``problem``.
+    Raises:
+        SandboxError: the sandbox failed.
+    """
+    effort = effort or Effort()
+    try:
+        async with open_bench(backend, row) as bench:
+            audit = Audit(bench, row, effort)
+            await audit.run()
+        if not audit.is_broken:
+            await audit.look_for_leaks(backend)
+    except (TaskError, GradingError) as error:
+        return replace(certificate, problem=f"nothing could be run: {error}")
+    return audit.complete(certificate)
+
+
+class Audit:
+    """What is found of one row, step by step."""
+
+    def __init__(self, bench: Bench, row: SWERow, effort: Effort) -> None:
+        self._bench, self._row, self._effort = bench, row, effort
+        self._solved = Solved(base=bench.base, gold=bench.gold, statement=row.problem_statement)
+        self._scores: dict[str, float] = {}
+        self._measured: dict[str, Any] = {}
+        self._findings: list[Finding] = []
+        self.is_broken = False
+
+    async def run(self) -> None:
+        watch = tuple(path for path, text in self._bench.gold.items() if text is not None)
+        (gold,) = await self._bench.run([{}], Manner(whole=True, trace=True, watch=watch))
+        self._bench.expect(gold)
+        if not gold.resolved:
+            test, why = next(iter(gold.failing.items()), ("", gold.ended))
+            self._broken(f"the reference fails {test}: {why[:200]}")
+            return
+        (base,) = await self._bench.run([self._bench.base], Manner(whole=True))
+        if base.resolved:
+            self._broken("the tests pass without the reference")
+            return
+        self._unrelated(gold, base)
+        await self._flaky(gold)
+        if "flaky" in self._scores and self._scores["flaky"] > 0:
+            return  # verdicts on variants would be chance
+        known = await self._bench.standing(new_names(self._solved))
+        self._solved = replace(self._solved, known=frozenset(known))
+        neutral = await self._narrow()
+        await self._weak(gold, neutral)
+
+    def _broken(self, why: str) -> None:
+        self.is_broken = True
+        self._findings.append(Finding(kind="broken", what=why))
+
+    def _unrelated(self, gold: Outcome, base: Outcome) -> None:
+        """Deciding tests that pass without the reference, or that come to none of its functions."""
+        for test in self._row.FAIL_TO_PASS:
+            if base.statuses.get(test) in PASSING:
+                self._findings.append(Finding(kind="unrelated", what="it passes without the reference", where=test))
+        if gold.traced is None:
+            return
+        functions, everywhere = changed_places(self._solved)
+        reached: set[tuple[str, int]] = set()
+        for test in self._row.FAIL_TO_PASS:
+            covered = set(gold.traced.covered.get(test, ()))
+            reached |= covered
+            told = any(finding.where == test for finding in self._findings)
+            if functions and not everywhere and not covered & set(functions) and not told:
+                self._findings.append(Finding(kind="unrelated", what="it runs nothing of the reference", where=test))
+        run_lines = {place for test in gold.traced.lines.values() for place in test}
+        missed = [line for line in executable_lines(self._solved) if line not in run_lines]
+        self._measured["reference"] = {
+            "functions": len(functions),
+            "lines": len(executable_lines(self._solved)),
+            "lines_no_test_runs": len(missed),
+        }
+        for path, line in missed[:5]:
+            shown = (self._bench.gold[path] or "").splitlines()[line - 1].strip()
+            what = "no test runs this line of the reference"
+            self._findings.append(Finding(kind="weak", what=what, where=f"{path}:{line}", shown=shown))
+
+    async def _flaky(self, gold: Outcome) -> None:
+        """The reference again, and otherwise; what fails once more counts."""
+        manners = MANNERS if self._bench.can_vary_runs else {"again": MANNERS["again"], "once more": MANNERS["again"]}
+        failed: dict[str, str] = {}
+        for name, manner in manners.items():
+            (found,) = await self._bench.run([{}], manner)
+            if found.resolved:
+                continue
+            if manner.clock_s:
+                (still,) = await self._bench.run([{}], STILL)
+                if not still.resolved:
+                    continue
+            test, why = next(iter(found.failing.items()), ("", found.ended))
+            failed[name] = test
+            shown = f"{why[:300]}"
+            self._findings.append(Finding(kind="flaky", what=f"the reference fails {name}", where=test, shown=shown))
+        self._measured["runs"] = {"tried": len(manners), "failed": sorted(failed)}
+        self._scores["flaky"] = len(failed) / len(manners)
+
+    async def _narrow(self) -> list[Variant]:
+        """Other choices and other ways; the ways that the tests accept, for what they are to accept later."""
+        made = choices(self._solved)
+        refused = 0
+        for choice, outcome in zip(made, await self._bench.run([one.variant.files for one in made])):
+            if outcome.resolved or not self._spelled(choice):
+                continue
+            refused += 1
+            self._refused(choice.variant, outcome, "the tests refuse a choice that nobody was told of")
+        ways = structures(self._solved)
+        accepted, turned_down = [], 0
+        for way, outcome in zip(ways, await self._bench.run([one.files for one in ways])):
+            if outcome.resolved:
+                accepted.append(way)
+            else:
+                turned_down += 1
+                self._refused(way, outcome, "the tests refuse the same written another way")
+        counted = [one for one in made if self._spelled(one)]
+        self._measured["choices"] = {"tried": len(made), "spelled": len(counted), "refused": refused}
+        self._measured["ways"] = {"tried": len(ways), "refused": turned_down}
+        self._scores["narrow"] = refused / len(made) if made else 0.0
+        return accepted
+
+    def _spelled(self, choice: Choice) -> bool:
+        return bool(spelled_in(choice.spelled, choice.variant.kind, self._bench.tests))
+
+    def _refused(self, variant: Variant, outcome: Outcome, what: str) -> None:
+        test, why = next(iter(outcome.failing.items()), ("", outcome.ended))
+        shown = f"{variant.kind}: {variant.what}\n{why[:300]}"
+        self._findings.append(Finding(kind="narrow", what=what, where=test, shown=shown))
+
+    async def _weak(self, gold: Outcome, neutral: Sequence[Variant]) -> None:
+        """Wrong solutions that resolve, and that some call tells from the reference."""
+        tried = mutants(self._solved, most=self._effort.mutants, seed=self._row.instance_id)
+        outcomes = await self._bench.run([one.files for one in tried])
+        alive = [one for one, outcome in zip(tried, outcomes) if outcome.resolved]
+        told: dict[int, str] = {}
+        if alive and self._bench.can_vary_runs:
+            notebook = await Notebook.make(self._bench, gold, neutral, most=self._effort.notes)
+            told = await notebook.tell_apart([one.files for one in alive])
+        proven = [number for number in range(len(alive)) if number in told or not self._bench.can_vary_runs]
+        self._measured["mutants"] = {"tried": len(tried), "resolved": len(alive), "told_apart": len(told)}
+        lines = self._measured.get("reference", {"lines": 0, "lines_no_test_runs": 0})
+        unrun = lines["lines_no_test_runs"] / (lines["lines"] + RUN)
+        self._scores["weak"] = max(len(proven) / (len(tried) + NOTICED), unrun)
+        for number in proven:
+            shown = f"{told.get(number, '')}\n{diff_of(self._bench.gold, alive[number].files)}".strip()
+            what = f"a wrong solution resolves ({alive[number].kind}: {alive[number].what})"
+            self._findings.append(Finding(kind="weak", what=what, shown=shown))
+
+    async def look_for_leaks(self, backend: SandboxBackend) -> None:
+        leak = await search_workspace(backend, self._row)
+        self._measured["leaks"] = {"lines": leak.asked, "found": len(leak.found)}
+        if leak.asked:
+            self._scores["leaky"] = leak.share
+        for line, place in leak.found.items():
+            what = "an agent can read a line of the reference"
+            self._findings.append(Finding(kind="leaky", what=what, where=place, shown=line))
+
+    def complete(self, certificate: Certificate) -> Certificate:
+        """The certificate with what was measured; a statement that holds the fix stays leaky."""
+        scores, basis = dict(certificate.scores), dict(certificate.basis)
+        for name, value in self._scores.items():
+            if name == "leaky" and scores[name] >= value:
+                continue
+            scores[name] = round(value, 4)
+            basis[name] = "measured"
+        first = [one for one in certificate.findings if one.kind not in self._scores or one.kind == "leaky"]
+        findings = [*self._findings, *first]
+        measured_basis: dict[str, Basis] = {
+            name: "measured" if b == "measured" else "signs" for name, b in basis.items()
+        }
+        kind, reason = classify(scores, measured_basis, findings, ran=True)
+        return replace(
+            certificate,
+            scores=scores,
+            basis=measured_basis,
+            kind=kind,
+            reason=reason,
+            findings=tuple(findings[:MOST_FINDINGS]),
+            measured=self._measured or {"runs": {"tried": 1}},
+        )
+
+
+def changed_places(solved: Solved) -> tuple[dict[tuple[str, int], str], bool]:
+    """((path, first line) -> name of the functions that the reference changes, whether it changes lines outside of
+    functions too)."""
+    found: dict[tuple[str, int], str] = {}
+    outside = any(solved.gold[path] is None for path in solved.gold)
+    for path, before, after in solved.pairs():
+        covered: set[int] = set()
+        for name, node in changed_functions(before, after).items():
+            found[path, first_line_of(node)] = name
+            covered |= set(range(first_line_of(node), (node.end_lineno or node.lineno) + 1))
+        code = [line for line in changed_lines(before, after) - covered if _is_code(after, line)]
+        outside |= bool(code)
+    return found, outside
+
+
+def _is_code(text: str, line: int) -> bool:
+    lines = text.splitlines()
+    stripped = lines[line - 1].strip() if line <= len(lines) else ""
+    return bool(stripped) and not stripped.startswith(("#", "import ", "from ", '"""', "'''"))
+
+
+def executable_lines(solved: Solved) -> list[tuple[str, int]]:
+    """Lines of the reference on which a statement of a changed function begins."""
+    found = []
+    for path, before, after in solved.pairs():
+        lines = changed_lines(before, after)
+        for node in changed_functions(before, after).values():
+            starts = {
+                one.lineno
+                for statement in node.body
+                for one in ast.walk(statement)
+                if isinstance(one, ast.stmt) and not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))
+            }
+            found += [(path, line) for line in sorted(starts & lines)]
+    return list(dict.fromkeys(found))

@@ -1,0 +1,155 @@
+"""``verigym tasks audit``: what the verdicts of tasks are worth."""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..audit.certificate import Certificate
+    from ..audit.ledger import Ledger
+
+Tell = Callable[[str, int, int], None]
+
+
+def register(kinds: Any, *, sandbox_options: Any, positive: Any) -> None:
+    """Add ``audit`` to the subparsers of ``verigym tasks``."""
+    audit = kinds.add_parser(
+        "audit",
+        help="how far each task's verdict can be trusted: weak, narrow, underspecified, flaky, leaky",
+        description="Say of each row how far its verdict can be trusted, with evidence: a certificate a line. Variants "
+        "of the reference run under the hidden tests in sandboxes; --static reads the text alone.",
+    )
+    audit.add_argument("file", metavar="ROWS", help="SWE-bench rows: a file, a folder, or hub:OWNER/NAME")
+    audit.add_argument("--out", type=Path, required=True, metavar="FILE", help="the certificates (JSON Lines) to write")
+    audit.add_argument("--static", action="store_true", help="read the rows' text and run nothing")
+    audit.add_argument("--limit", type=positive, metavar="N", help="only the first N rows")
+    audit.add_argument("--resume", action="store_true", help="go on with FILE: rows that are in it are not done again")
+    audit.add_argument(
+        "--clones", type=Path, metavar="DIR", help="folder of clones, to look up what stands at base (OWNER__NAME)"
+    )
+    audit.add_argument(
+        "--sign-with", type=Path, metavar="FILE", help="a file whose bytes sign the certificates (HMAC-SHA256)"
+    )
+    audit.add_argument("--mutants", type=positive, default=20, metavar="N", help="wrong solutions to try a row (20)")
+    audit.add_argument(
+        "--notes", type=positive, default=40, metavar="N", help="varied copies of tests to tell mutants apart by (40)"
+    )
+    sandbox_options(audit)
+    audit.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ...errors import ConfigError, TaskError
+    from ..audit.ledger import Ledger
+    from ..datasets.training import folder_of, rows_of
+    from .terminal import progress_bar
+
+    if args.clones is not None and not args.clones.is_dir():
+        raise ConfigError(f"--clones {args.clones} is no folder; give the one that the clones are in")
+    rows = [dict(row.value) for row in rows_of(args.file)][: args.limit]
+    if not rows:
+        raise TaskError(f"{args.file} has no rows; there is nothing to audit")
+    ledger = Ledger(args.out, resume=args.resume, key=_key(args.sign_with))
+    folder = folder_of(args.file)
+    with progress_bar() as tell:
+        certificates = _read_all(rows, ledger, folder, args.clones, tell)
+    if not args.static:
+        certificates = _measure_all(args, rows, certificates, ledger, folder)
+    ledger.finish(certificates)
+    _show(certificates)
+    print(f"wrote {args.out}")
+    return 0
+
+
+def _key(path: Path | None) -> bytes:
+    from ...errors import ConfigError
+
+    if path is None:
+        return b""
+    try:
+        key = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"--sign-with {path} cannot be read ({error}); give a file of random bytes") from None
+    if len(key) < 16:
+        raise ConfigError(f"--sign-with {path} has {len(key)} bytes; at least 16 are needed")
+    return key
+
+
+def _read_all(
+    rows: Sequence[Mapping[str, Any]], ledger: "Ledger", folder: Path, clones: Path | None, tell: Tell
+) -> "list[Certificate]":
+    """The certificates from the rows' text; those of the ledger are taken."""
+    from ...errors import TaskError
+    from ..audit.base import standing_in
+    from ..audit.certificate import digest_of
+    from ..audit.static import audit_text, refused
+    from ..datasets.swe import parse_row
+
+    found: list[Certificate] = []
+    for number, raw in enumerate(rows):
+        tell("rows read", number, len(rows))
+        certificate = ledger.known(digest_of(raw), measured=False)
+        if certificate is None:
+            try:
+                certificate = audit_text(raw, stands=standing_in(parse_row(raw), folder=folder, clones=clones))
+            except TaskError as error:
+                certificate = refused(raw, error)
+            ledger.add(certificate)
+        found.append(certificate)
+    tell("rows read", len(rows), len(rows))
+    return found
+
+
+def _measure_all(
+    args: argparse.Namespace,
+    rows: Sequence[Mapping[str, Any]],
+    certificates: "Sequence[Certificate]",
+    ledger: "Ledger",
+    folder: Path,
+) -> "list[Certificate]":
+    """The certificates with what runs in sandboxes; those that were measured before are taken."""
+    import asyncio
+
+    from ...terminal import console
+    from ..audit.many import estimated_minutes, measure_rows
+    from ..audit.measure import Effort
+    from ..sandbox.choose import make_backend
+    from .terminal import progress_bar
+
+    effort = Effort(mutants=args.mutants, notes=args.notes)
+    left = sum(not one.measured and not one.problem for one in certificates)
+    minutes = estimated_minutes(left, effort, workers=args.workers)
+    console(stderr=True).print(f"{left} rows to measure: about {minutes:.0f} minutes; --resume goes on where it stops")
+    with progress_bar() as tell:
+        return asyncio.run(
+            measure_rows(
+                rows,
+                certificates,
+                folder=folder,
+                backend=make_backend(args.sandbox),
+                effort=effort,
+                workers=args.workers,
+                ledger=ledger,
+                progress=tell,
+            )
+        )
+
+
+def _show(certificates: "Sequence[Certificate]") -> None:
+    from collections import Counter
+
+    from ..audit.certificate import SCORES
+    from .terminal import table
+
+    counts = Counter(one.kind for one in certificates)
+    table(f"{len(certificates)} rows", ("class", "rows"), counts.most_common())
+    flagged = [one for one in certificates if one.kind not in ("sound", "unflagged")]
+    table(
+        f"{len(flagged)} that are flagged",
+        ("task", "class", *SCORES, "because"),
+        (
+            (one.instance_id, one.kind, *(f"{one.scores[name]:.2f}" for name in SCORES), one.reason[:100])
+            for one in flagged
+        ),
+    )

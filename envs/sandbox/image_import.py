@@ -1,0 +1,42 @@
+"""A root file system's archive made an image of an engine, under its whole name."""
+
+import json
+from collections.abc import Sequence
+from typing import IO, Any
+
+from ...errors import SandboxError
+
+
+def import_image(api: Any, data: bytes | IO[bytes], name: str, *, changes: Sequence[str] = ()) -> None:
+    """Have an engine make the image. Blocking.
+
+    Args:
+        api: docker-py's low-level client.
+        name: "repository:tag".
+        changes: lines of a Dockerfile, such as "ENV LANG=C.UTF-8".
+    Raises:
+        docker's errors. SandboxError: the engine does not say what it made.
+    """
+    from docker.errors import ImageNotFound
+
+    repository, _, tag = name.rpartition(":")
+    said = api.import_image_from_data(data, repository=repository, tag=tag, changes=list(changes) or None)
+    try:
+        api.inspect_image(name)
+    except ImageNotFound:  # podman leaves the tag out
+        if not api.tag(_made(said), repository, tag, force=True):
+            raise SandboxError(f"the engine did not name an image {name}: {said!r}") from None
+
+
+def _made(said: str | bytes) -> str:
+    """The id in an engine's answer: one JSON object a line, Docker's "status" or podman's "Id"."""
+    text = said.decode(errors="replace") if isinstance(said, bytes) else said
+    for line in reversed(text.split("\n")):
+        try:
+            told = json.loads(line)
+        except ValueError:
+            continue
+        found = told.get("Id") or told.get("id") or told.get("status") if isinstance(told, dict) else None
+        if found:
+            return str(found)
+    raise SandboxError(f"the engine does not say which image it made: {text[:200]!r}")

@@ -1,0 +1,118 @@
+"""Rows with a fault that was planted, and one without, measured in sandboxes."""
+
+import asyncio
+import json
+
+import pytest
+
+from verigym.envs.audit.measure import Effort, measure
+from verigym.envs.audit.static import audit_text
+from verigym.envs.datasets.swe import pack_repository, row_of, task_of
+from verigym.envs.datasets.swe_examples import unified
+from verigym.envs.sandbox.choose import make_backend
+from verigym.errors import SandboxError
+
+BASE = """\
+def fee(days, members=False):
+    if days > 30:
+        return 5 * (days - 30)
+    return 0
+"""
+GOLD = """\
+def fee(days, members=False):
+    if days < 0:
+        raise ValueError(f"days cannot be negative: {days}")
+    if days >= 30:
+        rate = rate_of(members)
+        return rate * (days - 29)
+    return 0
+
+
+def rate_of(members):
+    return 2 if members else 5
+"""
+STATEMENT = (
+    "fee charges from the 31st day on, and members as everybody\nThe 30th day should cost a fee already, 5 a day, of "
+    "members 2. Negative days should raise a ValueError."
+)
+VISIBLE = "from fees import fee\n\n\ndef test_none():\n    assert fee(0) == 0\n    assert fee(29) == 0\n"
+STRICT = """
+
+def test_fee():
+    assert [fee(days) for days in (28, 29, 30, 31, 45)] == [0, 0, 5, 10, 80]
+    assert [fee(days, True) for days in (29, 30, 45)] == [0, 2, 32]
+    for days in (-1, -30):
+        with pytest.raises(ValueError):
+            fee(days)
+"""
+TESTS = {
+    "sound": "import pytest\n" + VISIBLE + STRICT,
+    "weak": VISIBLE + "\n\ndef test_fee():\n    assert fee(30) > 0\n",
+    "narrow": "import pytest\n" + VISIBLE + STRICT + "\n\ndef test_rates():\n    import fees\n\n"
+    "    assert fees.rate_of(True) == 2\n",
+    "wording": "import pytest\n" + VISIBLE + STRICT.replace("(ValueError)", '(ValueError, match="days cannot be neg")'),
+    "flaky": "import datetime\nimport pytest\n" + VISIBLE + STRICT + "\n\ndef test_year():\n"
+    "    assert datetime.date.today().toordinal() - {today} < 40\n    assert fee(30) == 5\n",
+    "unrelated": "import pytest\n"
+    + VISIBLE
+    + STRICT
+    + "\n\ndef test_weather():\n    assert sorted([2, 1]) == [1, 2]\n",
+}
+WANTED = {"wording": "narrow"}
+
+
+@pytest.fixture(scope="module")
+def backend():
+    try:
+        return make_backend("local")
+    except SandboxError as error:
+        pytest.skip(f"no local sandbox: {error}")
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """A row of each kind, and the file that they are in."""
+    import datetime
+
+    folder = tmp_path_factory.mktemp("rows")
+    found = []
+    for kind, tests in TESTS.items():
+        tests = tests.replace("{today}", str(datetime.date.today().toordinal()))
+        tree = folder / kind
+        tree.mkdir()
+        (tree / "fees.py").write_text(BASE)
+        (tree / "test_fees.py").write_text(VISIBLE)
+        commit = pack_repository(tree, folder / "a.archives" / f"{kind}.tar.gz")
+        names = [line[4:].partition("(")[0] for line in tests.splitlines() if line.startswith("def test_")]
+        failing = [f"test_fees.py::{name}" for name in names if name != "test_none"]
+        found.append(
+            {
+                "instance_id": kind,
+                "repo": "me/fees",
+                "base_commit": commit,
+                "problem_statement": STATEMENT,
+                "patch": unified("fees.py", BASE, GOLD),
+                "test_patch": unified("test_fees.py", VISIBLE, tests),
+                "FAIL_TO_PASS": failing,
+                "PASS_TO_PASS": ["test_fees.py::test_none"],
+                "archive": f"a.archives/{kind}.tar.gz",
+            }
+        )
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in found))
+    return path, found
+
+
+@pytest.mark.parametrize(
+    "kind", [kind if kind in ("weak", "narrow") else pytest.param(kind, marks=pytest.mark.slow) for kind in TESTS]
+)
+def test_the_fault_that_was_planted_is_found_and_no_other(rows, backend, kind):
+    path, found = rows
+    raw = next(row for row in found if row["instance_id"] == kind)
+    task = task_of(raw, folder=path.parent)
+    certificate = asyncio.run(measure(backend, row_of(task), audit_text(raw), Effort(mutants=14, notes=20)))
+    assert certificate.problem == ""
+    assert certificate.kind == WANTED.get(kind, kind), certificate.findings
+    if kind in ("weak", "narrow", "flaky"):
+        assert next(one for one in certificate.findings if one.kind == kind).shown
+    assert certificate.measured["leaks"]["found"] == 0
