@@ -15,6 +15,7 @@ from ..agent.options import (
     add_untrusted_option,
 )
 from ..terminal import console
+from .audit_cli import add_audit_option, check_audit, run_audit, worth
 from .data_options import (
     add_against_option,
     add_data_options,
@@ -40,10 +41,13 @@ def register(commands: Any) -> None:
         help="measure a policy on a suite: pass@1 with its interval",
         description="Run a policy on every task of a suite and report pass@1 with a 95 % interval.",
         epilog="A DIR that exists is resumed: no sample is repeated or lost. Where a suite has published settings, "
-        "they are the defaults; report.json names their sources.",
+        "they are the defaults; report.json names their sources. verigym eval audit RUN looks at the passes of a run "
+        "that ended.",
     )
-    parser.add_argument("suite", metavar="SUITE", help="such as math500, or an environment's id")
+    parser.add_argument("suite", metavar="SUITE", help="such as math500, or an environment's id; or the word audit")
+    parser.add_argument("folder", type=Path, nargs="?", metavar="RUN", help="with audit, the DIR of a run")
     add_data_options(parser)
+    add_audit_option(parser)
     add_policy_option(parser)
     add_agent_options(parser)
     add_model_option(parser)
@@ -77,11 +81,15 @@ def run(args: argparse.Namespace) -> int:
 
     from ..envs.runs.lock import RunLock
     from ..errors import ConfigError, GradingError
+    from .passes import look_at_passes, told_passes
     from .report import build_report, compare_with, report_table, told_comparison, told_failures
     from .report_files import write_report
     from .scaling.report import told_scaling
     from .suites.loading import load_suite
+    from .worth_told import told_worth_of
 
+    if args.suite == "audit":
+        return run_audit(args)
     _check(args)
     cores = os.cpu_count() or 1
     # A model answers a batch in little more time than one; scripts leave the cores to the sandboxes.
@@ -118,9 +126,16 @@ def run(args: argparse.Namespace) -> int:
             report["scaling"] = _select(args, suite, verdicts, filled, workers)
         if args.against is not None:
             report["against"] = compare_with(verdicts, args.against)
+        if args.audit is not None:
+            report["worth"] = worth(args.audit, verdicts, args.against)
         if args.out is not None:
+            if any(task.family == "swe" for task in suite.tasks):
+                report["passes"] = look_at_passes(args.out, suite.tasks)
             write_report(args.out, report)
     console().print(report_table(report))
+    for told in (told_passes(report.get("passes") or {"resolved": 0}), told_worth_of(report)):
+        if told:
+            console().print(told, highlight=False, markup=False, soft_wrap=True)
     if args.select:
         console().print(told_scaling(report["scaling"]), highlight=False, soft_wrap=True)
     if args.against is not None:
@@ -137,6 +152,8 @@ def _check(args: argparse.Namespace) -> None:
     """Raises ConfigError where options do not go together or are out of range."""
     from ..errors import ConfigError
 
+    if args.folder is not None:
+        raise ConfigError(f"{args.folder}: a second word is of verigym eval audit RUN; a suite takes --data FILE")
     if args.save_trajectories and args.out is None:
         raise ConfigError("--save-trajectories needs --out DIR to write them to")
     if args.select and args.out is None:
@@ -146,6 +163,7 @@ def _check(args: argparse.Namespace) -> None:
         if value is not None and value < 1:
             raise ConfigError(f"--{name} is {value}; at least 1 is needed")
     check_against(args)
+    check_audit(args)
 
 
 def _evaluate(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..agent.options import add_sandbox_option, add_test_timeout_option, add_untrusted_option
 from ..terminal import console
+from .audit_cli import add_audit_option, check_audit, worth
 from .data_options import add_against_option, add_data_options, check_against, load_options_of, test_timeout_of
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def register(commands: Any) -> None:
         help="strict: only an answer in the form asked for (a box); lenient: the one a reader would take (default)",
     )
     add_against_option(parser)
+    add_audit_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -67,8 +69,10 @@ def run(args: argparse.Namespace) -> int:
     from .report import build_report, compare_with, report_table, told_comparison, told_failures
     from .report_files import write_report
     from .suites.registry import suite_named
+    from .worth_told import told_worth_of
 
     check_against(args)
+    check_audit(args)
     if args.strict and args.logs is None:
         raise ConfigError("--strict is of stored logs; give --logs INDEX, or leave it out")
     if args.workers is not None and args.workers < 1:
@@ -94,12 +98,16 @@ def run(args: argparse.Namespace) -> int:
         report = build_report(args.suite, given, verdicts, seconds=seconds, settings=settings, kind="predictions")
         if args.against is not None:
             report["against"] = compare_with(verdicts, args.against)
+        if args.audit is not None:
+            report["worth"] = worth(args.audit, verdicts, args.against)
         if args.out is not None:
             write_report(args.out, report)
             if suite.write_report is not None:
                 errors = [verdict.task_id for verdict in verdicts if verdict.passed is None]
                 suite.write_report(args.out, [task.id for task in tasks], errors)
     console().print(report_table(report))
+    if args.audit is not None:
+        console().print(told_worth_of(report), highlight=False, markup=False, soft_wrap=True)
     if args.against is not None:
         console().print(told_comparison(report["against"]), highlight=False, soft_wrap=True)
     told = told_failures(verdicts)

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ..envs.runs.files import write_json, write_text, write_with
+from .passes import told_passes
 from .report import told_comparison
+from .worth_told import worth_rows
 
 _MOST_BARS = 40
 
@@ -36,6 +38,11 @@ def markdown(report: Mapping[str, Any]) -> str:
     for label, values in report["breakdown"].items():
         lines += ["", f"| {label} | pass@1 | tasks |", "|---|---|---|"]
         lines += [f"| {value} | {_told(of['pass@1'])} | {of['n']} |" for value, of in values.items()]
+    if "worth" in report:
+        lines += ["", "| what it is worth | pass@1 or rate, 95 % interval | tasks |", "|---|---|---|"]
+        lines += [f"| {what} | {figure} | {tasks} |" for what, figure, tasks in worth_rows(report["worth"])]
+    if report.get("passes", {}).get("resolved"):
+        lines += ["", *told_passes(report["passes"]).replace("\n  ", "\n- ").replace("\n", "\n\n", 1).splitlines()]
     if "against" in report:
         lines += ["", told_comparison(report["against"])]
     return "\n".join(lines) + "\n"

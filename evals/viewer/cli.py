@@ -75,13 +75,33 @@ def _write(source: Path, out: Path, limit: int | None) -> int:
 
     try:
         with written_whole(out) as file:
-            file.writelines(page(str(source), islice(_rows(source), limit)))
+            file.writelines(page(str(source), islice(_rows(source), limit), **_worth(source)))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, TaskError):
             raise
         raise TaskError(f"{source} does not hold episodes: {type(error).__name__}: {error}") from None
     print(f"wrote {out}", file=sys.stdout)
     return 0
+
+
+def _worth(source: Path) -> dict[str, Any]:
+    """What stands in a run's folder of its worth and of its passes, as ``page`` takes it."""
+    import json
+
+    from ...envs.task import read_jsonl
+    from ..passes import PASSES
+    from ..worth_told import worth_rows
+
+    report, passes = source / "report.json", source / PASSES
+    worth = json.loads(report.read_bytes()).get("worth") if report.is_file() else None
+    flags = {
+        (row["task_id"], row["index"]): "; ".join(
+            f"{'turn ' + str(one['turn']) if one['turn'] else 'patch'}: {one['what']} ({one['shown'][:100]})"
+            for one in row["flags"]
+        )
+        for row in (read_jsonl(passes) if passes.is_file() else ())
+    }
+    return {"worth": worth_rows(worth) if worth else (), "flags": flags}
 
 
 def _rows(source: Path) -> Iterator[dict[str, Any]]:

@@ -5,8 +5,9 @@ control characters spelled out, and the page itself forbids scripts and anything
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
+from types import MappingProxyType
 from typing import Any
 
 from ...agent.trajectory import Segment, Trajectory
@@ -50,10 +51,18 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _FIELDS = frozenset(Trajectory.__dataclass_fields__)
 
 
-def page(title: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def page(
+    title: str,
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    worth: Sequence[tuple[str, str, str]] = (),
+    flags: Mapping[tuple[str, int], str] = MappingProxyType({}),
+) -> Iterator[str]:
     """The page, in pieces.
 
     Args:
+        worth: (what, figure, tasks) of the run's figures, for a table at the top (``worth_told.worth_rows``).
+        flags: (task, sample) -> what a person should look at in that episode.
         rows: of ``Trajectory.to_json``, with or without segments and messages; beside its keys "index" (the sample's
             number), "step" and "advantage", as runs write them.
     """
@@ -63,16 +72,22 @@ def page(title: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{_text(title)}</title><style>{STYLE}</style></head><body>\n<h1>{_text(title)}</h1>\n"
     )
+    if worth:
+        yield "<table><tr><th>what it is worth</th><th>pass@1 or rate, 95 % interval</th><th>tasks</th></tr>\n"
+        for figures in worth:
+            yield f"<tr>{''.join(f'<td>{_text(one)}</td>' for one in figures)}</tr>\n"
+        yield "</table>\n"
     count = 0
     for row in rows:
         fields = {key: value for key, value in row.items() if key in _FIELDS and value is not None}
         fields |= {"reward": row.get("reward"), "passed": row.get("passed")}
-        yield "".join(_episode(Trajectory.from_json(fields), row))
+        one = Trajectory.from_json(fields)
+        yield "".join(_episode(one, row, flags.get((one.task_id, row.get("index") or 0), "")))
         count += 1
     yield f"<p>{count} episodes.</p>\n</body></html>\n"
 
 
-def _episode(one: Trajectory, row: Mapping[str, Any]) -> Iterator[str]:
+def _episode(one: Trajectory, row: Mapping[str, Any], flagged: str) -> Iterator[str]:
     place = [
         f"{name} {row[key]:d}" for key, name in (("step", "step"), ("index", "sample")) if row.get(key) is not None
     ]
@@ -85,6 +100,7 @@ def _episode(one: Trajectory, row: Mapping[str, Any]) -> Iterator[str]:
         "advantage": "" if advantage is None else f"{advantage:.3g}",
         "parts": ", ".join(f"{name} {value:.3g}" for name, value in one.breakdown.items()),
         "detail": one.detail,
+        "to look at": flagged,
         "turns": f"{one.num_turns}, format errors {one.num_format_errors}",
         "seconds": ", ".join(f"{name} {value:.2f}" for name, value in one.timings.items()),
         "tokens": f"{one.num_sampled} sampled in {len(one.segments)} segments" if one.segments else "",

@@ -1,0 +1,42 @@
+"""What a run is worth, in words and rows for people."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def worth_rows(worth: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(what, pass@1 or rate, of how many tasks) of each figure of ``worth_of``."""
+    rows = []
+    if worth["corrected"] is not None:
+        tasks = f"{worth['errors']['accepts_wrong']['tasks']} measured of {worth['num_tasks']}"
+        rows.append(("with the graders' errors counted in", _told(worth["corrected"]), tasks))
+        for key, name in (("accepts_wrong", "wrong solutions accepted"), ("refuses_right", "right solutions refused")):
+            rate = worth["errors"][key]
+            rows.append((name, _told({"pass@1": rate["rate"], **rate}), str(rate["tasks"])))
+    if worth["sound"] is not None:
+        rows.append(("on sound tasks", _told(worth["sound"]), str(worth["sound"]["n"])))
+    rows += [(f"class {kind}", _told(one), str(one["n"])) for kind, one in worth["classes"].items() if kind != "sound"]
+    return rows
+
+
+def told_worth_of(report: Mapping[str, Any]) -> str:
+    """The figures of a report, where it has them; else ""."""
+    return told_worth(report["worth"]) if "worth" in report else ""
+
+
+def told_worth(worth: Mapping[str, Any]) -> str:
+    """The figures in lines."""
+    lines = [f"{worth['audited']} of {worth['num_tasks']} tasks audited"]
+    lines += [f"  {what}: {figure} ({tasks} tasks)" for what, figure, tasks in worth_rows(worth)]
+    on_sound = worth.get("against_on_sound")
+    if on_sound is not None:
+        lines.append(
+            f"  against the other run on {on_sound['n']} sound tasks: {on_sound['mean']:+.3f} "
+            f"({on_sound['low']:+.3f} to {on_sound['high']:+.3f}), McNemar p = {on_sound['p_value']:.3g}"
+        )
+    return "\n".join(lines)
+
+
+def _told(figure: Mapping[str, Any]) -> str:
+    low, high = figure["interval"]
+    return f"{figure['pass@1']:.3f}, {low:.3f} to {high:.3f}"
