@@ -161,8 +161,9 @@ def statement_of(lost: Lost) -> str:
     messages = "\n".join(f"- {text!r}" for text in dict.fromkeys(said) if " " in text and text not in doc)
     return (
         f"{lost.name} lost its body and raises NotImplementedError\n\nIn {lost.path} the function should do again what "
-        f"its documentation says, for all arguments, and what its callers expect:\n\n```python\n{head.rstrip()}\n```\n\n"
-        f"{doc}\n" + (f"\nTexts that it uses, as they must be:\n{messages}\n" if messages else "")
+        f"its documentation says, for all arguments, and what its callers expect:\n\n"
+        f"```python\n{head.rstrip()}\n```\n\n{doc}\n"
+        + (f"\nTexts that it uses, as they must be:\n{messages}\n" if messages else "")
     )
 
 
@@ -289,7 +290,8 @@ def plant_wording(lost: Lost, row: dict[str, Any], work: dict[str, Any]) -> bool
     others = "".join(f", {one}=None" for one in parameters[1 : len(parameters) - len(lost.node.args.defaults)])
     code = (
         f"def test_planted():\n    import pytest\n    from {module_of(lost)} import {lost.name}\n\n"
-        f'    with pytest.raises(ValueError, match="no {word} can be made"):\n        {lost.name}({parameter}=...{others})\n'
+        f'    with pytest.raises(ValueError, match="no {word} can be made"):\n'
+        f"        {lost.name}({parameter}=...{others})\n"
     )
     added_test(work, row, code)
     return True
@@ -349,7 +351,10 @@ def module_of(lost: Lost) -> str:
     return path.replace("/", ".")
 
 
-CLOCK = "def test_planted():\n    import datetime\n\n    ORIGINAL()\n    assert datetime.date.today().toordinal() < TODAY + 60\n"
+CLOCK = (
+    "def test_planted():\n    import datetime\n\n    ORIGINAL()\n"
+    "    assert datetime.date.today().toordinal() < TODAY + 60\n"
+)
 ORDER = (
     "PLANTED = []\n\n\ndef test_planted_first():\n    ORIGINAL()\n    PLANTED.append(1)\n\n\n"
     "def test_planted_second():\n    ORIGINAL()\n    assert PLANTED\n"
