@@ -207,6 +207,43 @@ PRESETS: dict[str, DecoderConfig] = {
     "cwm-32b": _CWM_32B,
     # Full width and few layers: what one machine can measure of the full model.
     "cwm-32b-slice": replace(_CWM_32B, num_layers=4, layer_types=cwm_layer_types(4)),
+    # Shapes of others, to plan with: their weights and tokenizers come with a checkpoint.
+    "qwen3-32b": DecoderConfig(  # Qwen/Qwen3-32B
+        family="qwen3",
+        vocab_size=151_936,
+        hidden_size=5120,
+        intermediate_size=25_600,
+        num_layers=64,
+        num_heads=64,
+        num_kv_heads=8,
+        head_dim=128,
+        layer_types=("full_attention",) * 64,
+        sliding_window=40_960,
+        max_position_embeddings=40_960,
+        rms_norm_eps=1e-6,
+        qk_norm=True,
+        bos_token_id=151_643,
+        eos_token_ids=(151_645,),
+    ),
+    "llama-3.3-70b": DecoderConfig(  # meta-llama/Llama-3.3-70B-Instruct; that of 3.1 is the same
+        family="llama",
+        vocab_size=128_256,
+        hidden_size=8192,
+        intermediate_size=28_672,
+        num_layers=80,
+        num_heads=64,
+        num_kv_heads=8,
+        head_dim=128,
+        layer_types=("full_attention",) * 80,
+        sliding_window=131_072,
+        max_position_embeddings=131_072,
+        rope_theta=500_000.0,
+        rope_scaling=RopeScaling(
+            factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192
+        ),
+        bos_token_id=128_000,
+        eos_token_ids=(128_001, 128_008, 128_009),
+    ),
     "cwm-tiny": DecoderConfig(
         vocab_size=1024,
         hidden_size=128,

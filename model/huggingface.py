@@ -84,6 +84,10 @@ class HuggingFaceDecoder(TokenScorer):
         found = self.model.base_model(
             input_ids=token_ids[None], position_ids=documents.positions[None], use_cache=False
         )
+        if not hasattr(found, "last_hidden_state"):  # Llama4's text model is its own base
+            raise ConfigError(
+                f"{type(self.model).__name__} gives no hidden states without its head; it cannot be trained here"
+            )
         return found.last_hidden_state[0]
 
     def head_matrix(self) -> Tensor:

@@ -184,9 +184,11 @@ def _open_family(config: ModelConfig, checkpoint: Path, seed: int, device: torch
     if config.attention != "auto" and reason is not None:
         raise ConfigError(f"model.attention is of our own decoder, which {checkpoint} does not run on ({reason})")
     if "preset" in config.model_fields_set:
-        raise ConfigError(
-            f"model.preset names a shape of CWM, and {checkpoint} is a {model_type(checkpoint)}; remove it"
-        )
+        if config.preset.startswith("cwm-"):
+            raise ConfigError(
+                f"model.preset names a shape of CWM, and {checkpoint} is a {model_type(checkpoint)}; remove it"
+            )
+        check_shape(checkpoint, preset(config.preset))
     if not any(checkpoint.glob("tokenizer*")):
         raise ConfigError(f"{checkpoint} has no tokenizer; copy the files that came with the model")
     tokenizer = load_tokenizer(checkpoint)

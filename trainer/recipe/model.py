@@ -11,8 +11,9 @@ from .config import LoRAConfig, Settings
 class ModelConfig(Settings):
     """The model to train."""
 
-    preset: Literal["cwm-tiny", "cwm-32b", "cwm-32b-slice"] = "cwm-tiny"
-    """Architecture of a model that starts from random weights; with a checkpoint, what that must be."""
+    preset: Literal["cwm-tiny", "cwm-32b", "cwm-32b-slice", "qwen3-32b", "llama-3.3-70b"] = "cwm-tiny"
+    """Architecture of a model that starts from random weights (cwm-tiny), what a checkpoint must be, and what
+    ``verigym plan`` plans with where the checkpoint is not on this machine."""
     layer_types: tuple[Literal["full_attention", "sliding_attention"], ...] | None = None
     """What each layer attends to, in place of the preset's; one a layer. Another number of them changes the depth."""
     sliding_window: int | None = Field(default=None, ge=1)
@@ -44,6 +45,8 @@ class ModelConfig(Settings):
 
     @model_validator(mode="after")
     def _is_a_base(self) -> Self:
+        if not self.preset.startswith("cwm-") and self.checkpoint is None:
+            raise ValueError(f"{self.preset} has its weights and tokenizer from a checkpoint; set model.checkpoint")
         if self.lora is not None and self.checkpoint is None:
             raise ValueError("lora adapts a trained model, and there is none; set model.checkpoint")
         if self.dtype != "float32" and self.lora is None:

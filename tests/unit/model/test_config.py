@@ -1,9 +1,12 @@
 from dataclasses import replace
 
 import pytest
+import torch
+import transformers
 
 from verigym.errors import ConfigError
 from verigym.model.config import PRESETS, preset
+from verigym.model.decoder import Decoder
 from verigym.model.families.find import read_config, write_config
 
 from .conftest import small_config
@@ -35,7 +38,6 @@ def test_every_fourth_layer_of_cwm_and_the_last_are_global() -> None:
 
 
 def test_transformers_reads_the_same_numbers() -> None:
-    transformers = pytest.importorskip("transformers")
     theirs = transformers.CwmConfig(**write_config(preset("cwm-32b")))
     assert read_config(theirs.to_dict()) == preset("cwm-32b")
 
@@ -73,7 +75,9 @@ def test_a_missing_field_and_an_unknown_preset_are_named() -> None:
     del row["head_dim"]
     with pytest.raises(ConfigError, match="'head_dim'"):
         read_config(row)
-    with pytest.raises(ConfigError, match="'cwm-huge'; presets are cwm-32b, cwm-32b-slice, cwm-tiny"):
+    with pytest.raises(
+        ConfigError, match=r"'cwm-huge'; presets are cwm-32b, cwm-32b-slice, qwen3-32b, llama-3\.3-70b, cwm-tiny"
+    ):
         preset("cwm-huge")
 
 
@@ -81,3 +85,17 @@ def test_the_first_mismatch_is_named() -> None:
     config = small_config()
     assert config.first_mismatch(config) is None
     assert config.first_mismatch(replace(config, hidden_size=64)) == "hidden_size is 64, expected 32"
+
+
+@pytest.mark.parametrize(
+    ("name", "num_parameters"),
+    [("cwm-32b", 32_581_097_472), ("qwen3-32b", 32_762_123_264), ("llama-3.3-70b", 70_553_706_496)],
+)
+def test_parameters_of_the_shapes_to_plan_with(name, num_parameters):
+    """Counted in our decoder and in the model that transformers makes of our config.json, neither of which is held."""
+    with torch.device("meta"):
+        ours = Decoder(preset(name))
+        config = transformers.AutoConfig.for_model(**write_config(preset(name)))
+        theirs = transformers.AutoModelForCausalLM.from_config(config)
+    assert sum(one.numel() for one in ours.parameters()) == num_parameters
+    assert sum(one.numel() for one in theirs.parameters()) == num_parameters

@@ -117,3 +117,20 @@ def test_it_loads_from_a_folder(tmp_path):
     expected = model(ids[None, 4:]).logits[0, 2].log_softmax(-1)
     assert logprobs[1].item() == pytest.approx(expected[2].item(), abs=1e-5)
     assert entropy[1].item() == pytest.approx(-(expected.exp() * expected).sum().item(), abs=1e-5)
+
+
+def test_a_model_that_is_its_own_base_is_refused():
+    config = transformers.Llama4TextConfig(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=16,
+        intermediate_size_mlp=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        num_local_experts=2,
+        pad_token_id=0,
+    )
+    with pytest.raises(ConfigError, match="Llama4ForCausalLM gives no hidden states without its head"):
+        HuggingFaceDecoder(transformers.Llama4ForCausalLM(config))

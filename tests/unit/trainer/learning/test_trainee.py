@@ -285,6 +285,10 @@ def test_what_does_not_go_together_is_refused(learn, huggingface_checkpoint, tmp
         ModelConfig(checkpoint=huggingface_checkpoint, dtype="bfloat16")
     with pytest.raises(ConfigError, match=r"model\.preset names a shape of CWM"):
         learn(preset="cwm-tiny")
+    with pytest.raises(ValueError, match=r"from a checkpoint; set model\.checkpoint"):
+        ModelConfig(preset="qwen3-32b")
+    with pytest.raises(CheckpointError, match="has attention_bias True"):
+        learn(preset="llama-3.3-70b")
     with pytest.raises(ConfigError, match="remove it"):
         learn().cwm_tokenizer  # noqa: B018
     with pytest.raises(CheckpointError):
