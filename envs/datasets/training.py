@@ -10,6 +10,8 @@ from ...errors import ConfigError, TaskError
 from ..task import Task
 from .files import SourceRow
 from .folders import read_source
+from .harbor import PREFIX as HARBOR
+from .harbor import harbor_rows
 from .hub import HUB, rows_named
 from .math_rows import MATH_FORMATS
 from .program_rows import PROGRAM_FORMATS
@@ -67,7 +69,7 @@ def load_training_set(source: str | Path, *, row_format: str = "auto") -> Traini
 
     Args:
         source: a file (JSON Lines, JSON, Parquet, Arrow), a folder of such files (of several splits "train" is taken),
-            or "hub:OWNER/NAME[/CONFIG[/SPLIT]]".
+            "hub:OWNER/NAME[/CONFIG[/SPLIT]]", or "harbor:FOLDER" of tasks in Harbor's format.
         row_format: a word of ``FORMAT_NAMES``; "auto" tells it by the keys of the first row.
     Returns:
         tasks in the rows' order, each problem once.
@@ -102,6 +104,8 @@ def rows_of(source: str | Path) -> list[SourceRow]:
     """The rows of a source, as ``load_training_set`` takes it. Raises as there."""
     if isinstance(source, str) and source.startswith(HUB):
         return rows_named(source)
+    if isinstance(source, str) and source.startswith(HARBOR):
+        return harbor_rows(source)
     return list(read_source(source, split="train"))
 
 

@@ -19,6 +19,7 @@ OURS = {
     "verigym/Math-v0": "verigym.envs.math.env:MathEnv",
     "verigym/Trace-v0": "verigym.envs.trace.env:TraceEnv",
     "verigym/Mcp-v0": "verigym.envs.mcp.env:McpEnv",
+    "verigym/Harbor-v0": "verigym.envs.harbor.env:HarborEnv",
 }
 
 FAMILY_ENVS = {"swe": "verigym/SWE-v0", "code": "verigym/Code-v0", "math": "verigym/Math-v0"}

@@ -41,7 +41,8 @@ def sandbox_name(text: str) -> str:
 
 def make_backend(name: str = "auto") -> SandboxBackend:
     """The backend of a name: "docker", "podman", "oci", "local", "unsafe", one that an installed package has under the
-    entry-point group ``verigym.sandboxes``, or "auto": docker where an engine answers, else local.
+    entry-point group ``verigym.sandboxes``, or "auto": docker where an engine answers, else oci, which is
+    local for what names no image.
 
     The first call really starts a sandbox, a local one with each way this machine might have, and the first way that
     works is kept for the process.
@@ -52,32 +53,6 @@ def make_backend(name: str = "auto") -> SandboxBackend:
     """
     made = {"auto": _best, "docker": _docker, "local": _probed, "oci": _oci, "podman": _podman, "unsafe": UnsafeBackend}
     return made[name]() if name in made else _plugin(name)
-
-
-def make_backend_for(image: str | None, name: str = "auto", *, or_local: bool = False) -> SandboxBackend:
-    """``make_backend`` for a task that may name an image: without one "auto" is local; with one docker where an engine
-    answers, else oci.
-
-    Args:
-        or_local: the task can do without its image: where no engine answers, "auto" takes it only if it is here.
-    Raises:
-        as ``make_backend``.
-    """
-    if name != "auto":
-        return make_backend(name)
-    if not image:
-        return make_backend("local")
-    try:
-        return make_backend("docker")
-    except SandboxError as error:
-        logger.info("images are run without a container engine: %s", error)
-    if or_local:
-        from .oci.pull import is_source
-        from .oci.store import ImageStore
-
-        if not is_source(image) and ImageStore().find(image) is None:
-            return make_backend("local")
-    return make_backend("oci")
 
 
 @lru_cache(maxsize=1)
@@ -129,7 +104,11 @@ def _best() -> SandboxBackend:
     try:
         return _docker()
     except SandboxError as error:
-        logger.info("the local sandbox is used, because containers cannot be: %s", error)
+        logger.info("no container engine is used: %s", error)
+    try:
+        return _oci()
+    except SandboxError as error:
+        logger.info("the local sandbox is used, because images cannot be: %s", error)
         return _probed()
 
 

@@ -16,6 +16,8 @@ class SandboxSettings(BaseSettings):
     over them. Empty: the one of DOCKER_HOST, else the local one."""
     podman_host: str | None = None
     """Address of podman's socket; None: that of CONTAINER_HOST, else where podman puts it for this user."""
+    build_network: str | None = None
+    """Network of the commands of a Dockerfile that is built ("host", "none"); None is the engine's default."""
     max_containers: int = Field(default=64, ge=1)
     """Most containers alive at once on each engine; more have to wait."""
     max_idle: int = Field(default=16, ge=0)

@@ -16,7 +16,8 @@ from ...model.chat.encoding import to_bytes
 from ..datasets.swe import SWERow, require_repository
 from ..datasets.swe_sources import CONDA_PYTHON
 from ..sandbox.background import on_thread, on_thread_to_its_end
-from ..sandbox.choose import make_backend_for
+from ..sandbox.choose import make_backend
+from ..sandbox.oci.backend import OciBackend
 from ..sandbox.python import PythonEnvironment, python_environment
 from ..sandbox.types import Limits, ReusingBackend, Sandbox, SandboxBackend, SandboxSpec
 from .history import IGNORED, fresh_repository, purge_for_grading, purge_history
@@ -30,6 +31,8 @@ DEFAULT_REQUIREMENTS = ("pytest==8.3.4",)
 HOST_BACKENDS = ("local", "unsafe")
 """Backends without images: they take a row's archive and its pinned requirements."""
 
+NO_IMAGE = {"image": "", "interpreter": "", "workdir": ""}
+
 _BASES = Spool()
 """(image, digest of what else makes the base) -> the .git that an agent's work is compared with. It may have 512 MiB,
 and an environment that is used again is not taken apart again: it is kept, but not in memory."""
@@ -39,16 +42,17 @@ _HAS_LINKS: dict[tuple[str, str], bool] = {}
 
 
 def placed(row: SWERow, backend: SandboxBackend) -> SWERow:
-    """The row as this backend holds it: its image, or, on a backend without images, its archive.
+    """The row as this backend holds it: its image, or, on a backend without images, or without this one, its archive.
 
     Raises:
         TaskError: the row has neither, or an image alone and the backend has none.
     """
     require_repository(row)
     if row.image and backend.name not in HOST_BACKENDS:
-        return row
+        missing = row.archive and isinstance(backend, OciBackend) and not backend.has(row.image)
+        return row.model_copy(update=NO_IMAGE) if missing else row
     if row.archive:
-        return row.model_copy(update={"image": "", "interpreter": "", "workdir": ""})
+        return row.model_copy(update=NO_IMAGE)
     raise TaskError(
         f"{row.instance_id}: the row names the image {row.image} and no archive; the {backend.name} sandbox has no "
         "images, use --sandbox docker or oci"
@@ -56,13 +60,12 @@ def placed(row: SWERow, backend: SandboxBackend) -> SWERow:
 
 
 def backend_for(row: SWERow, choice: str) -> SandboxBackend:
-    """The backend of a choice; "auto" is local for a row without an image; with one Docker, where an engine answers,
-    else oci, where the image is here or the row has nothing else.
+    """The backend of a choice; "auto" is local for a row without an image.
 
     Raises:
         SandboxError, ConfigError: it does not work here.
     """
-    return make_backend_for(row.image, choice, or_local=bool(row.archive))
+    return make_backend("local" if choice == "auto" and not row.image else choice)
 
 
 async def environment_of(row: SWERow) -> PythonEnvironment:

@@ -104,7 +104,8 @@ def load_tasks(suite: Suite, *, data: Path | None, options: LoadOptions) -> list
     """
     refuse_options(suite.name, suite.takes, options)
     if data is not None:
-        rows = list(read_source(data, split=suite.hub.split if suite.hub is not None else "test"))
+        split = suite.hub.split if suite.hub is not None else "test"
+        rows = suite.read(data) if suite.read is not None else list(read_source(data, split=split))
         options = replace(options, folder=data if data.is_dir() else data.parent)
     elif suite.hub is not None:
         rows = _hub_rows(suite.name, suite.hub, options)

@@ -151,6 +151,7 @@ class Suite:
         env_kwargs: arguments the environments are made with.
         hub: where the hub has it; None where only --data does.
         preset: published settings; None where there are none.
+        read: the rows of what --data names, where that is no file of rows.
         takes: which of "release", "since", "until" it understands.
         test_timeout_s: wall-clock seconds of one run of a task's hidden tests, for suites of repositories; None for
             others, which have no such limit.
@@ -167,5 +168,6 @@ class Suite:
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     hub: HubSource | None = None
     preset: Preset | None = None
+    read: Callable[[Path], Sequence[SourceRow]] | None = None
     takes: frozenset[str] = frozenset()
     test_timeout_s: float | None = None

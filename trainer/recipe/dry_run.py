@@ -69,5 +69,6 @@ def launch_command(path: str | Path, num_ranks: int, *, gpus: int = 8) -> str:
 def missing_files(recipe: Recipe) -> list[str]:
     """The checkpoint and the files of tasks that are not where the recipe says."""
     named = [] if recipe.model.checkpoint is None else [recipe.model.checkpoint]
-    named += [Path(family.tasks) for family in recipe.families if family.tasks not in (*SMALL_SOURCES, "environment")]
+    read = [family.tasks for family in recipe.families if family.tasks not in (*SMALL_SOURCES, "environment")]
+    named += [Path(tasks.removeprefix("harbor:")) for tasks in read]
     return [str(path) for path in named if not path.exists()]

@@ -67,7 +67,8 @@ class FamilyConfig(Settings):
     tasks: str = "environment"
     """Where tasks come from: "small-repositories", "small-programs", "small-sums", "small-traces" (made by the recipe),
     "environment" (the environment's own), or a training set: the path of a file or a folder of files (JSON Lines, JSON,
-    Parquet), or "hub:OWNER/NAME", "hub:OWNER/NAME/CONFIG/SPLIT" for the train or another split of a dataset."""
+    Parquet), "hub:OWNER/NAME", "hub:OWNER/NAME/CONFIG/SPLIT" for the train or another split of a dataset, or
+    "harbor:FOLDER" of tasks in Harbor's format."""
     format: str = "auto"
     """Of the training set's rows: "tasks", "swe", or a published one (``envs/datasets/training.py`` lists them); "auto"
     tells it by their keys."""

@@ -24,7 +24,7 @@ from ..types import Bind, SandboxSpec
 from .flavor import AS_ROOT, AS_USER, NUM_IDS
 from .images import Image
 from .look import LayerFiles
-from .pull import Puller
+from .pull import Puller, is_source
 from .store import ImageStore, key_of
 
 logger = logging.getLogger(__name__)
@@ -91,6 +91,10 @@ class OciBackend:
                 await on_thread_to_its_end(held.enter_context, self.store.used(image))
                 self._held[image.id] = held
             return image
+
+    def has(self, name: str) -> bool:
+        """Whether an image is here, or says itself where it is. Blocking."""
+        return is_source(name) or self.store.find(name) is not None
 
     def close(self) -> None:
         """Let others remove the images that were used."""

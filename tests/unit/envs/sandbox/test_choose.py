@@ -6,28 +6,36 @@ import pytest
 from verigym.envs.sandbox import choose
 from verigym.envs.sandbox.choose import make_backend
 from verigym.envs.sandbox.local import LocalBackend, UnsafeBackend
+from verigym.envs.sandbox.oci.backend import OciBackend
 from verigym.errors import ConfigError, SandboxError
 
 
 @pytest.fixture(autouse=True)
 def _forget_probe():
-    for kept in (choose._probed, choose._docker, choose._best):
+    kinds = (choose._probed, choose._docker, choose._oci, choose._best)
+    for kept in kinds:
         kept.cache_clear()
     yield
-    for kept in (choose._probed, choose._docker, choose._best):
+    for kept in kinds:
         kept.cache_clear()
 
 
-def test_auto_is_local_without_an_engine_and_probed_once(monkeypatch):
+def test_auto_is_oci_without_an_engine_and_probed_once(monkeypatch):
     first = make_backend("auto")
-    assert isinstance(first, LocalBackend)
+    assert isinstance(first, OciBackend)
+    assert isinstance(make_backend("local"), LocalBackend)
     monkeypatch.setattr(choose, "_probe", lambda backend: pytest.fail("probed again"))
-    assert make_backend("local") is first
+    assert make_backend("oci") is first
+
+
+def test_auto_is_local_where_images_cannot_be(monkeypatch):
+    monkeypatch.setattr("verigym.envs.sandbox.oci.backend.is_possible", lambda: False)
+    assert isinstance(make_backend("auto"), LocalBackend)
 
 
 def test_probe_works_inside_a_running_loop():
     async def main():
-        return make_backend()
+        return make_backend("local")
 
     assert asyncio.run(main()).name == "local"
 
