@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+HARBOR = "harbor:"
+
 
 def register(kinds: Any, *, sandbox_options: Any, positive: Any) -> None:
     """Add the commands to the subparsers of ``verigym tasks``."""
@@ -31,8 +33,14 @@ def register(kinds: Any, *, sandbox_options: Any, positive: Any) -> None:
         description="Build an instance image for every row from a base image, pinned wheels and the repository at "
         "base_commit, without a registry. Dockerfiles and archives are left beside the rows.",
     )
-    images.add_argument("file", type=Path, metavar="ROWS", help="SWE-bench rows with pip_requirements")
-    images.add_argument("--out", type=Path, required=True, metavar="ROWS", help="the completed rows to write")
+    images.add_argument("file", metavar="ROWS", help="SWE-bench rows with pip_requirements, or harbor:FOLDER of tasks")
+    images.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the completed rows to write; of Harbor tasks an archive of their images, for `verigym images add`",
+    )
     images.add_argument("--clones", type=Path, action="append", default=[], metavar="DIR", help="folder of clones")
     images.add_argument("--base", metavar="IMAGE", help="with git and python3 (default: made with debootstrap)")
     images.add_argument("--workers", type=positive, default=2, metavar="N", help="images built at once (2)")
@@ -130,6 +138,8 @@ def run_build_images(args: argparse.Namespace) -> int:
     from ..task import write_jsonl
     from .terminal import progress_bar
 
+    if args.file.startswith(HARBOR):
+        return _build_harbor_images(args)
     rows = [row.value for row in read_rows(args.file)]
     if not rows:
         raise TaskError(f"{args.file} has no rows; there is no image to build")
@@ -140,7 +150,7 @@ def run_build_images(args: argparse.Namespace) -> int:
         base = args.base or ensure_base_image(client)
         built = build_images(
             rows,
-            folder=args.file.parent,
+            folder=Path(args.file).parent,
             out=args.out,
             client=client,
             base=base,
@@ -183,6 +193,30 @@ def _build_verified(args: argparse.Namespace, rows: Sequence[Any]) -> int:
     write_jsonl(args.out, built)
     print(f"wrote {args.out} ({len(built)} rows); check them with: verigym tasks validate {args.out} --sandbox docker")
     return 1 if failures else 0
+
+
+def _build_harbor_images(args: argparse.Namespace) -> int:
+    from ..datasets.harbor import folder_of, harbor_rows, image_of
+    from ..datasets.harbor_config import read_config
+    from ..harbor.images import build_image
+    from ..sandbox.image_import import save_images
+    from ..task import Task
+    from .terminal import progress_bar
+
+    client = docker_client()
+    folders = [folder_of(Task.from_json(row.value)) for row in harbor_rows(args.file)]
+    names = []
+    with progress_bar() as tell:
+        for number, folder in enumerate(folders):
+            tell("images built", number, len(folders))
+            config = read_config(folder)
+            if config.environment.docker_image is None:
+                names.append(image_of(folder, config))
+                build_image(client, folder, names[-1], config.environment.build_timeout_sec)
+    save_images(client.api, names, args.out)
+    print(f"wrote {args.out} ({len(set(names))} images of {len(folders)} tasks); where there is no engine:")
+    print(f"verigym images add {args.out}")
+    return 0
 
 
 def run_decontaminate(args: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 PROGRAMS = [
     "awk",
+    "base64",
     "basename",
     "bash",
     "cat",
