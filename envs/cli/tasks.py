@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..sandbox.choose import NAMES, sandbox_name
-from . import audit, repositories, traces
+from . import audit, export, repositories, traces
 
 
 def register(commands: Any) -> None:
@@ -67,6 +67,8 @@ def register(commands: Any) -> None:
     repositories.register(kinds, sandbox_options=_sandbox_options, positive=_positive)
     traces.register(kinds, sandbox_options=_sandbox_options, positive=_positive)
     audit.register(kinds, sandbox_options=_sandbox_options, positive=_positive)
+
+    export.register(kinds)
 
     show = kinds.add_parser("show", help="list the tasks of a file, or print one with its hidden parts")
     show.add_argument("file", type=Path, metavar="FILE", help="SWE-bench rows (JSON Lines)")

@@ -104,7 +104,7 @@ def rows_of(source: str | Path) -> list[SourceRow]:
     """The rows of a source, as ``load_training_set`` takes it. Raises as there."""
     if isinstance(source, str) and source.startswith(HUB):
         return rows_named(source)
-    if isinstance(source, str) and source.startswith(HARBOR):
+    if str(source).startswith(HARBOR):  # a path of the command line, too
         return harbor_rows(source)
     return list(read_source(source, split="train"))
 
