@@ -77,7 +77,8 @@ def _of_words(words: list[str], env: Mapping[str, str]) -> Command | None:
         return Command(kind="unittest", arguments=tuple(arguments), files=files, env=env) if known and labels else None
     if posixpath.basename(program) == "runtests.py":
         folder = posixpath.dirname(program)
-        files = tuple(path for one in arguments if not one.startswith("-") for path in _files_of(one, folder))
+        labels = [one for one in arguments if re.match(r"[A-Za-z_]", one)]
+        files = tuple(path for one in labels for path in _files_of(one, folder))
         return Command(kind="unittest", script=program, arguments=tuple(arguments), files=files, env=env)
     if program == "bin/test":
         files = tuple(one for one in arguments if one.endswith(".py"))
