@@ -20,7 +20,7 @@ from ..sandbox.choose import make_backend
 from ..sandbox.oci.backend import OciBackend
 from ..sandbox.python import PythonEnvironment, python_environment
 from ..sandbox.types import Limits, ReusingBackend, Sandbox, SandboxBackend, SandboxSpec
-from .history import IGNORED, fresh_repository, purge_for_grading, purge_history
+from .history import IGNORED, fresh_repository, purge_for_grading, purge_history, purge_past
 from .patching import apply_start_patch
 from .prepared import bring, changed_ns, key_of
 from .spool import Spool
@@ -97,10 +97,15 @@ def shell_env(row: SWERow, environment: PythonEnvironment) -> dict[str, str]:
 
 @asynccontextmanager
 async def checkout(
-    backend: SandboxBackend, row: SWERow, *, limits: Limits, env: Mapping[str, str] | None = None
+    backend: SandboxBackend,
+    row: SWERow,
+    *,
+    limits: Limits,
+    env: Mapping[str, str] | None = None,
+    with_past: bool = True,
 ) -> AsyncIterator[Sandbox]:
     """A fresh sandbox with a placed row's repository, for grading; closed at the end. Raises as ``open_checkout``."""
-    sandbox = await open_checkout(backend, row, limits=limits, env=env)
+    sandbox = await open_checkout(backend, row, limits=limits, env=env, with_past=with_past)
     try:
         yield sandbox
     finally:
@@ -108,16 +113,25 @@ async def checkout(
 
 
 async def open_checkout(
-    backend: SandboxBackend, row: SWERow, *, limits: Limits, env: Mapping[str, str] | None = None
+    backend: SandboxBackend,
+    row: SWERow,
+    *,
+    limits: Limits,
+    env: Mapping[str, str] | None = None,
+    with_past: bool = True,
 ) -> Sandbox:
     """A fresh sandbox with a placed row's repository in ``row.root``, and nothing of the hidden tests but what an
     image itself carries.
 
+    Args:
+        with_past: of an image's history all that is base's past stays; else base alone.
     Raises:
         TaskError: the archive is gone, the image has no repository, or the start patch does not fit it.
         SandboxError: the sandbox cannot be made, or not be filled.
     """
-    return await _prepared(backend, await _spec(row, limits, env), lambda sandbox: fill_for_grading(sandbox, row))
+    return await _prepared(
+        backend, await _spec(row, limits, env), lambda sandbox: fill_for_grading(sandbox, row, with_past)
+    )
 
 
 @asynccontextmanager
@@ -197,7 +211,7 @@ async def _fill(sandbox: Sandbox, row: SWERow) -> None:
     await apply_start_patch(sandbox, row)
 
 
-async def fill_for_grading(sandbox: Sandbox, row: SWERow) -> None:
+async def fill_for_grading(sandbox: Sandbox, row: SWERow, with_past: bool = True) -> None:
     """What grades a placed row, in a fresh sandbox. A patch is code, and what it runs could ask git for the fix.
 
     Raises: as ``open_checkout``.
@@ -207,6 +221,8 @@ async def fill_for_grading(sandbox: Sandbox, row: SWERow) -> None:
         await _fill(sandbox, row)
         if row.start_patch:  # HEAD is the state without the bug
             await fresh_repository(sandbox, row.root)
+        elif row.image and not with_past:
+            await purge_past(sandbox, row.root, base_commit=row.base_commit)
         else:
             await purge_for_grading(sandbox, row.root, base_commit=row.base_commit)
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
+from typing import Any
 
 from ...errors import GradingError, SandboxError, TaskError
 from ...model.chat.encoding import to_bytes
@@ -14,6 +15,7 @@ from ..datasets.swe import SWERow, require_tests, row_of
 from ..sandbox.types import Limits, Sandbox, SandboxBackend
 from ..task import Task
 from .checkout import checkout, environment_of, placed
+from .commands import command_of
 from .patching import Applied, apply_patch, apply_plainly, take_back
 from .prepared import is_clean
 from .published import Plan, plan_of
@@ -109,17 +111,16 @@ async def _graded(
 ) -> tuple[Score, TestReport]:
     odd = any(not test.partition("::")[0].endswith(".py") for test in row.tests)
     by_script = bool(row.eval_script and not row.interpreter and (row.image or odd))
-    async with checkout(backend, row, limits=limits) as first:
+    settings: Any = {"prepare": patch_sources, "timeout_s": timeout_s, "limits": limits, "untrusted": untrusted}
+    if by_script and command_of(row) is None:
+        return await grade_by_script(backend, row, patch, **settings)
+    # Our runners install nothing, so nothing asks git for a version.
+    opened = {"limits": limits, "with_past": not by_script}
+    async with checkout(backend, row, **opened) as first:
         plan = await plan_of(first, row) if by_script else None
         if by_script and plan is None:
-            return await grade_by_script(
-                *(backend, row, patch),
-                prepare=patch_sources,
-                timeout_s=timeout_s,
-                limits=limits,
-                untrusted=untrusted,
-                first=first,
-            )
+            await first.aclose()
+            return await grade_by_script(backend, row, patch, **settings)
         problem, run = await _prepare(first, row, patch, plan)
         if problem is not None:
             return _rejected(f"the patch does not apply: {problem}")
@@ -130,7 +131,7 @@ async def _graded(
     if not score.passed:
         return score, told
     if finding is None:
-        async with checkout(backend, row, limits=limits) as second:
+        async with checkout(backend, row, **opened) as second:
             _, run = await _prepare(second, row, patch, plan)
             limit_s = 10.0 + 5.0 * report.duration_s
             chosen = names.choose(report) or ((), ())

@@ -48,16 +48,17 @@ _PURGE = """
     tags= form='%(objectname) %(*objectname) %(refname)'
     [ -z "$2" ] || tags=$(git for-each-ref --merged="$base" --format="$form" refs/tags) || exit
     kept=$(mktemp -d "$PWD/.git/keep-XXXXXX") || exit
-    git rev-list --objects --no-object-names "$base" > "$kept/wanted" || exit
+    git rev-list --objects --no-object-names $3 "$base" > "$kept/wanted" || exit
     # Deltas are taken over as they are; new ones are not looked for.
     git pack-objects --quiet --window=0 --delta-base-offset "$kept/pack" < "$kept/wanted" > /dev/null || exit
     git diff-index --cached --quiet "$base" -- || rm -f .git/index
     cd .git || exit
-    rm -rf logs refs packed-refs worktrees hooks rebase-apply rebase-merge sequencer lfs info/grafts info/refs
+    rm -rf logs refs packed-refs shallow worktrees hooks rebase-apply rebase-merge sequencer lfs info/grafts info/refs
     rm -f *_HEAD AUTO_MERGE BISECT_* COMMIT_EDITMSG MERGE_MSG MERGE_MODE SQUASH_MSG gc.log index.lock description
     rm -rf objects && mkdir -p objects/pack objects/info refs/heads refs/tags || exit
     mv "$kept"/pack-* objects/pack/ && rm -rf "$kept" keep-* || exit
     printf 'ref: refs/heads/main\\n' > HEAD && cd .. || exit
+    [ -z "$3" ] || echo "$base" > .git/shallow
     git update-ref refs/heads/main "$base" || exit
     [ -z "$tags" ] || echo "$tags" | awk '{ print "create", $NF, $(NF - 1) }' | git update-ref --stdin || exit
     for name in $(git remote); do git remote remove "$name"; done
@@ -119,6 +120,16 @@ async def purge_for_grading(sandbox: Sandbox, root: str, *, base_commit: str = "
     await _run(sandbox, root, _NOTHING_AHEAD + _PURGE, base_commit, "tags")
 
 
+async def purge_past(sandbox: Sandbox, root: str, *, base_commit: str = "") -> None:
+    """``purge_history`` that leaves base alone, as a clone of depth 1: a fraction of the work, for tests that
+    no script installs anything for.
+
+    Raises:
+        SandboxError: git failed.
+    """
+    await _run(sandbox, root, _PURGE, base_commit, shallow=True)
+
+
 async def fresh_repository(sandbox: Sandbox, root: str) -> None:
     """Make the work tree the one commit of a new repository, for bases that no commit of the image is.
 
@@ -128,8 +139,10 @@ async def fresh_repository(sandbox: Sandbox, root: str) -> None:
     await _run(sandbox, root, _FRESH, "", stdin=IGNORED.encode())
 
 
-async def _run(sandbox: Sandbox, root: str, script: str, base: str, keep: str = "", *, stdin: bytes = b"") -> None:
-    command = ["sh", "-c", script, "sh", base or "HEAD", keep]
+async def _run(
+    sandbox: Sandbox, root: str, script: str, base: str, keep: str = "", *, shallow: bool = False, stdin: bytes = b""
+) -> None:
+    command = ["sh", "-c", script, "sh", base or "HEAD", keep, "--max-count=1" if shallow else ""]
     result = await sandbox.arun(command, cwd=root, env=_ENV, stdin=stdin, timeout_s=PURGE_TIMEOUT_S)
     if result.exit_code != 0:
         said = result.stderr.decode("utf-8", errors="replace").strip()

@@ -11,7 +11,6 @@ import re
 import secrets
 import shlex
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import replace
 
 from ...errors import GradingError
@@ -43,12 +42,10 @@ async def grade_by_script(
     timeout_s: float,
     limits: Limits,
     untrusted: Untrusted = "fail",
-    first: Sandbox | None = None,
 ) -> tuple[Score, TestReport]:
     """Grade a patch with the row's ``eval_script``.
 
     Args:
-        first: a fresh checkout of the row, closed by the caller; None opens one.
         prepare: patches a fresh checkout, and takes back what steers the tests.
         untrusted: as for ``grade_patch``.
     Raises:
@@ -56,8 +53,7 @@ async def grade_by_script(
     """
     if row.eval_script.count(START) != 1 or row.eval_script.count(END) != 1:
         raise GradingError(f"{row.instance_id}: eval_script does not have each of the markers {START!r}, {END!r} once")
-    fresh = checkout(backend, row, limits=limits) if first is None else nullcontext(first)
-    async with checkout_ahead(backend, row, limits=limits) as second, fresh as first:
+    async with checkout_ahead(backend, row, limits=limits) as second, checkout(backend, row, limits=limits) as first:
         problem, _ = await prepare(first, row, patch)
         if problem is not None:
             detail = f"the patch does not apply: {problem}"

@@ -13,7 +13,7 @@ from verigym.envs.datasets.swe import parse_row, task_of
 from verigym.envs.sandbox.types import Limits, SandboxSpec
 from verigym.envs.swe.checkout import open_checkout, open_workspace, placed
 from verigym.envs.swe.grading import grade_patch
-from verigym.envs.swe.history import purge_history
+from verigym.envs.swe.history import purge_history, purge_past
 
 from .conftest import GOLD, built, patch_of, vault_row
 
@@ -189,3 +189,31 @@ def test_a_patch_that_asks_git_for_the_fix_scores_zero(any_backend, tmp_path):
     assert score.value == 0.0, score
     assert not score.detail.startswith("the patch does not apply")
     assert gold.value == 1.0, gold
+
+
+@pytest.mark.parametrize("committed", [True, False])
+@pytest.mark.parametrize("purge", [purge_history, purge_past])
+def test_what_a_build_edited_is_base_and_undoing_it_hands_in_nothing(local_backend, committed, purge):
+    async def look():
+        sandbox = await local_backend.create(SandboxSpec(workdir="/workspace"))
+        try:
+            setup = [
+                "mkdir tree && cd tree && git init -q -b main && git config user.name a && git config user.email a@b",
+                "echo plain > tox.ini && git add . && git commit -qm base && git branch base",
+                f"git checkout -qb future && echo '{SECRET}' > a.py && git add . && git commit -qm fix",
+                "git checkout -q main && echo edited > tox.ini",
+                "git commit -qam built" if committed else ":",
+                "git rev-parse base future",
+            ]
+            base, fix = (await sandbox.aexec(" && ".join(setup))).output.split()
+            await purge(sandbox, "/workspace/tree", base_commit=base)
+            undone = await sandbox.aexec("git checkout -q . && cat tox.ini && git status --porcelain | wc -l")
+            gone = await sandbox.aexec(f"git cat-file -e {fix} 2>/dev/null || echo gone; git log --oneline | wc -l")
+            return undone.output.split(), gone.output.split()
+        finally:
+            await sandbox.aclose()
+
+    undone, gone = asyncio.run(look())
+    # For a grading, which nobody works in, what was not committed stays as it is.
+    assert undone == (["edited", "0"] if committed or purge is purge_history else ["plain", "0"])
+    assert gone == ["gone", "1" if purge is purge_past else "2"]
