@@ -34,6 +34,11 @@ class SeededPolicy:
         """The policy whose turns it seeds."""
         return self._policy
 
+    @property
+    def place(self) -> tuple[int | str, ...]:
+        """Of the episode in its run."""
+        return self._place
+
     def beside(self, name: str) -> "SeededPolicy":
         """The same policy for another conversation of the episode, with seeds of its own."""
         return SeededPolicy(self._policy, *self._place, name)

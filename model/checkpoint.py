@@ -53,19 +53,8 @@ def save_checkpoint(
     Raises:
         CheckpointError: it could not be written; what was at ``path`` before is whole.
     """
-    ours = isinstance(tokenizer, Tokenizer)
-    if ours != (decoder.config.family == "cwm"):
-        raise CheckpointError(
-            f"a decoder of the family {decoder.config.family} is not saved with a {type(tokenizer).__name__}; "
-            "take the tokenizer that came with it"
-        )
-    if ours and tokenizer.vocab_size > decoder.config.vocab_size:
-        raise CheckpointError(
-            f"the tokenizer has {tokenizer.vocab_size} ids but the decoder {decoder.config.vocab_size}; "
-            "build the decoder with vocab_size of the tokenizer"
-        )
+    _check_tokenizer(decoder.config, tokenizer)
     dtype = dtype or decoder.embed.weight.dtype
-    config = write_config(decoder.config) | {"dtype": str(dtype).removeprefix("torch.")}
     with written_whole(Path(path), sums=sums) as partial:
         weights = [
             # a copy: a file of safetensors takes no two weights from one storage
@@ -78,13 +67,38 @@ def save_checkpoint(
             for name, view in _hf_views(decoder).items()
         ]
         write_safetensors(partial, weights, shard_bytes=shard_bytes)
-        (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        if ours:
-            tokenizer.save(partial)
-            return
-        ends = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        (partial / "generation_config.json").write_text(json.dumps(ends, indent=2) + "\n", encoding="utf-8")
-        tokenizer.save_pretrained(partial)
+        save_settings(partial, decoder.config, tokenizer, dtype)
+
+
+def save_settings(folder: Path, decoder_config: DecoderConfig, tokenizer: Any, dtype: torch.dtype) -> None:
+    """Write what a checkpoint has beside its weights: the configuration, and the tokenizer's files.
+
+    Raises:
+        CheckpointError: the tokenizer is not of this decoder.
+    """
+    _check_tokenizer(decoder_config, tokenizer)
+    config = write_config(decoder_config) | {"dtype": str(dtype).removeprefix("torch.")}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if isinstance(tokenizer, Tokenizer):
+        tokenizer.save(folder)
+        return
+    ends = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    (folder / "generation_config.json").write_text(json.dumps(ends, indent=2) + "\n", encoding="utf-8")
+    tokenizer.save_pretrained(folder)
+
+
+def _check_tokenizer(config: DecoderConfig, tokenizer: Any) -> None:
+    ours = isinstance(tokenizer, Tokenizer)
+    if ours != (config.family == "cwm"):
+        raise CheckpointError(
+            f"a decoder of the family {config.family} is not saved with a {type(tokenizer).__name__}; "
+            "take the tokenizer that came with it"
+        )
+    if ours and tokenizer.vocab_size > config.vocab_size:
+        raise CheckpointError(
+            f"the tokenizer has {tokenizer.vocab_size} ids but the decoder {config.vocab_size}; "
+            "build the decoder with vocab_size of the tokenizer"
+        )
 
 
 def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> tuple[Decoder, Any]:

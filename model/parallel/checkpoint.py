@@ -6,7 +6,7 @@ A training state is torch's distributed format under Hugging Face's names: {"mod
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from ..checkpoint import check_shape
 from ..decoder import Decoder
 from ..families.find import write_config
 from ..weights.checksums import check_sums
+from ..weights.dcp import one_process
 from ..weights.dcp_index import IndexReader, TensorPlanner
 from ..weights.folders import existing
 from ..weights.names import parts
@@ -68,10 +69,7 @@ def save_state(path: Path | str, decoder: Decoder, optimizer: torch.optim.Optimi
         CheckpointError: it could not be written.
     """
     folder = Path(path)
-    try:
-        dcp.save(_state(decoder, optimizer), checkpoint_id=folder)
-    except (OSError, CheckpointException) as error:
-        raise CheckpointError(f"the training state {folder} could not be written ({error}); free some space") from error
+    write_pieces(folder, _state(decoder, optimizer))
     if not dist.is_initialized() or dist.get_rank() == 0:
         (folder / "config.json").write_text(json.dumps(write_config(decoder.config), indent=2) + "\n", encoding="utf-8")
 
@@ -86,13 +84,40 @@ def load_state(path: Path | str, decoder: Decoder, optimizer: torch.optim.Optimi
     check_shape(folder, decoder.config)
     open_source(folder)  # names a missing or cut file
     state = _state(decoder, optimizer)
-    try:
-        dcp.load(state, storage_reader=IndexReader(folder), planner=TensorPlanner())
-    except (OSError, RuntimeError, CheckpointException) as error:
-        raise CheckpointError(f"the training state {folder} cannot be read ({error}); take an earlier one") from error
+    read_pieces(folder, state)
     step = state["optimizer"]["step"]
     for kept in optimizer.state.values():
         kept["step"].copy_(step)
+
+
+def write_pieces(folder: Path, state: Mapping[str, Any], *, group: dist.ProcessGroup | None = None) -> None:
+    """Write tensors by their names, whole or DTensors, in torch's distributed format.
+
+    Every rank of the group must call this, with the same names; each writes what it has, and a tensor that all have
+    whole is written once.
+
+    Raises:
+        CheckpointError: it could not be written.
+    """
+    try:
+        with one_process():
+            dcp.save(dict(state), checkpoint_id=folder, process_group=group)
+    except (OSError, CheckpointException) as error:
+        raise CheckpointError(f"the training state {folder} could not be written ({error}); free some space") from error
+
+
+def read_pieces(folder: Path, state: Mapping[str, Any], *, group: dist.ProcessGroup | None = None) -> None:
+    """Fill tensors in place with what ``write_pieces`` wrote under their names, whatever split them then.
+
+    Raises:
+        CheckpointError: it is missing, broken, lacks a name, or has another shape under it.
+    """
+    try:
+        with one_process():
+            reader = IndexReader(folder)
+            dcp.load(dict(state), storage_reader=reader, planner=TensorPlanner(), process_group=group)
+    except (OSError, RuntimeError, ValueError, CheckpointException) as error:
+        raise CheckpointError(f"the training state {folder} cannot be read ({error}); take an earlier one") from error
 
 
 def _share() -> tuple[int, int]:

@@ -47,6 +47,10 @@ class ServerProcess:
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
     async def url(self, timeout_s: float) -> str:
         """Wait until it answers; its root, such as "http://127.0.0.1:40123".
 

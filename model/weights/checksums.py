@@ -42,6 +42,11 @@ def add_sum(folder: Path, name: str) -> None:
     _write(folder, read_sums(folder) | {name: digest(folder / name)})
 
 
+def record(folder: Path, sums: Mapping[str, str]) -> None:
+    """Record digests that whoever wrote the files has taken."""
+    _write(folder, {**read_sums(folder), **sums})
+
+
 def read_sums(folder: Path) -> dict[str, str]:
     """name -> digest as recorded; {} where nothing is.
 

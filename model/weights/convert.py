@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from ...errors import CheckpointError, ConfigError
@@ -51,22 +52,45 @@ def convert(
     Raises:
         ConfigError: the target exists. CheckpointError: the source is broken, or the disk too small.
     """
-    folder, target = existing(Path(source)), Path(target)
-    if target.exists():
+    if Path(target).exists():
         raise ConfigError(f"{target} exists; give a new folder")
+    stream(source, target, to=to, shard_bytes=shard_bytes, tell=tell)
+
+
+def stream(
+    source: Path | str,
+    target: Path | str,
+    *,
+    to: Format = "hf",
+    dtype: torch.dtype | None = None,
+    sums: bool = True,
+    shard_bytes: int = SHARD_BYTES,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """``convert``, into the place of what is at ``target``.
+
+    Args:
+        dtype: of the weights; None: as they are.
+        sums: record checksums of the files.
+    Raises:
+        ConfigError: the format cannot be had. CheckpointError: as ``convert``.
+    """
+    folder, target = existing(Path(source)), Path(target)
     config, opened = open_source(folder)
     if to == "dcp" and config.family != "cwm":
         raise ConfigError(f"{folder} is a {config.family}: only CWM has a form of Meta's; convert it to 'hf'")
     naming: Naming = "hf" if to == "hf" else "meta"
-    weights = [_weight(opened, part, config, naming) for part in parts(config)]
+    weights = [_weight(opened, part, config, naming, dtype) for part in parts(config)]
     total = sum(one.num_bytes for one in weights)
     target.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(target.parent).free
     if free < total:
         raise CheckpointError(f"{target} needs {total:,} bytes and its disk has {free:,}; free some space")
     counted = _counted(weights, tell, total)
-    with written_whole(target) as partial:
+    with written_whole(target, sums=sums) as partial:
         _write_settings(folder, partial, config, opened, to)
+        if dtype is not None:
+            _name_dtype(partial / "config.json", dtype)
         if to == "hf":
             write_safetensors(partial, counted, shard_bytes=shard_bytes)
         else:
@@ -74,13 +98,19 @@ def convert(
         check_sums(folder)
 
 
-def _weight(opened: Source, part: Part, config: DecoderConfig, naming: Naming) -> Weight:
+def _weight(opened: Source, part: Part, config: DecoderConfig, naming: Naming, dtype: torch.dtype | None) -> Weight:
+    wanted = dtype or opened.dtypes[part.name(opened.naming)]
+
     def make() -> Tensor:
-        weight = read_part(opened, part, config.head_dim)
+        weight = read_part(opened, part, config.head_dim).to(wanted)
         return interleave(weight, config.head_dim) if naming == "meta" and part.interleaved else weight
 
-    dtype = opened.dtypes[part.name(opened.naming)]
-    return Weight(name=part.name(naming), shape=part.shape, dtype=dtype, make=make)
+    return Weight(name=part.name(naming), shape=part.shape, dtype=wanted, make=make)
+
+
+def _name_dtype(path: Path, dtype: torch.dtype) -> None:
+    config = json.loads(path.read_text(encoding="utf-8"))
+    _write_json(path, config | {"dtype": str(dtype).removeprefix("torch.")})
 
 
 def _counted(weights: list[Weight], tell: Callable[[int, int], None], total: int) -> list[Weight]:

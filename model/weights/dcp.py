@@ -41,7 +41,7 @@ class DCPSource:
     def read(self, name: str, block: Block | None = None) -> Tensor:
         state: dict[str, Any] = {DCP_PREFIX + name: torch.empty(self.shapes[name], dtype=self.dtypes[name])}
         try:
-            with _one_process():
+            with one_process():
                 reader = IndexReader(self.folder, self._index)
                 dcp.load(state, storage_reader=reader, planner=TensorPlanner(), no_dist=True)
         except (OSError, RuntimeError, CheckpointException) as error:
@@ -74,7 +74,7 @@ def write_dcp(folder: Path, weights: list[Weight]) -> None:
     planner = _LazyPlanner({f"model.{one.name}": one for one in weights})
     writer = dcp.FileSystemWriter(folder, single_file_per_rank=False, thread_count=1)
     try:
-        with _one_process():
+        with one_process():
             dcp.save(state, storage_writer=writer, planner=planner, no_dist=True)
     except CheckpointException as error:
         raise OSError(str(error)) from error
@@ -92,7 +92,7 @@ class _LazyPlanner(DefaultSavePlanner):
 
 
 @contextmanager
-def _one_process() -> Iterator[None]:
+def one_process() -> Iterator[None]:
     """Torch warns on every distributed checkpoint of one process that it is one process."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)

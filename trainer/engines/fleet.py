@@ -11,20 +11,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from ...agent.asking import asking
 from ...agent.remote_engine import PauseMode, RemoteEngine
-from ...agent.routing import PrefixRouter
 from ...errors import ConfigError, PolicyError, RequestRefused, TrainingError
 from ...model.chat.sampling import Completion, Sampling
 from ..recipe.config import EnginesConfig
-from .server import FleetServer, Sizes
+from .pool import EnginePool
+from .server import FleetServer, Launch, OnThisMachine, Sizes
 
 logger = logging.getLogger(__name__)
 
 OnWeightUpdate = Literal["recompute", "keep", "abort"]
 SECONDS_BETWEEN_TRIES = 2.0
-_LOST = 1 << 30
-"""The load of a server that cannot be asked."""
 _PAUSES: dict[OnWeightUpdate | None, tuple[PauseMode, bool]] = {
     None: ("wait", False),
     "keep": ("keep", False),
@@ -41,11 +38,20 @@ class Fleet:
     that was started here is started again. It lives on one event loop, until ``aclose``.
     """
 
-    def __init__(self, config: EnginesConfig, folder: Path, sizes: Sizes, *, save: Callable[[Path], None]) -> None:
+    def __init__(
+        self,
+        config: EnginesConfig,
+        folder: Path,
+        sizes: Sizes,
+        *,
+        save: Callable[[Path], None],
+        launch: Launch | None = None,
+    ) -> None:
         """
         Args:
             folder: of logs, and of weights where ``config`` names no other.
             save: writes the trainer's weights of the moment as a checkpoint.
+            launch: starts a server; None: on this machine.
         """
         self._sizes, self._save, self._logs = sizes, save, folder
         # Runs may share a folder, and one that was killed finds what it has left there.
@@ -53,9 +59,18 @@ class Fleet:
         self._weights_root = (folder / "weights" if config.weights is None else config.weights / own).absolute()
         self._weights: Path | None = None
         self._num_saved = self._num_open = self._version = 0
-        self.servers = [FleetServer(place, config, sizes, folder) for place in range(config.count or len(config.urls))]
+        launch = launch or OnThisMachine(config)
+        count = config.count or len(config.urls)
+        self.servers = [FleetServer(place, config, sizes, folder, launch) for place in range(count)]
         self._lost: list[RemoteEngine] = []
-        self._router = PrefixRouter()
+        self._pool = EnginePool(
+            self.servers,
+            request_seconds=sizes.request_seconds,
+            lose=self._lose,
+            remedy=f"{folder} has what those that were started here said",
+        )
+        self.on_change: Callable[[], None] | None = None
+        """Called on its loop whenever another set of servers can be asked."""
         self._publishing = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -89,27 +104,8 @@ class Fleet:
     async def generate(
         self, prompt_ids: Sequence[int], sampling: Sampling, stop_token_ids: Sequence[int]
     ) -> Completion:
-        """As ``RemoteEngine.generate``; what a server that is lost had in work is asked of another one."""
-        with asking(f"one of {len(self.servers)} engines"):
-            return await self._generate(prompt_ids, sampling, stop_token_ids)
-
-    async def _generate(
-        self, prompt_ids: Sequence[int], sampling: Sampling, stop_token_ids: Sequence[int]
-    ) -> Completion:
-        while True:
-            server, engine = await self._able(prompt_ids)
-            server.num_inside += 1
-            try:
-                found = await engine.generate(prompt_ids, sampling, stop_token_ids)
-            except PolicyError as error:
-                if isinstance(error, RequestRefused) or await server.answers():
-                    raise
-                self._lose(server, engine, error)
-                continue
-            finally:
-                server.num_inside -= 1
-            self._router.remember(prompt_ids, server.place, found.token_ids)
-            return found
+        """See ``EnginePool.generate``."""
+        return await self._pool.generate(prompt_ids, sampling, stop_token_ids)
 
     def update_weights(
         self,
@@ -201,6 +197,7 @@ class Fleet:
                     current = self._current()
                     if engine is not None and has == current:
                         server.engine = engine
+                        self._tell()
                         return
                     server.reads = current[1]
                 finally:
@@ -217,22 +214,6 @@ class Fleet:
         finally:
             server.reads = None
 
-    async def _able(self, prompt_ids: Sequence[int]) -> tuple[FleetServer, RemoteEngine]:
-        """The server to ask; waits while all are lost."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._sizes.request_seconds
-        while True:
-            loads = [_LOST if server.engine is None else server.num_inside for server in self.servers]
-            chosen = self.servers[self._router.choose(prompt_ids, loads)]
-            if chosen.engine is not None:
-                return chosen, chosen.engine
-            if loop.time() > deadline:
-                raise PolicyError(
-                    f"none of {len(self.servers)} engines has answered for {self._sizes.request_seconds:g} s; "
-                    f"{self._logs} has what those that were started here said"
-                )
-            await asyncio.sleep(0.1)
-
     def _lose(self, server: FleetServer, engine: RemoteEngine, error: BaseException) -> None:
         """No more requests for a server until it is back."""
         if server.engine is not engine:
@@ -240,8 +221,28 @@ class Fleet:
         logger.warning("engine %d is lost, and will be asked again when it answers: %s", server.place, error)
         server.engine = None
         self._lost.append(engine)  # others may still wait for its answers
-        self._router.forget(server.place)
+        self._pool.forget(server.place)
+        self._tell()
         server.reviving = asyncio.ensure_future(self._revive(server))
+
+    def _tell(self) -> None:
+        if self.on_change is not None:
+            self.on_change()
+
+    async def watch(self, seconds: float) -> None:
+        """Look every so many seconds whether the servers answer, for as long as it is awaited: where others ask them,
+        nobody here would see one go. One that twice does not answer is lost."""
+        silent: dict[int, RemoteEngine] = {}
+        while True:
+            await asyncio.sleep(seconds)
+            for server in self.servers:
+                engine = server.engine
+                if engine is None or await server.answers():
+                    silent.pop(server.place, None)
+                elif silent.get(server.place) is engine:
+                    self._lose(server, engine, PolicyError(f"{server.url} does not answer"))
+                else:
+                    silent[server.place] = engine
 
     async def _revive(self, server: FleetServer) -> None:
         while server.engine is None:

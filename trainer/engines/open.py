@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
+from ...agent.harness.open import Rollout
 from ...agent.policy import TokenPolicy
 from ...errors import ConfigError
 from ...model.engine.generator import Generator
@@ -16,20 +18,43 @@ from ..learning.trainee import Trainee
 from ..recipe.config import EnginesConfig
 from ..recipe.recipe import Recipe
 from .fleet import Fleet
-from .server import Sizes
+from .server import Launch, Sizes
 
 RolloutEngine = Generator | HuggingFaceEngine | Fleet
+
+
+class Places(Protocol):
+    """Where the parts of a run are that are not in this process.
+
+    Attributes:
+        launch: starts an engine there.
+    """
+
+    launch: Launch
+
+    def acting(self, name: str, act: Rollout) -> Rollout:
+        """What runs a family's episodes there; ``act`` does it here, where they cannot be run elsewhere."""
+        ...
+
+    async def opened(self, fleet: Fleet, trainee: Trainee) -> None:
+        """Engines can be asked now: episodes may run there."""
+        ...
+
+    async def aclose(self) -> None:
+        """End what was started there. May be called twice."""
+        ...
 
 
 class Engines:
     """Opens what samples under a trainee's weights of the moment."""
 
-    def __init__(self, recipe: Recipe, out: Path) -> None:
+    def __init__(self, recipe: Recipe, out: Path, places: Places | None = None) -> None:
         """
         Args:
             out: folder of the run.
+            places: where else than here engines are started, and episodes run.
         """
-        self._recipe, self._folder = recipe, out / "engines"
+        self._recipe, self._folder, self._places = recipe, out / "engines", places
         self._fleet: Fleet | None = None
 
     @property
@@ -51,6 +76,8 @@ class Engines:
             if self._fleet is None:
                 self._fleet = self._fleet_of(trainee, self._recipe.engines)
             async with self._fleet.open() as fleet:
+                if self._places is not None:
+                    await self._places.opened(fleet, trainee)
                 yield fleet
             return
         sampled = copy_trained(trainee.decoder) if ahead else None
@@ -67,6 +94,8 @@ class Engines:
     async def aclose(self) -> None:
         """End the processes. May be called twice."""
         fleet, self._fleet = self._fleet, None
+        if self._places is not None:
+            await self._places.aclose()
         if fleet is not None:
             await fleet.aclose()
 
@@ -76,7 +105,7 @@ class Engines:
             raise ConfigError(
                 "engines.dtype and engines.tensor_parallel are of our own decoder; remove them for this model"
             )
-        if config.count and not config.gpus and torch.cuda.is_available():
+        if config.count and not config.gpus and self._places is None and torch.cuda.is_available():
             raise ConfigError("engines.gpus names no GPU, and this machine has some; name those that do not train")
         dtype = None if config.dtype is None else getattr(torch, config.dtype)
         sizes = Sizes(
@@ -87,4 +116,10 @@ class Engines:
             attention=trainee.config.attention,
             freezes=ours,
         )
-        return Fleet(config, self._folder, sizes, save=lambda folder: trainee.save(folder, {}, dtype=dtype, sums=False))
+        return Fleet(
+            config,
+            self._folder,
+            sizes,
+            save=lambda folder: trainee.publish(folder, dtype=dtype),
+            launch=None if self._places is None else self._places.launch,
+        )

@@ -2,10 +2,11 @@
 
 import asyncio
 import secrets
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ...agent.endpoint import Endpoint
 from ...agent.remote_engine import PauseMode, RemoteEngine
@@ -41,26 +42,77 @@ class Sizes:
     freezes: bool = True
 
 
+class EngineProcess(Protocol):
+    """A server's process, wherever it runs: ``model.server.process.ServerProcess`` is one."""
+
+    async def url(self, timeout_s: float) -> str:
+        """Its root, once it answers. Raises PolicyError where it ended, or did not answer in time."""
+        ...
+
+    async def aclose(self) -> None:
+        """End it. May be called twice."""
+        ...
+
+
+class Launch(Protocol):
+    """Starts a server."""
+
+    def __call__(
+        self, place: int, weights: Path, *, log: Path, options: Sequence[str], environment: Mapping[str, str]
+    ) -> EngineProcess:
+        """
+        Args:
+            place: its number.
+            weights: checkpoint to begin with.
+            log: file of what it prints.
+            options, environment: of its command, but for the device, which is the launcher's to choose.
+        """
+        ...
+
+
+class OnThisMachine:
+    """Starts servers here, each on the GPUs that the recipe gives it."""
+
+    def __init__(self, config: EnginesConfig) -> None:
+        self._gpus, self._each = config.gpus, config.tensor_parallel
+
+    def __call__(
+        self, place: int, weights: Path, *, log: Path, options: Sequence[str], environment: Mapping[str, str]
+    ) -> ServerProcess:
+        """See ``Launch``."""
+        gpus = self._gpus[place * self._each : (place + 1) * self._each]
+        seen = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
+        return ServerProcess(
+            weights, log=log, options=[*options, *device_options(bool(gpus))], environment={**environment, **seen}
+        )
+
+
+def device_options(cuda: bool) -> list[str]:
+    """Of a server's command. On CPUs it has one thread: the trainer and the sandboxes need the other cores."""
+    return ["--device", "cuda"] if cuda else ["--device", "cpu", "--threads", "1"]
+
+
 class FleetServer:
     """A server as the fleet knows it.
 
     Attributes:
         place: its number.
         url: its root; "" before it is started.
-        process: that was started for it; None where it runs elsewhere.
+        key: that it asks of every client; None: it asks for none.
+        process: that was started for it; None where it runs already.
         engine: what it is asked through; None while it is lost.
         num_inside: requests that it has in work.
         reads: the weights that it is being brought to, which must stay until it has them.
         reviving: what brings it back.
     """
 
-    def __init__(self, place: int, config: EnginesConfig, sizes: Sizes, logs: Path) -> None:
-        self.place, self._config, self._sizes = place, config, sizes
+    def __init__(self, place: int, config: EnginesConfig, sizes: Sizes, logs: Path, launch: Launch) -> None:
+        self.place, self._config, self._sizes, self._launch = place, config, sizes, launch
         self._log = logs / f"engine-{place}.log"
         self.url = config.urls[place].rstrip("/") if config.urls else ""
-        self._key = secrets.token_urlsafe(32) if self.is_ours else key_in((KEY_ENV, API_KEY))
+        self.key = secrets.token_urlsafe(32) if self.is_ours else key_in((KEY_ENV, API_KEY))
         self._weights_key = secrets.token_urlsafe(32) if self.is_ours else key_in((WEIGHTS_KEY, KEY_ENV))
-        self.process: ServerProcess | None = None
+        self.process: EngineProcess | None = None
         self.engine: RemoteEngine | None = None
         self.num_inside = 0
         self.reads: Path | None = None
@@ -74,7 +126,9 @@ class FleetServer:
     async def start(self, weights: Path) -> None:
         """Start a process with these weights as version 0, in the place of the one before. Raises PolicyError."""
         await self.stop()
-        self.process = ServerProcess(weights, log=self._log, options=self._options(), environment=self._environment())
+        self.process = self._launch(
+            self.place, weights, log=self._log, options=self._options(), environment=self._environment()
+        )
         self.url = await self.process.url(self._config.start_seconds)
 
     async def stop(self) -> None:
@@ -89,7 +143,7 @@ class FleetServer:
             self.url,
             None,
             api_key_env=(),
-            api_key=self._key,
+            api_key=self.key,
             concurrency=self._sizes.concurrency,
             timeout_s=seconds,
             give_up_s=seconds,
@@ -143,7 +197,7 @@ class FleetServer:
             await endpoint.aclose()
 
     def _endpoint(self, **options: Any) -> Endpoint:
-        return Endpoint(self.url, api_key_env=(), api_key=self._key, **options)
+        return Endpoint(self.url, api_key_env=(), api_key=self.key, **options)
 
     def _options(self) -> list[str]:
         config, sizes = self._config, self._sizes
@@ -152,14 +206,7 @@ class FleetServer:
         options += ["--max-batch", str(batch), "--max-waiting", str(sizes.concurrency)]
         options += ["--max-context", str(sizes.max_context), "--seed", str(sizes.seed), "--drain-timeout", "0"]
         options += ["--attention", sizes.attention, "--tensor-parallel", str(config.tensor_parallel)]
-        # On CPUs one thread: the trainer and the sandboxes need the other cores.
-        return options + (["--device", "cuda"] if self._gpus else ["--device", "cpu", "--threads", "1"])
-
-    @property
-    def _gpus(self) -> tuple[int, ...]:
-        num = self._config.tensor_parallel
-        return self._config.gpus[self.place * num : (self.place + 1) * num]
+        return options
 
     def _environment(self) -> dict[str, str]:
-        keys = {API_KEY: self._key or "", WEIGHTS_KEY: self._weights_key or ""}
-        return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self._gpus)), **keys}
+        return {API_KEY: self.key or "", WEIGHTS_KEY: self._weights_key or ""}

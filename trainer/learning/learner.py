@@ -8,7 +8,9 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from ...model.decoder import Decoder
 from ...model.lora import AnyDecoder, copy_trained, dropping
+from ...model.parallel.checkpoint import read_pieces
 from ...model.parallel.place import Place
 from ...model.parallel.whole import gather_module, reshard, spread_module
 from ..batching.packs import PackedBatch
@@ -21,7 +23,11 @@ from ..recipe.algorithms import OPDConfig, PPOConfig, RLConfig
 from ..recipe.config import OptimConfig
 from .experience import Scorer
 from .optim import Optimizer
+from .pieces import WEIGHTS, module_pieces, names_in
 from .step import TrainStep, loss_sums, mean_of
+
+RANKS = "ranks"
+"""Key of a state whose tensors every rank has written into a folder, which its value names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +192,9 @@ class Learner:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if RANKS in state:
+            self.restore(Path(state[RANKS]))
+            return
         self.optimizer.load_state_dict(state["optimizer"])
         if self.reference is not None:
             if isinstance(self.reference, nn.Module):
@@ -196,8 +205,42 @@ class Learner:
             spread_module(state["critic"], self.critic)
             self.critic_optimizer.load_state_dict(state["critic_optimizer"])
 
+    def pieces(self) -> dict[str, Tensor]:
+        """Everything that ``state_dict`` says, and the weights, as views that stay where they are."""
+        assert isinstance(self.decoder, Decoder), "models of transformers are saved whole"
+        found = module_pieces(self.decoder, WEIGHTS) | _below("optimizer", self.optimizer.pieces())
+        if isinstance(self.reference, nn.Module):
+            found |= module_pieces(self.reference, "reference")
+        if self.critic is not None and self.critic_optimizer is not None:
+            found |= module_pieces(self.critic, "critic")
+            found |= _below("critic_optimizer", self.critic_optimizer.pieces())
+        return found
+
+    def restore(self, folder: Path) -> None:
+        """Go on from what was written of ``pieces``, under any layout. Every rank must call this.
+
+        Raises:
+            CheckpointError: it is missing, broken, or of another model. ValueError: it is of other settings.
+        """
+        names = names_in(folder)
+        optimizers = {"optimizer": self.optimizer, "critic_optimizer": self.critic_optimizer}
+        for prefix, optimizer in optimizers.items():
+            if optimizer is not None:
+                optimizer.make_room(
+                    {name.removeprefix(f"{prefix}.") for name in names if name.startswith(f"{prefix}.")}
+                )
+        pieces = self.pieces()
+        read_pieces(folder, pieces)
+        for prefix, optimizer in optimizers.items():
+            if optimizer is not None:
+                optimizer.num_updates = int(pieces[f"{prefix}.num_updates"])
+
     def _reshard(self) -> None:
         teachers = () if self.teachers is None else self.teachers.models.values()
         for module in (self.decoder, self.reference, *teachers, self.critic):
             if isinstance(module, nn.Module):
                 reshard(module)
+
+
+def _below(prefix: str, pieces: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": value for name, value in pieces.items()}

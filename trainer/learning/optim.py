@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -13,8 +13,12 @@ from ...model.parallel.optim import clip_gradients
 from ...model.parallel.whole import cut, gather, spread, stacks_of
 from ..recipe.config import OptimConfig
 from .muon import Muon
+from .pieces import pieces_of
 
 logger = logging.getLogger(__name__)
+
+_MOMENTS = {"adamw": ("exp_avg", "exp_avg_sq"), "muon": ("momentum_buffer",)}
+"""What an optimizer keeps of a parameter, in its shape."""
 
 
 def learning_rate(config: OptimConfig, num_updates: int) -> float:
@@ -148,6 +152,38 @@ class Optimizer:
             for name, kept in state[kind].items():
                 part.state[parameters[name]] = {key: self._own(name, parameters[name], kept[key]) for key in kept}
         self.num_updates = int(state["num_updates"])
+
+    def pieces(self) -> dict[str, Tensor]:
+        """Moments where they are: "KIND.KEY.PARAMETER" -> a view, and "num_updates"."""
+        found: dict[str, Tensor] = {"num_updates": torch.tensor(self.num_updates)}
+        for kind, part in self._parts.items():
+            for parameter, kept in part.state.items():
+                for key, value in kept.items():
+                    found |= {
+                        f"{kind}.{key}.{name}": view
+                        for name, view in pieces_of(self._names[parameter], value, self._stacks)
+                    }
+        return found
+
+    def make_room(self, names: Collection[str]) -> None:
+        """Give every moment that a saved state has, by the names of ``pieces``, memory to be read into, and no other.
+
+        Raises:
+            ValueError: it is of other settings.
+        """
+        kinds = {name.partition(".")[0] for name in names} - {"num_updates"}
+        if kinds - self._parts.keys():
+            raise ValueError(f"the optimizer state is of {sorted(kinds)}, these settings need {sorted(self._parts)}")
+        for kind, part in self._parts.items():
+            part.state.clear()
+            for parameter in (p for group in part.param_groups for p in group["params"]):
+                first = next((name for name, _ in pieces_of(self._names[parameter], parameter, self._stacks)))
+                for key in _MOMENTS[kind]:
+                    if f"{kind}.{key}.{first}" in names:
+                        part.state[parameter][key] = torch.zeros_like(parameter.detach())
+                if kind == "adamw" and part.state.get(parameter):
+                    step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                    part.state[parameter] = {"step": step, **part.state[parameter]}
 
     def _whole(self, parameter: Tensor, value: Tensor) -> Tensor:
         return gather(value, self._stacks.get(self._names[parameter])).detach().to("cpu", copy=True)

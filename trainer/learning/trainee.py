@@ -1,6 +1,7 @@
 """What a recipe trains: a model with its tokenizer and chat format, and the engines that sample it."""
 
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from ...model.arithmetic import warn_where_slow
 from ...model.chat.cwm import CwmParser, CwmRenderer
 from ...model.chat.protocols import Parser, Renderer
 from ...model.chat.settings import checkpoint_settings
-from ...model.checkpoint import check_shape, load_checkpoint, load_decoder
+from ...model.checkpoint import check_shape, load_checkpoint, load_config, load_decoder, save_settings
 from ...model.config import preset
 from ...model.decoder import Decoder
 from ...model.engine.generator import Generator
@@ -26,9 +27,24 @@ from ...model.lora import AnyDecoder, add_adapters, copy_trained
 from ...model.tokenizer import Tokenizer, train_tokenizer
 from ...model.trained import export, load_exported
 from ...model.weights.checksums import add_sum
+from ...model.weights.convert import stream
+from ...model.weights.folders import written_whole
 from ..recipe.model import ModelConfig
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Stored:
+    """Where the weights of a trainee are that no process has whole.
+
+    Attributes:
+        checkpoint: the folder that has them, in any format.
+        publish: while ranks train them: writes what they have now, (folder, dtype), as a checkpoint's weights.
+    """
+
+    checkpoint: Path
+    publish: Callable[[Path, torch.dtype | None], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +53,11 @@ class Trainee:
 
     Attributes:
         config: of the recipe.
-        decoder: what is trained.
+        decoder: what is trained; where the weights are ``stored``, its shape alone, on the meta device.
         tokenizer: ours for CWM's decoder, else transformers'.
         renderer, parser: of its chat format.
         seed: of the engines' own draws.
+        stored: where its weights are; None: in the decoder.
     """
 
     config: ModelConfig
@@ -49,6 +66,7 @@ class Trainee:
     renderer: Renderer
     parser: Parser
     seed: int
+    stored: Stored | None = None
 
     def tokenizer_of(self, checkpoint: Path) -> Any:
         """The tokenizer of another checkpoint, read as the trainee's own was. Raises CheckpointError."""
@@ -120,40 +138,120 @@ class Trainee:
         Raises:
             CheckpointError: it could not be written.
         """
-        export(path, self.decoder, self.tokenizer, base=self.config.checkpoint, dtype=dtype, sums=sums)
+        if self.stored is None:
+            export(path, self.decoder, self.tokenizer, base=self.config.checkpoint, dtype=dtype, sums=sums)
+        else:
+            self._export_stored(path, self.stored, dtype, sums)
+        self._write_settings(path, environments)
+        if sums:
+            add_sum(path, "verigym.json")
+
+    def publish(self, path: Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write the weights of the moment for engines to read: ``save``, in the form that is written the fastest.
+
+        Raises:
+            CheckpointError: they could not be written.
+        """
+        if self.stored is None or self.stored.publish is None:
+            self.save(path, {}, dtype=dtype, sums=False)
+            return
+        with written_whole(path, sums=False) as partial:
+            self._write_shards(partial, self.stored.publish, dtype)
+
+    def save_format(self, folder: Path) -> None:
+        """Write the tokenizer and the chat format alone, for whoever speaks for the model without its weights."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self._write_beside(folder, None)
+
+    def _export_stored(self, path: Path, stored: Stored, dtype: torch.dtype | None, sums: bool) -> None:
+        if stored.publish is None:
+            stream(stored.checkpoint, path, dtype=dtype, sums=sums)
+            return
+        shards = path.with_name(f".{path.name}.shards")
+        shutil.rmtree(shards, ignore_errors=True)
+        try:
+            self._write_shards(shards, stored.publish, dtype)
+            stream(shards, path, sums=sums)
+        finally:
+            shutil.rmtree(shards, ignore_errors=True)
+
+    def _write_shards(
+        self, folder: Path, publish: Callable[[Path, torch.dtype | None], None], dtype: torch.dtype | None
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        publish(folder, dtype)
+        self._write_beside(folder, dtype)
+
+    def _write_beside(self, folder: Path, dtype: torch.dtype | None) -> None:
+        assert isinstance(self.decoder, Decoder), "ranks split this package's own decoder"
+        save_settings(folder, self.decoder.config, self.tokenizer, dtype or self.decoder.head.weight.dtype)
+        self._write_settings(folder, {})
+
+    def _write_settings(self, path: Path, environments: Mapping[str, Mapping[str, Any]]) -> None:
         settings: dict[str, Any] = {"environments": environments}
         if isinstance(self.renderer, CwmRenderer):
             settings["renderer"] = {"announce_tools": False}
         elif self.config.tools != "native" or self.config.chat_template_kwargs:
             settings["template"] = {"tools": self.config.tools, "options": self.config.chat_template_kwargs}
         write_json(path / "verigym.json", settings, indent=None)
-        if sums:
-            add_sum(path, "verigym.json")
 
     def load(self, path: Path) -> None:
         """Take the weights of a checkpoint that ``save`` wrote. Raises CheckpointError."""
-        load_exported(path, self.decoder)
+        if self.stored is None:
+            load_exported(path, self.decoder)
+            return
+        assert self.stored.publish is None, "ranks train the weights; they cannot be replaced under them"
+        self.stored.checkpoint = path
 
 
 def open_trainee(
-    config: ModelConfig, texts: Callable[[Parser], Iterable[str]], *, seed: int, device: str | None = None
+    config: ModelConfig,
+    texts: Callable[[Parser], Iterable[str]],
+    *,
+    seed: int,
+    device: str | None = None,
+    store: Path | None = None,
 ) -> Trainee:
     """The recipe's model: its checkpoint, or CWM's architecture with random weights and a tokenizer trained here.
 
     Args:
         texts: what a tokenizer is trained on, as the parser of the chat format writes it.
         device: of the model; None: a GPU where there is one.
+        store: have no weights here: they stay in the recipe's checkpoint, or, where they are random, are written into
+            this folder, unless it is there.
     Raises:
         CheckpointError: the checkpoint is missing or broken. ConfigError: it cannot be trained so.
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if store is not None:
+        where = torch.device("cpu" if config.checkpoint is None else "meta")
     if config.checkpoint is None or model_type(config.checkpoint) == "cwm":
         trainee = _open_cwm(config, texts, seed, where)
     else:
         trainee = _open_family(config, config.checkpoint, seed, where)
     if config.lora is not None:
         add_adapters(trainee.decoder, **config.lora.model_dump(), seed=seed)
-    return trainee
+    return trainee if store is None else _stored(trainee, store)
+
+
+def _stored(trainee: Trainee, store: Path) -> Trainee:
+    """The same without weights of its own. Raises ConfigError for a model that ranks cannot split."""
+    if not isinstance(trainee.decoder, Decoder) or trainee.config.lora is not None:
+        raise ConfigError(
+            "ranks split this package's own decoder, whole; train adapters, and models of transformers, in one process"
+        )
+    checkpoint = trainee.config.checkpoint
+    if checkpoint is None and not store.exists():
+        trainee.save(store, {})
+    return replace(trainee, decoder=trainee.decoder.to("meta"), stored=Stored(checkpoint or store))
+
+
+def _shape_of(checkpoint: Path) -> Decoder:
+    """A checkpoint's decoder on the meta device: no weight of it is read."""
+    config = load_config(checkpoint)
+    with torch.device("meta"):
+        return Decoder(config)
 
 
 def _open_cwm(
@@ -161,7 +259,10 @@ def _open_cwm(
 ) -> Trainee:
     parser = CwmParser()
     if config.checkpoint is not None:
-        decoder, tokenizer = load_checkpoint(config.checkpoint, device)
+        if device.type == "meta":
+            decoder, tokenizer = _shape_of(config.checkpoint), Tokenizer.load(config.checkpoint)
+        else:
+            decoder, tokenizer = load_checkpoint(config.checkpoint, device)
         if "preset" in config.model_fields_set:
             check_shape(config.checkpoint, preset(config.preset))
         decoder = decoder.to(_dtype(config, device))
@@ -203,9 +304,12 @@ def _open_family(config: ModelConfig, checkpoint: Path, seed: int, device: torch
     except ChatFormatError as error:
         raise ConfigError(f"{checkpoint} cannot be trained in conversations: {error}") from error
     if reason is None:
-        decoder: AnyDecoder = load_decoder(checkpoint, device).to(_dtype(config, device))
+        whole = _shape_of(checkpoint) if device.type == "meta" else load_decoder(checkpoint, device)
+        decoder: AnyDecoder = whole.to(_dtype(config, device))
         decoder.use_attention(config.attention)
         decoder.config = decoder.config.with_known_ids(known_ids(tokenizer))
+    elif device.type == "meta":
+        raise ConfigError(f"ranks split our own decoder, which {checkpoint} does not run on ({reason})")
     else:
         logger.warning("%s is trained in transformers' own code, and not over several ranks: %s", checkpoint, reason)
         decoder = HuggingFaceDecoder.load(checkpoint, dtype=_dtype(config, device), local_files_only=True).to(device)

@@ -2,20 +2,24 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ...errors import TrainingError
+from ...errors import CheckpointError, TrainingError
 from ...model.config import DecoderConfig
 from ...model.decoder import Decoder
 from ...model.parallel import objects
+from ...model.parallel.checkpoint import load_into_shards
 from ...model.parallel.place import Place
 from ...model.parallel.whole import gather, gather_module, reshard, spread_module, stacks_of
+from ...model.weights.checksums import check_sums
 from ..batching.packs import PackedBatch
 from ..learning.learner import Learner, Lesson
+from ..learning.pieces import WEIGHTS, PieceWriter, module_pieces
 from .launch import Membership
 
 logger = logging.getLogger(__name__)
@@ -26,9 +30,16 @@ PING, STOP = "ping", "stop"
 class Rank:
     """One rank's share of each piece of work. Every method is called on all ranks at the same time."""
 
-    def __init__(self, membership: Membership) -> None:
+    def __init__(
+        self, membership: Membership, *, writer: PieceWriter | None = None, publisher: PieceWriter | None = None
+    ) -> None:
+        """
+        Args:
+            writer, publisher: of checkpoints and of new weights, where ranks write their own parts.
+        """
         self._place: Place = membership.place
         self._control = membership.control
+        self._writer, self._publisher = writer, publisher
         self._learner: Learner | None = None
 
     @property
@@ -37,16 +48,29 @@ class Rank:
         return self._learner
 
     def build(
-        self, *, config: DecoderConfig, dtype: torch.dtype, lesson: Lesson, weights: Mapping[str, Tensor]
+        self,
+        *,
+        config: DecoderConfig,
+        dtype: torch.dtype,
+        lesson: Lesson,
+        weights: Mapping[str, Tensor] | None = None,
+        checkpoint: Path | None = None,
     ) -> None:
-        """Make shards of rank 0's weights, and what learns with them; what was there before is given up.
+        """Make shards, and what learns with them; what was there before is given up.
 
+        Args:
+            weights: rank 0's, of which each rank gets its shards.
+            checkpoint: of which each rank reads its shards, where there are no weights.
         Raises:
-            ConfigError: the layout does not fit the decoder.
+            ConfigError: the layout does not fit the decoder. CheckpointError: the checkpoint cannot be read.
         """
         self._learner = None
         decoder = self._place.empty_decoder(config, dtype)
-        spread_module(weights, decoder)
+        if weights is not None:
+            spread_module(weights, decoder)
+        else:
+            assert checkpoint is not None, "weights come from rank 0 or from a checkpoint"
+            load_into_shards(checkpoint, decoder)
         self._learner = Learner(decoder, lesson, place=self._place)
 
     def step(self, *, packs: Sequence[PackedBatch], divisor: float | None, critic_only: bool) -> dict[str, float]:
@@ -55,19 +79,24 @@ class Rank:
     def loss_sums(self, *, packs: Sequence[PackedBatch]) -> tuple[float, float]:
         return self.learner.loss_sums(packs)
 
-    def columns(self, *, packs: Sequence[PackedBatch]) -> list[list[dict[str, Tensor]]]:
-        """Of every rank's packs, on rank 0; elsewhere none."""
+    def columns(self, *, packs: Sequence[PackedBatch]) -> list[dict[str, Tensor]]:
+        """Of this rank's packs; none where another rank has the same ones and tells."""
         found = self.learner.columns(packs)
-        meshes = self._place.meshes
-        first = meshes.context_rank == meshes.tensor_rank == 0  # the others of its packs have found the same
-        return objects.gather(found if first else [], group=self._control) or []
+        return found if self._tells else []
 
-    def kept(self) -> list[list[dict[str, Tensor]]]:
-        """What the updates of every rank found at kept tokens, on rank 0; elsewhere none."""
+    def kept(self) -> list[dict[str, Tensor]]:
+        """What this rank's updates found at kept tokens; as ``columns``."""
         found = self.learner.take_kept()
-        meshes = self._place.meshes
-        first = meshes.context_rank == meshes.tensor_rank == 0
-        return objects.gather(found if first else [], group=self._control) or []
+        return found if self._tells else []
+
+    def gathered(self, *, name: str, arguments: Mapping[str, Any]) -> list[Any]:
+        """What every rank's method returns, on rank 0; elsewhere nothing."""
+        return objects.gather(getattr(self, name)(**arguments), group=self._control) or []
+
+    @property
+    def _tells(self) -> bool:
+        """Whether it is the first of the ranks that share its packs."""
+        return self._place.meshes.context_rank == self._place.meshes.tensor_rank == 0
 
     @torch.no_grad()
     def weights(self, *, into: Decoder | None = None) -> None:
@@ -89,6 +118,44 @@ class Rank:
         """Take over rank 0's weights and state."""
         spread_module(weights, self.learner.decoder)
         self.learner.load_state_dict(state)
+
+    def stage(self) -> None:
+        """Copy everything that is learned, for ``write``."""
+        self.writer.stage(self.learner.pieces())
+
+    def stage_weights(self, *, dtype: torch.dtype | None) -> None:
+        """Copy the weights alone, for ``write_weights``, in the dtype of whoever reads them."""
+        self.publisher.stage(module_pieces(self.learner.decoder, WEIGHTS), dtype)
+
+    def write(self, *, folder: Path) -> dict[str, str]:
+        """Write what was copied; beside other work, on another thread. See ``PieceWriter.write``."""
+        return self.writer.write(folder)
+
+    def write_weights(self, *, folder: Path) -> None:
+        """As ``write``, of the weights alone, which nobody keeps: without checksums."""
+        self.publisher.write(folder, sums=False)
+
+    def problem(self, *, folder: Path) -> str | None:
+        """Whether this rank's share of a folder's files has changed since it was written, in words."""
+        try:
+            check_sums(folder, share=(dist.get_rank(), dist.get_world_size()))
+        except (CheckpointError, OSError) as error:
+            return str(error)
+        return None
+
+    def restore(self, *, folder: Path) -> None:
+        """Go on from what all ranks, of any layout, have written."""
+        self.learner.restore(folder)
+
+    @property
+    def writer(self) -> PieceWriter:
+        assert self._writer is not None, "these ranks write nothing of their own"
+        return self._writer
+
+    @property
+    def publisher(self) -> PieceWriter:
+        assert self._publisher is not None, "these ranks publish no weights of their own"
+        return self._publisher
 
     def drop(self) -> None:
         """Give up what learns, and its memory."""

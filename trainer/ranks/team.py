@@ -3,8 +3,9 @@
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 import torch.distributed as dist
@@ -14,8 +15,9 @@ from ...errors import ConfigError, TrainingError
 from ...model.decoder import Decoder
 from ...model.lora import has_adapters
 from ...model.parallel import objects
+from ...model.parallel.layout import Layout
 from ..batching.packs import PackedBatch, deal
-from ..learning.learner import Lesson
+from ..learning.learner import RANKS, Lesson
 from ..learning.step import mean_of
 from .launch import Membership
 from .rank import PING, STOP, Rank, skeleton
@@ -24,6 +26,27 @@ PING_SECONDS = 30.0
 """How often the others hear of rank 0 while it samples, so that silence means that something is wrong."""
 PACKS_AT_ONCE = 8
 """Packs that a rank is given at a time to measure a loss on."""
+
+
+class Ranks(Protocol):
+    """All ranks, whoever started them, as those who give them work see them."""
+
+    layout: Layout
+
+    def call(
+        self,
+        name: str,
+        *,
+        mine: Mapping[str, Any] | None = None,
+        others: Mapping[str, Any] | None = None,
+        each: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Any:
+        """See ``Team.call``."""
+        ...
+
+    def collect(self, name: str, *, each: Sequence[Mapping[str, Any]] | None = None) -> list[Any]:
+        """As ``call``, with the results of all ranks."""
+        ...
 
 
 class Team:
@@ -58,22 +81,6 @@ class Team:
             except RuntimeError as gone:
                 self._broken = gone
 
-    def learning(self, decoder: Any, lesson: Lesson) -> "TeamLearning":
-        """What trains shards of a decoder, whose weights it begins with.
-
-        Args:
-            decoder: whole, of this package.
-        Raises:
-            ConfigError: it is no decoder of this package, or the layout does not fit it.
-        """
-        if not isinstance(decoder, Decoder) or has_adapters(decoder):
-            kind = "has adapters" if has_adapters(decoder) else f"is a {type(decoder).__name__}"
-            raise ConfigError(
-                f"ranks split this package's own decoder, whole, and the model {kind}; train it in one process, "
-                "without a layout"
-            )
-        return TeamLearning(self, decoder, lesson)
-
     def call(
         self,
         name: str,
@@ -104,6 +111,15 @@ class Team:
             finally:
                 self._last = time.monotonic()
 
+    def learning(self, decoder: Any, lesson: Lesson) -> "TeamLearning":
+        """See ``whole_learning``."""
+        return whole_learning(self, decoder, lesson)
+
+    def collect(self, name: str, *, each: Sequence[Mapping[str, Any]] | None = None) -> list[Any]:
+        """As ``call``, with the results of all ranks."""
+        told = each or [{}] * dist.get_world_size(self._control)
+        return self.call("gathered", each=[{"name": name, "arguments": dict(one)} for one in told])
+
     def _send(self, name: str, others: Mapping[str, Any], each: Sequence[Mapping[str, Any]] | None = None) -> None:
         world = dist.get_world_size(self._control)
         if world == 1:
@@ -131,14 +147,35 @@ class Team:
         )
 
 
+def whole_learning(team: Ranks, decoder: Any, lesson: Lesson) -> "TeamLearning":
+    """What trains shards of a decoder, whose weights it begins with.
+
+    Args:
+        decoder: whole, of this package.
+    Raises:
+        ConfigError: it is no decoder of this package, or the layout does not fit it.
+    """
+    if not isinstance(decoder, Decoder) or has_adapters(decoder):
+        kind = "has adapters" if has_adapters(decoder) else f"is a {type(decoder).__name__}"
+        raise ConfigError(
+            f"ranks split this package's own decoder, whole, and the model {kind}; train it in one process, "
+            "without a layout"
+        )
+    return TeamLearning(team, decoder, lesson)
+
+
 class TeamLearning:
     """``learner.Learning`` by all ranks: packs are dealt to those that have packs of their own."""
 
-    def __init__(self, team: Team, decoder: Decoder, lesson: Lesson) -> None:
+    def __init__(self, team: Ranks, decoder: Decoder, lesson: Lesson) -> None:
         self._team, self._decoder, self._layout = team, decoder, team.layout
         self._synced = True
+        self._build(lesson)
+
+    def _build(self, lesson: Lesson) -> None:
+        team, decoder = self._team, self._decoder
         weights = decoder.state_dict()
-        common = {"config": decoder.config, "dtype": _shard_dtype(decoder), "lesson": lesson}
+        common = {"config": decoder.config, "dtype": shard_dtype(decoder), "lesson": lesson}
         team.call("build", mine={**common, "weights": weights}, others={**common, "weights": skeleton(weights)})
 
     @property
@@ -172,7 +209,7 @@ class TeamLearning:
 
     def columns(self, packs: Sequence[PackedBatch]) -> list[dict[str, Tensor]]:
         dealt = self._dealt(packs)
-        gathered = self._team.call("columns", each=[{"packs": [one for _, one in mine]} for mine in dealt])
+        gathered = self._team.collect("columns", each=[{"packs": [one for _, one in mine]} for mine in dealt])
         found: dict[int, dict[str, Tensor]] = {}
         for mine, columns in zip(dealt, gathered, strict=True):
             for (number, _), column in zip(mine, columns):  # ranks of the same packs have sent nothing
@@ -181,7 +218,7 @@ class TeamLearning:
         return [found[number] for number in range(len(packs))]
 
     def take_kept(self) -> list[dict[str, Tensor]]:
-        return [one for rank in self._team.call("kept") for one in rank]
+        return [one for rank in self._team.collect("kept") for one in rank]
 
     def sync(self) -> None:
         if not self._synced:
@@ -190,10 +227,15 @@ class TeamLearning:
 
     def state_dict(self) -> dict[str, Any]:
         # Where the decoder is kept in less than the shards have, what is saved of it is not enough to go on from.
-        arguments = {"with_weights": self._decoder.head.weight.dtype != _shard_dtype(self._decoder)}
+        arguments = {"with_weights": self._decoder.head.weight.dtype != shard_dtype(self._decoder)}
         return self._team.call("state", mine=arguments, others=arguments)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if RANKS in state:
+            self._team.collect("restore", each=[{"folder": Path(state[RANKS])}] * self._layout.num_ranks)
+            self._synced = False
+            self.sync()
+            return
         names = ("optimizer", "reference", "critic", "critic_optimizer")
         mine = {name: state[name] for name in names if name in state}
         weights = state.get("weights") or self._decoder.state_dict()
@@ -210,7 +252,7 @@ class TeamLearning:
         return [mine for mine in deal(list(packs), self.ways) for _ in range(split)]
 
 
-def _shard_dtype(decoder: Decoder) -> torch.dtype:
-    """Weights that are updated need float32, whatever they are sampled or saved in."""
+def shard_dtype(decoder: Decoder) -> torch.dtype:
+    """Of the weights that ranks train: those that are updated need float32, whatever they are sampled or saved in."""
     dtype = decoder.head.weight.dtype
     return dtype if dtype == torch.float64 else torch.float32

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from .cluster import ClusterConfig
 from .config import FILE_NAME, EnginesConfig, LayoutConfig, Settings
 from .model import ModelConfig
 from .per_family import FamilyAlgorithm
@@ -141,6 +142,8 @@ class Recipe(Settings):
     """How processes share the model, where torchrun or accelerate starts several."""
     engines: EnginesConfig | None = None
     """Sample in processes of their own; without it, in the trainer's."""
+    cluster: ClusterConfig | None = None
+    """What a run takes of a Ray cluster; used by `--ray` alone."""
     families: list[FamilyConfig] = Field(default_factory=list)
     """What it is trained on and measured by. There may be none where conversations of one's own are imitated, and the
     held-out loss alone measures."""
@@ -198,7 +201,7 @@ class Recipe(Settings):
             raise ValueError(f"there is no sandbox {value!r}; known: {', '.join(names())}")
         return value
 
-    @field_validator("midtrain", "sft", "rl", "engines", mode="before")
+    @field_validator("midtrain", "sft", "rl", "engines", "cluster", mode="before")
     @classmethod
     def _left_out(cls, value: Any) -> Any:
         return None if value is False else value  # TOML has no null

@@ -1,7 +1,8 @@
 """Training checkpoints: one folder a step, complete or absent.
 
 ROOT/step-000120/manifest.json      size and SHA-256 of every file; written last
-                 model/             weights and tokenizer, in Hugging Face's format; of a model with adapters these
+                 model/             weights and tokenizer, in Hugging Face's format; of a model with adapters these;
+                                    of one that no process has whole what each rank has written, the optimizer too
                  trainer.pt         optimizer, random state, cursors: a loop's ``state_dict``
                  state.json         step, policy version and whatever the caller adds, for people and resumes
 """
@@ -12,7 +13,7 @@ import os
 import pickle
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ...errors import CheckpointError
 from ...model.lora import AnyDecoder
 from ...model.trained import load_trained, save_trained
 from ...model.weights.checksums import compare, digests, read_sums
+from ..learning.learner import RANKS
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +58,30 @@ def save_training(
     info: Mapping[str, Any] | None = None,
     keep: int = 2,
 ) -> Path:
+    """``write_training`` of a decoder that this process has whole."""
+
+    def write(folder: Path) -> None:
+        save_trained(folder, decoder, tokenizer)
+
+    return write_training(root, write, step=step, trainer=trainer, info=info, keep=keep)
+
+
+def write_training(
+    root: str | Path,
+    write_model: Callable[[Path], None],
+    *,
+    step: int,
+    trainer: Mapping[str, Any],
+    info: Mapping[str, Any] | None = None,
+    keep: int = 2,
+) -> Path:
     """Write a checkpoint, whole or not at all, then delete the oldest beyond ``keep``.
 
     Everything is written and flushed in a folder beside its place, which is then renamed, so that a crash or a full
     disk at any byte leaves the checkpoints before it as they were.
 
     Args:
+        write_model: writes the weights, and what else learns where ranks write that, into a folder.
         trainer: a loop's ``state_dict``: tensors, numbers, strings, lists and dicts.
         info: JSON values to save beside it.
         keep: complete checkpoints to keep, this one included; at least 1.
@@ -85,7 +105,7 @@ def save_training(
         for left in root.glob(f"{_PARTIAL}*"):
             shutil.rmtree(left, ignore_errors=True)
         partial.mkdir()
-        save_trained(partial / MODEL, decoder, tokenizer)
+        write_model(partial / MODEL)
         torch.save(dict(trainer), partial / TRAINER)
         state = {"step": step, "info": dict(info or {})}
         (partial / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
@@ -111,11 +131,16 @@ def latest(root: str | Path) -> Path | None:
     return next(iter(_complete(Path(root))), None)
 
 
-def load_latest(root: str | Path, decoder: AnyDecoder) -> TrainingState | None:
+def load_latest(
+    root: str | Path, decoder: AnyDecoder | None, *, check: Callable[[Path], None] | None = None
+) -> TrainingState | None:
     """``load_training`` of the newest checkpoint whose files are what was written; None where nothing was saved yet.
 
     One that was damaged is left out with a warning, and the one before it taken.
 
+    Args:
+        decoder: None leaves the weights to the ranks that read them, from the folder that the state names.
+        check: compares the files of a model's folder in the place of this process. Raises CheckpointError.
     Raises:
         CheckpointError: none of several is whole, or the newest whole one is of a model of another shape.
     """
@@ -124,7 +149,7 @@ def load_latest(root: str | Path, decoder: AnyDecoder) -> TrainingState | None:
         # Without a manifest it is one whose writing or deletion was cut off.
         if _NAME.fullmatch(path.name) is None or not (path / MANIFEST).exists():
             continue
-        problem = _incomplete(path) or _changed(path) or _misplaced(path)
+        problem = _incomplete(path) or _changed(path, check) or _misplaced(path)
         if problem is None:
             return _load(path, decoder)
         logger.warning("%s is left out: %s", path, problem)
@@ -154,14 +179,17 @@ def load_training(path: str | Path, decoder: AnyDecoder) -> TrainingState:
     return _load(path, decoder)
 
 
-def _load(path: Path, decoder: AnyDecoder) -> TrainingState:
+def _load(path: Path, decoder: AnyDecoder | None) -> TrainingState:
     try:
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
         trainer = torch.load(path / TRAINER, map_location="cpu", weights_only=True)
         step, info = int(state["step"]), state["info"]
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); take an earlier checkpoint") from error
-    load_trained(path / MODEL, decoder, check=False)
+    if decoder is not None:
+        load_trained(path / MODEL, decoder, check=False)
+    if "optimizer" not in trainer:
+        trainer[RANKS] = str(path / MODEL)
     return TrainingState(step=step, trainer=trainer, info=info)
 
 
@@ -222,16 +250,25 @@ def _incomplete(path: Path) -> str | None:
     return None
 
 
-def _changed(path: Path) -> str | None:
-    """Which file is not what was written, in words; None where all are. Reads everything."""
+def _changed(path: Path, check: Callable[[Path], None] | None = None) -> str | None:
+    """Which file is not what was written, in words; None where all are. Reads everything.
+
+    Args:
+        check: as ``load_latest``.
+    """
     listed = _manifest(path)
     # What reads a model takes every file that it finds by its name.
     more = [one.relative_to(path).as_posix() for one in _files(path / MODEL)]
     added = next((name for name in more if name not in listed), None)
     if added is not None:
         return f"{added} was not written with it; remove it"
+    recorded = {name: facts["sha256"] for name, facts in listed.items() if "sha256" in facts}
+    if check is not None:
+        recorded = {name: value for name, value in recorded.items() if not name.startswith(f"{MODEL}/")}
     try:
-        compare(path, {name: facts["sha256"] for name, facts in listed.items() if "sha256" in facts})
+        compare(path, recorded)
+        if check is not None:
+            check(path / MODEL)
     except CheckpointError as error:
         return str(error)
     return None

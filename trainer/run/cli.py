@@ -42,6 +42,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="check the recipe, its layout and the number of processes, and start none",
     )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="run on the Ray cluster at ADDRESS (HOST:PORT, or auto), as the recipe's [cluster] says; local: on this "
+        "machine",
+    )
     parser.add_argument("--ranks", type=int, metavar="N", help="with --dry-run: as if N processes had been started")
 
 
@@ -59,9 +65,11 @@ def run_recipe(args: argparse.Namespace) -> int:
     try:
         recipe = load_recipe(args.recipe, args.overrides, quick=args.quick)
         num_ranks = launch.world if args.ranks is None else args.ranks
+        if args.ray is not None:
+            num_ranks = _cluster_ranks(args, recipe, launch)
         layout = layout_of(recipe.layout, num_ranks)
         check_tracker(None if recipe.tracker == "none" else recipe.tracker)
-        if is_sharded(recipe, num_ranks):
+        if is_sharded(recipe, num_ranks) or args.ray is not None:
             check_layout(recipe, layout)
         check_context(recipe)
     except ConfigError:
@@ -73,7 +81,26 @@ def run_recipe(args: argparse.Namespace) -> int:
 
         return dry_run(_typed(args), recipe, layout) if launch.rank == 0 else 0
     folder = Path(args.recipe) if Path(args.recipe).is_dir() else Path("runs") / recipe.name
-    return _run(recipe, args.out or folder, args.resume, launch)
+    out = args.out or folder
+    if args.ray is not None:
+        from ..cluster.driver import run_on_cluster
+        from .on_cluster import control
+
+        return run_on_cluster(args.ray, recipe, layout, out, control, resume=args.resume)
+    return _run(recipe, out, args.resume, launch)
+
+
+def _cluster_ranks(args: argparse.Namespace, recipe: "Recipe", launch: "Launch") -> int:
+    """Ranks of the recipe's cluster. Raises ConfigError where that and the command disagree."""
+    from ..cluster.bundles import cluster_of
+    from ..cluster.connect import import_ray
+
+    if launch.world > 1:
+        raise ConfigError("--ray starts the ranks itself; leave torchrun or accelerate out")
+    if args.ranks is not None:
+        raise ConfigError("with --ray the recipe says how many ranks there are; set cluster.ranks")
+    import_ray()
+    return cluster_of(recipe).ranks
 
 
 def _typed(args: argparse.Namespace) -> str:

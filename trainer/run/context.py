@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from ...agent.trajectory import Trajectory
-from ..engines.open import Engines
+from ...model.decoder import Decoder
+from ..engines.open import Engines, Places
 from ..learning.learner import Learning, Lesson
 from ..learning.trainee import Trainee
 from ..loops.loop import StepResult, Supervised
@@ -21,7 +22,8 @@ from ..loops.midtrain_sources import Source
 from ..loops.reinforce import RL
 from ..loops.throughput import Throughput
 from ..loops.trackers import RunTracker, Tracker
-from ..ranks.team import Team
+from ..ranks.sharded import ShardedLearning
+from ..ranks.team import Ranks, whole_learning
 from ..recipe.recipe import Recipe
 from ..sampling.families import Family
 from ..sampling.left_out import Account
@@ -45,9 +47,20 @@ class Run:
         evaluations: of the weights after stages, and of scripts.
     """
 
-    def __init__(self, recipe: Recipe, out: Path, progress: Progress, team: Team | None) -> None:
-        self.recipe, self.out, self.progress, self.team = recipe, out, progress, team
-        self.engines = Engines(recipe, out)
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: Path,
+        progress: Progress,
+        team: Ranks | None,
+        places: Places | None = None,
+    ) -> None:
+        """
+        Args:
+            team, places: as ``train``.
+        """
+        self.recipe, self.out, self.progress, self.team, self.places = recipe, out, progress, team, places
+        self.engines = Engines(recipe, out, places)
         self.evaluations = StageEvaluations(recipe, out, self.engines, progress, self.check_interrupt)
         self.families: list[Family] = []
         self.sources: list[Source] = []
@@ -114,7 +127,15 @@ class Run:
 
     def learning(self, lesson: Lesson) -> Learning | None:
         """What does a loop's updates; None: this process alone."""
-        return None if self.team is None else self.team.learning(self.trainee.decoder, lesson)
+        if self.team is None:
+            return None
+        decoder, stored = self.trainee.decoder, self.trainee.stored
+        if stored is None:
+            return whole_learning(self.team, decoder, lesson)
+        assert isinstance(decoder, Decoder), "ranks split this package's own decoder"
+        learning = ShardedLearning(self.team, decoder, lesson, stored.checkpoint.absolute())
+        stored.publish = learning.publish
+        return learning
 
     def is_done(self, stage: str) -> bool:
         """Whether an earlier sitting finished this stage; its weights are then loaded."""
@@ -191,5 +212,7 @@ class Run:
         write_stage(self.out, stage, self.stages[stage])
         if self.team is not None:
             self.team.call("drop")
+        if self.trainee.stored is not None:
+            self.trainee.stored.publish, self.trainee.stored.checkpoint = None, checkpoint
         # What was kept to resume this stage from is not needed any more.
         shutil.rmtree(self.out / stage / "steps", ignore_errors=True)

@@ -43,7 +43,7 @@ def _check_same(out: Path, resolved: Mapping[str, Any]) -> None:
     before = read_object(out / RECIPE, "the recipe of the run", remedy, ConfigError)
     check_kept(out, RECIPE)
     # A run goes on under any layout, and whatever it keeps to look at: nothing that is learned knows of them.
-    keys = (resolved.keys() | before.keys()) - {"layout", "record"}
+    keys = (resolved.keys() | before.keys()) - {"layout", "record", "cluster"}
     changed = sorted(key for key in keys if resolved.get(key) != before.get(key))
     if changed:
         raise ConfigError(f"{out} was made by another recipe ({', '.join(changed)} differ); give another --out")

@@ -1,16 +1,21 @@
 """Training checkpoints written beside the training: a step takes a copy of the state, and never waits for the disk."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...errors import CheckpointError
+from ...model.checkpoint import save_settings
 from ...model.decoder import Decoder
 from ...model.lora import AnyDecoder, copy_trained, has_adapters
-from .checkpoint import save_training
+from ...model.trained import save_trained
+from ...model.weights.checksums import digests, files_of, read_sums, record
+from ..ranks.sharded import ShardedLearning
+from ..ranks.team import shard_dtype
+from .checkpoint import write_training
 
 
 class CheckpointWriter:
@@ -36,12 +41,38 @@ class CheckpointWriter:
         """
         self.wait()
         kept = _snapshot(decoder)
+        self._begin(lambda folder: save_trained(folder, kept, self._tokenizer), trainer, step, info)
 
+    def save_shards(
+        self,
+        learning: ShardedLearning,
+        decoder: Decoder,
+        trainer: Mapping[str, Any],
+        *,
+        step: int,
+        info: Mapping[str, Any],
+    ) -> None:
+        """As ``save``, of what ranks have, who write it.
+
+        Args:
+            decoder: its shape alone.
+        """
+        self.wait()
+        learning.stage()
+
+        def write(folder: Path) -> None:
+            learning.write(folder)
+            save_settings(folder, decoder.config, self._tokenizer, shard_dtype(decoder))
+            record(folder, digests(folder, set(files_of(folder)) - read_sums(folder).keys()))
+
+        self._begin(write, trainer, step, info)
+
+    def _begin(
+        self, write_model: Callable[[Path], None], trainer: Mapping[str, Any], step: int, info: Mapping[str, Any]
+    ) -> None:
         def write() -> None:
             try:
-                save_training(
-                    self._root, step=step, decoder=kept, tokenizer=self._tokenizer, trainer=trainer, info=info
-                )
+                write_training(self._root, write_model, step=step, trainer=trainer, info=info)
             except BaseException as error:  # raised by ``check``, on the thread that trains
                 self._error = error
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CheckpointError
+from ...model.decoder import Decoder
 from ...model.weights.checksums import digest
 from ..learning.trainee import Trainee
 from ..loops.loop import StepResult, Supervised
 from ..loops.metrics import MetricsWriter
 from ..loops.reinforce import RL
 from ..loops.trackers import Tracker
+from ..ranks.sharded import ShardedLearning
 from ..recipe.recipe import Recipe
 from .checkpoint import load_latest
 from .folder import RECIPE
@@ -49,7 +51,11 @@ class StageRun:
         self._trainee, self._writer = trainee, CheckpointWriter(folder / "steps", trainee.tokenizer)
         self._before = 0.0
         self._own = {"stage": folder.name, "recipe": _digest_of(folder.parent / RECIPE)}
-        state = load_latest(self._folder / "steps", trainee.decoder)
+        self._sharded = loop.learning if isinstance(loop.learning, ShardedLearning) else None
+        if self._sharded is None:
+            state = load_latest(self._folder / "steps", trainee.decoder)
+        else:
+            state = load_latest(self._folder / "steps", None, check=self._sharded.check)
         if state is not None:
             self._check_own(state.info)
             loop.load_state_dict(state.trainer)
@@ -127,5 +133,10 @@ class StageRun:
         if self._recorder is not None:
             self._recorder.flush()  # a resume from this checkpoint does not make these steps again
         state, info = self._loop.state_dict(), {"seconds": self.seconds, **self._own}
-        self._writer.save(self._trainee.decoder, state, step=self._loop.num_steps, info=info)
+        decoder, step = self._trainee.decoder, self._loop.num_steps
+        if self._sharded is None:
+            self._writer.save(decoder, state, step=step, info=info)
+        else:
+            assert isinstance(decoder, Decoder), "ranks split this package's own decoder"
+            self._writer.save_shards(self._sharded, decoder, state, step=step, info=info)
         self._saved = time.monotonic()

@@ -3,13 +3,16 @@
 import asyncio
 import shlex
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
 
 from ...errors import ConfigError
+from ..engines.open import Places
 from ..loops.trackers import check_tracker
-from ..ranks.team import Team
+from ..ranks.team import Ranks
 from ..recipe.config import LayoutConfig
 from ..recipe.recipe import Recipe
 from .context import Interrupted, Run
@@ -18,15 +21,25 @@ from .order import stages_of
 from .progress import Progress
 
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False, team: Team | None = None) -> int:
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    team: Ranks | None = None,
+    places: Places | None = None,
+    interruptible: Callable[[Run], AbstractContextManager[None]] | None = None,
+) -> int:
     """Run a recipe.
 
     Args:
         out: folder of the run. Holds the resolved recipe, tasks, demonstrations, checkpoints, verdicts, metrics, and
             at the end ``report.json``, ``curves.png`` and ``episodes.txt``.
         resume: go on with what is in ``out``; without it a folder that holds a run is refused.
-        team: the processes that train, where the recipe's layout splits the model; this is rank 0. It alone makes
-            tasks, samples and evaluates.
+        team: the processes that train, where the recipe's layout splits the model; this is rank 0, or none of them.
+            It alone makes tasks, samples and evaluates.
+        places: where engines are started and episodes run, if elsewhere; then no process has the weights whole.
+        interruptible: inside, a wish to end reaches the run; None: it is Ctrl-C.
     Returns:
         The exit status: 0, or 130 where it was interrupted (the state is saved).
     Raises:
@@ -39,11 +52,21 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, team: Team | None 
         if team is None:
             torch.set_num_threads(recipe.num_threads)
         with Progress() as progress:
-            return asyncio.run(_run(Run(recipe, out, progress, team)))
+            run = Run(recipe, out, progress, team, places)
+            with (interruptible or _by_signal)(run):
+                return asyncio.run(_run(run))
+
+
+@contextmanager
+def _by_signal(run: Run) -> Iterator[None]:
+    previous = signal.signal(signal.SIGINT, lambda *_: run.interrupt())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 async def _run(run: Run) -> int:
-    previous = signal.signal(signal.SIGINT, lambda *_: run.interrupt())
     try:
         await _stages(run)
     except Interrupted:
@@ -53,7 +76,6 @@ async def _run(run: Run) -> int:
         return 130
     finally:
         await run.aclose()
-        signal.signal(signal.SIGINT, previous)
     return 0
 
 

@@ -4,7 +4,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from ...agent.experts import BLIND, EXPERTS, Expert, always_say
@@ -93,16 +93,29 @@ async def prepare_family(config: FamilyConfig, recipe: Recipe, folder: Path, pro
         ConfigError: no such environment.
     """
     backend = make_backend(recipe.sandbox)
-    offered = {"sandbox": backend, "reuse_verdicts": True, **config.options}
+    family = open_family(config, recipe, backend=backend)
+    train, held_out = (folder / f"{config.name}.{split}.jsonl" for split in ("train", "held_out"))
+    if not (train.exists() and held_out.exists()):
+        await _write_tasks(config, recipe, family.make_env(), backend, (train, held_out), progress)
+    train_tasks, held_out_tasks = tuple(read_any_tasks(train)), tuple(read_any_tasks(held_out))
+    trivial = _trivial(config, family.make_env(), train_tasks)
+    return replace(family, train=train_tasks, held_out=held_out_tasks, trivial=trivial)
+
+
+def open_family(config: FamilyConfig, recipe: Recipe, *, backend: SandboxBackend | None = None) -> Family:
+    """A family without its tasks: all that it takes to run an episode of a task that somebody else has.
+
+    Args:
+        backend: of its sandboxes; None: as the recipe says.
+    Raises:
+        TaskError: an expert that these tasks do not have. ConfigError: no such environment.
+    """
+    offered = {"sandbox": backend or make_backend(recipe.sandbox), "reuse_verdicts": True, **config.options}
 
     def make_env() -> ToolEnv:
         return wrapped(open_env(config.env, offered), config.wrappers)
 
     env = make_env()
-    train, held_out = (folder / f"{config.name}.{split}.jsonl" for split in ("train", "held_out"))
-    if not (train.exists() and held_out.exists()):
-        await _write_tasks(config, recipe, env, backend, (train, held_out), progress)
-    train_tasks, held_out_tasks = tuple(read_any_tasks(train)), tuple(read_any_tasks(held_out))
     experts: Mapping[str, Expert] = EXPERTS.get(config.tasks) or {
         "gold": lambda task: play(env.gold(task)),
         "empty": lambda task: play(env.empty(task), on=True),
@@ -116,12 +129,12 @@ async def prepare_family(config: FamilyConfig, recipe: Recipe, folder: Path, pro
         close=close,
         compares=env.compares,
         config=config,
-        train=train_tasks,
-        held_out=held_out_tasks,
+        train=(),
+        held_out=(),
         make_env=make_env,
         tools=env.tool_specs,
         experts=experts,
-        trivial=_trivial(config, env, train_tasks),
+        trivial=None,
         seconds=recipe.episode_seconds,
         act=_acting(config.agent),
     )

@@ -50,7 +50,13 @@ class Model:
 
         # Beside shards, and engines that have weights of their own, the whole decoder is only passed on and saved.
         passed_on = run.team is not None and recipe.engines is not None
-        run.trainee = open_trainee(recipe.model, texts, seed=recipe.seed, device="cpu" if passed_on else None)
+        run.trainee = open_trainee(
+            recipe.model,
+            texts,
+            seed=recipe.seed,
+            device="cpu" if passed_on else None,
+            store=None if run.places is None else run.out / "start",
+        )
         teacher = teacher_of(recipe)
         if teacher is not None:
             check_teacher(teacher, run.trainee.tokenizer, run.trainee.tokenizer_of)

@@ -1,5 +1,7 @@
 """Tasks of every family: made or read once, then kept in ``tasks/``."""
 
+from dataclasses import replace
+
 from ....errors import ConfigError
 from ...objective.own import load_credit
 from ...recipe.algorithms import OwnConfig
@@ -44,6 +46,8 @@ async def _family(run: Run, config: FamilyConfig, bar: Bar) -> Family:
     family = await prepare_family(config, run.recipe, run.out / "tasks", bar.at)
     for path in paths if is_new else ():
         keep(run.out, path)
+    if run.places is not None:
+        family = replace(family, act=run.places.acting(config.name, family.act))
     return family
 
 

@@ -1,0 +1,167 @@
+"""Ranks that Ray starts: the same ``Rank`` as torchrun's, each an actor, and all of them as one ``Ranks``."""
+
+import os
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from datetime import timedelta
+from typing import Any
+
+import ray
+import torch
+import torch.distributed as dist
+from ray.exceptions import RayError, RayTaskError
+from ray.util.placement_group import PlacementGroup
+
+from ...errors import TrainingError, VerigymError
+from ...model.parallel.layout import Layout
+from ..learning.pieces import PieceWriter
+from ..ranks.launch import COLLECTIVE_SECONDS, Launch, joined
+from ..ranks.rank import Rank
+from ..recipe.cluster import ClusterConfig
+from .placing import end, placed
+
+WRITES = {"write": "checkpoints", "write_weights": "weights"}
+"""Method of a rank -> the threads that do it, beside all others: writing keeps no step waiting."""
+
+
+class RanksLost(TrainingError):
+    """A rank is gone, or silent: those that are left cannot go on, and all are started again from a checkpoint."""
+
+
+class TrainerRank:
+    """A process that is one rank."""
+
+    def __init__(self) -> None:
+        self._inside = ExitStack()
+        self._rank: Rank | None = None
+
+    def meeting_point(self) -> tuple[str, int, str]:
+        """(this machine's address, a free port on it, which machine it is)."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port = probe.getsockname()[1]
+        return ray.util.get_node_ip_address(), port, ray.get_runtime_context().get_node_id()
+
+    def join(self, launch: Launch, layout: Layout, address: tuple[str, int], threads: int) -> None:
+        """Become a rank. Every rank is called at the same time."""
+        values = {"RANK": launch.rank, "WORLD_SIZE": launch.world, "LOCAL_WORLD_SIZE": launch.local_world}
+        # Ray shows an actor its own GPU alone: to torch it is the first.
+        values |= {"LOCAL_RANK": 0 if torch.cuda.is_available() else launch.local_rank}
+        values |= {"MASTER_ADDR": address[0], "MASTER_PORT": address[1]}
+        os.environ.update({name: str(value) for name, value in values.items()})
+        torch.set_num_threads(threads)
+        membership = self._inside.enter_context(joined(launch, layout))
+        groups = [dist.new_group(backend="gloo", timeout=timedelta(seconds=COLLECTIVE_SECONDS)) for _ in WRITES]
+        writers = [PieceWriter(group) for group in groups if isinstance(group, dist.ProcessGroup)]
+        self._rank = Rank(membership, writer=writers[0], publisher=writers[1])
+
+    def do(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """A method of ``Rank``."""
+        assert self._rank is not None, "a rank joins first"
+        return getattr(self._rank, name)(**arguments)
+
+    @ray.method(concurrency_group="checkpoints")
+    def write(self, arguments: Mapping[str, Any]) -> Any:
+        """``Rank.write``."""
+        return self.do("write", arguments)
+
+    @ray.method(concurrency_group="weights")
+    def write_weights(self, arguments: Mapping[str, Any]) -> Any:
+        """``Rank.write_weights``."""
+        return self.do("write_weights", arguments)
+
+
+class RayRanks:
+    """``team.Ranks`` over actors. The process that asks is none of them."""
+
+    def __init__(self, config: ClusterConfig, layout: Layout, group: PlacementGroup) -> None:
+        self.layout, self._config = layout, config
+        self._lock = threading.Lock()
+        resources: dict[str, Any] = {"num_cpus": config.rank_cpus, "num_gpus": config.rank_gpus}
+        resources |= {"concurrency_groups": dict.fromkeys(WRITES.values(), 1)}
+        self.actors = [
+            placed(TrainerRank, group, rank // layout.tensor, **resources).remote() for rank in range(layout.num_ranks)
+        ]
+        try:
+            self._join()
+        except BaseException:
+            self.close()
+            raise
+
+    def _join(self) -> None:
+        found = self._answers([actor.meeting_point.remote() for actor in self.actors], "meeting_point")
+        nodes = [node for _, _, node in found]
+        threads = max(1, int(self._config.rank_cpus))
+        joining = []
+        for rank, (actor, node) in enumerate(zip(self.actors, nodes, strict=True)):
+            launch = Launch(
+                rank=rank,
+                world=len(nodes),
+                local_rank=nodes[:rank].count(node),
+                # Nodes of one machine, as in tests, are not told apart by gloo's loopback: it is for one node alone.
+                local_world=nodes.count(node),
+            )
+            joining.append(actor.join.remote(launch, self.layout, found[0][:2], threads))
+        self._answers(joining, "join")
+
+    def call(
+        self,
+        name: str,
+        *,
+        mine: Mapping[str, Any] | None = None,
+        others: Mapping[str, Any] | None = None,
+        each: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Any:
+        """See ``team.Team.call``."""
+        world = len(self.actors)
+        return self.collect(name, each=each or [mine or {}, *[others or {}] * (world - 1)])[0]
+
+    def collect(self, name: str, *, each: Sequence[Mapping[str, Any]] | None = None) -> list[Any]:
+        """What every rank's method returns.
+
+        Raises:
+            RanksLost: a rank is gone, or has not answered in ``answer_seconds``.
+        """
+        told = each or [{}] * len(self.actors)
+        if name in WRITES:
+            return self._answers([getattr(a, name).remote(one) for a, one in zip(self.actors, told)], name)
+        # What is the same for all is sent once, and packs of ranks that share them are few: Ray carries both.
+        with self._lock:
+            return self._answers([a.do.remote(name, one) for a, one in zip(self.actors, told, strict=True)], name)
+
+    def _answers(self, asked: list[Any], name: str) -> list[Any]:
+        waiting = list(asked)
+        while waiting:
+            done, waiting = ray.wait(waiting, num_returns=1, timeout=self._config.answer_seconds)
+            if not done:
+                raise RanksLost(
+                    f"a rank has not finished {name!r} in {self._config.answer_seconds:g} s (cluster.answer_seconds)"
+                )
+            try:
+                ray.get(done)  # the first error ends the wait: the other ranks may wait for the one that failed
+            except RayTaskError as error:
+                raise _meant(error, name) from error
+            except RayError as error:
+                raise RanksLost(f"a rank is gone in {name!r} ({_first_line(error)})") from error
+        return ray.get(asked)
+
+    def close(self) -> None:
+        """End all ranks."""
+        for actor in self.actors:
+            end(actor)
+
+
+def _meant(error: Any, name: str) -> Exception:
+    """What a rank raised: an error for people as it is, a torn connection as a lost rank."""
+    cause = error.cause
+    if isinstance(cause, VerigymError):
+        return cause
+    if isinstance(cause, RuntimeError) and not isinstance(cause, torch.OutOfMemoryError):
+        return RanksLost(f"the ranks could not finish {name!r} ({_first_line(cause)})")
+    return cause if isinstance(cause, Exception) else TrainingError(str(error))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

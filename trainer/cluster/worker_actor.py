@@ -1,0 +1,104 @@
+"""An episode worker as an actor of Ray's, and the controller's end of the line to it."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ray.exceptions import RayError, RayTaskError
+from ray.util.placement_group import PlacementGroup
+
+from ..recipe.cluster import ClusterConfig
+from .bundles import SANDBOX
+from .episodes import Address, Answer, EpisodeRunner, Request, Setup
+from .ledger import Assignment
+from .placing import end, placed
+from .workers import Remote, WorkerLost
+
+logger = logging.getLogger(__name__)
+
+
+class EpisodeWorker:
+    """A process that runs episodes, many at once on one event loop."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._runner = EpisodeRunner(setup)
+
+    async def ready(self) -> int:
+        """Its process id."""
+        return os.getpid()
+
+    async def engines(self, addresses: Sequence[Address]) -> None:
+        """See ``RemoteEngines.change``."""
+        await self._runner.engines(addresses)
+
+    async def run(self, request: Request) -> Answer:
+        """See ``EpisodeRunner.run``."""
+        return await self._runner.run(request)
+
+    async def cancel(self, assignment: Assignment) -> None:
+        """See ``EpisodeRunner.cancel``."""
+        await self._runner.cancel(assignment)
+
+
+class PlacedWorker:
+    """``workers.Remote`` in an actor."""
+
+    def __init__(self, actor: Any, *, start_seconds: float, episode_seconds: float) -> None:
+        """
+        Args:
+            start_seconds: within which it must have been placed and started.
+            episode_seconds: deadline of an episode beyond its own clock: grading is not on that.
+        """
+        self.actor = actor
+        self._start_seconds, self._episode_seconds = start_seconds, episode_seconds
+
+    async def ready(self) -> None:
+        """See ``Remote``."""
+        await _answered(self.actor.ready.remote(), self._start_seconds)
+
+    async def engines(self, addresses: Sequence[Address]) -> None:
+        """See ``Remote``."""
+        await _answered(self.actor.engines.remote(list(addresses)), self._start_seconds)
+
+    async def run(self, request: Request) -> Answer:
+        """See ``Remote``."""
+        return await _answered(self.actor.run.remote(request), request.budget.seconds + self._episode_seconds)
+
+    def cancel(self, assignment: Assignment) -> None:
+        """See ``Remote``."""
+        self.actor.cancel.remote(assignment)
+
+    def end(self) -> None:
+        """See ``Remote``."""
+        end(self.actor)
+
+
+def starts_workers(
+    config: ClusterConfig, group: PlacementGroup, setup: Callable[[], Setup]
+) -> Callable[[int, int], Remote]:
+    """What starts a worker in its bundle; Ray finds another machine for the bundle where its own is gone."""
+
+    def start(place: int, incarnation: int) -> Remote:
+        resources = {"num_cpus": config.worker_cpus, "resources": {SANDBOX: config.sandbox}}
+        actor = placed(EpisodeWorker, group, place, max_concurrency=4 * config.episodes + 16, **resources)
+        # Pickled once for each worker: the recipe is small, and no object of a dead controller is needed.
+        return PlacedWorker(
+            actor.remote(setup()), start_seconds=config.answer_seconds, episode_seconds=config.answer_seconds
+        )
+
+    return start
+
+
+async def _answered(reference: Any, seconds: float) -> Any:
+    """A call's result. Raises WorkerLost where the actor is gone or late, else what the call raised."""
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(reference.future()), seconds)
+    except RayTaskError as error:
+        cause = error.cause
+        raise (cause if isinstance(cause, Exception) else WorkerLost(str(error))) from error
+    except RayError as error:
+        raise WorkerLost((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
+    except TimeoutError:
+        raise WorkerLost(f"it has not answered in {seconds:g} s") from None
