@@ -64,7 +64,7 @@ def save_checkpoint(
                 dtype=dtype,
                 make=lambda view=view: view.detach().to(dtype, copy=True),
             )
-            for name, view in _hf_views(decoder).items()
+            for name, view in hf_views(decoder).items()
         ]
         write_safetensors(partial, weights, shard_bytes=shard_bytes)
         save_settings(partial, decoder.config, tokenizer, dtype)
@@ -153,7 +153,7 @@ def check_shape(folder: Path, config: DecoderConfig) -> None:
 
 def to_hf_state(decoder: Decoder) -> dict[str, Tensor]:
     """Weights by Hugging Face's names, as contiguous copies."""
-    return {name: view.detach().clone().contiguous() for name, view in _hf_views(decoder).items()}
+    return {name: view.detach().clone().contiguous() for name, view in hf_views(decoder).items()}
 
 
 def from_hf_state(config: DecoderConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -161,7 +161,8 @@ def from_hf_state(config: DecoderConfig, tensors: Mapping[str, Tensor]) -> dict[
     return {ours: torch.cat([tensors[part.hf] for part in stacked]) for ours, stacked in stacks(config)}
 
 
-def _hf_views(decoder: Decoder) -> dict[str, Tensor]:
+def hf_views(decoder: Decoder) -> dict[str, Tensor]:
+    """Weights of a whole decoder by Hugging Face's names, sharing its memory."""
     state = plain_state(decoder)
     return {
         part.hf: view

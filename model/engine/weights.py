@@ -14,6 +14,8 @@ from ...errors import CheckpointError
 from ..checkpoint import load_weights
 from ..decoder import Decoder
 from ..parallel.objects import all_gather_json, broadcast_json
+from ..weights.delta import Published
+from .deltas import bring, forget
 
 LoadWeights = Callable[[Decoder], None]
 """Gives an engine's decoder new weights. Where it raises it has written nothing: the engine goes on with the old."""
@@ -26,6 +28,14 @@ def from_checkpoint(path: Path | str) -> LoadWeights:
 
 
 def _copy(path: Path | str, decoder: Decoder) -> None:
+    if Published.read(Path(path)) is not None:
+        bring(Path(path), decoder, _read)
+    else:
+        _read(path, decoder)
+        forget(decoder)
+
+
+def _read(path: Path | str, decoder: Decoder) -> None:
     if not any(hasattr(parameter, "placements") for parameter in decoder.parameters()):  # no DTensor among them
         load_weights(path, decoder)
         return

@@ -5,19 +5,16 @@ import socket
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from datetime import timedelta
 from typing import Any
 
 import ray
 import torch
-import torch.distributed as dist
 from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup
 
 from ...errors import TrainingError, VerigymError
 from ...model.parallel.layout import Layout
-from ..learning.pieces import PieceWriter
-from ..ranks.launch import COLLECTIVE_SECONDS, Launch, joined
+from ..ranks.launch import Launch, joined
 from ..ranks.rank import Rank
 from ..recipe.cluster import ClusterConfig
 from .placing import end, placed
@@ -53,9 +50,7 @@ class TrainerRank:
         os.environ.update({name: str(value) for name, value in values.items()})
         torch.set_num_threads(threads)
         membership = self._inside.enter_context(joined(launch, layout))
-        groups = [dist.new_group(backend="gloo", timeout=timedelta(seconds=COLLECTIVE_SECONDS)) for _ in WRITES]
-        writers = [PieceWriter(group) for group in groups if isinstance(group, dist.ProcessGroup)]
-        self._rank = Rank(membership, writer=writers[0], publisher=writers[1])
+        self._rank = Rank(membership)
 
     def do(self, name: str, arguments: Mapping[str, Any]) -> Any:
         """A method of ``Rank``."""

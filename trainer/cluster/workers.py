@@ -26,7 +26,7 @@ LOOK_SECONDS = 5.0
 """Between two looks at every worker."""
 SILENT_LOOKS = 3
 """Looks in a row without an answer after which a worker is given up: a link that is cut is a death."""
-_MOST_ASKED = 5
+MOST_ASKED = 5
 """How often an episode is asked for; after that its infrastructure has failed."""
 
 
@@ -64,7 +64,6 @@ class _Worker:
     incarnation: int = -1
     remote: Remote | None = None
     num_inside: int = 0
-    silent: int = 0
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -75,14 +74,25 @@ class Workers:
     asked of others, with the same seeds. Only an episode that killed whoever ran it several times is given up.
     """
 
-    def __init__(self, start: Callable[[int, int], Remote], count: int, *, most_inside: int = 64) -> None:
+    def __init__(
+        self,
+        start: Callable[[int, int], Remote],
+        count: int,
+        *,
+        most_inside: int = 64,
+        look_seconds: float = LOOK_SECONDS,
+        most_asked: int = MOST_ASKED,
+    ) -> None:
         """
         Args:
             start: (place, incarnation) -> a worker that is being started.
             count: of workers.
             most_inside: episodes of one at once.
+            look_seconds: between two looks at every worker.
+            most_asked: how often an episode is asked for.
         """
-        self._start, self._most_inside = start, most_inside
+        self._start, self._most_inside, self._look_seconds = start, most_inside, look_seconds
+        self.most_asked = most_asked
         self._workers = [_Worker(place) for place in range(count)]
         self.ledger = EpisodeLedger()
         self._addresses: Sequence[Address] = ()
@@ -129,7 +139,7 @@ class Workers:
         """
         ticket = self.ledger.open()
         try:
-            for _ in range(_MOST_ASKED):
+            for _ in range(self.most_asked):
                 worker, remote = await self._able()
                 assignment = self.ledger.assign(ticket, worker.place, worker.incarnation)
                 try:
@@ -162,7 +172,7 @@ class Workers:
                 task.cancel()
             await asyncio.gather(gone, asking, return_exceptions=True)
             async with self._freed:
-                self._freed.notify()
+                self._freed.notify_all()
 
     async def _able(self) -> tuple[_Worker, Remote]:
         """The worker with the least to do; waits while none can be asked."""
@@ -182,7 +192,7 @@ class Workers:
         """Keep a place filled: start a worker, look at it until it is lost, start the next."""
         while True:
             worker.incarnation += 1
-            worker.gone, worker.silent = asyncio.Event(), 0
+            worker.gone = asyncio.Event()
             remote = self._start(worker.place, worker.incarnation)
             try:
                 await remote.ready()
@@ -190,7 +200,7 @@ class Workers:
             except WorkerLost as error:
                 logger.warning("episode worker %d could not be started: %s", worker.place, error)
                 remote.end()
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(self._look_seconds)
                 continue
             except asyncio.CancelledError:
                 remote.end()
@@ -203,18 +213,19 @@ class Workers:
     async def _look(self, worker: _Worker, remote: Remote) -> None:
         while not worker.gone.is_set():
             try:
-                await asyncio.wait_for(worker.gone.wait(), LOOK_SECONDS)
+                await asyncio.wait_for(worker.gone.wait(), self._look_seconds)
             except TimeoutError:
                 await self._tell(worker, remote)
 
     async def _tell(self, worker: _Worker, remote: Remote) -> None:
         """Say where the engines are. An answer says that it lives; too long a silence, that it does not."""
+        patience = self._look_seconds * SILENT_LOOKS
         try:
-            await asyncio.wait_for(remote.engines(self._addresses), LOOK_SECONDS * SILENT_LOOKS)
+            await asyncio.wait_for(remote.engines(self._addresses), patience)
         except WorkerLost as error:
             self._lose(worker, remote, error)
         except TimeoutError:
-            self._lose(worker, remote, WorkerLost(f"it has been silent for {LOOK_SECONDS * SILENT_LOOKS:g} s"))
+            self._lose(worker, remote, WorkerLost(f"it has been silent for {patience:g} s"))
 
     def _lose(self, worker: _Worker, remote: Remote, error: BaseException) -> None:
         if worker.remote is not remote:
@@ -284,5 +295,5 @@ class Elsewhere:
             family=task.family,
             group_id=group_id or task.id,
             ending="sandbox_failure",
-            detail=f"its episode worker was lost {_MOST_ASKED} times",
+            detail=f"its episode worker was lost {self._workers.most_asked} times",
         )

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from ...agent.remote_engine import PauseMode, RemoteEngine
 from ...errors import ConfigError, PolicyError, RequestRefused, TrainingError
 from ...model.chat.sampling import Completion, Sampling
+from ...model.weights.delta import DELTA
 from ..recipe.config import EnginesConfig
 from .pool import EnginePool
 from .server import FleetServer, Launch, OnThisMachine, Sizes
@@ -44,20 +45,26 @@ class Fleet:
         folder: Path,
         sizes: Sizes,
         *,
-        save: Callable[[Path], None],
+        save: Callable[[Path, bool], None],
         launch: Launch | None = None,
+        full_every: int = 1,
     ) -> None:
         """
         Args:
             folder: of logs, and of weights where ``config`` names no other.
-            save: writes the trainer's weights of the moment as a checkpoint.
+            save: (folder, whole): writes the trainer's weights of the moment as a checkpoint, or, unless they must be
+                whole, what has changed since the one before.
             launch: starts a server; None: on this machine.
+            full_every: publishes after which weights are written whole again.
         """
         self._sizes, self._save, self._logs = sizes, save, folder
+        self._full_every = full_every
         # Runs may share a folder, and one that was killed finds what it has left there.
         own = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
         self._weights_root = (folder / "weights" if config.weights is None else config.weights / own).absolute()
         self._weights: Path | None = None
+        self._whole: Path | None = None
+        self._since: list[Path] = []  # published since the last whole weights, these first
         self._num_saved = self._num_open = self._version = 0
         launch = launch or OnThisMachine(config)
         count = config.count or len(config.urls)
@@ -129,6 +136,12 @@ class Fleet:
             self._weights = weights = self._written()
             able = [(server, server.engine) for server in self.servers if server.engine is not None]
             failures = _apart(server.push(version, weights, mode=mode, clear_cache=clear_cache) for server, _ in able)
+            if any(isinstance(failure, RequestRefused) for failure in failures) and weights != self._whole:
+                # Whatever is wrong with what it had: whole weights are right whatever they take the place of.
+                self._weights = weights = self._written(whole=True)
+                failures = _apart(
+                    server.push(version, weights, mode=mode, clear_cache=clear_cache) for server, _ in able
+                )
             self._version = version
             self._remove_what_nobody_reads()
         for (server, engine), failure in zip(able, failures, strict=True):
@@ -153,16 +166,22 @@ class Fleet:
 
     # Weights.
 
-    def _written(self) -> Path:
+    def _written(self, *, whole: bool = False) -> Path:
         self._num_saved += 1
         folder = self._weights_root / f"weights-{self._num_saved:06d}"
-        self._save(folder)
+        self._save(folder, whole or len(self._since) >= self._full_every)
+        if (folder / DELTA).exists():
+            self._since.append(folder)
+        else:
+            self._whole, self._since = folder, [folder]
         return folder
 
     def _remove_what_nobody_reads(self) -> None:
-        read = {self._weights, *(server.reads for server in self.servers)}
+        # A server that reads changes reads what they are changes of too.
+        if any(server.reads is not None and server.reads not in self._since for server in self.servers):
+            return
         for folder in self._weights_root.glob("weights-*"):
-            if folder not in read:
+            if folder not in self._since:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _current(self) -> tuple[int, Path]:
@@ -186,7 +205,8 @@ class Fleet:
         has, engine = None, None
         try:
             if server.is_ours:
-                _, server.reads = self._current()
+                server.reads = self._whole
+                assert server.reads is not None, "weights are written before any server is started"
                 has = (0, server.reads)
                 await server.start(server.reads)
             while True:

@@ -120,6 +120,7 @@ class Engines:
             config,
             self._folder,
             sizes,
-            save=lambda folder: trainee.publish(folder, dtype=dtype),
+            save=lambda folder, whole: trainee.publish(folder, dtype=dtype, whole=whole),
             launch=None if self._places is None else self._places.launch,
+            full_every=self._recipe.cluster.full_every if self._places is not None and self._recipe.cluster else 1,
         )

@@ -40,11 +40,11 @@ class Stored:
 
     Attributes:
         checkpoint: the folder that has them, in any format.
-        publish: while ranks train them: writes what they have now, (folder, dtype), as a checkpoint's weights.
+        publish: while ranks train them: writes what they have now, see ``ranks.sharded.ShardedLearning.publish``.
     """
 
     checkpoint: Path
-    publish: Callable[[Path, torch.dtype | None], None] | None = None
+    publish: Callable[..., None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,9 +146,11 @@ class Trainee:
         if sums:
             add_sum(path, "verigym.json")
 
-    def publish(self, path: Path, *, dtype: torch.dtype | None = None) -> None:
+    def publish(self, path: Path, *, dtype: torch.dtype | None = None, whole: bool = True) -> None:
         """Write the weights of the moment for engines to read: ``save``, in the form that is written the fastest.
 
+        Args:
+            whole: write them whole, also where what has changed since the last publish beside it would do.
         Raises:
             CheckpointError: they could not be written.
         """
@@ -156,7 +158,7 @@ class Trainee:
             self.save(path, {}, dtype=dtype, sums=False)
             return
         with written_whole(path, sums=False) as partial:
-            self._write_shards(partial, self.stored.publish, dtype)
+            self._write_shards(partial, self.stored.publish, dtype, name=path.name, whole=whole)
 
     def save_format(self, folder: Path) -> None:
         """Write the tokenizer and the chat format alone, for whoever speaks for the model without its weights."""
@@ -177,10 +179,10 @@ class Trainee:
             shutil.rmtree(shards, ignore_errors=True)
 
     def _write_shards(
-        self, folder: Path, publish: Callable[[Path, torch.dtype | None], None], dtype: torch.dtype | None
+        self, folder: Path, publish: Callable[..., None], dtype: torch.dtype | None, **options: Any
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        publish(folder, dtype)
+        publish(folder, dtype, **options)
         self._write_beside(folder, dtype)
 
     def _write_beside(self, folder: Path, dtype: torch.dtype | None) -> None:

@@ -73,11 +73,14 @@ class Membership:
         place: where it stands in the layout.
         control: all ranks, on the CPU whatever they compute on: for what rank 0 says, apart from tensors at work.
         one_machine: whether all are on the same one.
+        saving, publishing: all ranks again, for what is written beside other work: checkpoints and new weights.
     """
 
     place: Place
     control: dist.ProcessGroup
     one_machine: bool = True
+    saving: dist.ProcessGroup | None = None
+    publishing: dist.ProcessGroup | None = None
 
 
 @contextmanager
@@ -101,9 +104,14 @@ def joined(launch: Launch, layout: Layout, *, timeout_s: float = COLLECTIVE_SECO
         device = torch.device("cuda" if cuda else "cpu")
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
     try:
-        control = dist.new_group(backend="gloo", timeout=timeout)
-        assert isinstance(control, dist.ProcessGroup), "every rank is in it"
+        control, saving, publishing = (_all_ranks(timeout) for _ in range(3))
         place = Place(layout=layout, meshes=Meshes.of(layout, device.type), device=device)
-        yield Membership(place=place, control=control, one_machine=one_machine)
+        yield Membership(place=place, control=control, one_machine=one_machine, saving=saving, publishing=publishing)
     finally:
         dist.destroy_process_group()
+
+
+def _all_ranks(timeout: timedelta) -> dist.ProcessGroup:
+    group = dist.new_group(backend="gloo", timeout=timeout)
+    assert isinstance(group, dist.ProcessGroup), "every rank is in it"
+    return group

@@ -21,6 +21,7 @@ from ..batching.packs import PackedBatch
 from ..learning.learner import Learner, Lesson
 from ..learning.pieces import WEIGHTS, PieceWriter, module_pieces
 from .launch import Membership
+from .publishing import Part, Publisher
 
 logger = logging.getLogger(__name__)
 
@@ -30,16 +31,11 @@ PING, STOP = "ping", "stop"
 class Rank:
     """One rank's share of each piece of work. Every method is called on all ranks at the same time."""
 
-    def __init__(
-        self, membership: Membership, *, writer: PieceWriter | None = None, publisher: PieceWriter | None = None
-    ) -> None:
-        """
-        Args:
-            writer, publisher: of checkpoints and of new weights, where ranks write their own parts.
-        """
+    def __init__(self, membership: Membership) -> None:
         self._place: Place = membership.place
         self._control = membership.control
-        self._writer, self._publisher = writer, publisher
+        self._writer = PieceWriter(membership.saving)
+        self._publisher = Publisher(PieceWriter(membership.publishing))
         self._learner: Learner | None = None
 
     @property
@@ -65,6 +61,7 @@ class Rank:
             ConfigError: the layout does not fit the decoder. CheckpointError: the checkpoint cannot be read.
         """
         self._learner = None
+        self._publisher.forget()
         decoder = self._place.empty_decoder(config, dtype)
         if weights is not None:
             spread_module(weights, decoder)
@@ -121,19 +118,19 @@ class Rank:
 
     def stage(self) -> None:
         """Copy everything that is learned, for ``write``."""
-        self.writer.stage(self.learner.pieces())
+        self._writer.stage(self.learner.pieces())
 
     def stage_weights(self, *, dtype: torch.dtype | None) -> None:
         """Copy the weights alone, for ``write_weights``, in the dtype of whoever reads them."""
-        self.publisher.stage(module_pieces(self.learner.decoder, WEIGHTS), dtype)
+        self._publisher.stage(module_pieces(self.learner.decoder, WEIGHTS), dtype)
 
     def write(self, *, folder: Path) -> dict[str, str]:
         """Write what was copied; beside other work, on another thread. See ``PieceWriter.write``."""
-        return self.writer.write(folder)
+        return self._writer.write(folder)
 
-    def write_weights(self, *, folder: Path) -> None:
-        """As ``write``, of the weights alone, which nobody keeps: without checksums."""
-        self.publisher.write(folder, sums=False)
+    def write_weights(self, *, folder: Path, whole: bool, remember: bool) -> Part:
+        """See ``Publisher.write``; beside other work, on another thread."""
+        return self._publisher.write(folder, whole=whole, remember=remember)
 
     def problem(self, *, folder: Path) -> str | None:
         """Whether this rank's share of a folder's files has changed since it was written, in words."""
@@ -145,17 +142,8 @@ class Rank:
 
     def restore(self, *, folder: Path) -> None:
         """Go on from what all ranks, of any layout, have written."""
+        self._publisher.forget()
         self.learner.restore(folder)
-
-    @property
-    def writer(self) -> PieceWriter:
-        assert self._writer is not None, "these ranks write nothing of their own"
-        return self._writer
-
-    @property
-    def publisher(self) -> PieceWriter:
-        assert self._publisher is not None, "these ranks publish no weights of their own"
-        return self._publisher
 
     def drop(self) -> None:
         """Give up what learns, and its memory."""

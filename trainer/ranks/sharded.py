@@ -1,5 +1,7 @@
 """Learning by ranks whose weights no process has whole: they read, write and publish their own parts."""
 
+import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,9 @@ import torch
 from ...errors import CheckpointError
 from ...model.decoder import Decoder
 from ...model.weights.checksums import record
+from ...model.weights.delta import Block, Published, added
 from ..learning.learner import Lesson
+from .publishing import Part
 from .team import Ranks, TeamLearning, shard_dtype
 
 
@@ -22,6 +26,8 @@ class ShardedLearning(TeamLearning):
             checkpoint: of any format, that all ranks see; each reads its shards of it.
         """
         self._checkpoint = checkpoint
+        self._published: tuple[str, Published] | None = None
+        self._pays = True  # whether the last changes were worth writing alone
         super().__init__(team, decoder, lesson)
 
     def _build(self, lesson: Lesson) -> None:
@@ -30,6 +36,10 @@ class ShardedLearning(TeamLearning):
 
     def sync(self) -> None:
         """Nobody has the weights whole."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._published = None
+        super().load_state_dict(state)
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: see ``stage`` and ``write``."""
@@ -48,11 +58,34 @@ class ShardedLearning(TeamLearning):
         folder.mkdir(parents=True, exist_ok=True)
         record(folder, self._all("write", folder=folder)[0])
 
-    def publish(self, folder: Path, dtype: torch.dtype | None) -> None:
-        """Write the weights of now, without checksums, for engines to read. Raises CheckpointError."""
+    def publish(self, folder: Path, dtype: torch.dtype | None, *, name: str | None = None, whole: bool = True) -> None:
+        """Write the weights of now, for engines to read, or what has changed of them since the publish before.
+
+        Args:
+            dtype: of the engines; None: of the weights. Changes alone are written in bfloat16: in float32 an update
+                changes nearly every weight.
+            name: that the folder will have beside those of other publishes; None: no later publish follows this one.
+            whole: write them whole, also where changes would do.
+        Raises:
+            CheckpointError: they could not be written.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        before = self._published
+        whole = whole or name is None or before is None or dtype != torch.bfloat16 or not self._pays
         self._all("stage_weights", dtype=dtype)
-        self._all("write_weights", folder=folder)
+        parts: list[Part] = self._all("write_weights", folder=folder, whole=whole, remember=name is not None)
+        told = Published(
+            id=secrets.token_hex(16),
+            base=None if whole or before is None else before[1].id,
+            previous=None if whole or before is None else before[0],
+            sums=_sums(parts),
+            dtype=str(dtype or shard_dtype(self._decoder)).removeprefix("torch."),
+        )
+        told.write(folder)
+        if name is not None:
+            self._published = (name, told)
+            whole_bytes = 2 * sum(block.rows * block.columns for part in parts for _, block in part.sums.values())
+            self._pays = 2 * sum(part.num_bytes for part in parts) < whole_bytes
 
     def check(self, folder: Path) -> None:
         """Have the ranks compare what was written with its checksums, each a part. Raises CheckpointError."""
@@ -62,3 +95,12 @@ class ShardedLearning(TeamLearning):
 
     def _all(self, name: str, **arguments: Any) -> list[Any]:
         return self._team.collect(name, each=[arguments] * self._layout.num_ranks)
+
+
+def _sums(parts: Sequence[Part]) -> dict[str, int]:
+    """Of whole weights; a block that several ranks have counts once."""
+    found: dict[str, dict[Block, int]] = {}
+    for part in parts:
+        for name, (value, block) in part.sums.items():
+            found.setdefault(name, {})[block] = value
+    return {name: added(list(blocks.values())) for name, blocks in found.items()}

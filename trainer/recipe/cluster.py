@@ -30,6 +30,9 @@ class ClusterConfig(Settings):
     """CPUs of the controller, which runs the recipe."""
     episodes: int = Field(default=64, ge=1)
     """Most episodes of one worker at once."""
+    full_every: int = Field(default=50, ge=1)
+    """Publishes of what has changed, where `engines.dtype = "bfloat16"`, after which the weights are published whole
+    again; 1: they always are. An engine that was away reads the last whole ones and all changes since."""
     restarts: int = Field(default=3, ge=0)
     """How often ranks and controller are started anew from the last checkpoint after one of them died; engines and
     episode workers are replaced as often as they die."""

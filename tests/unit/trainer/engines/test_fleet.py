@@ -50,7 +50,7 @@ class Trainer:
         self.decoder = Decoder(config, seed=seed)
         self.decoder.config = config.with_known_ids(self.tokenizer.vocab_size)  # as whoever opens it from a folder
 
-    def save(self, folder):
+    def save(self, folder, whole=True):
         self.saved.append(folder)
         save_checkpoint(folder, self.decoder, self.tokenizer)
 

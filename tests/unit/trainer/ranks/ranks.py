@@ -40,9 +40,9 @@ def _rank(rank: int, control: Callable[..., Any], layout: Layout, args: tuple, f
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=layout.num_ranks, timeout=timeout)
     try:
         place = Place(layout=layout, meshes=Meshes.of(layout, "cpu"), device=torch.device("cpu"))
-        control_group = dist.new_group(backend="gloo", timeout=timeout)
-        assert isinstance(control_group, dist.ProcessGroup)
-        membership = Membership(place=place, control=control_group)
+        groups = [dist.new_group(backend="gloo", timeout=timeout) for _ in range(3)]
+        assert all(isinstance(group, dist.ProcessGroup) for group in groups)
+        membership = Membership(place=place, control=groups[0], saving=groups[1], publishing=groups[2])
         if rank > 0:
             serve(membership)
         else:
