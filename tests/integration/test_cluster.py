@@ -1,0 +1,181 @@
+"""``verigym train --ray`` on three nodes of this machine: one process's losses, also while its parts die."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from verigym.__main__ import main
+
+from .small_recipe import CODE, LEARNING, metrics, train
+
+pytest.importorskip("ray", reason="the extra cluster is not installed")
+pytestmark = pytest.mark.slow
+
+CLUSTER = """
+[engines]
+count = 2
+
+[cluster]
+ranks = 2
+rank_gpus = 0
+workers = 2
+restarts = 9
+"""
+NAMES = ("trainer/loss/mean", "trainer/grad_norm/mean", "rollout/reward/mean", "trainer/trained_tokens/count")
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """(that of one process, that of the cluster)."""
+    folder = tmp_path_factory.mktemp("recipe")
+    alone = f'name = "cluster"\nepisode_seconds = 3600\nsave_seconds = 0\n{CODE}{LEARNING}'
+    alone = alone.replace("steps = 4\n\n[rl.train]", f"steps = {STEPS}\n\n[rl.train]")
+    (folder / "alone.toml").write_text(alone)
+    (folder / "cluster.toml").write_text(alone + CLUSTER)
+    return folder / "alone.toml", folder / "cluster.toml"
+
+
+@pytest.fixture(scope="module")
+def alone(recipe, tmp_path_factory):
+    out = tmp_path_factory.mktemp("alone") / "run"
+    train((), recipe[0], out)
+    return out
+
+
+class Machines:
+    """A head and two more nodes, started one after another, each with the resource "sandbox"."""
+
+    def __init__(self):
+        from ray.cluster_utils import Cluster
+
+        self._options = {"num_cpus": 3, "object_store_memory": 80 << 20, "resources": {"sandbox": 1}}
+        self._cluster = Cluster(initialize_head=True, head_node_args={**self._options, "include_dashboard": False})
+        self.nodes = [self._cluster.add_node(**self._options) for _ in range(2)]
+
+    @property
+    def address(self):
+        return self._cluster.address
+
+    def replace(self, node):
+        """A machine goes, and another comes."""
+        self._cluster.remove_node(node, allow_graceful=False)
+        self.nodes[self.nodes.index(node)] = self._cluster.add_node(**self._options)
+
+    def processes(self, title):
+        """Ids of the processes of this cluster's actors with that class, or of what they have started."""
+        raylets = {info.process.pid for node in self._all() for infos in node.all_processes.values() for info in infos}
+        return [pid for pid, name in titles() if title in name and raylets & set(ancestors(pid))]
+
+    def _all(self):
+        return [self._cluster.head_node, *self.nodes]
+
+    def close(self):
+        self._cluster.shutdown()
+
+
+def titles():
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                yield int(entry.name), (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+
+
+def ancestors(pid):
+    while pid > 1:
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return
+        yield pid
+
+
+@pytest.fixture(scope="module")
+def machines():
+    found = Machines()
+    yield found
+    found.close()
+
+
+def learned(out, steps=STEPS):
+    rows = metrics(out, "rl")
+    assert [row["step"] for row in rows] == list(range(1, steps + 1))
+    return [[row[name] for name in NAMES] for row in rows]
+
+
+def check_same(out, alone):
+    for ours, expected in zip(learned(out), learned(alone), strict=True):
+        assert ours == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+def check_nothing_left(machines, out):
+    deadline = time.monotonic() + 60
+    while any(str(out) in name for _, name in titles()) or machines.processes("ray::EpisodeWorker"):
+        assert time.monotonic() < deadline, "an engine or a worker outlives the run"
+        time.sleep(0.2)
+    assert not list(out.rglob(".partial-*"))
+    assert not (out / "engines" / "weights").exists()
+
+
+def test_three_nodes_have_the_losses_of_one_process(recipe, alone, machines, tmp_path):
+    """Two trainer ranks, two engines and two episode workers."""
+    out = tmp_path / "run"
+    assert main(["train", str(recipe[1]), "--out", str(out), "--ray", machines.address]) == 0
+    check_same(out, alone)
+    check_nothing_left(machines, out)
+
+
+def test_a_cluster_that_is_too_small_starts_nothing(recipe, machines, tmp_path, capsys):
+    out = tmp_path / "run"
+    options = ("--ray", machines.address, "--set", "cluster.workers=5", "--set", "cluster.rank_cpus=4")
+    assert main(["train", str(recipe[1]), "--out", str(out), *options]) == 2
+    told = capsys.readouterr().err
+    assert "the cluster is too small: no place for 2 of 2 ranks (4 CPU each" in told
+    assert "2 of 5 episode workers (1 CPU, 1 sandbox each" in told
+    assert not out.exists()
+
+
+def kill_one(machines, what):
+    pids = machines.processes(what)
+    if not pids:
+        return False
+    os.kill(pids[0], signal.SIGKILL)
+    return True
+
+
+def test_whatever_dies_the_losses_are_those_of_one_process(recipe, alone, machines, tmp_path):
+    """A worker, an engine's server and its actor, a rank, the controller, a machine, one after another: every prompt is
+    trained once, on the very episodes of an undisturbed run, or the losses would not be its."""
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "verigym", "train", str(recipe[1]), "--out", str(out), "--ray", machines.address]
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        running = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    told, killed = out / "rl" / "metrics.jsonl", []
+    try:
+        todo = ["ray::EpisodeWorker", " serve ", "ray::TrainerRank", "ray::Engine", "ray::Controller", "machine"]
+        deadline = time.monotonic() + 1500
+        for number, what in enumerate(todo, start=1):
+            while not (told.exists() and told.read_text().count("\n") >= number + 1):
+                assert running.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.05)
+            if what == "machine":
+                machines.replace(machines.nodes[-1])
+                killed.append(what)
+            elif kill_one(machines, what):
+                killed.append(what)
+        assert running.wait(max(1.0, deadline - time.monotonic())) == 0, log.read_text()
+    finally:
+        if running.poll() is None:
+            running.kill()
+    assert killed == todo
+    check_same(out, alone)
+    check_nothing_left(machines, out)
