@@ -15,7 +15,10 @@ from .errors import VerigymError
 from .terminal import print_anything
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .agent.sources import PolicySource
+    from .envs.cli.doctor import Finding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser(argv[0] if argv else "").parse_args(argv)
     args.build_policy = functools.partial(_build_policy, attention=getattr(args, "attention", "auto"))
+    args.examine_cluster = _examine_cluster
     try:
         status = args.run(args)
         sys.stdout.flush()
@@ -101,6 +105,12 @@ def _build_policy(spec: str, **options: Any) -> "PolicySource":
     from .trainer.policies import build_policy
 
     return build_policy(spec, **options)
+
+
+def _examine_cluster(address: str, folder: "Path") -> "list[Finding]":
+    from .trainer.cluster.doctor import examine_cluster
+
+    return examine_cluster(address, folder)
 
 
 def _fail(message: str, *, status: int) -> int:

@@ -45,12 +45,20 @@ def register(commands: Any) -> None:
         description="Look at Python, packages, GPUs, sandboxes, git and disk; say what is missing and how to get it.",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="also look at every machine of the Ray cluster at ADDRESS (HOST:PORT, or auto): versions, this folder, "
+        "what is free, a sandbox",
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the findings; what is missing is told, and is no failure of this command."""
     findings = examine()
+    if args.ray is not None:
+        findings += args.examine_cluster(args.ray, Path.cwd())
     if args.json:
         print(json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=2))
         return 0
@@ -64,12 +72,12 @@ def examine() -> list[Finding]:
         _python(),
         _machine(),
         _gpu(),
-        _sandbox("local"),
+        try_sandbox("local"),
         _images(),
         _bounds(),
         _docker(),
-        *([_sandbox("docker")] if _docker().ok else []),
-        *([_sandbox("podman")] if shutil.which("podman") else []),
+        *([try_sandbox("docker")] if _docker().ok else []),
+        *([try_sandbox("podman")] if shutil.which("podman") else []),
         _git(),
         _disk("temporary folder", tempfile.gettempdir()),
         _disk("this folder", os.getcwd()),
@@ -118,7 +126,7 @@ def _gpu() -> Finding:
     return Finding(name="gpu", ok=True, value="; ".join(answer.splitlines()))
 
 
-def _sandbox(name: str) -> Finding:
+def try_sandbox(name: str) -> Finding:
     """Starts a sandbox of that kind and runs a command in it."""
     from ...errors import VerigymError
     from ..sandbox.choose import make_backend

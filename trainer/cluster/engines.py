@@ -56,7 +56,8 @@ class PlacedProcess:
         """See ``EngineProcess``."""
         starting = self.actor.start.remote(*self._started, timeout_s)
         try:
-            return await asyncio.wait_for(_future(starting), timeout_s + _END_SECONDS)
+            async with asyncio.timeout(timeout_s + _END_SECONDS):
+                return await asyncio.wrap_future(starting.future())
         except RayTaskError as error:
             await self.aclose()
             cause = error.cause
@@ -71,7 +72,8 @@ class PlacedProcess:
     async def aclose(self) -> None:
         """See ``EngineProcess``."""
         with suppress(RayError, TimeoutError):
-            await asyncio.wait_for(_future(self.actor.stop.remote()), _END_SECONDS)
+            async with asyncio.timeout(_END_SECONDS):
+                await asyncio.wrap_future(self.actor.stop.remote().future())
         end(self.actor)
 
 
@@ -88,7 +90,3 @@ class OnCluster:
         """See ``Launch``."""
         actor = placed(Engine, self._groups[place], 0, **self._resources).remote()
         return PlacedProcess(actor, (str(weights), str(log.absolute()), list(options), dict(environment)))
-
-
-def _future(reference: Any) -> asyncio.Future[Any]:
-    return asyncio.wrap_future(reference.future())

@@ -94,7 +94,8 @@ def starts_workers(
 async def _answered(reference: Any, seconds: float) -> Any:
     """A call's result. Raises WorkerLost where the actor is gone or late, else what the call raised."""
     try:
-        return await asyncio.wait_for(asyncio.wrap_future(reference.future()), seconds)
+        async with asyncio.timeout(seconds):
+            return await asyncio.wrap_future(reference.future())
     except RayTaskError as error:
         cause = error.cause
         raise (cause if isinstance(cause, Exception) else WorkerLost(str(error))) from error

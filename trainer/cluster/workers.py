@@ -213,7 +213,8 @@ class Workers:
     async def _look(self, worker: _Worker, remote: Remote) -> None:
         while not worker.gone.is_set():
             try:
-                await asyncio.wait_for(worker.gone.wait(), self._look_seconds)
+                async with asyncio.timeout(self._look_seconds):  # wait_for of Python 3.11 can lose a cancellation
+                    await worker.gone.wait()
             except TimeoutError:
                 await self._tell(worker, remote)
 
@@ -221,7 +222,8 @@ class Workers:
         """Say where the engines are. An answer says that it lives; too long a silence, that it does not."""
         patience = self._look_seconds * SILENT_LOOKS
         try:
-            await asyncio.wait_for(remote.engines(self._addresses), patience)
+            async with asyncio.timeout(patience):
+                await remote.engines(self._addresses)
         except WorkerLost as error:
             self._lose(worker, remote, error)
         except TimeoutError:

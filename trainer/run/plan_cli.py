@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError
@@ -41,6 +42,13 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument(
         "--skip-naive", action="store_true", help="leave out the comparison with unfused log-probabilities"
     )
+    parser.add_argument(
+        "--rollouts",
+        type=Path,
+        metavar="FILE",
+        help="simulate whole steps instead: what episodes, engines and updates take, stated in a TOML file, or the "
+        "folder of a run that measured them; says the best split of 64 to --gpus GPUs between training and sampling",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(run=_plan)
 
@@ -54,6 +62,10 @@ def _plan(args: argparse.Namespace) -> int:
     from ..recipe.load import load_recipe
 
     recipe = load_recipe(args.recipe, args.overrides)
+    if args.rollouts is not None:
+        from .plan_rollouts import plan_rollouts
+
+        return plan_rollouts(recipe, args.rollouts, args.gpus, as_json=args.json)
     config = model_config(recipe)
     layout = _layout(recipe, args)
     tokens = recipe.rl.train.microbatch_tokens if recipe.rl else recipe.model.max_context
