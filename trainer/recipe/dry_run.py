@@ -1,5 +1,6 @@
 """``verigym train RECIPE --dry-run``: what would run, and what this machine lacks for it."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,12 +8,18 @@ from ...terminal import console
 from .layouts import model_config
 from .recipe import SMALL_SOURCES, Recipe
 
+GIB = 1 << 30
+
 if TYPE_CHECKING:
     from ...model.parallel.layout import Layout
 
 
-def dry_run(path: str | Path, recipe: Recipe, layout: "Layout") -> int:
-    """Print the layout, the stages and the command that starts them. Returns the exit status, 0."""
+def dry_run(path: str | Path, recipe: Recipe, layout: "Layout", *, ray: str | None = None) -> int:
+    """Print the layout, the stages and the command that starts them. Returns the exit status, 0.
+
+    Args:
+        ray: address of a cluster; None: torchrun starts the processes.
+    """
     from rich.table import Table
 
     table = Table(title=f"{recipe.name}: a recipe that can be run", title_justify="left", show_header=False)
@@ -24,7 +31,11 @@ def dry_run(path: str | Path, recipe: Recipe, layout: "Layout") -> int:
     table.add_row("processes", f"{layout.num_ranks} ({axes})")
     table.add_row("packs at a time", f"{layout.replicate * layout.shard}")
     table.add_row("engines", engines_of(recipe))
-    table.add_row("start with", launch_command(path, layout.num_ranks))
+    if ray is None:
+        table.add_row("start with", launch_command(path, layout.num_ranks))
+    else:
+        table.add_row("a rank holds", held_by(recipe, layout))
+        table.add_row("start with", f"verigym train {path} --ray {ray} --out FOLDER-THAT-ALL-SEE")
     missing = missing_files(recipe)
     table.add_row("not on this machine", ", ".join(missing) if missing else "nothing")
     console().print(table)
@@ -50,9 +61,25 @@ def engines_of(recipe: Recipe) -> str:
         return "one, in the first process"
     if engines.urls:
         return ", ".join(engines.urls)
+    if recipe.cluster is not None:
+        return f"{engines.count}, placed on the cluster, each over {engines.tensor_parallel} processes"
     where = f" on GPUs {', '.join(map(str, engines.gpus))}" if engines.gpus else ""
     split = f", each over {engines.tensor_parallel} processes" if engines.tensor_parallel > 1 else ""
     return f"{engines.count}, started here{where}{split}"
+
+
+def held_by(recipe: Recipe, layout: "Layout") -> str:
+    """What a rank of a cluster holds of the model, in words; an update's activations are ``verigym plan``'s."""
+    from ...model.weights.names import parts
+
+    weights = sum(math.prod(part.shape) for part in parts(model_config(recipe))) / (layout.fsdp * layout.tensor)
+    moments = 1 if recipe.rl is None or recipe.rl.optim.matrices == "muon" else 2
+    bf16 = recipe.engines is not None and recipe.engines.dtype == "bfloat16"
+    own, published = 4 * (1 + moments) * weights, (2 if bf16 else 4) * 2 * weights
+    return (
+        f"{own / GIB:.1f} GiB of weights and moments on its device; while it saves as much again in its host's memory, "
+        f"and {published / GIB:.1f} GiB to publish"
+    )
 
 
 def launch_command(path: str | Path, num_ranks: int, *, gpus: int = 8) -> str:

@@ -79,7 +79,7 @@ def run_recipe(args: argparse.Namespace) -> int:
     if args.dry_run:
         from ..recipe.dry_run import dry_run
 
-        return dry_run(_typed(args), recipe, layout) if launch.rank == 0 else 0
+        return dry_run(_typed(args), recipe, layout, ray=args.ray) if launch.rank == 0 else 0
     folder = Path(args.recipe) if Path(args.recipe).is_dir() else Path("runs") / recipe.name
     out = args.out or folder
     if args.ray is not None:
