@@ -43,16 +43,18 @@ class Controller:
     def __init__(self) -> None:
         self._stop = Stop()
 
-    def run(self, control: Control, recipe: Recipe, out: Path, resume: bool) -> int:
+    def run(self, control: Control, recipe: Recipe, out: Path, resume: bool, room: str) -> int:
         """The exit status of the run.
 
+        Args:
+            room: see ``ClusterPlaces``.
         Raises:
             RanksLost: a rank is gone; another controller goes on from the last checkpoint.
             VerigymError: the run cannot go on.
         """
         from .places import ClusterPlaces
 
-        places = ClusterPlaces(recipe, out)
+        places = ClusterPlaces(recipe, out, room)
         try:
             return control(recipe, out, resume, places, self._stop)
         finally:

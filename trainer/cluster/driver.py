@@ -1,6 +1,7 @@
 """``verigym train --ray``: what is checked before anything starts, and what starts a run anew when its middle dies."""
 
 import logging
+import secrets
 import signal
 import time
 from pathlib import Path
@@ -75,15 +76,16 @@ def _sitting(control: Any, recipe: Recipe, out: Path, resume: bool, cpus: float)
     from ray.exceptions import RayError, RayTaskError
 
     from .controller import Controller
-    from .placing import end
+    from .placing import end, release_named
     from .ranks import RanksLost
 
     # Two calls at once: a wish to end reaches the run.
     options = {"num_cpus": cpus, "max_concurrency": 2, "max_restarts": 0, "max_task_retries": 0}
     controller: Any = ray.remote(**options)(Controller).remote()
+    room = f"verigym-{secrets.token_hex(8)}"
     previous = signal.signal(signal.SIGINT, lambda *_: controller.interrupt.remote())
     try:
-        return int(ray.get(controller.run.remote(control, recipe, out, resume)))
+        return int(ray.get(controller.run.remote(control, recipe, out, resume, room)))
     except RayTaskError as error:
         cause = error.cause
         if isinstance(cause, RanksLost):
@@ -93,7 +95,8 @@ def _sitting(control: Any, recipe: Recipe, out: Path, resume: bool, cpus: float)
         return (str(error).strip().splitlines() or [type(error).__name__])[0]
     finally:
         signal.signal(signal.SIGINT, previous)
-        end(controller)  # and with it whatever it has started
+        end(controller)
+        release_named(room)  # and with it ends what it had started, were it dead before it could do so
 
 
 def _await_room(needs: Any, seconds: float) -> None:

@@ -27,10 +27,11 @@ class ClusterPlaces:
         launch: starts engines.
     """
 
-    def __init__(self, recipe: Recipe, out: Path) -> None:
+    def __init__(self, recipe: Recipe, out: Path, room: str) -> None:
         """
         Args:
             out: folder of the run, which all machines see.
+            room: name of the room, by which the driver gives it back should this process die.
         Raises:
             ConfigError: there is no room. RanksLost: a rank could not start.
         """
@@ -40,7 +41,7 @@ class ClusterPlaces:
         layout = layout_of(recipe.layout, config.ranks, unit="ranks", remedy="set cluster.ranks to a multiple")
         split = engines.tensor_parallel
         needs = [trainer_need(config, layout), *[engine_need(config, split)] * engines.count, worker_need(config)]
-        self._groups = reserve(needs, config.wait_seconds)
+        self._groups = reserve(needs, config.wait_seconds, room)
         try:
             self.ranks = RayRanks(config, layout, self._groups[0])
         except BaseException:

@@ -5,7 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ...errors import ConfigError
@@ -15,16 +20,19 @@ from .connect import free_machines, told_machines
 logger = logging.getLogger(__name__)
 
 
-def reserve(needs: Sequence[Need], seconds: float) -> list[PlacementGroup]:
-    """Room for each need, in their order; all of them or none. It goes when the process that asked for it does.
+def reserve(needs: Sequence[Need], seconds: float, name: str) -> list[PlacementGroup]:
+    """Room for each need, in their order; all of them or none.
 
+    Args:
+        name: of the room. It stays when the actor that asked for it dies, until ``release_named`` or the driver's end.
     Raises:
         ConfigError: a need has found no room in time.
     """
     groups: list[PlacementGroup] = []
     try:
-        for need in needs:
-            group = placement_group([dict(bundle) for bundle in need.bundles], strategy=need.strategy)
+        for number, need in enumerate(needs):
+            bundles = [dict(bundle) for bundle in need.bundles]
+            group = placement_group(bundles, strategy=need.strategy, name=f"{name}-{number}")
             groups.append(group)
             if not group.wait(seconds):
                 raise ConfigError(
@@ -41,6 +49,13 @@ def release(groups: Sequence[PlacementGroup]) -> None:
     """Give room back; actors in it are ended."""
     for group in groups:
         remove_placement_group(group)
+
+
+def release_named(name: str) -> None:
+    """Give back what ``reserve`` has found under a name, whoever asked for it."""
+    for row in placement_group_table().values():
+        if str(row["name"]).startswith(f"{name}-") and row["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(row["placement_group_id"]))))
 
 
 def placed(kind: type, group: PlacementGroup, bundle: int, **options: Any) -> Any:
