@@ -41,6 +41,10 @@ class TrainerRank:
             port = probe.getsockname()[1]
         return ray.util.get_node_ip_address(), port, ray.get_runtime_context().get_node_id()
 
+    def process_id(self) -> int:
+        """Of this process."""
+        return os.getpid()
+
     def join(self, launch: Launch, layout: Layout, address: tuple[str, int], threads: int) -> None:
         """Become a rank. Every rank is called at the same time."""
         values = {"RANK": launch.rank, "WORLD_SIZE": launch.world, "LOCAL_WORLD_SIZE": launch.local_world}
@@ -141,6 +145,10 @@ class RayRanks:
             except RayError as error:
                 raise RanksLost(f"a rank is gone in {name!r} ({_first_line(error)})") from error
         return ray.get(asked)
+
+    def process_ids(self) -> list[int]:
+        """Of the ranks, each on its own machine."""
+        return self._answers([actor.process_id.remote() for actor in self.actors], "process_id")
 
     def close(self) -> None:
         """End all ranks."""

@@ -103,3 +103,16 @@ def test_what_cannot_be_placed_is_refused_before_ray_is_asked(tmp_path, capsys, 
     assert main(["train", str(RECIPES / "smoke.toml"), "--out", str(out), "--ray", "local", *options]) == 2
     assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_dry_run_says_what_a_rank_holds_and_starts_nothing(capsys, monkeypatch):
+    pytest.importorskip("ray", reason="the extra cluster is not installed")
+    monkeypatch.setenv("COLUMNS", "300")
+    recipe = str(RECIPES / "cwm-32b-grpo.toml")
+    assert main(["train", recipe, "--dry-run", "--ray", "head:6379"]) == 0
+    told = capsys.readouterr().out
+    # 32,581,097,472 parameters over 64 ranks: 12 bytes each of weights and moments, twice 2 bytes to publish.
+    assert "5.7 GiB of weights and moments on its device" in told
+    assert "1.9 GiB to publish" in told
+    assert "--ray head:6379 --out FOLDER-THAT-ALL-SEE" in told
+    assert "2, placed on the cluster, each over 8 processes" in told
