@@ -104,6 +104,11 @@ class _Server:
     address: Address | None = None
     engine: RemoteEngine | None = None
     num_inside: int = 0
+    connecting: asyncio.Task[None] | None = None
+
+    @property
+    def is_connecting(self) -> bool:
+        return self.connecting is not None and not self.connecting.done()
 
     async def answers(self) -> bool:
         if self.address is None:
@@ -127,7 +132,6 @@ class RemoteEngines:
     setup: Setup
     _servers: list[_Server] = field(init=False)
     _pool: EnginePool[_Server] = field(init=False)
-    _changing: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
         self._servers = [_Server(place) for place in range(self.setup.num_engines)]
@@ -153,21 +157,25 @@ class RemoteEngines:
         """See ``EnginePool.generate``."""
         return await self._pool.generate(prompt_ids, sampling, stop_token_ids)
 
-    async def change(self, addresses: Sequence[Address]) -> None:
-        """Ask these from now on. What is being asked of another is asked anew."""
-        async with self._changing:
-            known = {one.place: one for one in addresses}
-            await asyncio.gather(*(self._change(server, known.get(server.place)) for server in self._servers))
+    def change(self, addresses: Sequence[Address]) -> None:
+        """Ask these from now on. What is being asked of another is asked anew.
 
-    async def _change(self, server: _Server, address: Address | None) -> None:
-        if server.address == address and server.engine is not None:
-            return
-        before, server.engine, server.address = server.engine, None, address
-        self._pool.forget(server.place)
-        if before is not None:
-            asyncio.get_running_loop().call_later(self.setup.request_seconds, _close_later, before)
-        if address is None:
-            return
+        It does not wait for them: an engine that is given new weights answers nobody, and whoever calls must not be kept.
+        """
+        known = {one.place: one for one in addresses}
+        for server in self._servers:
+            address = known.get(server.place)
+            if server.address == address and (server.engine is not None or server.is_connecting):
+                continue
+            before, server.engine, server.address = server.engine, None, address
+            self._pool.forget(server.place)
+            if before is not None:
+                asyncio.get_running_loop().call_later(self.setup.request_seconds, _close_later, before)
+            if server.connecting is not None:
+                server.connecting.cancel()
+            server.connecting = None if address is None else asyncio.ensure_future(self._connect(server, address))
+
+    async def _connect(self, server: _Server, address: Address) -> None:
         seconds = self.setup.request_seconds
         try:
             server.engine = await RemoteEngine.connect(
@@ -208,7 +216,7 @@ class EpisodeRunner:
 
     async def engines(self, addresses: Sequence[Address]) -> None:
         """See ``RemoteEngines.change``."""
-        await self._engines.change(addresses)
+        self._engines.change(addresses)
 
     async def run(self, request: Request) -> Answer:
         """Run an episode to its end. Raises what ``agent.loop.rollout`` raises."""

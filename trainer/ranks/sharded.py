@@ -11,7 +11,7 @@ from ...errors import CheckpointError
 from ...model.decoder import Decoder
 from ...model.weights.checksums import record
 from ...model.weights.delta import Block, Published, added
-from ..learning.learner import Lesson
+from ..learning.learner import RANKS, Lesson
 from .publishing import Part
 from .team import Ranks, TeamLearning, shard_dtype
 
@@ -38,6 +38,11 @@ class ShardedLearning(TeamLearning):
         """Nobody has the weights whole."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if RANKS not in state:
+            raise CheckpointError(
+                "this checkpoint has its optimizer whole, as one process or torchrun writes it; go on there, or begin anew "
+                "from its weights (model.checkpoint)"
+            )
         self._published = None
         super().load_state_dict(state)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 from collections import Counter
 from dataclasses import replace
 
@@ -13,14 +14,15 @@ from verigym.agent.loop import Budget, rollout
 from verigym.agent.policy import TokenPolicy
 from verigym.agent.seeds import SeededPolicy
 from verigym.envs.task import Task
-from verigym.errors import TaskError
+from verigym.errors import PolicyError, TaskError
 from verigym.model.chat.sampling import Completion, Sampling
-from verigym.trainer.cluster.episodes import Answer
+from verigym.trainer.cluster.episodes import Address, Answer, RemoteEngines, Setup
 from verigym.trainer.cluster.ledger import EpisodeLedger
 from verigym.trainer.cluster.workers import Elsewhere, WorkerLost, Workers
 from verigym.trainer.loops.asynchronous import AsyncRL
 from verigym.trainer.recipe.algorithms import AsyncConfig, GRPOConfig
 from verigym.trainer.recipe.config import OptimConfig
+from verigym.trainer.recipe.load import load_recipe
 from verigym.trainer.sampling.rollouts import EpisodePlan, TaskStream
 
 NUM_TASKS = 6
@@ -270,3 +272,27 @@ def test_an_answer_counts_once_and_only_from_whom_it_was_last_asked(actions):
             ended[ticket] += 1
     assert set(ended.values()) <= {1}
     assert len(ledger) == len(tickets) - len(ended)
+
+
+def test_a_worker_is_told_where_engines_are_without_waiting_for_them(tmp_path):
+    """An engine that is given new weights answers nobody for minutes; whoever said where it is must not be kept."""
+    listener = socket.create_server(("127.0.0.1", 0))  # takes connections, and answers none
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    recipe = load_recipe("smoke", ["engines.count=2", "cluster.rank_gpus=0"])
+    setup = Setup(recipe=recipe, format=tmp_path, num_engines=2, max_context=64, request_seconds=0.3)
+
+    async def main():
+        engines = RemoteEngines(setup)
+        addresses = [Address(place=0, url=url, key=None)]
+        engines.change(addresses)
+        connecting = engines._servers[0].connecting
+        engines.change(addresses)  # it is being connected to already
+        assert engines._servers[0].connecting is connecting
+        engines.change([])
+        await asyncio.sleep(0)
+        assert connecting.cancelled() or connecting.cancelling()
+        with pytest.raises(PolicyError, match=r"none of 2 engines has answered for 0\.3 s"):
+            await engines.generate([3], Sampling(max_tokens=1), ())
+
+    asyncio.run(main())
+    listener.close()
