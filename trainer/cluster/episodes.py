@@ -160,7 +160,7 @@ class RemoteEngines:
     def change(self, addresses: Sequence[Address]) -> None:
         """Ask these from now on. What is being asked of another is asked anew.
 
-        It does not wait for them: an engine that is given new weights answers nobody, and whoever calls must not be kept.
+        It does not wait for them: an engine that is given new weights answers nobody, and no caller must be kept.
         """
         known = {one.place: one for one in addresses}
         for server in self._servers:

@@ -40,8 +40,8 @@ class ShardedLearning(TeamLearning):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if RANKS not in state:
             raise CheckpointError(
-                "this checkpoint has its optimizer whole, as one process or torchrun writes it; go on there, or begin anew "
-                "from its weights (model.checkpoint)"
+                "this checkpoint has its optimizer whole, as one process or torchrun writes it; go on there, or begin "
+                "anew from its weights (model.checkpoint)"
             )
         self._published = None
         super().load_state_dict(state)
