@@ -20,13 +20,13 @@ def tokenizer():
 @pytest.fixture
 def slow_disk(monkeypatch):
     """A gate that every write waits at."""
-    gate, real = threading.Event(), saving.save_training
+    gate, real = threading.Event(), saving.write_training
 
     def write(*args, **kwargs):
         gate.wait()
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(saving, "save_training", write)
+    monkeypatch.setattr(saving, "write_training", write)
     yield gate
     gate.set()
 
