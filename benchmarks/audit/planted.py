@@ -70,6 +70,7 @@ def main() -> int:
     make.add_argument("libraries", nargs="+")
     make.add_argument("--each", type=int, default=12, help="functions of one library")
     make.add_argument("--seed", type=int, default=0)
+    make.add_argument("--only", help="one kind of fault for all rows, such as weak")
     make.set_defaults(run=run_make)
     score = commands.add_parser("score")
     score.add_argument("folder", type=Path)
@@ -80,16 +81,18 @@ def main() -> int:
 
 def run_make(args: argparse.Namespace) -> int:
     args.folder.mkdir(parents=True, exist_ok=True)
-    faults = itertools.cycle(FAULTS)
+    faults = itertools.cycle([args.only] if args.only else FAULTS)
     out = args.folder / "rows.jsonl"
     for spec in args.libraries:
         rng = random.Random(f"{args.seed}/{spec}")
         with tempfile.TemporaryDirectory() as scratch:
             source = open_source(spec, Path(scratch))
             for number, lost in enumerate(asyncio.run(losses(source, args.each, rng))):
-                row = row_of(lost, args.folder, "sound") if number % 2 else None
-                while row is None:
-                    row = row_of(lost, args.folder, next(faults))
+                row = row_of(lost, args.folder, "sound") if number % 2 and not args.only else None
+                for _ in FAULTS:
+                    row = row or row_of(lost, args.folder, next(faults))
+                if row is None:
+                    continue
                 with out.open("a") as file:
                     file.write(json.dumps(row) + "\n")
                 print(row["instance_id"], row["planted"], flush=True)
@@ -237,7 +240,7 @@ def plant_weak(lost: Lost, row: dict[str, Any], work: dict[str, Any]) -> bool:
                 assert blind is not None
                 work["tests"] = {**lost.hidden, path: f"{lost.hidden[path].rstrip()}\n\n\n{ast.unparse(blind)}\n"}
                 kept = [test for test in lost.failing if test.split("::")[-1].partition("[")[0] == node.name]
-                row["FAIL_TO_PASS"] = kept
+                row["FAIL_TO_PASS"], row["PASS_TO_PASS"] = kept, []  # others may lean on those that went away
                 return True
     return False
 
@@ -250,8 +253,8 @@ def blinded(node: ast.FunctionDef) -> ast.FunctionDef | None:
 
         def visit_Assert(self, one: ast.Assert) -> ast.stmt:
             self.count += 1
-            left = one.test.left if isinstance(one.test, ast.Compare) else one.test
-            return ast.Expr(left)
+            sides = [one.test.left, *one.test.comparators] if isinstance(one.test, ast.Compare) else [one.test]
+            return ast.Expr(ast.Tuple(sides, ast.Load()))
 
     if any(isinstance(one, ast.With) for one in ast.walk(node)):
         return None

@@ -75,12 +75,22 @@ class Bench:
     Attributes:
         row: placed.
         base, gold: the Python files that the reference changes, before and after it.
-        tests: the hidden tests' Python files.
+        tests, tests_before: the hidden tests' Python files, with the test patch and without.
         can_vary_runs: whether order, clock and tracing can be had; a row's script knows none of them.
     """
 
-    def __init__(self, sandbox: Sandbox, row: SWERow, probe: Probe | None, base: Files, gold: Files, tests: Files):
-        self.row, self.base, self.gold, self.tests = row, base, gold, tests
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        row: SWERow,
+        probe: Probe | None,
+        *,
+        base: Files,
+        gold: Files,
+        tests: Files,
+        tests_before: Files,
+    ) -> None:
+        self.row, self.base, self.gold, self.tests, self.tests_before = row, base, gold, tests, tests_before
         self._sandbox, self._probe = sandbox, probe
         self._deadline_s, self._test_s = 600.0, 60.0
         self.can_vary_runs = probe is not None
@@ -94,8 +104,22 @@ class Bench:
         manner = manner or Manner()
         if self._probe is None:
             return [await self._by_script(files) for files in variants]
+        if not variants:
+            return []
         jobs = [self._job(number, files, manner) for number, files in enumerate(variants)]
         return [self._outcome(result, manner) for result in await self._probe.run(jobs, env=manner.env)]
+
+    async def run_in_manners(self, manners: Sequence[Manner]) -> list[Outcome]:
+        """The reference's outcomes, run in several manners; those with the same variables share a process's start."""
+        if self._probe is None:
+            return [await self._by_script({}) for _ in manners]
+        found: dict[int, Outcome] = {}
+        for env in {tuple(sorted(one.env.items())): one.env for one in manners}.values():
+            numbers = [number for number, one in enumerate(manners) if one.env == env]
+            jobs = [self._job(number, {}, manners[number]) for number in numbers]
+            for number, result in zip(numbers, await self._probe.run(jobs, env=env)):
+                found[number] = self._outcome(result, manners[number])
+        return [found[number] for number in range(len(manners))]
 
     async def run_others(
         self, variants: Sequence[Files], collect: Iterable[str], names: Sequence[str]
@@ -242,6 +266,7 @@ async def open_bench(backend: SandboxBackend, row: SWERow, *, limits: Limits | N
         paths = [path for pair in paths_of(row.patch) for path in pair if path.endswith(".py")]
         hidden = [new for _, new in paths_of(row.test_patch) if new.endswith(".py")]
         base = {path: await _read(sandbox, row, path) for path in dict.fromkeys(paths)}
+        before = {path: await _read(sandbox, row, path) for path in dict.fromkeys(hidden)}
         if not by_script:  # the script brings them itself
             await _apply(sandbox, row, row.test_patch, "test_patch")
         tests = {path: await _read(sandbox, row, path) for path in dict.fromkeys(hidden)}
@@ -254,7 +279,7 @@ async def open_bench(backend: SandboxBackend, row: SWERow, *, limits: Limits | N
                 env["PYTEST_PLUGINS"] = ",".join(row.pytest_plugins)
             probe = Probe(sandbox, python=(await environment_of(row)).python, env=env, workdir=row.root)
             await probe.bring()
-        yield Bench(sandbox, row, probe, base, gold, tests)
+        yield Bench(sandbox, row, probe, base=base, gold=gold, tests=tests, tests_before=before)
 
 
 async def _apply(sandbox: Sandbox, row: SWERow, patch: str, name: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..sandbox.types import SandboxBackend
 from .certificate import Certificate
 from .ledger import Cache, Ledger
 from .measure import Effort, measure
+from .strengthen import strengthen
 
 Progress = Callable[[str, int, int], None]
 
@@ -69,6 +70,63 @@ async def measure_rows(
         return found
 
     return await all_or_first_error([one(raw, mine) for raw, mine in zip(rows, certificates, strict=True)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strengthened:
+    """What came of a row: its stronger self, or why there is none."""
+
+    task_id: str
+    row: dict[str, Any] | None = None
+    num_tests: int = 0
+    num_alive: int = 0
+    num_killed: int = 0
+    problem: str = ""
+
+
+async def strengthen_rows(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    folder: Path,
+    backend: SandboxBackend,
+    effort: Effort,
+    workers: int,
+    progress: Progress | None = None,
+) -> list[Strengthened]:
+    """Further tests for rows, ``workers`` of them at once; [N] in their order."""
+    tell = progress or (lambda what, done, total: None)
+    room, done = asyncio.Semaphore(workers), 0
+    tell("rows strengthened", 0, len(rows))
+
+    async def one(raw: Mapping[str, Any]) -> Strengthened:
+        nonlocal done
+        async with room:
+            found = await _stronger(backend, raw, folder, effort)
+        done += 1
+        tell("rows strengthened", done, len(rows))
+        return found
+
+    return await all_or_first_error([one(raw) for raw in rows])
+
+
+async def _stronger(backend: SandboxBackend, raw: Mapping[str, Any], folder: Path, effort: Effort) -> Strengthened:
+    name = str(raw.get("instance_id", "?"))
+    try:
+        row = row_of(task_of(dict(raw), folder=folder))
+        found = await strengthen(backend, row, effort)
+    except (SandboxError, TaskError, GradingError) as error:
+        return Strengthened(task_id=name, problem=str(error))
+    problem = ""
+    if not found.files:
+        problem = "no wrong solution was accepted" if not found.num_alive else "no call tells them from the reference"
+    return Strengthened(
+        task_id=name,
+        row=found.row(raw, row) if found.files else None,
+        num_tests=len(found.fail_to_pass) + len(found.pass_to_pass),
+        num_alive=found.num_alive,
+        num_killed=found.num_killed,
+        problem=problem,
+    )
 
 
 def _is_open(certificate: Certificate) -> bool:

@@ -145,8 +145,8 @@ class Audit:
         """The reference again, and otherwise; what fails once more counts."""
         manners = MANNERS if self._bench.can_vary_runs else {"again": MANNERS["again"], "once more": MANNERS["again"]}
         failed: dict[str, str] = {}
-        for name, manner in manners.items():
-            (found,) = await self._bench.run([{}], manner)
+        outcomes = await self._bench.run_in_manners(list(manners.values()))
+        for (name, manner), found in zip(manners.items(), outcomes):
             if found.resolved:
                 continue
             if manner.clock_s:
@@ -162,16 +162,16 @@ class Audit:
 
     async def _narrow(self) -> list[Variant]:
         """Other choices and other ways; the ways that the tests accept, for what they are to accept later."""
-        made = choices(self._solved)
+        made, ways = choices(self._solved), structures(self._solved)
+        outcomes = await self._bench.run([*(one.variant.files for one in made), *(one.files for one in ways)])
         refused = 0
-        for choice, outcome in zip(made, await self._bench.run([one.variant.files for one in made])):
+        for choice, outcome in zip(made, outcomes):
             if outcome.resolved or not self._spelled(choice):
                 continue
             refused += 1
             self._refused(choice.variant, outcome, "the tests refuse a choice that nobody was told of")
-        ways = structures(self._solved)
         accepted, turned_down = [], 0
-        for way, outcome in zip(ways, await self._bench.run([one.files for one in ways])):
+        for way, outcome in zip(ways, outcomes[len(made) :]):
             if outcome.resolved:
                 accepted.append(way)
             else:

@@ -72,11 +72,14 @@ class Notebook:
         """Which variants are told from the reference, and by what: number -> one sentence."""
         told: dict[int, str] = {}
         for number, seen in enumerate(await self.notes(variants)):
-            for test, notes in self.stable.items():
-                if seen.get(test) != notes:
-                    told[number] = self._sentence(test, notes, seen.get(test))
-                    break
+            test = next(iter(self.differing(seen)), None)
+            if test is not None:
+                told[number] = self._sentence(test, self.stable[test], seen.get(test))
         return told
+
+    def differing(self, seen: Mapping[str, str]) -> list[str]:
+        """Copies that noted something else than under the reference."""
+        return [test for test, notes in self.stable.items() if seen.get(test) != notes]
 
     def snapshot_of(self, test: str) -> Snapshot:
         """The copy that a test id means."""

@@ -38,6 +38,24 @@ def register(kinds: Any, *, sandbox_options: Any, positive: Any) -> None:
     sandbox_options(audit)
     audit.set_defaults(run=run)
 
+    stronger = kinds.add_parser(
+        "strengthen",
+        help="add tests to tasks that accept wrong solutions",
+        description="Copies of a task's own tests with other arguments, which tell the reference from wrong solutions "
+        "that its tests accept. Kept are those that the reference and all its neutral rewrites pass, three times. The "
+        "rows written give a second verdict; the official one stays what it is.",
+    )
+    stronger.add_argument("file", metavar="ROWS", help="SWE-bench rows: a file, a folder, or hub:OWNER/NAME")
+    stronger.add_argument("--out", type=Path, required=True, metavar="FILE", help="the stronger rows to write")
+    stronger.add_argument("--audit", type=Path, metavar="FILE", help="certificates: only rows of the class weak")
+    stronger.add_argument("--limit", type=positive, metavar="N", help="only the first N rows")
+    stronger.add_argument("--mutants", type=positive, default=20, metavar="N", help="wrong solutions to try a row (20)")
+    stronger.add_argument(
+        "--notes", type=positive, default=40, metavar="N", help="varied copies to try, by halves (40)"
+    )
+    sandbox_options(stronger)
+    stronger.set_defaults(run=run_strengthen)
+
 
 def run(args: argparse.Namespace) -> int:
     from ...errors import ConfigError, TaskError
@@ -59,6 +77,47 @@ def run(args: argparse.Namespace) -> int:
     ledger.finish(certificates)
     _show(certificates)
     print(f"wrote {args.out}")
+    return 0
+
+
+def run_strengthen(args: argparse.Namespace) -> int:
+    import asyncio
+
+    from ...errors import TaskError
+    from ..audit.ledger import read_certificates
+    from ..audit.many import strengthen_rows
+    from ..audit.measure import Effort
+    from ..datasets.training import folder_of, rows_of
+    from ..sandbox.choose import make_backend
+    from ..synthesis.validate import copy_archives
+    from ..task import write_jsonl
+    from .terminal import progress_bar, table
+
+    rows = [dict(row.value) for row in rows_of(args.file)][: args.limit]
+    if args.audit is not None:
+        weak = {name for name, one in read_certificates(args.audit).items() if one.kind == "weak"}
+        rows = [row for row in rows if row.get("instance_id") in weak]
+    if not rows:
+        raise TaskError(f"{args.file} has no row to strengthen{' of the class weak' if args.audit else ''}")
+    with progress_bar() as tell:
+        found = asyncio.run(
+            strengthen_rows(
+                rows,
+                folder=folder_of(args.file),
+                backend=make_backend(args.sandbox),
+                effort=Effort(mutants=args.mutants, notes=args.notes),
+                workers=args.workers,
+                progress=tell,
+            )
+        )
+    stronger = [one.row for one in found if one.row is not None]
+    write_jsonl(args.out, copy_archives(args.file, args.out, stronger))
+    table(
+        f"{len(stronger)} of {len(rows)} rows are stronger",
+        ("task", "further tests", "accepted before", "refused now", "because"),
+        ((one.task_id, one.num_tests, one.num_alive, one.num_killed, one.problem[:100]) for one in found),
+    )
+    print(f"wrote {args.out}; a second verdict: verigym grade swe --data {args.out} --predictions RUN/preds.jsonl")
     return 0
 
 

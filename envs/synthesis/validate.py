@@ -92,7 +92,14 @@ def write_kept(source: str | Path, out: Path, checks: Sequence[Check]) -> None:
     """Write the rows that hold as JSON Lines, in the schema they have; into another folder their archives are copied
     too. What ``grade``, ``eval`` and training read is a row of any of these schemas."""
     # A table may hold dates, which JSON has as text.
-    rows = [json.loads(json.dumps(row, default=str)) for row in kept_rows(checks)]
+    write_jsonl(
+        out, copy_archives(source, out, [json.loads(json.dumps(row, default=str)) for row in kept_rows(checks)])
+    )
+
+
+def copy_archives(source: str | Path, out: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a source as they are to stand in ``out``: in another folder their archives are copied beside it."""
+    rows = list(rows)
     out.parent.mkdir(parents=True, exist_ok=True)
     if folder_of(source).resolve() != out.parent.resolve():
         for number, row in enumerate(rows):
@@ -103,7 +110,7 @@ def write_kept(source: str | Path, out: Path, checks: Sequence[Check]) -> None:
             copy.parent.mkdir(exist_ok=True)
             shutil.copyfile(archive, copy)
             rows[number] = {**row, "archive": f"{copy.parent.name}/{copy.name}"}
-    write_jsonl(out, rows)
+    return rows
 
 
 async def _check(backend: SandboxBackend, row: dict[str, Any], task: Task, times: int, timeout_s: float) -> Check:

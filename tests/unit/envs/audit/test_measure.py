@@ -7,9 +7,11 @@ import pytest
 
 from verigym.envs.audit.measure import Effort, measure
 from verigym.envs.audit.static import audit_text
+from verigym.envs.audit.strengthen import strengthen
 from verigym.envs.datasets.swe import pack_repository, row_of, task_of
 from verigym.envs.datasets.swe_examples import unified
 from verigym.envs.sandbox.choose import make_backend
+from verigym.envs.swe.grading import grade_patch
 from verigym.errors import SandboxError
 
 BASE = """\
@@ -116,3 +118,23 @@ def test_the_fault_that_was_planted_is_found_and_no_other(rows, backend, kind):
     if kind in ("weak", "narrow", "flaky"):
         assert next(one for one in certificate.findings if one.kind == kind).shown
     assert certificate.measured["leaks"]["found"] == 0
+
+
+@pytest.mark.slow
+def test_a_weak_task_gets_tests_that_wrong_solutions_fail_and_right_ones_pass(rows, backend):
+    path, found = rows
+    raw = next(row for row in found if row["instance_id"] == "weak")
+    row = row_of(task_of(raw, folder=path.parent))
+    stronger = asyncio.run(strengthen(backend, row, Effort(mutants=14, notes=20), held_out=("extracted",)))
+    assert stronger.num_killed >= 0.7 * stronger.num_alive > 0
+    second = stronger.row(raw, row)
+    task = task_of(second, folder=path.parent)
+
+    def grade(text):
+        score, _ = asyncio.run(grade_patch(backend, task, unified("fees.py", BASE, text)))
+        return score.passed
+
+    assert grade(GOLD)
+    assert not grade(GOLD.replace("days - 29", "days - 28"))
+    helper = "def fee(days, members=False):\n    return _fee(days, members)\n\n\n"
+    assert grade(helper + GOLD.replace("def fee(days, members=False)", "def _fee(days, members)"))
