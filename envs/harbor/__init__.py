@@ -1,5 +1,5 @@
 """Tasks in Harbor's format: a folder with an image, an instruction, and a script that says the reward.
 
 May import: sandbox, core, datasets.
-Begin at: envs/datasets/harbor.py (the folder), env.py (the environment), verify.py (the reward).
+Begin at: env.py (the environment), verify.py (the reward).
 """

@@ -29,7 +29,7 @@ AGENT_S = 3600.0
 
 
 class HarborEnv(ToolEnv):
-    """The shell is root's where the image's is, without capabilities and network. What is there when the work is handed
+    """The shell is root's, with what a container's root may do, without network. What is there when the work is handed
     in, or when a budget ran out, is tested as in Harbor: in the agent's own sandbox, while what it started still runs,
     or, where the task says so, in a new one that gets the artifacts alone. An agent that shares its sandbox with the
     tests can forge them; such tasks trust it.
@@ -185,16 +185,16 @@ class HarborEnv(ToolEnv):
         return image
 
     async def _open(self, environment: Environment, image: str) -> Sandbox:
-        """A sandbox of the image with a task's limits; its root's, because the folder it begins in is."""
+        """A sandbox of the image with a task's limits."""
         assert self._backend is not None
         stated = {"cpus": environment.cpus, "memory_mib": environment.memory_mb, "disk_mib": environment.storage_mb}
         limits = replace(self._limits, **{name: value for name, value in stated.items() if value})
         env = resolved(environment.env, self._host, where=f"{self._folder}: environment.env")
-        box = await self._backend.create(SandboxSpec(image=image, workdir="/", env=env, limits=limits))
+        box = await self._backend.create(SandboxSpec(image=image, workdir="/", env=env, limits=limits, root=True))
         try:
             made = await box.arun(["sh", "-c", f"mkdir -p {' '.join(LOGS)}"], cwd="/")
             if made.exit_code != 0:
-                raise SandboxError(f"{image} does not let its user make /logs, where a task leaves its reward")
+                raise SandboxError(f"{image} does not let its root make /logs, where a task leaves its reward")
         except BaseException:
             await box.aclose()
             raise

@@ -11,12 +11,14 @@ from .image_facts import ImageFacts, facts_of
 PROBE_LABEL = "verigym.probe"
 
 
-def read_facts(engine: Engine, found: dict[str, Any], workdir: str, labels: dict[str, str]) -> ImageFacts:
+def read_facts(
+    engine: Engine, found: dict[str, Any], workdir: str, labels: dict[str, str], root: bool = False
+) -> ImageFacts:
     """Look into an image through a container that is never started. Blocking; raises docker's errors."""
     api = engine.api
     probe = api.create_container(found["Id"], command=["/"], labels={**labels, PROBE_LABEL: "1"})["Id"]
     try:
-        return facts_of(_ContainerFiles(api, probe), found["Id"], found.get("Config") or {}, workdir)
+        return facts_of(_ContainerFiles(api, probe), found["Id"], found.get("Config") or {}, workdir, root=root)
     finally:
         api.remove_container(probe, force=True, v=True)
 

@@ -27,7 +27,7 @@ from .container_reset import Resetter
 from .disk_watch import DiskWatch
 from .docker_session import ContainerSandbox
 from .engine import Engine
-from .image_facts import ImageFacts, tar_of
+from .image_facts import ROOT_CAPABILITIES, ImageFacts, tar_of
 from .per_loop import PerLoop
 from .runtime import INSIDE, python_argv, runtime_archive, runtime_folder
 from .seccomp import filter_of
@@ -71,8 +71,10 @@ class DockerBackend:
         self.engines = engines or [Engine(host, self.settings) for host in self.settings.docker_hosts or (None,)]
         for engine in self.engines:
             sweep(engine)
-        self._facts: dict[tuple[str, str, str], ImageFacts] = {}
-        self._looking: PerLoop[dict[tuple[str, str, str], asyncio.Lock]] = PerLoop(lambda: defaultdict(asyncio.Lock))
+        self._facts: dict[tuple[str, str, str, bool], ImageFacts] = {}
+        self._looking: PerLoop[dict[tuple[str, str, str, bool], asyncio.Lock]] = PerLoop(
+            lambda: defaultdict(asyncio.Lock)
+        )
         self._room = PerLoop(asyncio.Condition)
         self.make_room: Callable[[], Awaitable[bool]] | None = None
         """Called when every engine is full; whether it has closed a container that nobody uses."""
@@ -109,10 +111,10 @@ class DockerBackend:
                 f"the image {name} is for {found['Architecture']}, this machine is {os.uname().machine}; the guest "
                 "needs an image of the machine's own architecture"
             )
-        key = (engine.host, found["Id"], spec.workdir)
+        key = (engine.host, found["Id"], spec.workdir, spec.root)
         async with self._looking.get()[key]:
             if key not in self._facts:
-                arguments = (engine, found, spec.workdir, labels.labels())
+                arguments = (engine, found, spec.workdir, labels.labels(), spec.root)
                 try:
                     self._facts[key] = await engine.call("looking into an image", read_facts, *arguments)
                 except NotFound as error:
@@ -219,6 +221,7 @@ def guest_config(engine: Engine, spec: SandboxSpec, facts: ImageFacts) -> dict[s
         "env": env,
         "bash": list(facts.bash),
         "rlimits": launch.process_rlimits(spec.limits),
+        "kept": tuple(ROOT_CAPABILITIES.values()) if spec.root else (),
         "calls": filter_of(counted=True),  # the container's memory limit counts what such files hold
     }
 
@@ -235,6 +238,7 @@ def container_settings(
         network_mode="none",
         ipc_mode="private",
         cap_drop=["ALL"],
+        cap_add=list(ROOT_CAPABILITIES) if spec.root else None,
         security_opt=["no-new-privileges:true"],
         pids_limit=limits.num_processes + PROCESSES_FOR_GUEST,
         mem_limit=memory,

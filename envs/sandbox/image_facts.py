@@ -52,10 +52,21 @@ class ImageFacts:
     furniture: tuple[Furniture, ...] = ()
 
 
-def facts_of(files: ImageFiles, image_id: str, settings: Mapping[str, Any], workdir: str) -> ImageFacts:
+ROOT_CAPABILITIES = {
+    **{"CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "FSETID": 4, "KILL": 5, "SETGID": 6, "SETUID": 7},
+    **{"NET_BIND_SERVICE": 10},
+}
+"""What root may do where a task asks for it: Docker's own list without devices, raw sockets, chroot, and capabilities
+of files."""
+
+
+def facts_of(
+    files: ImageFiles, image_id: str, settings: Mapping[str, Any], workdir: str, *, root: bool = False
+) -> ImageFacts:
     """What matters of an image.
 
     Args:
+        root: who runs is root, whatever the image says.
         settings: what its configuration says of "Env" and "User".
     Raises:
         SandboxError: it names a user that it does not have.
@@ -63,7 +74,8 @@ def facts_of(files: ImageFiles, image_id: str, settings: Mapping[str, Any], work
     env = dict(entry.split("=", 1) for entry in settings.get("Env") or () if "=" in entry)
     bash = next((path for path in ("/bin/bash", "/usr/bin/bash") if files.exists(path)), None)
     passwd, group = _lines(files.text("/etc/passwd")), _lines(files.text("/etc/group"))
-    uid, gid, home = _user(str(settings.get("User") or ""), files.owner(workdir), passwd)
+    user, owner = str(settings.get("User") or ""), files.owner(workdir)
+    uid, gid, home = _user("root", (0, 0), passwd) if root else _user(user, owner, passwd)
     wanted = [(workdir, uid, gid, 0o755), (home, uid, gid, 0o755), ("/tmp", 0, 0, 0o1777), ("/var/tmp", 0, 0, 0o1777)]
     members: list[Furniture] = list(_lacking(files, wanted))
     if not any(line.split(":")[2:3] == [str(uid)] for line in passwd.splitlines()):

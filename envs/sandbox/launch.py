@@ -109,6 +109,7 @@ def guest_config(spec: SandboxSpec, *, drop: bool, contained: bool = True) -> di
         "drop": drop,
         "build": False,
         "image": None,
+        "kept": (),
         "nested_user": False,
         "furnish": contained,
         "notice_bytes": 0,

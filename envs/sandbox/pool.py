@@ -255,4 +255,4 @@ class PooledSandbox(GuestSandbox):
 
 
 def _key(spec: SandboxSpec, state: str) -> str:
-    return repr((state, spec.image, spec.workdir, spec.binds, sorted(spec.env.items()), spec.limits))
+    return repr((state, spec.image, spec.workdir, spec.binds, sorted(spec.env.items()), spec.limits, spec.root))

@@ -47,6 +47,8 @@ class SandboxSpec:
         binds: host paths shown read-only (a Python environment, a wheel cache). Never tasks or hidden tests.
         env: environment variables of every process, besides a minimal PATH, HOME, LANG.
         limits: bounds on what runs inside.
+        root: commands run as the image's root, and may do with its files and users what a container's root may. For
+            tasks that install, and change owners; what grades an agent's work does not need it.
     """
 
     image: str | None = None
@@ -54,6 +56,7 @@ class SandboxSpec:
     binds: tuple[Bind, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    root: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,7 @@ def prepare(config: Config) -> None:
     if config["nested_user"]:
         system.become_user_inside(config["uid"], config["gid"])
     if config["contained"]:
-        system.limit_capabilities(system.KEPT_CAPABILITIES if config["drop"] else ())
+        system.limit_capabilities((*(system.KEPT_CAPABILITIES if config["drop"] else ()), *config["kept"]))
     else:
         system.adopt_orphans()
     if config["furnish"] or config["image"]:

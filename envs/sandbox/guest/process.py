@@ -34,7 +34,7 @@ def enter(config: Config) -> None:
         os.setresgid(config["gid"], config["gid"], config["gid"])
         os.setresuid(config["uid"], config["uid"], config["uid"])
         if config["uid"] == 0:  # of an image's user namespace: to stay root is to keep the rights
-            limit_capabilities(())
+            limit_capabilities(config["kept"])
     limit_calls(config["calls"])
     os.umask(0o022)
 

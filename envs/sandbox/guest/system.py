@@ -80,7 +80,7 @@ def limit_capabilities(kept: tuple[int, ...]) -> None:
         for capability in range(64):
             if capability not in kept and libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
                 break  # past the last one this kernel knows
-    left = permitted & sum(1 << capability for capability in kept)
+    left = permitted & sum(1 << capability for capability in set(kept))
     low, high = left & 0xFFFFFFFF, left >> 32
     _check(libc.capset(header, struct.pack("6I", low, low, 0, high, high, 0)), "capset")
 

@@ -13,7 +13,7 @@ from ....errors import SandboxError
 from .. import control_group, launch
 from ..background import on_thread, on_thread_to_its_end
 from ..boot import sized
-from ..image_facts import Furniture, ImageFacts, facts_of
+from ..image_facts import ROOT_CAPABILITIES, Furniture, ImageFacts, facts_of
 from ..local import LocalBackend, open_bounded
 from ..nursery import Nestling, is_possible
 from ..per_loop import PerLoop
@@ -73,7 +73,7 @@ class OciBackend:
         self._alone = self.store.flavor.first_id is None
         self._puller = Puller(self.store, settings or SandboxSettings())
         self._held: dict[str, ExitStack] = {}
-        self._facts: dict[tuple[str, str], ImageFacts] = {}
+        self._facts: dict[tuple[str, str, bool], ImageFacts] = {}
         self._looking: PerLoop[dict[str, asyncio.Lock]] = PerLoop(lambda: defaultdict(asyncio.Lock))
 
     async def create(self, spec: SandboxSpec) -> GuestSandbox:
@@ -106,10 +106,10 @@ class OciBackend:
             raise SandboxError(
                 f"the image {spec.image} has {len(image.layers)} layers, at most {MAX_LAYERS} can be mounted"
             )
-        key = (image.id, spec.workdir)
+        key = (image.id, spec.workdir, spec.root)
         if key not in self._facts:
             files = await on_thread(LayerFiles, self.store, image.layers)
-            self._facts[key] = await on_thread(facts_of, files, image.id, image.settings, spec.workdir)
+            self._facts[key] = await on_thread(facts_of, files, image.id, image.settings, spec.workdir, root=spec.root)
         facts = self._facts[key]
         uid, gid = map(int, facts.user.split(":"))
         if max(uid, gid) >= NUM_IDS:
@@ -124,6 +124,7 @@ class OciBackend:
             "bash": list(facts.bash),
             "furnish": False,
             "nested_user": self._alone,
+            "kept": tuple(ROOT_CAPABILITIES.values()) if spec.root else (),
             "image": {
                 "layers": str(self.store.layers),
                 "lower": ":".join(f"{key_of(layer)}/fs" for layer in _topmost_first(image)),

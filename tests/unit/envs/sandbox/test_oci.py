@@ -192,3 +192,20 @@ def test_a_user_without_any_rights_runs_images(tmp_path, programs_layer):
     env = {"HOME": str(home), "PATH": os.environ["PATH"], "VERIGYM_CACHE": str(home / "cache")}
     done = subprocess.run(argv, env=env, cwd=home, capture_output=True, text=True, timeout=120)
     assert done.stdout == "['0', '1', 'b', '1']\n", done.stderr
+
+
+def test_root_that_was_asked_for_has_a_containers_rights_and_no_more(backend, tmp_path, programs_layer):
+    image = image_of(tmp_path, programs_layer, member("testbed/", uid=1000), member("testbed/theirs", b"1", uid=1000))
+    commands = (
+        "id -u; echo 2 > theirs && cat theirs; mkdir /made && touch /etc/made && echo made; "
+        "chown 5:6 theirs 2>/dev/null; stat -c %u theirs; mount -t tmpfs none /tmp 2>/dev/null; echo $?; "
+        "cat /proc/1/environ 2>/dev/null | wc -c; head -c 1 /proc/1/mem 2>/dev/null | wc -c; kill -9 1; "
+        "grep CapEff /proc/self/status; echo x 2>/dev/null > /proc/sys/kernel/hostname || echo read-only"
+    )
+    spec = SandboxSpec(image=image, workdir="/testbed", root=True)
+    lines = asyncio.run(said(backend, spec, commands)).splitlines()
+    alone = backend.store.flavor is AS_USER
+    assert lines[:4] == ["0", "2", "made", "0" if alone else "5"]
+    assert lines[4:7] == ["32", "0", "0"]
+    assert int(lines[7].split()[1], 16) == 0b10011111011
+    assert lines[8] == "read-only"
