@@ -91,17 +91,21 @@ class LocalBackend:
         return await Channel.open(argv, launch.first_input(config), timeout_s=START_S)
 
 
+Made = Callable[..., GuestSandbox]
 Open = Callable[
     [SandboxSpec, dict[str, Any], control_group.ControlGroup | None], Coroutine[Any, Any, Channel | Nestling]
 ]
 
 
-async def open_bounded(spec: SandboxSpec, config: dict[str, Any], opened: Open) -> GuestSandbox:
+async def open_bounded(
+    spec: SandboxSpec, config: dict[str, Any], opened: Open, made: Made = GuestSandbox
+) -> GuestSandbox:
     """A box in a control group of its own, where this machine lets us have one.
 
     Args:
         config: the guest's.
         opened: (spec with what is to be shown, config, group or None) -> the guest's channel.
+        made: (channel, spec, end=...) -> the sandbox.
     """
     extra = config["shm_bytes"] + config["scratch_bytes"]
     group = await on_thread(control_group.make, spec.limits, extra)
@@ -117,13 +121,13 @@ async def open_bounded(spec: SandboxSpec, config: dict[str, Any], opened: Open) 
             await on_thread(group.close)
         raise
     if group is None:
-        return GuestSandbox(channel, spec)
+        return made(channel, spec, end=None)
 
     async def end() -> None:
         await channel.aclose()
         await on_thread(group.close)
 
-    return GuestSandbox(channel, spec, end=end)
+    return made(channel, spec, end=end)
 
 
 class UnsafeBackend:

@@ -163,6 +163,17 @@ class Nestling(Frames):
         self._gone.set()
         self._loop.call_later(0.05, self.fail, None)  # what it said may still be on its way
 
+    @property
+    def keeper_pid(self) -> int:
+        """The process that keeps the box; its one child is the guest. Raises OSError where it has ended."""
+        if self._keeper < 0:
+            raise ProcessLookupError("the sandbox has ended")
+        with open(f"/proc/self/fdinfo/{self._keeper}") as file:
+            pid = next((int(line.split()[1]) for line in file if line.startswith("Pid:")), -1)
+        if pid < 0:
+            raise ProcessLookupError("the sandbox has ended")
+        return pid
+
     def kill(self, why: str) -> None:
         """Kill everything in the box; open requests fail."""
         self.fail(f"the sandbox was closed: {why}")

@@ -174,6 +174,19 @@ class Sandbox(Protocol):
         ...
 
 
+@runtime_checkable
+class ForkingSandbox(Sandbox, Protocol):
+    """A sandbox that can be had once more as it is now."""
+
+    async def fork(self) -> Sandbox:
+        """A new sandbox with the same files and a shell in the same state; this one goes on.
+
+        Raises:
+            SandboxError: something runs beside the shell, or the copy cannot be proven to be one.
+        """
+        ...
+
+
 class SandboxBackend(Protocol):
     """Makes sandboxes of one kind."""
 

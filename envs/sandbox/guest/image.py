@@ -28,6 +28,7 @@ def build_root(config: Config) -> None:
     for name in ("upper", "work"):
         os.mkdir(f"{BASE}/{name}", 0o755)
         os.chown(f"{BASE}/{name}", first_id or 0, first_id or 0)
+    image["upper"] = os.open(f"{BASE}/upper", os.O_RDONLY | os.O_DIRECTORY)  # by it a fork finds what was written
     options = f"lowerdir={image['lower']},upperdir={BASE}/upper,workdir={BASE}/work"
     options += ",userxattr" if first_id is None else ""
     system.mount("overlay", BASE, "overlay", system.MS_NOSUID | system.MS_NODEV, options)

@@ -167,6 +167,9 @@ class Server:
             self.runs[number] = Run(self, request, body)
         elif request["do"] == "kill":
             self.kill_all(request["why"])
+        elif request["do"] == "alive":
+            beside = [one for one in self.limits.processes(self.supervisors()) if one.pid != self.shell.pid]
+            self.answer({"id": number, "alive": len(beside) + len(self.runs)}, b"")
         elif request["do"] in ("snapshot", "clean", "accept"):
             self._reset(request, body)
         elif request["do"] == "input":

@@ -7,6 +7,7 @@ import os
 import resource
 from collections import defaultdict
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from ....errors import SandboxError
@@ -22,6 +23,7 @@ from ..session import GuestSandbox
 from ..settings import SandboxSettings
 from ..types import Bind, SandboxSpec
 from .flavor import AS_ROOT, AS_USER, NUM_IDS
+from .fork import ForkedLayer, OciSandbox
 from .images import Image
 from .look import LayerFiles
 from .pull import Puller, is_source
@@ -79,8 +81,17 @@ class OciBackend:
     async def create(self, spec: SandboxSpec) -> GuestSandbox:
         if spec.image is None:
             return await self._local.create(spec)
-        image = await self.image(spec.image)
-        return await open_bounded(spec, await self._config(spec, image), self._open)
+        return await self.open(spec, await self.image(spec.image), ())
+
+    async def open(self, spec: SandboxSpec, image: Image, layers: tuple[ForkedLayer, ...]) -> OciSandbox:
+        """A sandbox of an image that is here, with further layers, the uppermost first. Raises SandboxError."""
+        config = await self._config(spec, image)
+        above = [f"{os.path.relpath(layer.folder, self.store.layers)}/fs" for layer in layers]
+        config["image"]["lower"] = ":".join([*above, config["image"]["lower"]])
+        make = partial(OciSandbox, backend=self, image=image, layers=layers)
+        made = await open_bounded(spec, config, self._open, make)
+        assert isinstance(made, OciSandbox)
+        return made
 
     async def image(self, name: str) -> Image:
         """The image of a name, brought here where it is not, and kept from being removed. Raises SandboxError."""
