@@ -224,7 +224,9 @@ def test_unknown_names_are_told_with_the_known_ones(plugin, capsys):
     assert "no suite 'maths'; did you mean 'math'?" in failing(capsys, "eval", "maths")
     told = failing(capsys, "eval", "mmlu")
     assert all(name in told.partition("Known: ")[2] for name in ("swe", "code", "math500", "tasks"))
-    assert "known ids: verigym/Code-v0, verigym/Harbor-v0, verigym/Math-v0" in failing(capsys, "eval", "verigym/Mathx-v0")
+    assert "known ids: verigym/Code-v0, verigym/Harbor-v0, verigym/Math-v0" in failing(
+        capsys, "eval", "verigym/Mathx-v0"
+    )
     assert "known ids: verigym/Code-v0" in failing(capsys, "rollout", "verigym/Mathx-v0")
     assert "No module named 'nowhere'" in failing(capsys, "rollout", "nowhere:My/Env-v0")
     assert "no task 'w9' among 5; the nearest: w" in failing(capsys, "rollout", SHOUT, "--task", "w9")
