@@ -1,15 +1,17 @@
 """A command in a running container, a start, a reset, and 32 episodes at once: verigym beside other ways.
 
-    python benchmarks/sandbox/sessions.py ROWS [--rex PYTHON] [--repeat R] [--out FILE]
+    python benchmarks/sandbox/sessions.py ROWS [--rex PYTHON] [--oci] [--podman] [--repeat R] [--out FILE]
 
 ROWS is a file whose first row has an image that this engine holds (verigym tasks build-images). PYTHON is that of a
 virtual environment with swe-rex (python -m venv rex && rex/bin/pip install swe-rex==1.4.0 aiohttp); for its part an
-image with it inside is built. Every way takes its turn in every round, so all meet the same machine.
+image with it inside is built. With --oci the image is unpacked for the sandbox without an engine, with --podman it is
+loaded into podman, whose socket must answer. Every way takes its turn in every round, so all meet the same machine.
 
     command   `echo hi` in a session that is there
     start     from nothing to the answer of the first command
     lent      the same, where the pool has a container that was used before and is waiting
     reset     from a work tree with changed, new and removed files to the answer of the next user's first command
+    fork      a second sandbox with the files and the shell's state of a first one that has changed some (oci)
     episodes  32 of one task, 16 at once: start, five commands, end; the time until all have ended. verigym's pool
               begins with what the measurement of a reset has left: one container
 """
@@ -22,6 +24,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -31,7 +34,11 @@ import docker
 from verigym.envs.datasets.swe import row_of
 from verigym.envs.registry.opening import read_any_tasks
 from verigym.envs.sandbox.docker import DockerBackend
+from verigym.envs.sandbox.image_import import save_images
 from verigym.envs.sandbox.images import ensure_base_image
+from verigym.envs.sandbox.oci.backend import OciBackend
+from verigym.envs.sandbox.oci.store import ImageStore
+from verigym.envs.sandbox.podman import PodmanBackend
 from verigym.envs.sandbox.pool import DockerPool
 from verigym.envs.sandbox.types import Limits, SandboxSpec
 from verigym.envs.swe.checkout import environment_of, open_workspace, placed, shell_env
@@ -100,6 +107,34 @@ class Ours:
 
     async def aclose(self):
         await self.pool.aclose()
+
+
+class Podman(Ours):
+    """The same pool over podman's socket."""
+
+    def __init__(self, row, env):
+        self.pool, self.row, self.env = DockerPool(PodmanBackend()), row, env
+
+
+class Oci(Ours):
+    """Images without an engine: nothing is kept, a reset is a new sandbox."""
+
+    def __init__(self, row, env):
+        self.pool, self.row, self.env = OciBackend(), row, env
+
+    async def fork(self):
+        box = await self.workspace()
+        await box.aexec(DIRTY.partition("; (sleep")[0])
+        began = time.perf_counter()
+        fork = await box.fork()
+        await fork.aexec("echo hi")
+        taken = time.perf_counter() - began
+        await fork.aclose()
+        await box.aclose()
+        return taken
+
+    async def aclose(self):
+        self.pool.close()
 
 
 class Exec:
@@ -194,13 +229,17 @@ async def measure(args, row, env, rex_image):
         taken.setdefault(what, {}).setdefault(who, []).extend(seconds)
 
     for round_number in range(args.repeat):
-        for name, kind in (("verigym", Ours), ("docker exec", CommandLine), ("docker-py exec", Exec)):
+        ways = [("verigym", Ours), ("docker exec", CommandLine), ("docker-py exec", Exec)]
+        ways += [("verigym oci", Oci)] * args.oci + [("verigym podman", Podman)] * args.podman
+        for name, kind in ways:
             one = kind(row, env)
             note("command", name, await one.command(COMMANDS))
             note("start", name, [await one.start()])
             if name != "docker exec":
                 note("reset", name, [await one.reset()])
-                if isinstance(one, Ours):
+                if isinstance(one, Oci):
+                    note("fork", name, [await one.fork()])
+                elif isinstance(one, Ours):
                     note("lent", name, [await one.lent()])
                 slots = asyncio.Semaphore(AT_ONCE)
 
@@ -220,15 +259,30 @@ async def measure(args, row, env, rex_image):
     return taken
 
 
+def bring(client, row, args):
+    """The row's image to where it is not."""
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder, "image.tar")
+        save_images(client.api, [row.image], archive)
+        if args.oci:
+            ImageStore().add(str(archive))
+        if args.podman:
+            subprocess.run(["podman", "load", "-q", "-i", archive], check=True, stdout=subprocess.DEVNULL)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", type=Path)
     parser.add_argument("--rex", metavar="PYTHON")
+    parser.add_argument("--oci", action="store_true")
+    parser.add_argument("--podman", action="store_true")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     client = docker.from_env()
     row = next(row_of(task) for task in read_any_tasks(args.rows) if row_of(task).image)
+    if args.oci or args.podman:
+        bring(client, row, args)
     rex_image = None
     if args.rex:
         base = ensure_base_image(client)
@@ -261,9 +315,9 @@ def main():
     }
     print(facts["machine"])
     for what, ways in facts["seconds"].items():
-        ours = ways["verigym"]["median"]
+        ours = ways["verigym"]["median"] if "verigym" in ways else 0
         for who, found in ways.items():
-            ratio = "" if who == "verigym" else f"{found['median'] / ours:8.1f} x ours"
+            ratio = "" if who == "verigym" or not ours else f"{found['median'] / ours:8.1f} x ours"
             spread = f"{found['low'] * 1000:.1f} to {found['high'] * 1000:.1f}"
             print(f"{what:9} {who:15} median {found['median'] * 1000:9.1f} ms ({spread}, n {found['n']}){ratio}")
     if args.out:

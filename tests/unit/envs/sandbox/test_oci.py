@@ -4,9 +4,13 @@ import asyncio
 import os
 import shutil
 import tarfile
+from pathlib import Path
 
 import pytest
 
+from verigym.envs.sandbox import control_group
+from verigym.envs.sandbox.guest.watching import alive
+from verigym.envs.sandbox.nursery import nursery
 from verigym.envs.sandbox.oci.backend import OciBackend
 from verigym.envs.sandbox.oci.flavor import AS_ROOT, AS_USER, FIRST_ID
 from verigym.envs.sandbox.oci.store import ImageStore
@@ -209,3 +213,40 @@ def test_root_that_was_asked_for_has_a_containers_rights_and_no_more(backend, tm
     assert lines[4:7] == ["32", "0", "0"]
     assert int(lines[7].split()[1], 16) == 0b10011111011
     assert lines[8] == "read-only"
+
+
+@pytest.mark.slow
+def test_two_hundred_episodes_leave_nothing(backend, tmp_path, programs_layer):
+    """At 16 at once, some of which crash, are cancelled, or end in the middle of a command."""
+    image = image_of(tmp_path, programs_layer, member("testbed/"), member("testbed/a", b"1\n"))
+    spec = SandboxSpec(image=image, workdir="/testbed")
+
+    async def episode(number, slots):
+        async with slots:
+            box = await backend.create(spec)
+            job = asyncio.create_task(box.aexec(("kill -9 $$", "sleep 600 & sleep 600", "rm a; cat a")[number % 3]))
+            await asyncio.sleep(0.02)
+            if number % 6 == 1:
+                job.cancel()
+            await box.aclose()
+            await asyncio.gather(job, return_exceptions=True)
+
+    async def all_of(number):
+        slots = asyncio.Semaphore(16)
+        await asyncio.gather(*(episode(one, slots) for one in range(number)))
+
+    def held():
+        groups = [place[0] for place in [control_group.place()] if place]
+        return (
+            len(os.listdir("/proc/self/fd")),
+            sum(len(list(one.glob(f"verigym-{os.getpid()}-*"))) for one in groups),
+            Path("/proc/self/mountinfo").read_text().count(str(tmp_path)),
+            len([one for one in alive().values() if one.parent == nursery()._process.pid]),
+        )
+
+    asyncio.run(all_of(16))
+    before = held()
+    asyncio.run(all_of(200))
+    after = held()
+    assert after[0] <= before[0] + 5
+    assert after[1:] == (0, 0, 0)
