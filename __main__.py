@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser(argv[0] if argv else "").parse_args(argv)
     args.build_policy = functools.partial(_build_policy, attention=getattr(args, "attention", "auto"))
-    args.examine_cluster = _examine_cluster
+    args.examine_cluster, args.grading_on_cluster = _examine_cluster, _grading_on_cluster
     try:
         status = args.run(args)
         sys.stdout.flush()
@@ -111,6 +111,12 @@ def _examine_cluster(address: str, folder: "Path") -> "list[Finding]":
     from .trainer.cluster.doctor import examine_cluster
 
     return examine_cluster(address, folder)
+
+
+def _grading_on_cluster(*arguments: Any) -> Any:
+    from .trainer.cluster.grading import grading_on_cluster
+
+    return grading_on_cluster(*arguments)
 
 
 def _fail(message: str, *, status: int) -> int:

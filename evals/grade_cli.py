@@ -46,6 +46,12 @@ def register(commands: Any) -> None:
     add_test_timeout_option(parser)
     add_untrusted_option(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="gradings at once (default: the cores)")
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="grade on the machines of the Ray cluster at ADDRESS (HOST:PORT, or auto) that offer the resource "
+        '"sandbox"; local: on this one',
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write verdicts.jsonl and report.json there")
     parser.add_argument(
         "--extraction",
@@ -145,6 +151,7 @@ def _grade(
 ) -> "list[Verdict]":
     import asyncio
     import os
+    from contextlib import ExitStack
 
     from .grade import grade
     from .live import LiveProgress
@@ -161,8 +168,13 @@ def _grade(
         test_timeout_s=test_timeout_s,
         out=args.out,
     )
-    grader = suite.make_grader(options)
-    with LiveProgress("grading", len(jobs)) as progress:
+    with ExitStack() as inside:
+        if args.ray is None:
+            grader = suite.make_grader(options)
+        else:
+            grader, workers = inside.enter_context(args.grading_on_cluster(args.ray, suite.name, options))
+            workers = args.workers or workers
+        progress = inside.enter_context(LiveProgress("grading", len(jobs)))
         work = grade(jobs, grader, workers=workers, out=args.out, settings=settings, told=progress.told, lock=lock)
         return asyncio.run(work)
 

@@ -1,5 +1,6 @@
 """``verigym train --ray`` on three nodes of this machine: one process's losses, also while its parts die."""
 
+import json
 import os
 import signal
 import subprocess
@@ -140,6 +141,33 @@ def test_a_cluster_that_is_too_small_starts_nothing(recipe, machines, tmp_path, 
     assert "the cluster is too small: no place for 2 of 2 ranks (4 CPU each" in told
     assert "2 of 5 episode workers (1 CPU, 1 sandbox each" in told
     assert not out.exists()
+
+
+def test_grading_on_all_machines_says_what_one_says(machines, tmp_path):
+    data, predictions = tmp_path / "data.jsonl", tmp_path / "predictions.jsonl"
+    tasks = [{"unique_id": f"a/{n}", "problem": f"{n} + 1?", "answer": str(n + 1)} for n in range(12)]
+    rows = [{"task_id": f"a/{n}", "prediction": f"\\boxed{{{n + n % 2}}}"} for n in range(12)]
+    for path, values in ((data, tasks), (predictions, rows)):
+        path.write_text("".join(json.dumps(value) + "\n" for value in values))
+    files = ("grade", "math500", "--data", str(data), "--predictions", str(predictions))
+    found = []
+    for name, more in (("here", ()), ("there", ("--ray", machines.address))):
+        out = tmp_path / name
+        assert main([*files, "--out", str(out), *more]) == 0
+        lines = (json.loads(line) for line in (out / "verdicts.jsonl").read_text().splitlines())
+        found.append([(row["task_id"], row["passed"], row["ending"]) for row in lines])
+    assert found[0] == found[1]
+    assert {passed for _, passed, _ in found[0]} == {True, False}
+
+
+def test_the_doctor_looks_at_every_machine(machines, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["doctor", "--json", "--ray", machines.address]) == 0
+    findings = {one["name"]: one for one in json.loads(capsys.readouterr().out)["findings"]}
+    assert findings[f"folder {tmp_path}"]["value"] == "all machines see it"
+    assert findings["episode workers"]["ok"]
+    assert any(name.startswith("sandbox local on ") and one["ok"] for name, one in findings.items())
+    assert "torch" in next(one["value"] for name, one in findings.items() if name.startswith("machine "))
 
 
 def kill_one(machines, what):

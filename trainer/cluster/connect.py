@@ -122,13 +122,25 @@ def facts_of_machines(folder: Path) -> list[MachineFacts]:
 
 
 def check_machines(facts: Sequence[MachineFacts], own: dict[str, str], folder: Path, expected: str | None) -> None:
-    """
+    """``check_versions``, and whether all see a folder.
+
     Args:
         own: versions of this process.
         expected: what each machine must have read in the shared folder; None does not ask for one.
     Raises:
         ConfigError: a machine has other versions than this one, or does not see the folder.
     """
+    check_versions(facts, own)
+    blind = [machine.name for machine in facts if machine.sees is None or (expected and machine.sees != expected)]
+    if blind:
+        raise ConfigError(
+            f"{', '.join(blind)} do not see the run's folder {folder}; give an --out on a file system that all "
+            "machines share under the same path"
+        )
+
+
+def check_versions(facts: Sequence[MachineFacts], own: dict[str, str]) -> None:
+    """Raises ConfigError where a machine has other versions than this process."""
     for machine in facts:
         for name, value in own.items():
             if machine.versions.get(name) != value:
@@ -136,12 +148,6 @@ def check_machines(facts: Sequence[MachineFacts], own: dict[str, str], folder: P
                     f"{machine.name} has {name} {machine.versions.get(name)} and this machine {value}; install the "
                     "same versions on all machines"
                 )
-    blind = [machine.name for machine in facts if machine.sees is None or (expected and machine.sees != expected)]
-    if blind:
-        raise ConfigError(
-            f"{', '.join(blind)} do not see the run's folder {folder}; give an --out on a file system that all "
-            "machines share under the same path"
-        )
 
 
 def versions_here() -> dict[str, str]:

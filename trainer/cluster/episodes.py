@@ -21,7 +21,7 @@ from ...model.format import open_format
 from ..engines.pool import EnginePool
 from ..recipe.recipe import Recipe
 from ..sampling.families import Family, open_family
-from .ledger import Assignment
+from .ledger import Answer, Assignment
 
 logger = logging.getLogger(__name__)
 
@@ -63,18 +63,10 @@ class Request:
     group_id: str
     unit: bool
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What came of it.
-
-    Attributes:
-        assignment: of the request, with the incarnation that answers.
-        trajectory: the episode; its tokens say which version of the weights sampled them.
-    """
-
-    assignment: Assignment
-    trajectory: Trajectory
+    @property
+    def seconds(self) -> float:
+        """See ``workers.Asking``."""
+        return self.budget.seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +228,7 @@ class EpisodeRunner:
         )
         self._running[request.assignment] = running
         try:
-            return Answer(assignment=request.assignment, trajectory=await running)
+            return Answer(assignment=request.assignment, result=await running)
         finally:
             if not running.done():
                 running.cancel()

@@ -3,6 +3,7 @@
 import itertools
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,19 @@ class Assignment:
     worker: int
     incarnation: int
     attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came of it.
+
+    Attributes:
+        assignment: of the request, with the incarnation that answers.
+        result: the trajectory, whose tokens say which version of the weights sampled them; of a grading the score.
+    """
+
+    assignment: Assignment
+    result: Any
 
 
 class EpisodeLedger:

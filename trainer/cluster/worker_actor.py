@@ -11,10 +11,10 @@ from ray.util.placement_group import PlacementGroup
 
 from ..recipe.cluster import ClusterConfig
 from .bundles import SANDBOX
-from .episodes import Address, Answer, EpisodeRunner, Request, Setup
-from .ledger import Assignment
+from .episodes import Address, EpisodeRunner, Request, Setup
+from .ledger import Answer, Assignment
 from .placing import end, placed
-from .workers import Remote, WorkerLost
+from .workers import Asking, Remote, WorkerLost
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +62,9 @@ class PlacedWorker:
         """See ``Remote``."""
         await _answered(self.actor.engines.remote(list(addresses)), self._start_seconds)
 
-    async def run(self, request: Request) -> Answer:
+    async def run(self, request: Asking) -> Answer:
         """See ``Remote``."""
-        return await _answered(self.actor.run.remote(request), request.budget.seconds + self._episode_seconds)
+        return await _answered(self.actor.run.remote(request), request.seconds + self._episode_seconds)
 
     def cancel(self, assignment: Assignment) -> None:
         """See ``Remote``."""

@@ -17,8 +17,8 @@ from ...agent.trajectory import Trajectory
 from ...envs.core import ToolEnv
 from ...envs.task import Task
 from ...model.chat.sampling import Sampling
-from .episodes import Address, Answer, Request
-from .ledger import Assignment, EpisodeLedger
+from .episodes import Address, Request
+from .ledger import Answer, Assignment, EpisodeLedger
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,21 @@ class WorkerLost(Exception):
     """Whoever was asked is gone."""
 
 
+class Asking(Protocol):
+    """What a worker is asked for.
+
+    Attributes:
+        assignment: of the ledger.
+        seconds: that it may take by its own clock.
+    """
+
+    @property
+    def assignment(self) -> Assignment: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+
 class Remote(Protocol):
     """A worker, wherever it is. Every call raises WorkerLost where it is gone."""
 
@@ -45,7 +60,7 @@ class Remote(Protocol):
         """Tell it where the engines are; its answer says that it lives."""
         ...
 
-    async def run(self, request: Request) -> Answer:
+    async def run(self, request: Asking) -> Answer:
         """Have it run an episode. Raises what the episode raises."""
         ...
 
@@ -131,8 +146,8 @@ class Workers:
                 worker.remote.end()
                 worker.remote = None
 
-    async def run(self, request_of: Callable[[Assignment], Request]) -> Trajectory | None:
-        """An episode by one of them; None where whoever ran it was lost too often.
+    async def run(self, request_of: Callable[[Assignment], Asking]) -> Any:
+        """What an episode came to, by one of them; None where whoever ran it was lost too often.
 
         Raises:
             TaskError, ConfigError, ChatFormatError: as ``agent.loop.rollout``.
@@ -148,12 +163,12 @@ class Workers:
                     self._lose(worker, remote, error)
                     continue
                 if self.ledger.take(answer.assignment):
-                    return answer.trajectory
+                    return answer.result
             return None
         finally:
             self.ledger.drop(ticket)
 
-    async def _asked(self, worker: _Worker, remote: Remote, request: Request) -> Answer:
+    async def _asked(self, worker: _Worker, remote: Remote, request: Asking) -> Answer:
         """Its answer, or WorkerLost as soon as it is given up, even where it never says so."""
         gone = asyncio.ensure_future(worker.gone.wait())
         asking = asyncio.ensure_future(remote.run(request))

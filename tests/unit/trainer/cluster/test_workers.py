@@ -16,8 +16,8 @@ from verigym.agent.seeds import SeededPolicy
 from verigym.envs.task import Task
 from verigym.errors import PolicyError, TaskError
 from verigym.model.chat.sampling import Completion, Sampling
-from verigym.trainer.cluster.episodes import Address, Answer, RemoteEngines, Setup
-from verigym.trainer.cluster.ledger import EpisodeLedger
+from verigym.trainer.cluster.episodes import Address, RemoteEngines, Setup
+from verigym.trainer.cluster.ledger import Answer, EpisodeLedger
 from verigym.trainer.cluster.workers import Elsewhere, WorkerLost, Workers
 from verigym.trainer.loops.asynchronous import AsyncRL
 from verigym.trainer.recipe.algorithms import AsyncConfig, GRPOConfig
@@ -87,7 +87,7 @@ class FaultyWorker:
         assignment = request.assignment
         if fate < 2.2 * self.faults:  # of another incarnation
             assignment = replace(assignment, incarnation=assignment.incarnation - 1)
-        return Answer(assignment=assignment, trajectory=found)
+        return Answer(assignment=assignment, result=found)
 
     def cancel(self, assignment):
         pass
