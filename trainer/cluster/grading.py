@@ -109,8 +109,8 @@ def grading_on_cluster(address: str, suite: str, options: GradeOptions) -> Itera
         if not count:
             offer = f"ray start ... --resources '{{\"{SANDBOX}\": 4}}'"
             raise ConfigError(
-                f"no machine of the cluster has a CPU and a unit of the resource {SANDBOX!r} free; {offer} on those that "
-                "may run sandboxes"
+                f"no machine of the cluster has a CPU and a unit of the resource {SANDBOX!r} free; {offer} on those "
+                "that may run sandboxes"
             )
         config = ClusterConfig(workers=count, rank_gpus=0)
         groups = reserve([worker_need(config)], config.wait_seconds, f"verigym-grade-{secrets.token_hex(8)}")

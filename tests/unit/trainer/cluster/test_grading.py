@@ -75,11 +75,12 @@ def test_what_cannot_be_graded_and_whose_worker_is_always_lost():
     async def grade(faults, hidden):
         grader = grader_of(faults)
         try:
-            await grader.grade(Task(id="x", family="math", prompt="", hidden=hidden), prediction)
+            task = Task(id="x", family="math", prompt="", hidden=hidden, metadata={"no_answer": "has none"})
+            await grader.grade(task, prediction)
         finally:
             await grader.aclose()
 
-    with pytest.raises(TaskError, match="has no answer to grade by"):
+    with pytest.raises(TaskError, match="task 'x' has none"):
         asyncio.run(grade(0.0, {}))
     with pytest.raises(SandboxError, match="the grading worker was lost 5 times"):
         asyncio.run(grade(1.0, {"answer": "4"}))
