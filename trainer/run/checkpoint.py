@@ -24,6 +24,7 @@ from ...errors import CheckpointError
 from ...model.lora import AnyDecoder
 from ...model.trained import load_trained, save_trained
 from ...model.weights.checksums import compare, digests, read_sums
+from ...model.weights.sources import DCP_METADATA
 from ..learning.learner import RANKS
 
 logger = logging.getLogger(__name__)
@@ -188,7 +189,7 @@ def _load(path: Path, decoder: AnyDecoder | None) -> TrainingState:
         raise CheckpointError(f"{path} cannot be read ({error}); take an earlier checkpoint") from error
     if decoder is not None:
         load_trained(path / MODEL, decoder, check=False)
-    if "optimizer" not in trainer:
+    if (path / MODEL / DCP_METADATA).is_file():  # ranks have written what learns, each its part
         trainer[RANKS] = str(path / MODEL)
     return TrainingState(step=step, trainer=trainer, info=info)
 
