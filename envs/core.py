@@ -349,6 +349,9 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
         try:
             found = await self._hooks.call("score", self.score, self._task, submission)
             found = self._whole(found)
+            told = await self._hooks.call("feedback", self.feedback, self._task, found)
+            if told:
+                self.evidence["feedback"] = bounded(told)
         except BaseException:
             await self._close_after_failure()
             raise

@@ -72,6 +72,11 @@ class Definition:
         """The submission of a truncated episode; None: there is none, and the score is 0. May be async."""
         return None
 
+    def feedback(self, task: Task, score: Any) -> str | None:
+        """What somebody who knows the hidden checks would say of the episode that was just scored, for a teacher's eyes
+        (``hindsight``); no policy is shown it. None: nothing. May be async."""
+        return None
+
     def gold(self, task: Task) -> Sequence[Message]:
         """The assistant messages of a perfect episode; ``validate`` and ``--policy gold`` play them."""
         raise TaskError(f"{type(self).__name__} states no gold answer for task {task.id!r}")

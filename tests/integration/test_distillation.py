@@ -3,6 +3,8 @@
 import json
 import math
 
+import pytest
+
 from verigym.__main__ import main
 
 from .small_recipe import CODE, metrics
@@ -41,6 +43,39 @@ def test_a_checkpoint_teaches_another_run_that_samples_ahead(tmp_path):
     assert all(row["trainer/updates/count"] == 1 for row in rows)
     report = json.loads((student.parent / "run" / "report.json").read_text())
     assert set(report["families"]["code"]) >= {"sft", "rl"}
+
+
+SHOWN = """
+[rl]
+steps = 3
+
+[rl.train]
+algorithm = "{algorithm}"
+num_tasks = 2
+group_size = 2
+microbatch_tokens = 1024
+reward_weight = 0.5
+{more}
+"""
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "more"),
+    [
+        ("sdpo", 'hindsight = {{ parts = ["verdict", "sibling"] }}'),
+        ("sdft", 'teacher = "slow"\n[teachers.slow]\npolicy = "ema"\ndecay = 0.9'),
+        ("opsd", 'divergence = {{ kind = "reverse", support = 20 }}'),
+    ],
+)
+def test_a_policy_teaches_itself_in_hindsight(tmp_path, algorithm, more):
+    recipe = SETTINGS + SHORT + SHOWN.format(algorithm=algorithm, more=more.replace("{{", "{").replace("}}", "}"))
+    path = tmp_path / "itself" / "recipe.toml"
+    assert train(path, recipe.replace("steps = 3", "steps = 2")) == 0
+    rows = metrics(path.parent / "run", "rl")
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(row["trainer/taught/share"] == 1.0 for row in rows)
+    assert all(row["trainer/hint_tokens/mean"] > 5 for row in rows)
+    assert all(row["trainer/divergence/mean"] > 0 for row in rows)
 
 
 def test_a_teacher_that_is_not_there_or_speaks_otherwise_is_told_at_the_start(tmp_path, capsys):

@@ -11,6 +11,7 @@ from ..batching.documents import Document
 from ..objective.advantages import discounted
 from ..recipe.algorithms import OPDConfig, RLConfig
 from .credit import advantages_at, spread, trained_column
+from .hindsight import Hints
 
 
 def taught_by(config: RLConfig) -> str:
@@ -76,6 +77,19 @@ class _Told:
             found["trainer/teacher_gain/mean"] = self._gain
             found["trainer/teacher_gain_over_student/mean"] = self._over
         return found
+
+
+def hint_metrics(documents: Sequence[Sequence[Document]], hints: Hints | None) -> dict[str, float]:
+    """How many episodes a teacher had something to say of, and how long what it was shown was."""
+    taught = [mine for mine in documents if mine]
+    if hints is None or not taught:
+        return {}
+    shown = [one.hint for mine in taught for one in mine if one.hint is not None]
+    return {
+        "trainer/taught/share": sum(any(one.taught for one in mine) for mine in taught) / len(taught),
+        "trainer/hint_tokens/mean": sum(len(one.token_ids) for one in shown) / max(1, len(shown)),
+        "trainer/hints_cut/count": float(hints.num_cut),
+    }
 
 
 def contrast(trajectories: Sequence[Trajectory], kept: Sequence[int]) -> dict[int, float]:

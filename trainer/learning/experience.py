@@ -23,7 +23,8 @@ from ..objective.turns import at_ends, by_token
 from ..recipe.algorithms import OPDConfig, OwnConfig, PPOConfig, ReinforcePPConfig, RLConfig
 from ..recipe.per_family import ConfigOf
 from .credit import costs_to_go, estimate, kl_costs, mean_of, mismatch, spread
-from .distilling import distil, in_loss_units, taught_by
+from .distilling import distil, hint_metrics, in_loss_units, taught_by
+from .hindsight import Hindsight, Hints
 from .scores import score
 
 Annotate = Callable[[Sequence[Document]], list[Document]]
@@ -126,20 +127,23 @@ def experience_of(
     config: RLConfig,
     annotate: Annotate = list[Document],
     config_of: ConfigOf | None = None,
+    hindsight: Hindsight | None = None,
 ) -> Experience:
     """Documents of sampled episodes with an advantage for each token.
 
     Args:
         annotate: what the weights before the step say, see ``Scorer``.
         config_of: the settings of each task; None: ``config`` for all.
+        hindsight: makes what teachers are shown beside the episodes; None: nothing.
     Raises:
         TrainingError: a reward is not finite.
         ValueError: a sampled token has no log-probability.
     """
     rewards = shaped_rewards(config, trajectories, finite_rewards(trajectories))
     own = [config if config_of is None else config_of(one.family, one.task_id) for one in trajectories]
-    documents = _scored(trajectories, rewards, own, annotate)
-    metrics = mismatch(documents)
+    hints = None if hindsight is None else hindsight(trajectories, own)
+    documents = _scored(trajectories, rewards, own, annotate, hints)
+    metrics = mismatch(documents) | hint_metrics(documents, hints)
     if config.kl.coef and config.kl.place == "reward" and not isinstance(config, PPOConfig | ReinforcePPConfig):
         rewards = [
             None if reward is None else reward - float(sum(cost.sum() for cost in kl_costs(mine, config)))
@@ -194,17 +198,25 @@ def _credited(
 
 
 def _scored(
-    trajectories: Sequence[Trajectory], rewards: Sequence[float | None], own: Sequence[RLConfig], annotate: Annotate
+    trajectories: Sequence[Trajectory],
+    rewards: Sequence[float | None],
+    own: Sequence[RLConfig],
+    annotate: Annotate,
+    hints: Hints | None = None,
 ) -> list[list[Document]]:
     flat: list[Document] = []
     owners: list[int] = []
     by_token = is_by_token(own)
     for index, (trajectory, reward) in enumerate(zip(trajectories, rewards, strict=True)):
-        for segment in trajectory.segments if reward is not None else ():
+        for place, segment in enumerate(trajectory.segments if reward is not None else ()):
             document = document_of(segment, sampled=True, observed=own[index].echo)
             if document is not None:
                 document = with_temperature(document, own[index]) if by_token else document
-                flat.append(replace(document, taught=taught_by(own[index])))
+                taught, hint = taught_by(own[index]), None
+                if hints is not None:
+                    mine = hints.of_episodes[index]
+                    taught, hint = (taught, mine[place]) if mine else ("", None)
+                flat.append(replace(document, taught=taught, hint=hint))
                 owners.append(index)
     documents: list[list[Document]] = [[] for _ in trajectories]
     for index, document in zip(owners, annotate(flat), strict=True):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from ...model.parallel.checkpoint import read_pieces
 from ...model.parallel.place import Place
 from ...model.parallel.whole import gather_module, reshard, spread_module
 from ..batching.packs import PackedBatch
+from ..objective.average import Average
 from ..objective.critic import Critic
 from ..objective.losses import Loss, sft_loss
 from ..objective.objective import divergence_of, loss_of
@@ -21,6 +22,7 @@ from ..objective.reference import AdapterReference, reference_of
 from ..objective.teacher import Teachers, open_teacher
 from ..recipe.algorithms import OPDConfig, PPOConfig, RLConfig
 from ..recipe.config import OptimConfig
+from ..recipe.teachers import TeacherConfig, teacher_named
 from .experience import Scorer
 from .optim import Optimizer
 from .pieces import WEIGHTS, module_pieces, names_in
@@ -37,18 +39,20 @@ class Lesson:
     Attributes:
         optim: of the model.
         rl: the algorithm; None for supervised training.
-        teachers: names of the teachers that families have in the place of the algorithm's.
+        teachers: those that are asked, by name; the algorithm's own need not be among them (``teacher_named``).
     """
 
     optim: OptimConfig
     rl: RLConfig | None = None
-    teachers: tuple[str, ...] = ()
+    teachers: Mapping[str, TeacherConfig] = field(default_factory=dict)
 
     @property
-    def teacher_names(self) -> list[str]:
-        """Of all teachers, the algorithm's own too."""
-        own = (self.rl.teacher,) if isinstance(self.rl, OPDConfig) and self.rl.teacher is not None else ()
-        return sorted({*own, *self.teachers})
+    def all_teachers(self) -> dict[str, TeacherConfig]:
+        """The algorithm's own too."""
+        own = {}
+        if isinstance(self.rl, OPDConfig) and self.rl.teacher is not None and self.rl.teacher_weight:
+            own = {self.rl.teacher: teacher_named(self.rl.teacher, dict(self.teachers))}
+        return own | dict(self.teachers)
 
     @property
     def loss(self) -> Loss:
@@ -121,7 +125,9 @@ class Learner:
         self.reference: AnyDecoder | AdapterReference | None = None
         if rl is not None and rl.kl.coef:
             self.reference = reference_of(decoder, duplicate)
-        self.teachers = None if rl is None else self._open_teachers(rl, lesson.teacher_names)
+        self._duplicate = duplicate
+        self.averages: dict[str, Average] = {}
+        self.teachers = None if rl is None else self._open_teachers(rl, lesson.all_teachers)
         self.critic: Critic | None = None
         self.critic_optimizer: Optimizer | None = None
         if isinstance(rl, PPOConfig):
@@ -142,11 +148,17 @@ class Learner:
             teachers=self.teachers if isinstance(rl, OPDConfig) and rl.is_exact else None,
         )
 
-    def _open_teachers(self, rl: RLConfig, names: Sequence[str]) -> Teachers | None:
-        if not names:
-            return None
-        models = {name: open_teacher(Path(name), self.decoder, self._place) for name in names}
-        return Teachers(models, divergence_of(rl))
+    def _open_teachers(self, rl: RLConfig, teachers: Mapping[str, TeacherConfig]) -> Teachers | None:
+        models: dict[str, AnyDecoder] = {}
+        for name, teacher in teachers.items():
+            if teacher.policy == "ema":
+                self.averages[name] = Average(self.decoder, teacher.decay, self._duplicate)
+                models[name] = self.averages[name].decoder
+            elif teacher.policy == "self":
+                models[name] = self.decoder
+            else:
+                models[name] = open_teacher(Path(str(teacher.checkpoint)), self.decoder, self._place)
+        return Teachers(models, divergence_of(rl)) if models else None
 
     def step(
         self, packs: Sequence[PackedBatch], *, divisor: float | None = None, critic_only: bool = False
@@ -156,6 +168,8 @@ class Learner:
             found = self._step(packs, divisor=divisor, critic_only=critic_only)
         if self.teachers is not None:
             self._reshard()
+        for average in () if critic_only else self.averages.values():
+            average.update(self.decoder)
         return found
 
     def mean_loss(self, packs: Sequence[PackedBatch]) -> float:
@@ -189,6 +203,8 @@ class Learner:
         if self.critic is not None and self.critic_optimizer is not None:
             state["critic"] = gather_module(self.critic)
             state["critic_optimizer"] = self.critic_optimizer.state_dict()
+        if self.averages:
+            state["averages"] = {name: average.state_dict() for name, average in self.averages.items()}
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -204,6 +220,8 @@ class Learner:
         if self.critic is not None and self.critic_optimizer is not None:
             spread_module(state["critic"], self.critic)
             self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        for name, average in self.averages.items():
+            average.load_state_dict(state["averages"][name])
 
     def pieces(self) -> dict[str, Tensor]:
         """Everything that ``state_dict`` says, and the weights, as views that stay where they are."""

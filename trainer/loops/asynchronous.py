@@ -14,6 +14,7 @@ from ...envs.sandbox.background import on_thread_to_its_end
 from ...envs.task import Task
 from ...errors import TrainingError
 from ...model.lora import AnyDecoder, copy_weights
+from ..learning.hindsight import Hindsight
 from ..learning.learner import Learning
 from ..recipe.algorithms import AsyncConfig, RLConfig
 from ..recipe.config import OptimConfig
@@ -77,6 +78,7 @@ class AsyncRL(RL):
         on_episode: OnEpisode | None = None,
         config_of: ConfigOf | None = None,
         learning: Learning | None = None,
+        hindsight: Hindsight | None = None,
     ) -> None:
         """
         Args:
@@ -95,6 +97,7 @@ class AsyncRL(RL):
             on_episode=on_episode,
             config_of=config_of,
             learning=learning,
+            hindsight=hindsight,
         )
         self._source, self._engine, self.asynchronous = tasks, generator, asynchronous
         self.counts: Counter[str] = Counter()

@@ -21,6 +21,7 @@ from ...model.lora import AnyDecoder
 from ..batching.documents import Document
 from ..batching.packs import pack
 from ..learning.experience import Experience, annotate, experience_of
+from ..learning.hindsight import Hindsight
 from ..learning.kept import kept_tokens, marked
 from ..learning.learner import Learner, Learning, Lesson
 from ..objective.objective import baselined_each
@@ -85,6 +86,7 @@ class RL(Loop):
         on_episode: OnEpisode | None = None,
         config_of: ConfigOf | None = None,
         learning: Learning | None = None,
+        hindsight: Hindsight | None = None,
     ) -> None:
         """
         Args:
@@ -95,7 +97,11 @@ class RL(Loop):
             on_episode: called at the end of each episode, for progress.
             config_of: settings of each task, where families have some of their own; None: ``config`` for all.
             learning: does the updates; None: this process alone.
+            hindsight: makes what teachers are shown; needed where the settings have a ``hindsight``.
         """
+        if hindsight is None and getattr(config, "hindsight", None) is not None:
+            raise ConfigError("the settings have a hindsight, and nothing makes it; pass hindsight=Hindsight(...)")
+        self._hindsight = hindsight
         super().__init__(decoder, learning or Learner(decoder, Lesson(optim=optim, rl=config)), seed)
         self.config, self._config_of = config, config_of
         self._generator, self._plan_of, self._tasks = generator, plan_of, tasks
@@ -213,7 +219,7 @@ class RL(Loop):
             ValueError: a sampled token has no log-probability.
         """
         config = self.config
-        experience = experience_of(trajectories, config, self._annotate, self._config_of)
+        experience = experience_of(trajectories, config, self._annotate, self._config_of, self._hindsight)
         critic_only = isinstance(config, PPOConfig) and self.num_steps < config.critic_warmup_steps
         chosen = self._chosen(trajectories)
         documents_of, owners = marked(experience.documents, chosen)

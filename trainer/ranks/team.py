@@ -236,7 +236,7 @@ class TeamLearning:
             self._synced = False
             self.sync()
             return
-        names = ("optimizer", "reference", "critic", "critic_optimizer")
+        names = ("optimizer", "reference", "critic", "critic_optimizer", "averages")
         mine = {name: state[name] for name in names if name in state}
         weights = state.get("weights") or self._decoder.state_dict()
         self._team.call(

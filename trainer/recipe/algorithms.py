@@ -10,6 +10,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from .config import OptimConfig, Settings
 from .distillation import OPDConfig as OPDConfig
+from .distillation import OPSDConfig, SDFTConfig, SDPOConfig
 from .shared import AsyncConfig as AsyncConfig
 from .shared import CorrectionConfig as CorrectionConfig
 from .shared import KLConfig as KLConfig
@@ -251,6 +252,9 @@ ALGORITHMS: dict[str, type[RLConfig]] = {
     "rloo": RLOOConfig,
     "max_rl": MaxRLConfig,
     "opd": OPDConfig,
+    "sdpo": SDPOConfig,
+    "sdft": SDFTConfig,
+    "opsd": OPSDConfig,
     "reinforce_pp": ReinforcePPConfig,
     "ppo": PPOConfig,
 }
@@ -274,6 +278,9 @@ Algorithm = Annotated[
     | Annotated[RLOOConfig, Tag("rloo")]
     | Annotated[MaxRLConfig, Tag("max_rl")]
     | Annotated[OPDConfig, Tag("opd")]
+    | Annotated[SDPOConfig, Tag("sdpo")]
+    | Annotated[SDFTConfig, Tag("sdft")]
+    | Annotated[OPSDConfig, Tag("opsd")]
     | Annotated[OwnConfig, Tag("own")]
     | Annotated[ReinforcePPConfig, Tag("reinforce_pp")]
     | Annotated[PPOConfig, Tag("ppo")],

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from .config import Settings
 from .shared import RLConfig
+from .teachers import HindsightConfig
 
 
 class DivergenceConfig(Settings):
@@ -61,7 +62,10 @@ class OPDConfig(RLConfig):
     algorithm: Literal["opd"] = "opd"
     """Which algorithm these settings are of."""
     teacher: str | None = None
-    """The name of a teacher in ``[teachers]``, or the folder of a checkpoint with the student's tokenizer."""
+    """The name of a teacher in ``[teachers]``; "self" or "ema", the policy itself; or the folder of a checkpoint with
+    the student's tokenizer."""
+    hindsight: HindsightConfig | None = None
+    """What the teacher is shown and the student was not; without it both read the same."""
     group_size: int = Field(default=4, gt=0)
     """Episodes of each task in one step."""
     divergence: DivergenceConfig = Field(default_factory=DivergenceConfig)
@@ -91,6 +95,11 @@ class OPDConfig(RLConfig):
             raise ValueError("credit = 'turn' means nothing to a teacher, which credits each token; leave it out")
         if self.teacher is None:
             raise ValueError("opd learns from a teacher, and none is given; set teacher to a checkpoint's folder")
+        if self.teacher == "self" and self.hindsight is None:
+            raise ValueError(
+                "the teacher is the policy itself and reads what the policy reads, so that it says the same; set "
+                "hindsight.parts, or take another teacher"
+            )
         if self.reward_weight and self.group_size < 2:
             raise ValueError(f"group_size is {self.group_size}; a reward has no baseline. Set it to 2 or more")
         if self.divergence.kind != "sampled" and (self.discount or self.max_gap is not None):
@@ -104,3 +113,49 @@ class OPDConfig(RLConfig):
     def is_exact(self) -> bool:
         """Whether distributions are compared in the step, and not sampled tokens before it."""
         return self.divergence.kind != "sampled"
+
+
+class SDPOConfig(OPDConfig):
+    """Self-distillation policy optimization: the policy, shown what its episodes came to and how another solved the
+    task, is the teacher of its own tokens (arXiv:2601.20802)."""
+
+    algorithm: Literal["sdpo"] = "sdpo"  # type: ignore[assignment]
+    """Which algorithm these settings are of."""
+    group_size: int = Field(default=8, gt=0)
+    """Episodes of each task in one step; more bring a sibling that passed more often."""
+    teacher: str | None = "ema"
+    """As of "opd"; by default a moving average of the policy, which cannot run away with it."""
+    divergence: DivergenceConfig = Field(default_factory=lambda: DivergenceConfig(kind="jensen_shannon"))
+    """How the student is compared with the teacher."""
+    hindsight: HindsightConfig | None = Field(
+        default_factory=lambda: HindsightConfig(parts=("sibling", "verdict", "feedback"))
+    )
+    """What the teacher is shown."""
+
+
+class SDFTConfig(OPDConfig):
+    """Self-distillation from demonstrations: the policy, shown how an expert solved the task, is the teacher of what it
+    samples itself, so that it learns a new skill and forgets less of the old ones (arXiv:2601.19897)."""
+
+    algorithm: Literal["sdft"] = "sdft"  # type: ignore[assignment]
+    """Which algorithm these settings are of."""
+    teacher: str | None = "ema"
+    """As of "opd"; by default a moving average of the policy."""
+    divergence: DivergenceConfig = Field(default_factory=lambda: DivergenceConfig(kind="reverse"))
+    """How the student is compared with the teacher."""
+    hindsight: HindsightConfig | None = Field(default_factory=lambda: HindsightConfig(parts=("demonstration",)))
+    """What the teacher is shown."""
+
+
+class OPSDConfig(OPDConfig):
+    """On-policy self-distillation: the policy, shown the reference solution, is the teacher of what it samples itself
+    (arXiv:2601.18734)."""
+
+    algorithm: Literal["opsd"] = "opsd"  # type: ignore[assignment]
+    """Which algorithm these settings are of."""
+    teacher: str | None = "self"
+    """As of "opd"; by default the policy under its present weights."""
+    divergence: DivergenceConfig = Field(default_factory=lambda: DivergenceConfig(kind="jensen_shannon"))
+    """How the student is compared with the teacher."""
+    hindsight: HindsightConfig | None = Field(default_factory=lambda: HindsightConfig(parts=("reference",)))
+    """What the teacher is shown."""

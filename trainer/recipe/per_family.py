@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError
 
 from .algorithms import RLConfig
 from .config import Settings
+from .teachers import HindsightConfig
 
 ConfigOf = Callable[[str, str], RLConfig]
 """(family of a task, its id) -> the algorithm's settings for it."""
@@ -37,6 +38,8 @@ class FamilyAlgorithm(Settings):
     """Weight of what its teacher says."""
     reward_weight: float | None = Field(default=None, ge=0)
     """Weight of its rewards beside the teacher."""
+    hindsight: HindsightConfig | None = None
+    """What the teacher of its episodes is shown."""
 
     def applied_to(self, train: RLConfig) -> RLConfig:
         """The run's settings with this family's in their place, checked as a whole.

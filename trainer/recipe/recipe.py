@@ -6,12 +6,14 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from .algorithms import OPDConfig, RLConfig
 from .cluster import ClusterConfig
 from .config import FILE_NAME, EnginesConfig, LayoutConfig, Settings
 from .model import ModelConfig
 from .per_family import FamilyAlgorithm
 from .record import RecordConfig
 from .stages import EvalConfig, MidtrainStage, RLStage, SFTStage
+from .teachers import OWN, TeacherConfig, teacher_named
 
 SMALL_SOURCES = ("small-repositories", "small-programs", "small-sums", "small-traces")
 
@@ -156,6 +158,9 @@ class Recipe(Settings):
     """Imitation; false starts reinforcement learning from the checkpoint."""
     rl: RLStage | None = Field(default_factory=RLStage)
     """Reinforcement learning; false ends after imitation."""
+    teachers: dict[str, TeacherConfig] = Field(default_factory=dict)
+    """Who scores the tokens that the policy samples, by name; ``rl.train.teacher`` and ``families.rl.teacher`` say
+    whose are asked."""
     control: bool = True
     """Train the supervised checkpoint on demonstrations for as long as reinforcement learning took, and report it."""
     eval: EvalConfig = Field(default_factory=EvalConfig)
@@ -236,6 +241,24 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _teachers_fit(self) -> Self:
+        asked = teachers_of(self)
+        idle = sorted(set(self.teachers) - set(asked))
+        if idle:
+            raise ValueError(
+                f"nobody asks the teacher {idle[0]!r}; set rl.train.algorithm to one that has teachers (opd, sdpo, "
+                f"sdft, opsd) and teacher = {idle[0]!r} in rl.train or in a family's rl, or remove it"
+            )
+        for name, config in algorithms_of(self).items():
+            blind = isinstance(config, OPDConfig) and config.hindsight is None and config.teacher in asked
+            if blind and asked[str(config.teacher)].policy in OWN:  # type: ignore[union-attr]
+                raise ValueError(
+                    f"the teacher of family {name!r} is the policy itself and reads what the policy reads; set "
+                    "hindsight.parts, or take another teacher"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _stages_fit(self) -> Self:
         if self.sft is None and self.model.checkpoint is None and (self.midtrain is None or self.rl is not None):
             raise ValueError("without the stage sft a model of random weights would be rewarded; set model.checkpoint")
@@ -280,7 +303,14 @@ class Recipe(Settings):
         return self
 
 
-def teacher_of(recipe: Recipe) -> Path | None:
-    """The checkpoint that a recipe's reinforcement learning is taught by; None without one."""
-    name = None if recipe.rl is None else getattr(recipe.rl.train, "teacher", None)
-    return None if name is None else Path(name)
+def algorithms_of(recipe: Recipe) -> dict[str, RLConfig]:
+    """Name of a family -> the algorithm's settings for it; {} without reinforcement learning."""
+    if recipe.rl is None:
+        return {}
+    return {family.name: family.rl.applied_to(recipe.rl.train) for family in recipe.families}
+
+
+def teachers_of(recipe: Recipe) -> dict[str, TeacherConfig]:
+    """The teachers that any family asks, by name."""
+    asked = [one for one in algorithms_of(recipe).values() if isinstance(one, OPDConfig) and one.teacher_weight]
+    return {one.teacher: teacher_named(one.teacher, recipe.teachers) for one in asked if one.teacher is not None}

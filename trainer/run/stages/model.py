@@ -1,6 +1,7 @@
 """Demonstrations, the material of midtraining, and the model with a tokenizer that has met both."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ....agent.demonstrations import texts_of, tokenize
@@ -11,7 +12,7 @@ from ...learning.trainee import open_trainee
 from ...loops.midtrain_sources import Episode, gather
 from ...loops.sft_sources import gather_conversations, tokenize_own
 from ...objective.teacher import check_teacher
-from ...recipe.recipe import Recipe, teacher_of
+from ...recipe.recipe import Recipe, teachers_of
 from ...sampling.held_out import HeldOut, held_out_of_run, without_held_out
 from ..context import Run
 from ..folder import check_kept, keep
@@ -57,9 +58,9 @@ class Model:
             device="cpu" if passed_on else None,
             store=None if run.places is None else run.out / "start",
         )
-        teacher = teacher_of(recipe)
-        if teacher is not None:
-            check_teacher(teacher, run.trainee.tokenizer, run.trainee.tokenizer_of)
+        for teacher in teachers_of(recipe).values():
+            if teacher.checkpoint is not None:
+                check_teacher(Path(teacher.checkpoint), run.trainee.tokenizer, run.trainee.tokenizer_of)
         renderer, parser = run.trainee.renderer, run.trainee.parser
         run.demonstrations = [tokenize(one.trajectory, one.tools, renderer, parser) for one in episodes]
         if recipe.sft is not None and own:

@@ -7,19 +7,20 @@ import torch
 from ....agent.policy import TokenPolicy
 from ....envs.task import Task
 from ...engines.open import RolloutEngine
-from ...learning.learner import Lesson
+from ...learning.learner import Learner, Lesson
 from ...loops.asynchronous import AsyncRL
 from ...loops.loop import StepResult
 from ...loops.metrics import read_metrics
 from ...loops.reinforce import RL
 from ...recipe.config import EvaluationConfig
-from ...recipe.recipe import Recipe
+from ...recipe.recipe import Recipe, teachers_of
 from ...recipe.stages import RLStage
 from ...sampling.mixture import TaskMixture
 from ...sampling.rl_tasks import config_of_families, measure_tasks, mixture_of
 from ...sampling.rollouts import EpisodePlan
 from ..context import Run
 from ..curves import Curves
+from ..hindsight import hindsight_of
 from ..stage_run import StageRun
 from ..watching import Watcher, best_of, watch
 
@@ -106,12 +107,14 @@ def _loop(run: Run, settings: RLStage, generator: RolloutEngine, mixture: TaskMi
     def plan_of(task: Task) -> EpisodePlan:
         return plans[mixture.name_of(task)]
 
+    lesson = Lesson(optim=settings.optim, rl=settings.train, teachers=teachers_of(run.recipe))
     common: dict[str, Any] = {
         "optim": settings.optim,
         "tasks": mixture,
         "seed": run.recipe.seed,
         "config_of": config_of_families(run.families, settings, mixture),
-        "learning": run.learning(Lesson(optim=settings.optim, rl=settings.train)),
+        "learning": run.learning(lesson) or Learner(trainee.decoder, lesson),
+        "hindsight": hindsight_of(run, generator.max_context),
     }
     if settings.asynchronous is None:
         return RL(trainee.decoder, generator, policy, plan_of, config=settings.train, **common)

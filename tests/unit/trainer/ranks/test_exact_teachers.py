@@ -13,6 +13,7 @@ from verigym.trainer.batching.documents import Document, Hint
 from verigym.trainer.batching.packs import pack
 from verigym.trainer.learning.learner import Learner, Learning, Lesson
 from verigym.trainer.recipe.algorithms import OPDConfig
+from verigym.trainer.recipe.teachers import TeacherConfig
 
 from ..learning.test_distillation import saved
 from .ranks import run_team
@@ -21,17 +22,17 @@ from .test_identity import documents as plain_documents
 
 
 def documents(names: list[str]) -> list[Document]:
-    """Of two teachers and none, some with hints."""
+    """Of two checkpoints, an average, the policy itself and nobody, some with hints."""
     rng = np.random.default_rng(5)
     found = []
     for index, one in enumerate(plain_documents()):
         hint = Hint(token_ids=rng.integers(0, 300, 3 + index), before=1 + index % len(one)) if index % 2 else None
-        found.append(replace(one, taught=("", *names)[index % 3], hint=hint))
+        found.append(replace(one, taught=("", *names)[index % 5], hint=hint))
     return found
 
 
 def one_step(learning: Learning, decoder: Any, lesson: Lesson, max_tokens: int) -> dict[str, Any]:
-    packs = pack(documents(lesson.teacher_names), max_tokens=max_tokens, ways=learning.ways)
+    packs = pack(documents(sorted(lesson.all_teachers)), max_tokens=max_tokens, ways=learning.ways)
     first = learning.step(packs)
     second = learning.step(packs)  # with weights that have moved, and teachers that have not
     learning.sync()
@@ -65,7 +66,15 @@ def test_ranks_equal_one_process(layout: Layout, settings: dict[str, Any], tmp_p
                 weight.add_(0.1 * torch.randn(weight.shape, generator=generator))
         names.append(str(saved(teacher, tmp_path / f"teacher{seed}")))
     rl = OPDConfig(teacher=names[0], divergence=settings)  # type: ignore[arg-type]
-    lesson = Lesson(optim=PLAIN, rl=rl, teachers=(names[1],))
+    lesson = Lesson(
+        optim=PLAIN,
+        rl=rl,
+        teachers={
+            names[1]: TeacherConfig(policy=f"engine:{names[1]}"),
+            "mean": TeacherConfig(policy="ema"),
+            "me": TeacherConfig(policy="self"),
+        },
+    )
     decoder = make_decoder()
     expected = one_step(Learner(decoder, lesson), decoder, lesson, 256)
     assert expected["metrics"][0]["divergence"] > 0.001

@@ -24,7 +24,7 @@ def columns(learning: Learning, teacher: str) -> list[torch.Tensor]:
 
 
 def by_team(team, lesson: Lesson) -> list[torch.Tensor]:
-    return columns(team.learning(make_decoder(), lesson), lesson.teacher_names[0])
+    return columns(team.learning(make_decoder(), lesson), next(iter(lesson.all_teachers)))
 
 
 @pytest.mark.parametrize("layout", [Layout(shard=2), Layout(tensor=2)], ids=["shard2", "tp2"])
@@ -35,6 +35,6 @@ def test_ranks_say_what_one_process_says(layout: Layout, tmp_path: Path) -> None
         for weight in teacher.parameters():
             weight.add_(0.05 * torch.randn(weight.shape))
     lesson = Lesson(optim=OptimConfig(), rl=OPDConfig(teacher=saved(teacher, tmp_path / "teacher")))
-    expected = torch.cat(columns(Learner(make_decoder(), lesson), lesson.teacher_names[0]))
+    expected = torch.cat(columns(Learner(make_decoder(), lesson), next(iter(lesson.all_teachers))))
     found = torch.cat(run_team(by_team, tmp_path, layout, lesson))
     assert sorted(found.tolist()) == pytest.approx(sorted(expected.tolist()), abs=1e-5)
