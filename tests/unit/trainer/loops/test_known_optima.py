@@ -13,13 +13,13 @@ from verigym.model.chat.messages import Message
 from verigym.model.engine.generator import Generator
 from verigym.rewards.score import verdict
 from verigym.trainer.loops.reinforce import RL
-from verigym.trainer.recipe.algorithms import ALGORITHMS
+from verigym.trainer.recipe.algorithms import ALGORITHMS, OPDConfig
 from verigym.trainer.recipe.config import OptimConfig
 from verigym.trainer.sampling.rollouts import EpisodePlan, TaskStream
 
 FIRST = 3  # the token of the first letter of WordRenderer's alphabet of 13
 
-REWARDED = [name for name in ALGORITHMS if name != "opd"]  # that needs a teacher, and no reward
+REWARDED = [name for name, kind in ALGORITHMS.items() if not issubclass(kind, OPDConfig)]  # those need a teacher
 
 
 class OneToken(ToolEnv):

@@ -16,13 +16,13 @@ from verigym.trainer.batching.documents import document_of
 from verigym.trainer.batching.packs import pack
 from verigym.trainer.learning.scores import score
 from verigym.trainer.loops.reinforce import RL
-from verigym.trainer.recipe.algorithms import ALGORITHMS, DAPOConfig, DrGRPOConfig, GRPOConfig, PPOConfig
+from verigym.trainer.recipe.algorithms import ALGORITHMS, DAPOConfig, DrGRPOConfig, GRPOConfig, OPDConfig, PPOConfig
 from verigym.trainer.recipe.config import OptimConfig
 from verigym.trainer.sampling.rollouts import EpisodePlan, TaskStream
 
 ALL = tuple(range(16))
 
-REWARDED = [name for name in ALGORITHMS if name != "opd"]  # that needs a teacher, and no reward
+REWARDED = [name for name, kind in ALGORITHMS.items() if not issubclass(kind, OPDConfig)]  # those need a teacher
 
 
 @pytest.fixture
