@@ -27,6 +27,7 @@ def plan_row(layout: Layout, traced: Traced, time: StepTime, num_tokens: int) ->
             "gradients": traced.gradient_bytes,
             "optimizer": traced.optimizer_bytes,
             "activations": traced.activation_bytes,
+            "teacher": traced.teacher_bytes,
         },
         "flops_per_gpu": traced.flops,
         "sent_bytes_per_gpu": {
@@ -53,7 +54,10 @@ def plan_table(config: DecoderConfig, rows: dict[str, dict[str, Any]], hardware:
 
     line("layout", lambda row: _layout(row["layout"]))
     line("tokens a pack / a step", lambda row: f"{row['tokens_per_pack']:,} / {row['tokens_per_step']:,}")
-    for name in ("peak", "parameters", "gradients", "optimizer", "activations"):
+    parts = ["peak", "parameters", "gradients", "optimizer", "activations"]
+    if any(row["bytes_per_gpu"]["teacher"] for row in rows.values()):
+        parts.append("teacher")
+    for name in parts:
         line(f"{name}, GiB", lambda row, name=name: f"{row['bytes_per_gpu'][name] / GIB:.2f}")
     line("work, PFLOP", lambda row: f"{row['flops_per_gpu'] / 1e15:.2f}")
     for name in sorted({key for row in rows.values() for key in row["sent_bytes_per_gpu"]}):

@@ -7,7 +7,7 @@ and ``plan.norm``.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MethodType
@@ -24,9 +24,10 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from ..attention import Documents, KeyValueCache
 from ..config import DecoderConfig
 from ..decoder import Decoder, RMSNorm
+from ..divergence import Divergence, TeacherStates, score_against
 from ..parallel.layout import FLAT, FSDP, TENSOR, Layout, Meshes
 from ..parallel.optim import clip_gradients
-from ..parallel.packs import Share, share_of
+from ..parallel.packs import Share, share_of, whole_of
 from ..parallel.sharded import shard_decoder
 from .attention import PlannedAttention, plan_attention
 from .meter import Meter
@@ -45,6 +46,7 @@ class Traced:
         parameter_bytes, optimizer_bytes: this rank's shards: weights in float32, two moments.
         gradient_bytes: this rank's shards of gradients, in float32, at the peak.
         activation_bytes: the rest at the peak: activations, weights gathered from other ranks, temporary buffers.
+        teacher_bytes: this rank's shards of a teacher with weights of its own.
         flops: of this rank.
         sent_bytes: by (kind of collective, axis of the mesh).
     """
@@ -57,10 +59,30 @@ class Traced:
     activation_bytes: int
     flops: int
     sent_bytes: dict[tuple[str, str], float]
+    teacher_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Teaching:
+    """A teacher to plan with.
+
+    Attributes:
+        divergence: exact, at every token.
+        config: of its weights; None: it is the policy under its present ones.
+    """
+
+    divergence: Divergence
+    config: DecoderConfig | None
 
 
 def trace_step(
-    config: DecoderConfig, layout: Layout, lengths: Sequence[int], *, head: Head = "fused", rank: int = -1
+    config: DecoderConfig,
+    layout: Layout,
+    lengths: Sequence[int],
+    *,
+    head: Head = "fused",
+    rank: int = -1,
+    teaching: Teaching | None = None,
 ) -> Traced:
     """Trace forward, loss, backward, clipping and the update of one rank.
 
@@ -68,6 +90,7 @@ def trace_step(
         lengths: tokens of each document of the pack that a data-parallel rank trains on.
         head: "naive" makes all logits at once, as a comparison.
         rank: which; the last by default, which under context parallel has most to attend to.
+        teaching: compares the distributions with a teacher's; None: nobody's.
     Raises:
         ConfigError: the layout does not fit.
     """
@@ -84,9 +107,16 @@ def trace_step(
             if isinstance(module, RMSNorm):
                 module.forward = functools.partial(plan_norm, module)
         shard_decoder(decoder, layout, meshes)
+        teacher = None if teaching is None else _planned_teacher(teaching, layout, meshes)
         share = share_of(lengths, layout, meshes, attention=plan_attention)
         with FakeTensorMode(allow_non_fake_inputs=True):
-            meter, parameters, moments = _run(decoder.to_empty(device="cpu"), share, _groups(meshes))
+            student = decoder.to_empty(device="cpu")
+            step, others = _step, []
+            if teaching is not None:
+                model = student if teacher is None else teacher.to_empty(device="cpu").requires_grad_(False)
+                step = functools.partial(_taught_step, model, teaching.divergence, (layout, meshes))
+                others = [] if teacher is None else list(model.parameters())
+            meter, parameters, moments = _run(student, share, _groups(meshes), step, others)
         parameter_bytes, optimizer_bytes = _num_bytes(parameters), _num_bytes(moments)
         gradient_bytes = meter.at_peak.get("gradients", 0)
         return Traced(
@@ -95,28 +125,46 @@ def trace_step(
             parameter_bytes=parameter_bytes,
             optimizer_bytes=optimizer_bytes,
             gradient_bytes=gradient_bytes,
-            activation_bytes=meter.peak - parameter_bytes - optimizer_bytes - gradient_bytes,
+            activation_bytes=meter.peak - parameter_bytes - optimizer_bytes - gradient_bytes - _num_bytes(others),
+            teacher_bytes=_num_bytes(others),
             flops=meter.flops,
             sent_bytes=dict(meter.sent),
         )
 
 
+def _planned_teacher(teaching: Teaching, layout: Layout, meshes: Meshes) -> Decoder | None:
+    """A teacher with weights of its own, in shards; None where it is the student."""
+    if teaching.config is None:
+        return None
+    with torch.device("meta"):
+        teacher = Decoder(teaching.config)
+    for module in teacher.modules():
+        if isinstance(module, RMSNorm):
+            module.forward = functools.partial(plan_norm, module)
+    shard_decoder(teacher, layout, meshes)
+    return teacher
+
+
 def _run(
-    decoder: Decoder, share: Share, groups: dict[str, tuple[str, int]]
+    decoder: Decoder,
+    share: Share,
+    groups: dict[str, tuple[str, int]],
+    step: Callable[..., None],
+    others: Sequence[Tensor],
 ) -> tuple[Meter, Sequence[Tensor], Sequence[Tensor]]:
     """(the meter after one step, parameters, moments)."""
     parameters = list(decoder.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True)
     # A step before the one that is followed: it makes the moments, and DTensor works out the layout of every operator
     # it meets for the first time on tensors of the whole model's shape, which are no memory of a step.
-    _step(decoder, optimizer, share)
+    step(decoder, optimizer, share)
     optimizer.zero_grad(set_to_none=True)
     moments = [kept[name] for kept in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
     meter = Meter(groups, lambda: {"gradients": _num_bytes(p.grad for p in parameters if p.grad is not None)})
     with meter:
-        for value in (*parameters, *moments):
+        for value in (*parameters, *moments, *others):
             meter.follow(_local(value).untyped_storage())
-        _step(decoder, optimizer, share)
+        step(decoder, optimizer, share)
     return meter, parameters, moments
 
 
@@ -130,6 +178,31 @@ def _step(decoder: Decoder, optimizer: torch.optim.Optimizer, share: Share) -> N
     surrogate = torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.28) * advantages)
     loss = -torch.dot(weights, surrogate + 0.001 * entropy)
     del ratio, surrogate, logprobs, entropy
+    loss.backward()
+    clip_gradients(decoder.parameters(), 1.0)
+    optimizer.step()
+
+
+def _taught_step(
+    teacher: Decoder,
+    divergence: Divergence,
+    place: tuple[Layout, Meshes],
+    decoder: Decoder,
+    optimizer: torch.optim.Optimizer,
+    share: Share,
+) -> None:
+    """A step whose loss is an exact divergence at every token of the pack."""
+    count = share.own.stop - share.own.start
+    ids, targets = torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.int64)
+    cache = share.cache or PlannedAttention(share.documents)
+    with torch.no_grad():
+        hidden, weight = teacher.states(ids, share.documents, cache=cache)
+        hidden = whole_of(hidden, *place)[share.own]  # on every rank that shares the pack, as the trainer has it
+    said = TeacherStates(hidden=hidden, weight=weight)
+    against = [(torch.arange(count), said)]
+    found = score_against(decoder, ids, share.documents, targets, against, divergence, cache=cache)
+    loss = torch.dot(torch.zeros(count), found.divergence + 0.001 * found.entropy + found.logprobs)
+    del found, said, against, hidden
     loss.backward()
     clip_gradients(decoder.parameters(), 1.0)
     optimizer.step()

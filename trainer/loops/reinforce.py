@@ -29,6 +29,7 @@ from ..recipe.algorithms import DrGRPOConfig, OPDConfig, PPOConfig, RLConfig
 from ..recipe.config import OptimConfig
 from ..recipe.per_family import ConfigOf
 from ..sampling.rollouts import Collector, OnEpisode, PlanOf, Rollouts
+from .collapse import CollapseWatch
 from .loop import Loop, OnStep, StepResult
 from .metrics import group_metrics, policy_metrics, rollout_metrics, update_metrics
 from .throughput import waiting_metrics
@@ -117,6 +118,9 @@ class RL(Loop):
             max_failures=config.max_failures,
         )
         self._num_useless = 0
+        self.stopped_by = ""
+        """Why the loop ended itself; "" where it did not."""
+        self._collapse = CollapseWatch(config.collapse) if isinstance(config, OPDConfig) else None
         self._watch = LoopWatch()
         self.keeps: Keeps | None = None
         """Chooses the groups whose tokens are kept to look at; None keeps none."""
@@ -281,6 +285,11 @@ class RL(Loop):
         return groups.num_groups - groups.num_uniform - groups.num_lone
 
     def _check_useful(self, result: StepResult) -> None:
+        if self._collapse is not None and not self.stopped_by:
+            self.stopped_by = self._collapse.observe(result.metrics)
+            if self.stopped_by:
+                logger.warning("%s", self.stopped_by)
+                self.stop()
         if result.metrics["trainer/updates/count"]:
             self._num_useless = 0
             return
@@ -305,6 +314,8 @@ class RL(Loop):
             "cursor": self._cursor(),
             "num_useless": self._num_useless,
         }
+        if self._collapse is not None:
+            own["collapse"] = self._collapse.state_dict()
         return {**super().state_dict(), **own}
 
     def _cursor(self) -> Any:
@@ -315,4 +326,6 @@ class RL(Loop):
             self._tasks.load_state_dict(state["cursor"])
         super().load_state_dict(state)
         self._num_useless = int(state["num_useless"])
+        if self._collapse is not None and "collapse" in state:
+            self._collapse.load_state_dict(state["collapse"])
         self._publish(int(state["policy_version"]))

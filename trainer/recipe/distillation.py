@@ -54,6 +54,21 @@ class DivergenceConfig(Settings):
         return 0.0 if self.kind == "forward" else 1.0
 
 
+class CollapseConfig(Settings):
+    """When a run that is taught ends early: the mean of the last steps is compared with that of the first ones."""
+
+    window: int = Field(default=5, gt=0)
+    """Steps of each mean."""
+    least_entropy: float | None = Field(default=0.05, gt=0, lt=1)
+    """The share of the first entropy below which it is a collapse; None is off, as below."""
+    least_length: float | None = Field(default=0.1, gt=0, lt=1)
+    """The share of the first number of sampled tokens of an episode."""
+    most_length: float | None = Field(default=5.0, gt=1)
+    """How many times the first number of sampled tokens."""
+    most_divergence: float | None = Field(default=10.0, gt=1)
+    """How many times the first distance to the teacher."""
+
+
 class OPDConfig(RLConfig):
     """On-policy distillation: a teacher scores the tokens that the student sampled, and each token's advantage is how
     much likelier the teacher finds it, which lowers KL(student || teacher) where the student is
@@ -74,6 +89,8 @@ class OPDConfig(RLConfig):
     """Weight of what the teacher says; a family may have its own, and 0 does not ask it."""
     reward_weight: float = Field(default=0.0, ge=0)
     """Weight of GRPO's advantage (reward less the mean of its group) beside the teacher's; 0 leaves rewards out."""
+    collapse: CollapseConfig = Field(default_factory=CollapseConfig)
+    """When the run ends early."""
     discount: float = Field(default=0.0, ge=0, le=1)
     """What of the log-ratios of later tokens of the episode a token is credited with, to the power of the distance; 0
     takes its own alone."""

@@ -10,7 +10,9 @@ from ...terminal import console
 from ..recipe.config import LayoutConfig
 
 if TYPE_CHECKING:
+    from ...model.config import DecoderConfig
     from ...model.parallel.layout import Layout
+    from ...model.plan.trace import Teaching
     from ..recipe.recipe import Recipe
 
 
@@ -84,6 +86,10 @@ def _plan(args: argparse.Namespace) -> int:
         with err.status(f"tracing {title}"):
             traced = (trace_by_period if args.quick else trace_step)(config, layout, [tokens], head=head)
         rows[title] = plan_row(layout, traced, step_time(traced, layout, hardware), tokens)
+    for title, teaching in _taught(recipe, config).items():
+        with err.status(f"tracing {title}"):
+            traced = trace_step(config, layout, [tokens], teaching=teaching)
+        rows[title] = plan_row(layout, traced, step_time(traced, layout, hardware), tokens)
     if args.memory is not None:
         with err.status("looking for the cheapest layout") as status:
             best = cheapest(
@@ -95,6 +101,28 @@ def _plan(args: argparse.Namespace) -> int:
     else:
         console().print(plan_table(config, rows, hardware))
     return 0
+
+
+def _taught(recipe: "Recipe", config: "DecoderConfig") -> "dict[str, Teaching]":
+    """What to trace beside: a step that asks each teacher with whose distributions the policy's are compared. One that
+    is not on this machine is taken to have the policy's shape."""
+    from pathlib import Path
+
+    from ...model.plan.trace import Teaching
+    from ...model.weights.sources import load_config
+    from ..objective.objective import divergence_of
+    from ..recipe.recipe import teachers_of
+
+    divergence = None if recipe.rl is None else divergence_of(recipe.rl.train)
+    if divergence is None:
+        return {}
+    found = {}
+    for name, teacher in teachers_of(recipe).items():
+        own = None if teacher.policy == "self" else config
+        if teacher.checkpoint is not None and Path(teacher.checkpoint).exists():
+            own = load_config(Path(teacher.checkpoint))
+        found[f"teacher {name}"] = Teaching(divergence=divergence, config=own)
+    return found
 
 
 def _layout(recipe: "Recipe", args: argparse.Namespace) -> "Layout":

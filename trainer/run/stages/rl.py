@@ -58,7 +58,9 @@ async def _reinforce(run: Run, settings: RLStage) -> None:
     more: dict[str, Any] = {"updates": round(sum(row.get("trainer/updates/count") or 0.0 for row in rows))}
     if best is not None:
         more["best"] = best
-    if stage.steps < settings.steps:
+    if loop.stopped_by:
+        more["cut"] = loop.stopped_by
+    elif stage.steps < settings.steps:
         more["cut"] = (
             f"{settings.steps} steps were asked for, and the {settings.max_seconds:g} s of rl.max_seconds were up"
         )

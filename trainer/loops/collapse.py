@@ -1,0 +1,92 @@
+"""What is watched where a teacher teaches: whether it knows more than its student, and whether that collapses."""
+
+import logging
+import statistics
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from ..recipe.distillation import CollapseConfig
+
+logger = logging.getLogger(__name__)
+
+GAIN = "trainer/teacher_gain_over_student/mean"
+ENTROPY, LENGTH = "trainer/entropy/mean", "rollout/sampled_tokens/mean"
+DIVERGENCES = ("trainer/divergence/mean", "trainer/teacher_kl/mean")
+WATCHED = 10
+"""Measures of the teacher's gain after which it is judged, and again after as many more."""
+
+
+class CollapseWatch:
+    """Compares the last steps with the first ones. Its state is in the checkpoint."""
+
+    def __init__(self, config: CollapseConfig) -> None:
+        self._config = config
+        self._first: dict[str, list[float]] = {}
+        self._last: dict[str, deque[float]] = {}
+        self._gains: list[float] = []
+
+    def observe(self, metrics: Mapping[str, float]) -> str:
+        """Take in a step. Returns why the run is to end; "" where it is to go on."""
+        if GAIN in metrics:
+            self._judge(metrics[GAIN])
+        divergence = next((name for name in DIVERGENCES if name in metrics), "")
+        config = self._config
+        bounds = {
+            ENTROPY: ("entropy", config.least_entropy, None),
+            LENGTH: ("sampled tokens of an episode", config.least_length, config.most_length),
+            divergence: ("distance to the teacher", None, config.most_divergence),
+        }
+        for name, (what, least, most) in bounds.items():
+            if name not in metrics:
+                continue
+            first = self._first.setdefault(name, [])
+            last = self._last.setdefault(name, deque(maxlen=config.window))
+            last.append(metrics[name])
+            if len(first) < config.window:
+                first.append(metrics[name])
+                continue
+            then, now = statistics.fmean(first), statistics.fmean(last)
+            if then <= 0:
+                continue
+            if least is not None and now < least * then:
+                return self._told(what, then, now, f"less than {least:g} of that")
+            if most is not None and now > most * then:
+                return self._told(what, then, now, f"more than {most:g} times that")
+        return ""
+
+    def _judge(self, gain: float) -> None:
+        self._gains.append(gain)
+        if len(self._gains) % WATCHED:
+            return
+        recent = self._gains[-WATCHED:]
+        mean = statistics.fmean(recent)
+        error = statistics.stdev(recent) / len(recent) ** 0.5
+        if mean <= 2 * error:
+            logger.warning(
+                "this teacher does not know more than its student: over %d steps it finds a token of episodes that "
+                "passed %+.4f nats likelier than of those that did not, beside what the student says (standard error "
+                "%.4f). Show it more (hindsight.parts), take another, or let rewards weigh more (reward_weight)",
+                WATCHED,
+                mean,
+                error,
+            )
+
+    def _told(self, what: str, then: float, now: float, bound: str) -> str:
+        return (
+            f"the student collapses: {what} was {then:.4g} in the first {self._config.window} steps and is {now:.4g}, "
+            f"{bound}. Take the best checkpoint (rl.evaluation), a lower rate, a slower teacher (decay) or more weight "
+            "on rewards; rl.train.collapse has the bounds"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "first": {name: list(values) for name, values in self._first.items()},
+            "last": {name: list(values) for name, values in self._last.items()},
+            "gains": list(self._gains),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._first = {name: list(values) for name, values in state["first"].items()}
+        self._last = {name: deque(values, maxlen=self._config.window) for name, values in state["last"].items()}
+        self._gains = list(state["gains"])
