@@ -17,6 +17,7 @@ CONFIG = DecoderConfig(
     num_kv_heads=2,
     head_dim=16,
     layer_types=("full_attention",),
+    sliding_window=64,
     max_position_embeddings=65536,
 )
 TOKENS = 32768  # times the vocabulary 1 GiB in float32, of each model
