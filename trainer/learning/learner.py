@@ -229,6 +229,8 @@ class Learner:
         found = module_pieces(self.decoder, WEIGHTS) | _below("optimizer", self.optimizer.pieces())
         if isinstance(self.reference, nn.Module):
             found |= module_pieces(self.reference, "reference")
+        for name, average in self.averages.items():
+            found |= module_pieces(average.decoder, f"averages.{name}")
         if self.critic is not None and self.critic_optimizer is not None:
             found |= module_pieces(self.critic, "critic")
             found |= _below("critic_optimizer", self.critic_optimizer.pieces())
