@@ -10,6 +10,8 @@ from verigym.envs.sandbox.local import LocalBackend, UnsafeBackend, is_there
 from verigym.envs.sandbox.oci.backend import OciBackend
 from verigym.envs.sandbox.oci.flavor import AS_ROOT, AS_USER
 from verigym.envs.sandbox.oci.store import ImageStore
+from verigym.envs.sandbox.podman import PodmanBackend
+from verigym.errors import SandboxError
 
 WAYS = {
     "fork-root": ("fork", False),
@@ -106,3 +108,14 @@ def test_conformance_of_docker(check, image, engine, request):
     name = None if image == "host" else request.getfixturevalue(f"{image}_image")
     backend = DockerBackend(engines=[engine])
     asyncio.run(asyncio.wait_for(check(backend if name is None else InImage(backend, name)), 120))
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+@pytest.mark.parametrize("check", [*CHECKS, *ISOLATION_CHECKS], ids=lambda check: check.__name__)
+def test_conformance_of_podman(check):
+    try:
+        backend = PodmanBackend()
+    except SandboxError as error:
+        pytest.skip(str(error))
+    asyncio.run(asyncio.wait_for(check(backend), 120))
