@@ -4,13 +4,16 @@ import ast
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from ..envs.audit.changes import Change, change_of
 from ..envs.audit.wording import literals
-from ..envs.datasets.swe import SWERow
+from ..envs.datasets.swe import SWERow, row_of
+from ..envs.task import Task
+from ..errors import TaskError
 from ..model.chat.messages import Message
+from .trajectory import Trajectory
 
 Kind = Literal["reference read", "history", "packages", "network", "hidden tests", "word for word", "special case"]
 
@@ -79,6 +82,18 @@ def look_at(messages: Sequence[Message], patch: str, row: SWERow) -> list[Flag]:
                 lines = [line for line in lines if line not in seen]
             hidden = {name for name in hidden if name not in message.content}
     return [*found, *_in_patch(patch, row, reference, tests)]
+
+
+def with_flags(trajectory: Trajectory, task: Task) -> Trajectory:
+    """A resolved episode of the family swe with its flags in ``evidence``; others as they are."""
+    if trajectory.family != "swe" or not trajectory.passed:
+        return trajectory
+    try:
+        row = row_of(task)
+    except TaskError:
+        return trajectory  # a plug-in's own kind of repair, whose reference is not known
+    flags = look_at(trajectory.messages, str(trajectory.evidence.get("patch") or ""), row)
+    return replace(trajectory, evidence={**trajectory.evidence, "flags": [asdict(flag) for flag in flags]})
 
 
 def _telling(reference: Change, told: str) -> list[str]:

@@ -175,7 +175,7 @@ class AsyncRL(RL):
         lags = [version - found for group in groups if (found := group.version) is not None]
         rollouts = sum((group.rollouts for group in groups), Rollouts())
         idle = self._idle.taken()
-        metrics = rollout_metrics(rollouts)
+        metrics = {**rollout_metrics(rollouts), **self.passes.metrics(rollouts)}
         update = await self._learned(rollouts.trajectories)
         metrics |= update.metrics
         ended = time.perf_counter()

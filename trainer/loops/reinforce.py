@@ -32,6 +32,7 @@ from ..sampling.rollouts import Collector, OnEpisode, PlanOf, Rollouts
 from .collapse import CollapseWatch
 from .loop import Loop, OnStep, StepResult
 from .metrics import group_metrics, policy_metrics, rollout_metrics, update_metrics
+from .passes import PassWatch
 from .throughput import waiting_metrics
 from .update import Keeps, Update, why_useless
 
@@ -105,6 +106,7 @@ class RL(Loop):
         self._hindsight = hindsight
         super().__init__(decoder, learning or Learner(decoder, Lesson(optim=optim, rl=config)), seed)
         self.config, self._config_of = config, config_of
+        self.passes = PassWatch()
         self._generator, self._plan_of, self._tasks = generator, plan_of, tasks
         self._collector = Collector(
             plan_of,
@@ -160,7 +162,7 @@ class RL(Loop):
             num_groups += missing
         collected = time.perf_counter()
         update = await self._learned(rollouts.trajectories)
-        metrics = {**rollout_metrics(rollouts), **update.metrics}
+        metrics = {**rollout_metrics(rollouts), **self.passes.metrics(rollouts), **update.metrics}
         sampling, updating = collected - started, time.perf_counter() - collected
         metrics |= self._watch.take().metrics()
         metrics |= {"trainer/seconds/collect": sampling, "trainer/seconds/update": updating}

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from .algorithms import OPDConfig, RLConfig
+from .audited import AuditConfig
 from .cluster import ClusterConfig
 from .config import FILE_NAME, EnginesConfig, LayoutConfig, Settings
 from .model import ModelConfig
@@ -99,6 +100,8 @@ class FamilyConfig(Settings):
     """Shares of the experts. "gold" and "empty" exist for every environment that states its gold answers."""
     weight: float = Field(default=1.0, gt=0)
     """Share of this family's groups in a step of reinforcement learning."""
+    audit: AuditConfig = Field(default_factory=AuditConfig)
+    """How often audited tasks of a class are drawn: ``audit = {weak = 0.5, narrow = 0}``."""
     agent: AgentConfig = Field(default_factory=AgentConfig)
     """Who acts in the episodes of the policy that is trained; demonstrations are played by our own loop."""
     rl: FamilyAlgorithm = Field(default_factory=FamilyAlgorithm)
@@ -117,6 +120,8 @@ class FamilyConfig(Settings):
             raise ValueError(f"experts are {self.experts}; each share must be at least 0, and one above it")
         if self.format != "auto" and self.tasks in (*SMALL_SOURCES, "environment"):
             raise ValueError(f"format means nothing to tasks = {self.tasks!r}, which are no rows; leave it out")
+        if self.audit.is_on and self.tasks in SMALL_SOURCES:
+            raise ValueError(f"audit is of rows that were audited, and {self.tasks} are made by the run; remove it")
         if self.num_train == 0 and self.tasks in SMALL_SOURCES:
             raise ValueError(f"num_train is 0, and {self.tasks} has no end; say how many tasks to make")
         return self

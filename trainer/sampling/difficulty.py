@@ -9,7 +9,7 @@ from ...agent.trajectory import Trajectory
 from ...envs.task import Task
 from ...errors import TrainingError
 from ..recipe.config import DifficultyConfig
-from .rollouts import shuffled
+from .rollouts import is_in_epoch, shuffled
 from .weights import Weights
 
 NEVER = 1 << 60
@@ -27,14 +27,24 @@ class DifficultyStream:
     one did, from a list of all: sums in another order may round to another task.
     """
 
-    def __init__(self, tasks: Sequence[Task], config: DifficultyConfig, *, seed: int = 0, name: str = "") -> None:
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        config: DifficultyConfig,
+        *,
+        seed: int = 0,
+        name: str = "",
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
         """
         Args:
             name: of the family, for messages.
+            weights: task id -> share of the epochs, or of the draws, that a task takes part in; 1 for those left out.
         """
         if not tasks:
             raise ValueError("there is no task to train on; give at least one")
         self._tasks, self._config, self._seed, self._name = tuple(tasks), config, seed, name
+        self._shares = {n: weights[task.id] for n, task in enumerate(tasks) if weights and task.id in weights}
         self._place = {(task.family, task.id): index for index, task in enumerate(tasks)}
         self._passed = [0.0] * len(tasks)
         self._graded = [0.0] * len(tasks)
@@ -97,6 +107,8 @@ class DifficultyStream:
         if not self._left:
             self._epoch += 1
             awake = self._awake(self._epoch)
+            wanted = {n for n in awake if is_in_epoch(self._shares.get(n, 1.0), self._seed, n, self._epoch)}
+            awake = wanted or awake  # an epoch of nobody would never end
             order = shuffled(len(self._tasks), self._seed, self._epoch)
             self._left = [index for index in order if index in awake]
             if self._config.order == "easy_first":
@@ -140,7 +152,7 @@ class DifficultyStream:
             return 0.0
         # (passed + 1) / (graded + 2): a task without episodes is at one half, and none has the weight 0.
         chance = (self._passed[index] + 1) / (self._graded[index] + 2)
-        return chance * (1 - chance)
+        return chance * (1 - chance) * self._shares.get(index, 1.0)
 
     def _draw_from_all(self) -> int:
         awake = sorted(self._awake(self._current_epoch()))

@@ -25,6 +25,7 @@ from ...envs.task import Task, write_jsonl
 from ...errors import TaskError
 from ...model.chat.messages import ToolSpec
 from ..recipe.recipe import SMALL_SOURCES, AgentConfig, FamilyConfig, Recipe
+from .audits import task_weights
 from .rollouts import EpisodePlan
 from .seats import nothing_to_close, open_seats
 
@@ -50,6 +51,7 @@ class Family:
         seats: other speakers of its episodes.
         compares: whether its environment compares the episodes of a group.
         close: frees what the seats hold.
+        weights: task id -> share of the epochs that a training task takes part in; 1 for those left out.
     """
 
     config: FamilyConfig
@@ -64,6 +66,7 @@ class Family:
     seats: Mapping[str, Seat] = field(default_factory=dict)
     compares: bool = False
     close: Callable[[], Awaitable[None]] = nothing_to_close
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     def plan(self, max_context: int) -> EpisodePlan:
         """How to run an episode of this family in an engine with so much context."""
@@ -98,8 +101,12 @@ async def prepare_family(config: FamilyConfig, recipe: Recipe, folder: Path, pro
     if not (train.exists() and held_out.exists()):
         await _write_tasks(config, recipe, family.make_env(), backend, (train, held_out), progress)
     train_tasks, held_out_tasks = tuple(read_any_tasks(train)), tuple(read_any_tasks(held_out))
+    weights: dict[str, float] = {}
+    if config.audit.is_on:
+        weights = task_weights(config.audit, train_tasks, family=config.name, rows=config.tasks)
+        train_tasks = tuple(task for task in train_tasks if weights.get(task.id, 1.0) > 0)
     trivial = _trivial(config, family.make_env(), train_tasks)
-    return replace(family, train=train_tasks, held_out=held_out_tasks, trivial=trivial)
+    return replace(family, train=train_tasks, held_out=held_out_tasks, trivial=trivial, weights=weights)
 
 
 def open_family(config: FamilyConfig, recipe: Recipe, *, backend: SandboxBackend | None = None) -> Family:

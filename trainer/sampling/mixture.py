@@ -1,6 +1,7 @@
 """Tasks of several families in one stream, each family in its stated share."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from ...agent.trajectory import Trajectory
@@ -20,19 +21,21 @@ class TaskMixture:
         *,
         seed: int = 0,
         difficulty: DifficultyConfig | None = None,
+        shares: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
     ) -> None:
         """
         Args:
             tasks: family -> its training tasks.
             weights: family -> its share, above 0; they need not sum to 1.
             difficulty: which tasks of a family rest, and the order of the others; None: all of them, at random.
+            shares: family -> task id -> share of the epochs that the task takes part in; 1 for those left out.
         Raises:
             ValueError: two families have a task of the same family and id, which would not tell them apart.
         """
         self._streams: dict[str, TaskStream | DifficultyStream] = {
-            name: TaskStream(some, seed=seed)
+            name: TaskStream(some, seed=seed, weights=shares.get(name))
             if difficulty is None
-            else DifficultyStream(some, difficulty, seed=seed, name=name)
+            else DifficultyStream(some, difficulty, seed=seed, name=name, weights=shares.get(name))
             for name, some in tasks.items()
         }
         total = sum(weights[name] for name in tasks)

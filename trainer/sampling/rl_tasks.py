@@ -19,6 +19,7 @@ def mixture_of(families: Sequence[Family], settings: RLStage, seed: int) -> Task
         {family.config.name: family.config.weight for family in families},
         seed=seed,
         difficulty=settings.difficulty,
+        shares={family.config.name: family.weights for family in families},
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from ...agent.failures import Failures
 from ...agent.harness.open import Rollout
 from ...agent.loop import Budget, rollout
+from ...agent.passes import with_flags
 from ...agent.policy import Policy
 from ...agent.rewarded import failed_comparison, with_added
 from ...agent.seeds import SeededPolicy
@@ -226,7 +227,7 @@ class Collector:
         if self._on_episode is not None:
             self._on_episode(trajectory)
         self._failures.ended(trajectory)
-        return attempts
+        return [*attempts[:-1], with_flags(trajectory, task)]
 
     async def collect(self, tasks: Sequence[Task], sampling: Sampling, *, first: int = 0) -> Rollouts:
         """A group for each task, all at once. A task given twice makes two groups.
@@ -240,6 +241,12 @@ class Collector:
         return sum(groups, Rollouts())
 
 
+def is_in_epoch(weight: float, seed: int, index: int, epoch: int) -> bool:
+    """Whether a task takes part in an epoch: in a share ``weight`` of them, evenly, each from its own beginning."""
+    begin = random.Random(f"{seed}/share/{index}").random()
+    return int((epoch + 1) * weight + begin) > int(epoch * weight + begin)
+
+
 def shuffled(count: int, seed: int, epoch: int) -> list[int]:
     """The order of ``count`` tasks in an epoch."""
     order = list(range(count))
@@ -248,27 +255,49 @@ def shuffled(count: int, seed: int, epoch: int) -> list[int]:
 
 
 class TaskStream:
-    """Tasks in a new order each epoch, each exactly once in it. Its state is a cursor; the order is made once an
-    epoch."""
+    """Tasks in a new order each epoch, each exactly once in it, those of a weight below 1 in so large a share of the
+    epochs. Its state is a cursor; the order is made once an epoch."""
 
-    def __init__(self, tasks: Sequence[Task], *, seed: int = 0) -> None:
+    def __init__(self, tasks: Sequence[Task], *, seed: int = 0, weights: Mapping[str, float] | None = None) -> None:
+        """
+        Args:
+            weights: task id -> share of the epochs that it takes part in; 1 for those left out.
+        """
         if not tasks:
             raise ValueError("there is no task to train on; give at least one")
         self._tasks, self._seed = tuple(tasks), seed
+        self._weights = {n: weights[task.id] for n, task in enumerate(tasks) if weights and task.id in weights}
         self._by_id = {(task.family, task.id): task for task in tasks}
         self.position = 0
-        self._epoch, self._order = -1, [0]
+        self._epoch, self._start = -1, 0
+        self._order: list[int] = []
 
     def take(self, count: int) -> list[Task]:
         """The next tasks; a new epoch begins where one ends."""
-        taken = []
-        for place in range(self.position, self.position + count):
-            epoch, index = divmod(place, len(self._tasks))
-            if epoch != self._epoch:
-                self._epoch, self._order = epoch, shuffled(len(self._tasks), self._seed, epoch)
-            taken.append(self._tasks[self._order[index]])
+        taken = [self._at(place) for place in range(self.position, self.position + count)]
         self.position += count
         return taken
+
+    def _at(self, place: int) -> Task:
+        if not self._weights:
+            epoch, start = place // len(self._tasks), place - place % len(self._tasks)
+        else:
+            epoch, start = (max(0, self._epoch), self._start) if self._start <= place else (0, 0)
+            while place >= start + (length := len(self._members(epoch))):
+                epoch, start = epoch + 1, start + length
+        if (epoch, start) != (self._epoch, self._start):
+            members = self._members(epoch)
+            order = shuffled(len(self._tasks), self._seed, epoch)
+            self._order = [index for index in order if index in members]
+            self._epoch, self._start = epoch, start
+        return self._tasks[self._order[place - start]]
+
+    def _members(self, epoch: int) -> frozenset[int] | range:
+        """Who takes part in an epoch."""
+        if not self._weights:
+            return range(len(self._tasks))
+        away = {n for n, weight in self._weights.items() if not is_in_epoch(weight, self._seed, n, epoch)}
+        return frozenset(range(len(self._tasks))) - away
 
     def find(self, family: str, task_id: str) -> Task:
         """Raises KeyError where there is no such task."""
