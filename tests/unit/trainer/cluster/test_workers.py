@@ -237,9 +237,12 @@ def test_what_an_episode_refuses_reaches_whoever_asked(words):
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["open", "assign", "lose", "take", "late", "drop"]), st.integers(0, 5)), max_size=60
+        st.tuples(st.sampled_from(["open", "assign", "lose", "take", "late", "drop"]), st.integers(0, 5)),
+        min_size=30,
+        max_size=80,
     )
 )
+@settings(max_examples=200, deadline=None)
 def test_an_answer_counts_once_and_only_from_whom_it_was_last_asked(actions):
     ledger, asked, ended = EpisodeLedger(), {}, Counter()
     tickets, history = [], []
