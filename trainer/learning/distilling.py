@@ -41,7 +41,9 @@ def distil(
         mine = documents[index]
         values = config.reward_weight * advantages_at(mine)
         if config.is_exact:
-            documents[index] = _weighed(mine, values, config, weights.get(index))
+            # Of a step without a group to compare there is no gain, which is not the same as a gain of 0.
+            share = weights.get(index, 0.0) if weights else None
+            documents[index] = _weighed(mine, values, config, share)
             continue
         if mine[0].taught:
             gap = told.add(mine, weights.get(index))
@@ -110,17 +112,15 @@ def contrast(trajectories: Sequence[Trajectory], kept: Sequence[int]) -> dict[in
 
 
 def _weighed(
-    documents: Sequence[Document], advantages: np.ndarray, config: OPDConfig, weight: float | None
+    documents: Sequence[Document], advantages: np.ndarray, config: OPDConfig, share: float | None
 ) -> list[Document]:
     """Documents for a step that asks the teachers itself."""
     count = sum(int(one.loss_mask.sum()) for one in documents)
-    share = 0.0 if weight is None else weight / count
     found = []
     for one, column in zip(documents, spread(documents, advantages), strict=True):
-        columns = {
-            "teacher_weight": np.full(len(one), config.teacher_weight, np.float32),
-            "contrast": np.full(len(one), share, np.float32),
-        }
+        columns = {"teacher_weight": np.full(len(one), config.teacher_weight, np.float32)}
+        if share is not None:
+            columns["contrast"] = np.full(len(one), share / count, np.float32)
         found.append(replace(one, advantage=column, columns={**one.columns, **columns}))
     return found
 

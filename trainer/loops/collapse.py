@@ -11,9 +11,9 @@ from ..recipe.distillation import CollapseConfig
 logger = logging.getLogger(__name__)
 
 GAIN = "trainer/teacher_gain_over_student/mean"
-ENTROPY, LENGTH = "trainer/entropy/mean", "rollout/sampled_tokens/mean"
+ENTROPY, LENGTH, REWARD = "trainer/entropy/mean", "rollout/sampled_tokens/mean", "rollout/reward/mean"
 DIVERGENCES = ("trainer/divergence/mean", "trainer/teacher_kl/mean")
-WATCHED = 10
+WATCHED = 5
 """Measures of the teacher's gain after which it is judged, and again after as many more."""
 
 
@@ -33,6 +33,7 @@ class CollapseWatch:
         divergence = next((name for name in DIVERGENCES if name in metrics), "")
         config = self._config
         bounds = {
+            REWARD: ("the mean reward", config.least_reward, None),
             ENTROPY: ("entropy", config.least_entropy, None),
             LENGTH: ("sampled tokens of an episode", config.least_length, config.most_length),
             divergence: ("distance to the teacher", None, config.most_divergence),

@@ -57,10 +57,12 @@ class DivergenceConfig(Settings):
 class CollapseConfig(Settings):
     """When a run that is taught ends early: the mean of the last steps is compared with that of the first ones."""
 
-    window: int = Field(default=5, gt=0)
+    window: int = Field(default=3, gt=0)
     """Steps of each mean."""
+    least_reward: float | None = Field(default=0.5, gt=0, lt=1)
+    """The share of the first mean reward below which it is a collapse, where that is above 0; None is off, as below."""
     least_entropy: float | None = Field(default=0.05, gt=0, lt=1)
-    """The share of the first entropy below which it is a collapse; None is off, as below."""
+    """The share of the first entropy."""
     least_length: float | None = Field(default=0.1, gt=0, lt=1)
     """The share of the first number of sampled tokens of an episode."""
     most_length: float | None = Field(default=5.0, gt=1)

@@ -18,9 +18,10 @@ from verigym.errors import ConfigError
 from verigym.model.chat.cwm import CwmRenderer
 from verigym.model.chat.messages import Message
 from verigym.model.engine.generator import Generator
+from verigym.model.lora import adapter_weights, add_adapters
 from verigym.model.tokenizer import train_tokenizer
 from verigym.rewards.score import verdict
-from verigym.trainer.batching.documents import Hint, document_of
+from verigym.trainer.batching.documents import Document, Hint, document_of
 from verigym.trainer.batching.hints import as_read_by
 from verigym.trainer.batching.packs import join
 from verigym.trainer.learning.experience import experience_of
@@ -160,6 +161,41 @@ def test_the_average_follows_and_is_saved(make_decoder):
     other.load_state_dict(learner.state_dict())
     for mine, theirs in zip(other.averages["ema"].decoder.parameters(), average.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+def test_of_a_model_with_adapters_these_alone_are_averaged(make_decoder):
+    decoder = make_decoder(vocab_size=16)
+    add_adapters(decoder, rank=2, alpha=2.0)
+    lesson = Lesson(
+        optim=OptimConfig(lr=0.1), rl=SDPOConfig(), teachers={"ema": TeacherConfig(policy="ema", decay=0.5)}
+    )
+    learner = Learner(decoder, lesson)
+    mask = np.array([False, True, True])
+    document = Document(
+        token_ids=np.array([1, 2, 3]),
+        targets=np.array([2, 3, 4]),
+        loss_mask=mask,
+        old_logprobs=np.where(mask, -2.7, np.nan).astype(np.float32),
+        advantage=1.0,
+        taught="ema",
+        hint=Hint(token_ids=np.array([7, 8]), before=1),
+    )
+    before = {name: weight.detach().clone() for name, weight in adapter_weights(decoder).items()}
+    learner.step([join([document])])
+    average = learner.averages["ema"].decoder
+    for name, weight in adapter_weights(average).items():
+        torch.testing.assert_close(weight, (before[name] + adapter_weights(decoder)[name]) / 2)
+    moved = [not torch.equal(weight, before[name]) for name, weight in adapter_weights(decoder).items()]
+    assert any(moved)
+    assert average.embed.weight is decoder.embed.weight  # shared: it does not learn
+    state = learner.state_dict()["averages"]["ema"]
+    assert state.keys() == before.keys()
+    other = make_decoder(vocab_size=16)
+    add_adapters(other, rank=2, alpha=2.0)
+    resumed = Learner(other, lesson)
+    resumed.load_state_dict(learner.state_dict())
+    for name, weight in adapter_weights(resumed.averages["ema"].decoder).items():
+        torch.testing.assert_close(weight, adapter_weights(average)[name])
 
 
 def test_settings_that_teach_nothing_are_refused(make_decoder):

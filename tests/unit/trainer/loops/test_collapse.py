@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from verigym.trainer.loops.collapse import DIVERGENCES, ENTROPY, GAIN, LENGTH, CollapseWatch
+from verigym.trainer.loops.collapse import DIVERGENCES, ENTROPY, GAIN, LENGTH, REWARD, CollapseWatch
 from verigym.trainer.recipe.distillation import CollapseConfig
 
 
@@ -20,6 +20,7 @@ def run(one: CollapseWatch, name: str, values: list[float]) -> list[str]:
     ("name", "values", "told"),
     [
         (ENTROPY, [1.0, 1.0, 0.5, 0.05, 0.04], "entropy was 1 in the first 2 steps and is 0.045, less than 0.05"),
+        (REWARD, [0.5, 0.5, 0.6, 0.2, 0.2], "the mean reward was 0.5 in the first 2 steps and is 0.2, less than 0.5"),
         (LENGTH, [10, 10, 30, 60, 60], "is 60, more than 5 times"),
         (LENGTH, [10, 10, 1.5, 0.6, 0.5], "sampled tokens of an episode was 10"),
         (DIVERGENCES[0], [0.1, 0.1, 0.1, 0.5, 1.9], "distance to the teacher was 0.1"),
@@ -29,7 +30,13 @@ def test_what_leaves_its_bounds_ends_the_run_at_once_and_not_before(name, values
     found = run(watch(), name, values)
     assert found[:-1] == [""] * (len(values) - 1)
     assert told in found[-1]
-    off = {"least_entropy": None, "least_length": None, "most_length": None, "most_divergence": None}
+    off = {
+        "least_entropy": None,
+        "least_length": None,
+        "most_length": None,
+        "most_divergence": None,
+        "least_reward": None,
+    }
     assert run(watch(**off), name, values) == [""] * len(values)
 
 
@@ -49,5 +56,5 @@ def test_a_teacher_is_judged_by_its_gain_over_the_student(caplog):
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         run(watch(), GAIN, [0.3, 0.2] * 5)
-        run(watch(), GAIN, [-1.0] * 9)  # too few to say
+        run(watch(), GAIN, [-1.0] * 4)  # too few to say
     assert caplog.text == ""

@@ -1,0 +1,191 @@
+"""One step of on-policy distillation of ours beside TRL's: same models, weights and episodes, on the CPU.
+
+    python benchmarks/trainer/distill.py                     the tiny model
+    python benchmarks/trainer/distill.py --size 100m         at least 100 million parameters
+    python benchmarks/trainer/distill.py --smoke             a few short episodes, to see that it runs
+
+The episodes are those of ``step.py``; the teacher has the student's shape and other weights. A step is the teacher's
+forward, the divergence over the whole vocabulary, backward, clipping and AdamW; TRL's is what ``DistillationTrainer``
+runs for a prepared batch, at the fastest of several batch sizes. "GRPO" is our step without a teacher. What is measured
+is processor seconds of the process, with one thread: on a machine that others use too, wall clock says little.
+"""
+
+import argparse
+import json
+import multiprocessing
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from step import SIZES, episodes, padded
+
+from verigym.model.checkpoint import load_checkpoint, save_checkpoint
+from verigym.model.config import preset
+from verigym.model.decoder import Decoder
+from verigym.model.tokenizer import train_tokenizer
+from verigym.trainer.batching.documents import Document
+from verigym.trainer.batching.packs import pack
+from verigym.trainer.learning.experience import Scorer, annotate
+from verigym.trainer.learning.optim import Optimizer
+from verigym.trainer.learning.step import TrainStep
+from verigym.trainer.objective.objective import divergence_of, loss_of
+from verigym.trainer.objective.teacher import Teachers
+from verigym.trainer.recipe.algorithms import GRPOConfig, OPDConfig, RLConfig
+from verigym.trainer.recipe.config import OptimConfig
+
+MAX_TOKENS = 8192
+
+
+def documents_of(rows: list[dict[str, Any]]) -> list[Document]:
+    return [
+        Document(
+            token_ids=np.asarray(row["ids"][:-1]),
+            targets=np.asarray(row["ids"][1:]),
+            loss_mask=np.asarray(row["mask"][1:], dtype=bool),
+            old_logprobs=row["logprobs"][1:].astype(np.float32),
+            advantage=row["advantage"],
+            taught="teacher",
+        )
+        for row in rows
+    ]
+
+
+def our_step(folder: Path, rows: list[dict[str, Any]], *, kind: str) -> Callable[[], Any]:
+    """Of kind "grpo", "sampled", or an exact divergence."""
+    decoder, _ = load_checkpoint(folder / "student")
+    teacher, _ = load_checkpoint(folder / "teacher")
+    config: RLConfig = GRPOConfig() if kind == "grpo" else OPDConfig(teacher="teacher", divergence={"kind": kind})
+    teachers = None if kind == "grpo" else Teachers({"teacher": teacher.requires_grad_(False)}, divergence_of(config))
+    exact = kind not in ("grpo", "sampled")
+    step = TrainStep(
+        decoder, Optimizer(decoder, OptimConfig(lr=1e-6)), loss_of(config), teachers=teachers if exact else None
+    )
+    documents = documents_of(rows)
+    scorer = Scorer(decoder, config, teachers=teachers)
+
+    def run() -> None:
+        found = annotate(documents, config, scorer.columns) if kind == "sampled" else documents
+        step(pack([replace(one, columns={}) for one in found], max_tokens=MAX_TOKENS))
+
+    return run
+
+
+def trl_step(folder: Path, rows: list[dict[str, Any]], *, batch: int) -> Callable[[], Any]:
+    from transformers import AutoModelForCausalLM
+    from trl.trainer.distillation_trainer import DistillationTrainer
+
+    student = AutoModelForCausalLM.from_pretrained(folder / "student", dtype=torch.float32)
+    teacher = AutoModelForCausalLM.from_pretrained(folder / "teacher", dtype=torch.float32)
+    stub = SimpleNamespace(
+        **{"teacher_model": teacher, "beta": 1.0, "temperature": 1.0, "_is_vlm": False},
+        accelerator=SimpleNamespace(unwrap_model=lambda model: model, is_main_process=False),
+        model_kwarg_keys={"logits_to_keep"},
+        _forward_redirection=lambda wrapper, model, method, *args, **kwargs: method(*args, **kwargs),
+    )
+    stub._get_last_hidden_state = lambda *args, **kwargs: DistillationTrainer._get_last_hidden_state(
+        stub, *args, **kwargs
+    )
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-6, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    student.train()
+    names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "tool_mask")
+    whole = padded(rows)
+    starts = range(0, len(rows), batch)
+    inputs = [{name: whole[name][start : start + batch] for name in names} for start in starts]
+    count = torch.tensor(sum(sum(row["mask"]) for row in rows))
+
+    def step() -> None:
+        for one in inputs:
+            DistillationTrainer._compute_loss(stub, student, one, count)[0].backward()
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def measure(peer: str, options: dict[str, Any], folder: Path, rows: Any, runs: int, pipe: Any) -> None:
+    """In a process of its own: processor seconds of each step after one to warm up."""
+    torch.set_num_threads(1)
+    step = (our_step if peer == "verigym" else trl_step)(folder, rows, **options)
+    step()
+    seconds = []
+    for _ in range(runs):
+        started = time.process_time()
+        step()
+        seconds.append(time.process_time() - started)
+    pipe.send(seconds)
+
+
+def save_models(folder: Path, config: Any) -> int:
+    """A student and a teacher; returns the parameters of each."""
+    tokenizer = train_tokenizer(["a b c"], 300)
+    for seed, name in enumerate(("student", "teacher")):
+        decoder = Decoder(config, seed=seed)
+        save_checkpoint(folder / name, decoder, tokenizer)
+    return sum(parameter.numel() for parameter in decoder.parameters())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--size", choices=SIZES, default="tiny")
+    parser.add_argument("--episodes", type=int)
+    parser.add_argument("--longest", type=int)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--batches", type=int, nargs="+", default=(2, 4, 8), help="TRL's batch sizes")
+    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    count = args.episodes or (8 if args.smoke else 64 if args.size == "tiny" else 16)
+    config = preset("cwm-tiny", **SIZES[args.size])
+    rows = episodes(count, args.longest or (64 if args.smoke else 640), config.vocab_size)
+    tokens = sum(len(row["ids"]) for row in rows)
+    ours = {name: ("verigym", {"kind": name}) for name in ("grpo", "sampled", "reverse", "jensen_shannon")}
+    batches = args.batches[:1] if args.smoke else args.batches
+    cases = {**ours, **{f"TRL, batch {batch}": ("trl", {"batch": batch}) for batch in batches}}
+    context, results = multiprocessing.get_context("spawn"), {}
+    with tempfile.TemporaryDirectory() as scratch:
+        num_parameters = save_models(Path(scratch), config)
+        for name, (peer, options) in cases.items():
+            mine, theirs = context.Pipe(duplex=False)
+            runs = 1 if args.smoke else args.runs
+            process = context.Process(target=measure, args=(peer, options, Path(scratch), rows, runs, theirs))
+            process.start()
+            theirs.close()
+            seconds = mine.recv()
+            process.join()
+            median = statistics.median(seconds)
+            results[name] = {"seconds": seconds, "median_s": median, "tokens_per_s": tokens / median}
+            print(
+                f"{name:16} {tokens / median:9.0f} tokens a processor second  median {median:.3f} s "
+                f"({min(seconds):.3f} to {max(seconds):.3f})",
+                flush=True,
+            )
+    best = max((name for name in results if name.startswith("TRL")), key=lambda name: results[name]["tokens_per_s"])
+    ratio = results["reverse"]["tokens_per_s"] / results[best]["tokens_per_s"]
+    costs = {name: results[name]["median_s"] / results["grpo"]["median_s"] for name in ours}
+    told = ", ".join(f"{name} {cost:.2f}" for name, cost in costs.items())
+    print(f"{num_parameters / 1e6:.1f} M parameters, {count} episodes, {tokens} tokens: {ratio:.2f} x TRL ({best})")
+    print(f"cost beside a GRPO step: {told}")
+    if args.json:
+        facts = {
+            "parameters": num_parameters,
+            "episodes": count,
+            "tokens": tokens,
+            "threads": 1,
+            "processor": platform.processor() or platform.machine(),
+            **{name: version(name) for name in ("torch", "transformers", "trl")},
+        }
+        args.json.write_text(json.dumps({**facts, "ratio": ratio, "costs": costs, "results": results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
