@@ -12,6 +12,9 @@ import operator
 import sys
 from types import BuiltinFunctionType, FunctionType
 
+REPLACED = ("_getini_unknown_type", "isgenerator")
+"""By pytest's own legacypath plugin; and in ``inspect`` by any module that Cython compiled, numpy's and pandas' too."""
+
 KINDS = (FunctionType, BuiltinFunctionType, type, property, staticmethod, classmethod)
 
 
@@ -35,8 +38,7 @@ def of_modules(modules):
                 continue
             seen.add(id(owner))
             for name, value in list(vars(owner).items()):
-                # pytest's own legacypath plugin replaces _getini_unknown_type.
-                if issubclass(type(value), KINDS) and name != "_getini_unknown_type":
+                if issubclass(type(value), KINDS) and name not in REPLACED:
                     function = function_in(value)
                     code = getattr(function, "__code__", None)
                     found.append((vars(owner), name, value, function if code else None, code))

@@ -15,6 +15,8 @@ from verigym.envs.swe.testing import run_tests
 from verigym.errors import GradingError, TaskError
 from verigym.rewards.swe import grade_tests
 
+from .conftest import GOLD
+
 WORKDIR = "/workspace"
 
 KINDS = """
@@ -218,3 +220,10 @@ def test_git_is_out_of_reach_of_a_patch(vault):
     problem, seen = asyncio.run(apply("--- a/.git/config\n+++ b/.git/config\n@@ -1 +1,2 @@\n [core]\n+\tx = 1\n"))
     assert problem is not None
     assert "x = 1" not in seen
+
+
+def test_what_cython_puts_in_the_place_of_inspects_own_is_no_forgery(vault):
+    """Every module that it compiled does so when it is imported."""
+    patched = "import inspect\n\ninspect.isgenerator = lambda one, real=inspect.isgenerator: real(one)\n\n\n"
+    score, _ = vault.grade({"pkg/calc.py": patched + GOLD})
+    assert score.value == 1.0, score.detail
