@@ -249,12 +249,14 @@ def run(pytest, plugin, recorder, files, order, options):
     options += ["-o", "addopts=", "-o", f"cache_dir={tempfile.mkdtemp()}", f"--rootdir={order['workdir']}"]
     for name in order["plugins"]:
         options += ["-p", name]
+    if order["plugins"]:  # their options were asked for, so they are loaded: no mistake of the repository
+        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
     gc.freeze()  # pytest's last collections then pass over what is loaded by now
     problem = ""
     try:
         code = int(pytest.main([*options, *files], plugins=[plugin]))
     except BaseException as error:  # the repository's code can raise anything here
-        code, problem = None, f"the session was left by {type(error).__name__}"
+        code, problem = None, left_by(error).replace("the runner was", "the session was", 1)
     recorder.check()
     return {**recorder.result(code), "problem": problem}
 
