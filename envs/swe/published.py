@@ -39,12 +39,13 @@ def place(name):
 sys.path[:] = [entry for entry in sys.path if entry]
 plugins = sorted({p.value.partition(":")[0].strip() for p in points})
 tox = open("tox.ini").read() if os.path.exists("tox.ini") else ""
-support = [os.path.join(top, name) for top in (".", "src", *os.listdir(".")) if os.path.isdir(top)
-           for name in os.listdir(top) if name in ("test", "testing") and os.path.isdir(os.path.join(top, name))]
-support += [os.path.join("src", top, name) for top in (os.listdir("src") if os.path.isdir("src") else ())
-            for name in ("test", "testing") if os.path.isdir(os.path.join("src", top, name))]
+def package(*parts):
+    return os.path.exists(os.path.join(*parts, "__init__.py"))
+tops = os.listdir(".") + [os.path.join("src", name) for name in (os.listdir("src") if os.path.isdir("src") else ())]
+found = [(top, name) for top in tops if package(top) for name in ("test", "testing") if package(top, name)]
+support = [os.path.join(*parts) for parts in found]
 print("@@" + json.dumps({"python": sys.executable, "environ": dict(os.environ), "pytest": place("pytest"), "tox": tox,
-    "plugins": [[name, place(name)] for name in plugins], "support": sorted(map(os.path.normpath, support))}))
+    "plugins": [[name, place(name)] for name in plugins], "support": sorted(support)}))
 """
 _TOX_RUNS_PYTEST = re.compile(r"^\s*(?:commands\s*=\s*)?\S*python\b.*-m pytest( -rA)? .*\{posargs", re.MULTILINE)
 _INSTALLS_COPY = re.compile(r"^python -m pip install (?!.*-e )\S*\.(\[[^]]*\])?\s*$", re.MULTILINE)

@@ -38,7 +38,8 @@ class Pristine:
         self._rewrite = None if plain else rewriting()
         wanted = [os.path.abspath(os.path.join(workdir, path)) for path in files]
         inside = [path for folder in support for path in python_files(os.path.join(workdir, folder))]
-        self._support = frozenset(inside)
+        tests = [path for path in inside if os.path.basename(path).startswith("test_") or path.endswith("_test.py")]
+        self._support = frozenset(inside) - set(tests)
         for path in [*wanted, *neighbours(workdir, wanted), *inside]:
             if path not in self._texts and path.endswith(".py"):
                 try:
