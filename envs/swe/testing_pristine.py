@@ -39,7 +39,7 @@ class Pristine:
         wanted = [os.path.abspath(os.path.join(workdir, path)) for path in files]
         inside = [path for folder in support for path in python_files(os.path.join(workdir, folder))]
         tests = [path for path in inside if os.path.basename(path).startswith("test_") or path.endswith("_test.py")]
-        self._support = frozenset(inside) - set(tests)
+        self._support = frozenset(inside) - {*tests, *wanted}
         for path in [*wanted, *neighbours(workdir, wanted), *inside]:
             if path not in self._texts and path.endswith(".py"):
                 try:
