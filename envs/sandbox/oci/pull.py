@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import re
 import shutil
 import subprocess
 import tempfile
@@ -90,7 +91,8 @@ class Puller:
             argv += [f"docker://{normal_name(name)}", f"oci:{layout}:image"]
             done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
             if done.returncode != 0:
-                raise _PullFailed(" ".join(done.stderr.split())[-400:])
+                told = re.search(r'msg="(.*)"', done.stderr)  # of its log's line
+                raise _PullFailed(" ".join((told[1] if told else done.stderr).replace('\\"', '"').split())[-400:])
             return self._store.add(f"oci:{layout}:image", name=normal_name(name))[0]
 
 
