@@ -24,6 +24,8 @@ from ..synthesis.probing import PROBE_ENV, Failure, Job, JobResult, Probe, file_
 Files = Mapping[str, str | None]
 """Path -> text; None: there is no such file."""
 
+MOST_COPY_S = 2.0
+"""Processor seconds of one varied copy of a test."""
 MOST_FILE = 2 << 20
 """Bytes of a source file that is varied."""
 
@@ -137,7 +139,8 @@ class Bench:
                 files=files,
                 named=tuple(names),
                 deadline_s=self._deadline_s,
-                test_s=self._test_s,
+                budget_s=self._deadline_s / 2,  # arguments that nobody chose may take for ever
+                test_s=min(self._test_s, MOST_COPY_S),
             )
             for number, files in enumerate(variants)
         ]
@@ -164,8 +167,8 @@ class Bench:
 
     def expect(self, gold: Outcome) -> None:
         """Set time limits by what the reference took."""
-        self._deadline_s = 20.0 + 8.0 * gold.seconds
-        self._test_s = 5.0 + 4.0 * gold.seconds
+        self._deadline_s = 15.0 + 5.0 * gold.seconds
+        self._test_s = 3.0 + 2.0 * gold.seconds
 
     def _job(self, number: int, files: Files, manner: Manner) -> Job:
         wanted = tuple(dict.fromkeys(self.row.tests))
