@@ -68,7 +68,8 @@ class Leak:
 
     @property
     def share(self) -> float:
-        return len(self.found) / self.asked if self.asked else 0.0
+        """Of the lines found, with two counted as not found beforehand: one line may stand anywhere by chance."""
+        return len(self.found) / (self.asked + 2)
 
 
 def telling_lines(row: SWERow) -> list[str]:

@@ -227,7 +227,8 @@ class Audit:
                 continue
             scores[name] = round(value, 4)
             basis[name] = "measured"
-        first = [one for one in certificate.findings if one.kind not in self._scores or one.kind == "leaky"]
+        seen = {*self._scores, *(("unrelated",) if "reference" in self._measured else ())} - {"leaky"}
+        first = [one for one in certificate.findings if one.kind not in seen]
         findings = [*self._findings, *first]
         measured_basis: dict[str, Basis] = {
             name: "measured" if b == "measured" else "signs" for name, b in basis.items()

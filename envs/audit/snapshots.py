@@ -260,13 +260,20 @@ class _Noter(ast.NodeTransformer):
         call = node.value
         name = _method(call)
         if not name.startswith("assert") or not isinstance(call, ast.Call):
-            return node
+            # What a test calls without looking at it is noted too.
+            return node if isinstance(call, ast.Constant | ast.Await | ast.Yield | ast.YieldFrom) else _note(call)
         if name in ("assertRaises", "assertRaisesRegex", "assertWarns") and len(call.args) > 1:
             used = call.args[2:] if name == "assertRaisesRegex" else call.args[1:]
             if not used:
                 return node
             return [_note(ast.Call(used[0], used[1:], call.keywords))]
         return [_note(one) for one in call.args if not isinstance(one, ast.Constant)] or [node]
+
+    def visit_Assign(self, node: ast.Assign) -> ast.stmt | list[ast.stmt]:
+        target = node.targets[0]
+        if isinstance(node.value, ast.Call) and len(node.targets) == 1 and isinstance(target, ast.Name):
+            return [node, _note(ast.Name(target.id, ast.Load()))]
+        return node
 
     def visit_With(self, node: ast.With) -> ast.stmt | list[ast.stmt]:
         self.generic_visit(node)
