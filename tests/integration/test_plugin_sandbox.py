@@ -63,7 +63,7 @@ def test_it_is_chosen_by_its_word(site, local_sandbox, monkeypatch, capsys):
     monkeypatch.setattr(choose, "_probe", lambda backend: pytest.fail("probed again"))
     assert own == "7\n"
     assert main(["rollout", "verigym/SWE-v0", "--policy", "gold", "--sandbox", "prefix"]) == 0
-    assert "1.0" in capsys.readouterr().out
+    assert "passed, reward 1\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

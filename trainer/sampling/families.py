@@ -101,6 +101,9 @@ async def prepare_family(config: FamilyConfig, recipe: Recipe, folder: Path, pro
     if not (train.exists() and held_out.exists()):
         await _write_tasks(config, recipe, family.make_env(), backend, (train, held_out), progress)
     train_tasks, held_out_tasks = tuple(read_any_tasks(train)), tuple(read_any_tasks(held_out))
+    for name in config.experts:
+        if name not in family.experts:
+            raise TaskError(f"family {config.name!r} has no expert {name!r}; it has {', '.join(family.experts)}")
     weights: dict[str, float] = {}
     if config.audit.is_on:
         weights = task_weights(config.audit, train_tasks, family=config.name, rows=config.tasks)
@@ -115,7 +118,7 @@ def open_family(config: FamilyConfig, recipe: Recipe, *, backend: SandboxBackend
     Args:
         backend: of its sandboxes; None: as the recipe says.
     Raises:
-        TaskError: an expert that these tasks do not have. ConfigError: no such environment.
+        ConfigError: no such environment.
     """
     offered = {"sandbox": backend or make_backend(recipe.sandbox), "reuse_verdicts": True, **config.options}
 
@@ -127,9 +130,6 @@ def open_family(config: FamilyConfig, recipe: Recipe, *, backend: SandboxBackend
         "gold": lambda task: play(env.gold(task)),
         "empty": lambda task: play(env.empty(task), on=True),
     }
-    for name in config.experts:
-        if name not in experts:
-            raise TaskError(f"family {config.name!r} has no expert {name!r}; it has {', '.join(experts)}")
     seats, close = open_seats(config.models)
     return Family(
         seats=seats,

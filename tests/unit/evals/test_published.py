@@ -6,6 +6,7 @@ import pytest
 
 from verigym.__main__ import main
 from verigym.evals.preset import FALLBACK
+from verigym.evals.suites.harbor import NOT_PUBLISHED
 from verigym.evals.suites.loading import load_tasks
 from verigym.evals.suites.registry import known_suites, suite_named
 from verigym.evals.suites.spec import LoadOptions
@@ -72,6 +73,7 @@ def test_published_settings_are_defaults_only():
 
 def test_every_published_setting_is_an_option_and_has_its_source():
     presets = {name: suite.preset for name, suite in known_suites().items() if suite.preset is not None}
+    assert set(presets.pop("harbor").sources.values()) == {NOT_PUBLISHED}  # each task is of its own
     assert {"math500", "aime24", "aime25", "livecodebench", "swebench_verified"} <= set(presets)
     for name, preset in presets.items():
         assert {"temperature", "top_p", "samples", "max_tokens", "max_turns"} <= set(preset.sources) <= set(FALLBACK), (

@@ -199,7 +199,7 @@ def test_no_package_is_built_on_this_machine(name, way, hostile):
     requirements = (f"{name}==1.0",)
     ask = {
         "environment": lambda: python_environment(requirements),
-        "wheels": lambda: build_images._wheels(requirements, f"{sys.version_info.major}.{sys.version_info.minor}"),
+        "wheels": lambda: build_images.wheels_of(requirements, f"{sys.version_info.major}.{sys.version_info.minor}"),
         "resolve": lambda: requirements_module._resolve(requirements),
     }
     told = r"only wheels|would have to be built|Invalid URL|No matching distribution|Could not find a version"
