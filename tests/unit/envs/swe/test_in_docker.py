@@ -126,12 +126,14 @@ class Killed:
         return box
 
 
-@pytest.mark.parametrize(("victim", "when"), [(1, "start"), (1, "aexec"), (2, "start"), (2, "arun"), (3, "start")])
+@pytest.mark.parametrize(("victim", "when"), [(1, "start"), (1, "aexec"), (2, "start"), (2, "arun")])
 def test_a_container_that_is_killed_is_recorded_and_never_scored(task, pool, victim, when):
-    """Trap 18: at the start, at a step, at grading, and between the two runs of a grading."""
+    """Trap 18: at the start, at a step, when grading begins, and while it runs. A grading has one container."""
+
+    killed = Killed(pool, victim, when)
 
     async def episode():
-        env = SWEEnv(sandbox=Killed(pool, victim, when))
+        env = SWEEnv(sandbox=killed)
         slow = Message(role="assistant", content="", calls=(ToolCall(name="bash", arguments={"command": "sleep 1"}),))
         policy = ScriptedPolicy(play([slow, *env.gold(task)]))
         found = await rollout(env, policy, task, budget=Budget(), sampling=Sampling())
@@ -141,6 +143,7 @@ def test_a_container_that_is_killed_is_recorded_and_never_scored(task, pool, vic
 
     found = asyncio.run(episode())
     assert (found.ending, found.reward, found.passed) == ("sandbox_failure", None, None)
+    assert killed.made == victim
     assert pool.backend.engines[0].num_containers == 0
 
 
