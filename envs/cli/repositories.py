@@ -10,6 +10,13 @@ HARBOR = "harbor:"
 
 def register(kinds: Any, *, sandbox_options: Any, positive: Any) -> None:
     """Add the commands to the subparsers of ``verigym tasks``."""
+    _add_mine(kinds, sandbox_options, positive)
+    _add_build_images(kinds, positive)
+    _add_decontaminate(kinds)
+    _add_parity(kinds, positive)
+
+
+def _add_mine(kinds: Any, sandbox_options: Any, positive: Any) -> None:
     mine = kinds.add_parser(
         "mine",
         help="turn the bug fixes of a git history into tasks",
@@ -27,6 +34,8 @@ def register(kinds: Any, *, sandbox_options: Any, positive: Any) -> None:
     sandbox_options(mine)
     mine.set_defaults(run=run_mine)
 
+
+def _add_build_images(kinds: Any, positive: Any) -> None:
     images = kinds.add_parser(
         "build-images",
         help="build a container image for every row, and complete the rows",
@@ -67,6 +76,8 @@ def register(kinds: Any, *, sandbox_options: Any, positive: Any) -> None:
     )
     images.set_defaults(run=run_build_images)
 
+
+def _add_decontaminate(kinds: Any) -> None:
     clean = kinds.add_parser("decontaminate", help="leave out rows that an evaluation set could be learnt from")
     clean.add_argument("file", type=Path, metavar="ROWS", help="training rows: of repositories, mathematics, programs")
     clean.add_argument(
@@ -77,6 +88,8 @@ def register(kinds: Any, *, sandbox_options: Any, positive: Any) -> None:
     clean.add_argument("--by-problem", action="store_true", help="keep other problems of the evaluation's repositories")
     clean.set_defaults(run=run_decontaminate)
 
+
+def _add_parity(kinds: Any, positive: Any) -> None:
     parity = kinds.add_parser(
         "parity",
         help="grade with swebench's own run_instance too, and report every disagreement",
