@@ -142,13 +142,7 @@ class HarborEnv(ToolEnv):
         left = self._until - time.monotonic()
         if left <= 0:
             return Submission(value="time", message="the time for the task is over; it is tested as it is")
-        result = await self._sandbox.aexec(command, timeout_s=left)
-        lines = [result.output.rstrip("\n")] if result.output else []
-        if result.killed:
-            lines.append(f"[killed: {result.killed}]")
-        elif result.exit_code:
-            lines.append(f"[exit code {result.exit_code}]")
-        return "\n".join(lines)
+        return (await self._sandbox.aexec(command, timeout_s=left)).shown
 
     @tool
     async def submit(self) -> str | Submission:

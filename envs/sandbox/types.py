@@ -80,6 +80,16 @@ class CommandResult:
     duration_s: float = 0.0
     cwd: str | None = None
 
+    @property
+    def shown(self) -> str:
+        """What a policy reads: the output, then "[killed: REASON]" or "[exit code N]" where it did not end well."""
+        lines = [self.output.rstrip("\n")] if self.output else []
+        if self.killed:
+            lines.append(f"[killed: {self.killed}]")
+        elif self.exit_code:
+            lines.append(f"[exit code {self.exit_code}]")
+        return "\n".join(lines)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessResult:

@@ -170,13 +170,7 @@ class SWEEnv(ToolEnv):
         Args:
             command: one or more lines for bash.
         """
-        result = await self._box.aexec(command)
-        lines = [result.output.rstrip("\n")] if result.output else []
-        if result.killed:
-            lines.append(f"[killed: {result.killed}]")
-        elif result.exit_code:
-            lines.append(f"[exit code {result.exit_code}]")
-        return "\n".join(lines)
+        return (await self._box.aexec(command)).shown
 
     @tool
     async def view(self, path: str, start: int = 1, end: int = 0) -> str:

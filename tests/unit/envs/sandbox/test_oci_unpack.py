@@ -138,7 +138,7 @@ def test_what_an_image_holds_is_what_its_layers_make_of_each_other(tmp_path, fla
     layers = [
         layer(
             member("etc/passwd", b"root:x:0:0::/root:/bin/sh\n"),
-            member("work/", uid=7, gid=8),
+            member("data/", uid=7, gid=8),
             member("old/file", b"x"),
             member("hidden/file", b"x"),
             member("srv", b"a file"),
@@ -147,7 +147,7 @@ def test_what_an_image_holds_is_what_its_layers_make_of_each_other(tmp_path, fla
             member("old/.wh.file"),
             member("hidden/.wh..wh..opq"),
             member("hidden/new", b"y"),
-            member("there", kind=tarfile.SYMTYPE, link="/work"),
+            member("there", kind=tarfile.SYMTYPE, link="/data"),
             member("srv/below", b"z"),
         ),
     ]
@@ -156,7 +156,7 @@ def test_what_an_image_holds_is_what_its_layers_make_of_each_other(tmp_path, fla
     files = LayerFiles(store, image.layers)
     assert files.text("/etc/passwd").startswith("root:")
     assert [files.exists(f"/{name}") for name in ("old/file", "hidden/file", "hidden/new", "old")] == [0, 0, 1, 1]
-    assert files.owner("/there") == files.owner("/work/.") == (7, 8)
+    assert files.owner("/there") == files.owner("/data/.") == (7, 8)
     assert files.owner("/nowhere") is None
     assert files.text("/srv/below") == "z"
     assert files.text("/there/../../../etc/passwd").startswith("root:")  # never this machine's own
