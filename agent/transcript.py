@@ -1,6 +1,7 @@
 """An episode as text that a person can follow."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ STYLES = {
     "text": "",
 }
 """rich's style of each kind of line that ``episode_lines`` yields."""
+_UNPRINTABLE = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
 
 
 def format_episode(trajectory: Trajectory, *, max_lines: int = 60) -> str:
@@ -117,15 +119,9 @@ def _numbers(parts: Mapping[str, Any]) -> str:
 def printable(text: str) -> str:
     """Control characters, lone surrogates and changes of direction spelled out: what an agent prints must not drive
     the reader's terminal."""
-    return "".join(map(_spelled, text.replace("\r\n", "\n")))
+    return _UNPRINTABLE.sub(_spelled, text.replace("\r\n", "\n"))
 
 
-def _spelled(char: str) -> str:
-    code = ord(char)
-    if char in "\n\t" or char.isprintable():
-        return char
-    if code < 0x20 or 0x7F <= code <= 0x9F:
-        return f"\\x{code:02x}"
-    return (
-        f"\\u{code:04x}" if 0xD800 <= code <= 0xDFFF or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069 else char
-    )
+def _spelled(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -1,9 +1,10 @@
 """The run room with many episodes: how long the index takes, the first paint, and a new episode's way to the screen.
 
-    python benchmarks/room.py --episodes 100000 [--out FILE]
+    python benchmarks/room.py --episodes 100000 [--folder KEPT] [--out FILE]
 
 Episodes are written by what a training writes them with; the server is ``verigym view``, in a process of its own; the
-browser Chromium, through playwright (both of the dev extra, and Debian's chromium).
+browser Chromium, through playwright (both of the dev extra, and Debian's chromium). Seconds are a clock's: beside
+other work they say little, so the processor's seconds of the server stand beside them.
 """
 
 import argparse
@@ -28,6 +29,11 @@ from verigym.trainer.run.recording import EpisodeRecorder
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 GROUPS, SIZE, REPEATS = 32, 8, 5
+SCREEN = {"width": 1400, "height": 900}
+SEEN = """new PerformanceObserver(list => {
+    if (list.getEntriesByName("rows").length) requestAnimationFrame(() => (globalThis.shown ??= performance.now()));
+}).observe({ type: "mark" });"""
+"""The table's own mark stands in the task that made its rows; the frame after it is the one that shows them."""
 
 
 def step(number: int) -> StepResult:
@@ -60,21 +66,28 @@ def step(number: int) -> StepResult:
     return StepResult(step=number, metrics={}, trajectories=tuple(episodes), advantages=(0.5,) * len(episodes))
 
 
+def recorded(count: int, folder: Path) -> tuple[EpisodeRecorder, int]:
+    """What writes the run's episodes, and how many it has written; those of an earlier call are written no more."""
+    run, steps = folder / "runs" / "large", -(-count // (GROUPS * SIZE))
+    is_new = not (run / "rl").is_dir()
+    if is_new:
+        (run / "rl").mkdir(parents=True)
+        (run / "recipe.json").write_text('{"name": "large", "families": []}')
+        (run / "rl" / "metrics.jsonl").write_text("")
+    recorder = EpisodeRecorder(run / "rl", RecordConfig(conversations_mib=1e6), seed=0, resume_step=steps)
+    for number in range(1, steps + 1) if is_new else ():
+        recorder.write(step(number))
+    return recorder, steps * GROUPS * SIZE
+
+
 def measured(count: int, folder: Path) -> dict[str, Any]:
     """The figures: seconds, and MiB of the server at its largest."""
     from playwright.sync_api import sync_playwright
 
-    run = folder / "runs" / "large"
-    (run / "rl").mkdir(parents=True)
-    (run / "recipe.json").write_text('{"name": "large", "families": []}')
-    (run / "rl" / "metrics.jsonl").write_text("")
-    recorder = EpisodeRecorder(run / "rl", RecordConfig(conversations_mib=1e6), seed=0, resume_step=0)
-    steps = -(-count // (GROUPS * SIZE))
-    started = time.perf_counter()
-    for number in range(1, steps + 1):
-        recorder.write(step(number))
-    found: dict[str, Any] = {"episodes": steps * GROUPS * SIZE, "written_s": round(time.perf_counter() - started, 1)}
-    found["conversations_mib"] = round(sum(one.stat().st_size for one in (run / "rl" / "episodes").iterdir()) / 2**20)
+    recorder, episodes = recorded(count, folder)
+    files = (folder / "runs" / "large" / "rl" / "episodes").iterdir()
+    found: dict[str, Any] = {"episodes": episodes, "mib": round(sum(one.stat().st_size for one in files) / 2**20)}
+    shutil.rmtree(folder / "cache", ignore_errors=True)
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
     command = [sys.executable, "-m", "verigym", "view", str(folder / "runs"), "--port", "0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
@@ -86,7 +99,7 @@ def measured(count: int, folder: Path) -> dict[str, Any]:
     try:
         with sync_playwright() as driver:
             browser = driver.chromium.launch(executable_path=chromium, args=FLAGS)
-            page = browser.new_page(viewport={"width": 1400, "height": 900})
+            page = browser.new_page(viewport=SCREEN)
             number = page.request.get(f"{address}/api/runs").json()["runs"][0]["id"]
             place = f"{address}/#/run/{number}/episodes"
             started = time.perf_counter()
@@ -96,7 +109,11 @@ def measured(count: int, folder: Path) -> dict[str, Any]:
             while page.request.get(f"{address}/api/poll?run={number}").json()["behind"]:
                 time.sleep(0.1)
             found["indexed_s"] = round(time.perf_counter() - started, 1)
-            found["first_paint_s"] = median_of(lambda: painted(page, place))
+            found["indexed_cpu_s"] = round(cpu_s(server.pid), 1)
+            before = cpu_s(server.pid)
+            found["first_paint_s"] = median_of(lambda: opened(browser, place))
+            found["first_paint_server_cpu_s"] = round((cpu_s(server.pid) - before) / REPEATS, 3)
+            found["opened_again_s"] = median_of(lambda: painted(page, place))
             found["sorted_s"] = median_of(
                 lambda: asked(page, f"{address}/api/episodes?run={number}&sort=reward&limit=100")
             )
@@ -119,13 +136,21 @@ def measured(count: int, folder: Path) -> dict[str, Any]:
     return found
 
 
+def opened(browser: Any, place: str) -> float:
+    """``painted`` in a browser that has kept nothing of the page."""
+    context = browser.new_context(viewport=SCREEN)
+    try:
+        return painted(context.new_page(), place)
+    finally:
+        context.close()
+
+
 def painted(page: Any, place: str) -> float:
-    """From an empty page's first request to rows that are painted, by the browser's own clock."""
+    """Seconds from the page's first request to its rows, by the browser's own clock: to the frame that shows them."""
+    page.add_init_script(SEEN)
     page.goto("about:blank")
     page.goto(place, wait_until="commit")
-    page.wait_for_selector(".episodes tbody tr:not(.space) a")
-    # The row was added in a task before this one; the time is that of the frame after it.
-    return page.evaluate("() => new Promise(done => requestAnimationFrame(() => done(performance.now() / 1000)))")
+    return page.wait_for_function("() => globalThis.shown").json_value() / 1000
 
 
 def asked(page: Any, address: str) -> float:
@@ -152,6 +177,12 @@ def appeared(page: Any, recorder: EpisodeRecorder) -> float:
     return time.perf_counter() - started
 
 
+def cpu_s(process: int) -> float:
+    """Seconds of the processor that a process has taken."""
+    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def median_of(measure: Any) -> dict[str, float]:
     values = [measure() for _ in range(REPEATS)]
     return {"median": round(statistics.median(values), 3), "most": round(max(values), 3)}
@@ -160,12 +191,15 @@ def median_of(measure: Any) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--episodes", type=int, default=100_000)
+    parser.add_argument("--folder", type=Path, help="keep the episodes there, for the next time")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        folder = args.folder or Path(folder)
+        recorded(args.episodes, folder)[0].close()
         # Held as a training holds it: the page asks more often of what goes on.
-        with RunLock(Path(folder) / "runs" / "large"):
-            found = measured(args.episodes, Path(folder))
+        with RunLock(folder / "runs" / "large"):
+            found = measured(args.episodes, folder)
         found |= {"load": round(os.getloadavg()[0], 1), "cores": os.cpu_count()}
     text = json.dumps(found, indent=2)
     print(text)

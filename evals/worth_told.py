@@ -6,16 +6,21 @@ from typing import Any
 
 def worth_rows(worth: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """(what, pass@1 or rate, of how many tasks) of each figure of ``worth_of``."""
-    rows = []
+    return [(what, _told(figure), tasks) for what, figure, tasks in worth_figures(worth)]
+
+
+def worth_figures(worth: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], str]]:
+    """(what, its "pass@1" and "interval", of how many tasks) of each figure of ``worth_of``."""
+    rows: list[tuple[str, Mapping[str, Any], str]] = []
     if worth["corrected"] is not None:
         tasks = f"{worth['errors']['accepts_wrong']['tasks']} measured of {worth['num_tasks']}"
-        rows.append(("with the graders' errors counted in", _told(worth["corrected"]), tasks))
+        rows.append(("with the graders' errors counted in", worth["corrected"], tasks))
         for key, name in (("accepts_wrong", "wrong solutions accepted"), ("refuses_right", "right solutions refused")):
             rate = worth["errors"][key]
-            rows.append((name, _told({"pass@1": rate["rate"], **rate}), str(rate["tasks"])))
+            rows.append((name, {"pass@1": rate["rate"], "interval": rate["interval"]}, str(rate["tasks"])))
     if worth["sound"] is not None:
-        rows.append(("on sound tasks", _told(worth["sound"]), str(worth["sound"]["n"])))
-    rows += [(f"class {kind}", _told(one), str(one["n"])) for kind, one in worth["classes"].items() if kind != "sound"]
+        rows.append(("on sound tasks", worth["sound"], str(worth["sound"]["n"])))
+    rows += [(f"class {kind}", one, str(one["n"])) for kind, one in worth["classes"].items() if kind != "sound"]
     return rows
 
 

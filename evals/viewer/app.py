@@ -6,11 +6,15 @@ A page of another site can neither read the answers (nothing lets it) nor reach 
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from sqlite3 import Connection
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,15 +23,16 @@ from starlette.routing import Route
 from ...errors import VerigymError
 from .episode import commands_of, episode_of
 from .figures import Metrics, Verdicts, differences, listed, overview
+from .files import PageFiles
 from .index import FRESH_SECONDS, Indexes, cache_folder
 from .queries import facets_of, groups_of, neighbours, page_of, row_of
 from .runs import FoundRun, about, evaluations_in, find_runs, kind_of, stages_of, state_of
-from .safe import HEADERS, answer
+from .safe import answer
 from .tokens import tokens_of
 
-PAGE = Path(__file__).with_name("page")
-TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 HOSTS = ("localhost", "127.0.0.1", "[::1]")
+GZIP_BYTES = 16_000
+"""Answers from this size on are compressed."""
 
 
 class NotFound(VerigymError):
@@ -73,7 +78,9 @@ class Room:
     def columns(self, asked: Mapping[str, str]) -> Any:
         run = self.run(asked)
         stages = [asked["stage"]] if asked.get("stage") else stages_of(run)
-        return {"run": run.id, "name": run.name, "stages": [self.metrics.columns(run, stage) for stage in stages]}
+        version = self.metrics.version(run)
+        columns = [self.metrics.columns(run, stage) for stage in stages]
+        return {"run": run.id, "name": run.name, "version": version, "stages": columns}
 
     def differences(self, asked: Mapping[str, str]) -> Any:
         runs = [self.run({"run": number}) for number in asked.get("runs", "").split(",") if number]
@@ -86,33 +93,33 @@ class Room:
         run = self.run(asked)
         index = self.indexes.of(run)
         version = index.touch()
-        rows = [self.metrics.rows(run.path / stage / "metrics.jsonl") for stage in stages_of(run)]
-        metrics = [rows.generation * 1_000_000 + len(rows.rows) for rows in rows]
+        metrics = self.metrics.version(run)
         return {
             **state_of(run),
             "episodes": version,
             "total": index.total,
-            "metrics": sum(metrics),
+            "metrics": metrics,
             "behind": index.behind,
         }
 
     def episodes(self, asked: Mapping[str, str]) -> Any:
-        index = self.indexes.of(self.run(asked))
-        with index.reading() as base:
-            return {**page_of(base, asked), "version": index.version, "behind": index.behind}
+        return self._indexed(asked, lambda base: page_of(base, asked))
 
     def groups(self, asked: Mapping[str, str]) -> Any:
-        index = self.indexes.of(self.run(asked))
-        with index.reading() as base:
-            return {**groups_of(base, asked), "version": index.version, "behind": index.behind}
+        return self._indexed(asked, lambda base: groups_of(base, asked))
 
     def facets(self, asked: Mapping[str, str]) -> Any:
+        return self._indexed(asked, facets_of)
+
+    def _indexed(self, asked: Mapping[str, str], question: Callable[[Connection], dict[str, Any]]) -> Any:
         index = self.indexes.of(self.run(asked))
         with index.reading() as base:
-            return {**facets_of(base), "version": index.version, "behind": index.behind}
+            version = index.version  # of before: what comes meanwhile makes the page ask again
+            return {**question(base), "version": version, "behind": index.behind}
 
     def episode(self, asked: Mapping[str, str]) -> Any:
         run = self.run(asked)
+        _warm()
         index = self.indexes.of(run)
         with index.reading() as base:
             row = row_of(base, asked.get("key", ""))
@@ -154,7 +161,6 @@ def make_app(
         fresh_s: see ``EpisodeIndex``.
     """
     room = Room(folders, Indexes(cache, fresh_s=fresh_s))
-    threading.Thread(target=_warm, daemon=True).start()
     asked: dict[str, Callable[[Mapping[str, str]], Any]] = {
         "runs": room.list,
         "run": room.about,
@@ -182,19 +188,18 @@ def make_app(
 
         return Route(f"/api/{name}", respond, methods=["GET"])
 
-    routes = [*(route(name) for name in asked), Route("/{path:path}", _file, methods=["GET"])]
+    files = PageFiles()
+
+    async def file(request: Request) -> Response:
+        return files.response(request.path_params["path"])
+
+    routes = [*(route(name) for name in asked), Route("/{path:path}", file, methods=["GET"])]
     allowed = Middleware(TrustedHostMiddleware, allowed_hosts=[*HOSTS, *hosts], www_redirect=False)
-    return Starlette(routes=routes, middleware=[allowed])
+    small = Middleware(GZipMiddleware, minimum_size=GZIP_BYTES, compresslevel=1)  # for who looks from another machine
+    return Starlette(routes=routes, middleware=[allowed, small])
 
 
+@cache
 def _warm() -> None:
-    """Import what the first look at tokens would wait for."""
-    import pyarrow.parquet as pq  # noqa: F401
-
-
-def _file(request: Request) -> Response:
-    """A file of the page."""
-    path = (PAGE / (request.path_params["path"] or "index.html")).resolve()
-    if not path.is_relative_to(PAGE) or path.suffix not in TYPES or not path.is_file():
-        return answer({"error": "there is no such file"}, 404)
-    return Response(path.read_bytes(), media_type=TYPES[path.suffix], headers={**HEADERS, "Cache-Control": "no-cache"})
+    """Import beside other work what the first look at tokens would wait for: who reads an episode may come to them."""
+    threading.Thread(target=import_module, args=["pyarrow.parquet"], daemon=True).start()

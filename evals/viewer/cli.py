@@ -86,21 +86,12 @@ def _write(source: Path, out: Path, limit: int | None) -> int:
 
 def _worth(source: Path) -> dict[str, Any]:
     """What stands in a run's folder of its worth and of its passes, as ``page`` takes it."""
-    import json
-
-    from ...envs.task import read_jsonl
-    from ..passes import PASSES
     from ..worth_told import worth_rows
+    from .flags import flags_of
+    from .runs import read_json
 
-    report, passes = source / "report.json", source / PASSES
-    worth = json.loads(report.read_bytes()).get("worth") if report.is_file() else None
-    flags = {
-        (row["task_id"], row["index"]): "; ".join(
-            f"{'turn ' + str(one['turn']) if one['turn'] else 'patch'}: {one['what']} ({one['shown'][:100]})"
-            for one in row["flags"]
-        )
-        for row in (read_jsonl(passes) if passes.is_file() else ())
-    }
+    worth = (read_json(source / "report.json") or {}).get("worth")
+    flags = {key: "; ".join(told) for key, told in (flags_of(source) or {}).items()}
     return {"worth": worth_rows(worth) if worth else (), "flags": flags}
 
 

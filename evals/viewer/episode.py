@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .flags import flags_of
 from .rows import NAMES
 from .runs import FoundRun, read_json
 
@@ -29,6 +30,7 @@ def episode_of(run: FoundRun, row: Mapping[str, Any], line: Mapping[str, Any]) -
         "messages": line.get("messages"),
         "branches": line.get("branches") or _branches(line.get("tree") or ()),
         "again": again(run, row),
+        "flags": (flags_of(run.path) or {}).get((row["task"], row["sample"]), []) if run.kind == "evaluation" else [],
     }
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from ...errors import ConfigError
 from ..metrics import breakdown, family_summary, paired_difference, task_pass_rates
 from ..verdict import Verdict
-from .runs import FoundRun, about, evaluations_in, find_runs, read_json
+from .flags import passes_of, worth_shown
+from .runs import FoundRun, about, evaluations_in, find_runs, read_json, stages_of
 from .tail import Rows
 
 SPARK_POINTS = 60
@@ -38,6 +39,11 @@ class Metrics:
         columns["tokens"] = _running_sum(columns.get("trainer/tokens/count", []), len(rows.rows))
         watched = self.rows(run.path / stage / "evaluations.jsonl").rows
         return {"stage": stage, "columns": columns, "generation": rows.generation, "watched": watched}
+
+    def version(self, run: FoundRun) -> int:
+        """Another one whenever a stage has other rows."""
+        read = [self.rows(run.path / stage / "metrics.jsonl") for stage in stages_of(run)]
+        return sum(rows.generation * 1_000_000 + len(rows.rows) for rows in read)
 
     def headline(self, run: FoundRun, stages: Sequence[str]) -> dict[str, Any]:
         """What the list of runs shows of a training: its last step, and a line of rewards."""
@@ -112,6 +118,8 @@ class Verdicts:
             "families": {name: family_summary([v for v in verdicts if v.family == name]) for name in families},
             "breakdown": breakdown(verdicts),
             "progress": read_json(run.path / "progress.json"),
+            "worth": worth_shown(read_json(run.path / "report.json")),
+            "passes": passes_of(run.path),
         }
 
     def headline(self, run: FoundRun) -> dict[str, Any]:

@@ -45,13 +45,17 @@ def groups_of(base: sqlite3.Connection, asked: Mapping[str, str]) -> dict[str, A
     where, values, searched = condition(base, asked)
     limit, offset = min(_int(asked, "limit", 50), MOST_ROWS), _int(asked, "offset", 0)
     grouped = f"FROM episodes WHERE {where} GROUP BY stage, step, grp"
+    # Which groups are on the page first: the samples of all of them are five times the work.
     rows = base.execute(
-        f"""SELECT stage, step, grp, min(task) AS task, min(family) AS family, count(*) AS samples,
+        f"""WITH page (its_stage, its_step, its_grp, last) AS MATERIALIZED (
+            SELECT stage, step, grp, max(id) AS last {grouped} ORDER BY last DESC LIMIT ? OFFSET ?)
+          SELECT stage, step, grp, min(task) AS task, min(family) AS family, count(*) AS samples,
           sum(passed) AS passed, avg(reward) AS reward, min(reward) AS low, max(reward) AS high,
-          sum(ending LIKE '%failure') AS failures, max(id) AS last,
+          sum(ending LIKE '%failure') AS failures, last,
           json_group_array(json_array(key, reward, passed, advantage, ending)) AS members
-          {grouped} ORDER BY last DESC LIMIT ? OFFSET ?""",
-        (*values, limit, offset),
+          FROM page JOIN episodes ON stage = its_stage AND step IS its_step AND grp = its_grp
+          WHERE {where} GROUP BY stage, step, grp ORDER BY last DESC""",
+        (*values, limit, offset, *values),
     ).fetchall()
     total = base.execute(f"SELECT count(*) FROM (SELECT 1 {grouped})", values).fetchone()[0]
     found = [{**dict(row), "members": json.loads(row["members"])} for row in rows]

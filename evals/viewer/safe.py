@@ -33,6 +33,8 @@ def plain(value: Any) -> Any:
         return shown(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if value is None or isinstance(value, int):
+        return value  # here, not at the end: what follows asks abstract classes, and columns of tokens are long
     if isinstance(value, Mapping):
         return {shown(str(name)): plain(one) for name, one in value.items()}
     if isinstance(value, Sequence):

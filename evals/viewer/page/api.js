@@ -5,15 +5,19 @@ export async function ask(name, parameters = {}, signal) {
   for (const [key, value] of Object.entries(parameters)) {
     if (value !== undefined && value !== null && value !== "") query.set(key, value);
   }
-  const response = await fetch(`api/${name}?${query}`, { signal });
+  const address = `api/${name}?${query}`;
+  const early = globalThis.early.get(address); // asked by first.js
+  globalThis.early.delete(address);
+  const response = await (early ?? fetch(address, { signal }));
   const found = await response.json();
+  if (signal?.aborted) throw new DOMException("the reader has left", "AbortError"); // one of first.js has no signal
   if (!response.ok) throw new Error(found.error ?? `the server answered ${response.status}`);
   return found;
 }
 
 const QUICK = 300, SLOW = 3000, AWAY = 1500;
 
-// Calls `told(state, before)` at the first look and whenever an answer differs from the one before.
+// Calls `told(state)` at the first look and whenever an answer differs from the one before.
 export function follow(run, signal, told) {
   let before = null;
   let timer = 0;
@@ -24,9 +28,8 @@ export function follow(run, signal, told) {
         const state = await ask("poll", { run }, signal);
         pause = ["running", "paused", "elsewhere"].includes(state.state) || state.behind ? QUICK : SLOW;
         const changed = before === null || ["episodes", "metrics", "state", "sign"].some((key) => before[key] !== state[key]);
-        const last = before;
         before = state;
-        if (changed) await told(state, last);
+        if (changed) await told(state);
       } catch (error) {
         if (signal.aborted) return;
         pause = AWAY;

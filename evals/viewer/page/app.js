@@ -26,6 +26,7 @@ async function show() {
     else if (path[0] === "run" && path[1]) await showRun(page);
     else if (path[0] === "compare") await (await import("./compare.js")).showCompare(page);
     else throw new Error(`there is no page ${path.join("/")}`);
+    globalThis.early.clear(); // what nobody has taken is old by now
   } catch (error) {
     if (error.name === "AbortError") return;
     setCrumbs([]);

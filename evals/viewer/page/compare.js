@@ -1,7 +1,7 @@
 // Several runs: their curves on one another, what differs in their recipes, and evaluations task by task.
 
 import { h, fill, number, percent } from "./dom.js";
-import { ask } from "./api.js";
+import { ask, follow } from "./api.js";
 import { showCurves } from "./curves.js";
 import { comparison } from "./results.js";
 
@@ -20,5 +20,8 @@ export async function showCompare(page) {
     : h("p.muted", {}, "Nothing: their recipes are the same.");
   fill(page.main, h("h1", {}, `${number(runs.length)} runs`), h("div.legend", {}, runs.map((run, place) => h("span", { vars: hue(place) }, h("i"), h("a", { href: `#/run/${run.id}` }, run.name)))), h("details.group", { open: rows.length <= 8 }, h("summary", {}, "What differs ", h("span.count.muted", {}, rows.length ? number(rows.length) : "")), settings), tables, curves);
   if (pairs.length) fill(tables, await Promise.all(pairs.map(async (run) => h("section", {}, h("h2", {}, `${run.name} against ${runs[0].name}`), await comparison(runs[0].id, run.id, page.signal)))));
-  if (runs.some((run) => run.stages.length)) await showCurves({ ...page, main: curves }, { keys: () => true, runs: ids.filter((_, place) => runs[place].stages.length) });
+  const drawn = ids.filter((_, place) => runs[place].stages.length), live = new EventTarget();
+  if (!drawn.length) return;
+  await showCurves({ ...page, main: curves, live }, { keys: () => true, runs: drawn });
+  drawn.forEach((id) => follow(id, page.signal, (now) => live.dispatchEvent(new CustomEvent("news", { detail: { ...now, run: id } }))));
 }

@@ -1,6 +1,6 @@
 // Curves of one run or of several.
 
-import { h, fill, number, segmented, ago } from "./dom.js";
+import { h, fill, number, segmented, styled } from "./dom.js";
 import { ask } from "./api.js";
 import { Chart, sorted, grouped } from "./charts.js";
 
@@ -10,7 +10,8 @@ const AXES = [["step", "steps"], ["tokens", "tokens"], ["seconds", "time"]];
 export async function showCurves(page, { keys, reasons = false, runs = null }) {
   const ids = runs ?? [page.run.id];
   const kept = Object.assign({ axis: "step", smooth: "0", stage: "", find: "" }, page.query);
-  let found = await Promise.all(ids.map((id) => ask("metrics", { run: id }, page.signal)));
+  const asked = ids.map((id) => ask("metrics", { run: id }, page.signal));
+  let [, ...found] = await Promise.all([styled("vendor/uplot/uPlot.min.css"), ...asked]);
   const stages = [...new Set(found.flatMap((one) => one.stages.map((stage) => stage.stage)))];
   if (!stages.length) return fill(page.main, h("p.empty", {}, "No metrics yet."));
   if (!stages.includes(kept.stage)) kept.stage = stages.includes("rl") ? "rl" : stages.at(-1);
@@ -75,7 +76,11 @@ export async function showCurves(page, { keys, reasons = false, runs = null }) {
   fill(page.main, controls, extra, box);
   drawControls();
   build();
-  if (reasons) fill(extra, await reasonsOf(page));
+  async function fillReasons() {
+    const facets = await ask("facets", { run: page.run.id }, page.signal);
+    fill(extra, reasonsOf(facets, page.base));
+    return facets.version;
+  }
   document.addEventListener("theme", () => charts.forEach((chart) => chart.draw(kept)), { signal: page.signal });
   let resizing = 0;
   addEventListener("resize", () => { clearTimeout(resizing); resizing = setTimeout(() => charts.forEach((chart) => chart.draw(kept)), 120); }, { signal: page.signal });
@@ -88,17 +93,16 @@ export async function showCurves(page, { keys, reasons = false, runs = null }) {
     if (names.some((key) => !shownKeys.includes(key))) build();
     else charts.forEach((chart) => chart.take(data, kept));
   }
-  page.live?.addEventListener("news", (event) => {
-    const { now, before } = event.detail;
-    if (before && before.metrics !== now.metrics) renew().catch(() => {});
-    if (reasons && before && before.episodes !== now.episodes) reasonsOf(page).then((made) => fill(extra, made)).catch(() => {});
+  let told = reasons ? await fillReasons() : null;
+  page.live?.addEventListener("news", ({ detail: now }) => {
+    if (found[ids.indexOf(now.run)]?.version !== now.metrics) renew().catch(() => {});
+    if (reasons && told !== now.episodes) fillReasons().then((version) => (told = version)).catch(() => {});
   });
 }
 
-async function reasonsOf(page) {
-  const { endings, total } = await ask("facets", { run: page.run.id }, page.signal);
+function reasonsOf({ endings, total }, base) {
   const rows = Object.entries(endings);
   if (!rows.length) return h("div");
   const failed = (name) => name.endsWith("failure");
-  return h("section", {}, h("h2", {}, "How episodes ended"), h("table", {}, h("tbody", {}, rows.map(([name, count]) => h("tr", {}, h("td", {}, h("a", { href: `${page.base}/episodes?ending=${encodeURIComponent(name)}` }, name.replaceAll("_", " "))), h("td.n", {}, number(count)), h("td.n", {}, `${((100 * count) / total).toFixed(1)} %`), h("td", {}, h("span.meter", { vars: { "--v": String(count / total) } }, h("i"))), h("td.muted.wide-only", {}, failed(name) ? "infrastructure: counts in no figure" : ""))))));
+  return h("section", {}, h("h2", {}, "How episodes ended"), h("table", {}, h("tbody", {}, rows.map(([name, count]) => h("tr", {}, h("td", {}, h("a", { href: `${base}/episodes?ending=${encodeURIComponent(name)}` }, name.replaceAll("_", " "))), h("td.n", {}, number(count)), h("td.n", {}, `${((100 * count) / total).toFixed(1)} %`), h("td", {}, h("span.meter", { vars: { "--v": String(count / total) } }, h("i"))), h("td.muted.wide-only", {}, failed(name) ? "infrastructure: counts in no figure" : ""))))));
 }

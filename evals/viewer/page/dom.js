@@ -30,6 +30,18 @@ export function fill(element, ...children) {
   return element;
 }
 
+const sheets = new Map();
+
+// A stylesheet that only some of the pages need: there before what it is for is drawn.
+export function styled(place) {
+  if (!sheets.has(place)) {
+    const link = h("link", { rel: "stylesheet", href: new URL(place, import.meta.url) });
+    sheets.set(place, new Promise((done) => ["load", "error"].forEach((end) => link.addEventListener(end, done))));
+    document.head.append(link);
+  }
+  return sheets.get(place);
+}
+
 export function svg(tag, attributes, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, String(value));

@@ -1,6 +1,6 @@
 // One episode: conversation, patch, tests and tokens; beside them its score, times and group.
 
-import { h, fill, number, signed, seconds, outcome, command, ago } from "./dom.js";
+import { h, fill, number, signed, seconds, outcome, command, ago, styled } from "./dom.js";
 import { ask } from "./api.js";
 import { conversation } from "./conversation.js";
 import { patchOf } from "./diff.js";
@@ -13,7 +13,7 @@ const TIMES = [["policy", "--time1"], ["environment", "--time2"], ["grading", "-
 export async function showEpisode(page) {
   const { run, base, rest, query, signal } = page;
   const key = rest.join("/");
-  const episode = await ask("episode", { run: run.id, key }, signal);
+  const [episode] = await Promise.all([ask("episode", { run: run.id, key }, signal), styled("reading.css")]);
   const { patch, tests } = episode.evidence ?? {};
   const tabs = [
     ["conversation", "Conversation", episode.messages?.length],
@@ -103,6 +103,7 @@ function asideOf(episode, base) {
     "aside.aside",
     {},
     h("section", {}, h("h2", {}, "Score"), h("dl.pairs", {}, pair("reward", number(episode.reward)), episode.advantage !== null && pair("advantage", signed(episode.advantage, 3)), pair("ending", episode.ending.replaceAll("_", " "))), parts.length ? h("div.parts", {}, parts.map(([name, value]) => [h("span", {}, name.replaceAll("_", " ")), h("span.meter", { vars: { "--v": String(Math.max(0, Math.min(1, value))) } }, h("i")), h("span", {}, number(value))])) : null, episode.detail && h("p.muted.prose", {}, episode.detail)),
+    episode.flags.length ? h("section.flags", {}, h("h2", {}, "To look at"), h("ul", {}, episode.flags.map((flag) => h("li", {}, flag)))) : null,
     total ? h("section", {}, h("h2", {}, "Time"), h("div.strip", { role: "img", "aria-label": TIMES.map(([name]) => `${name} ${seconds(episode.timings[name] ?? 0)}`).join(", ") }, TIMES.map(([name, hue]) => h("i", { vars: { "--v": String((episode.timings[name] ?? 0) / total), "--c": `var(${hue})` } }))), h("dl.pairs", {}, TIMES.map(([name, hue]) => [h("dt", {}, h("i.swatch", { vars: { "--c": `var(${hue})` } }), name), h("dd", {}, seconds(episode.timings[name]))]), pair("total", seconds(episode.timings.total)))) : null,
     h("section", {}, h("h2", {}, "Length"), h("dl.pairs", {}, pair("turns", number(episode.turns)), pair("format errors", number(episode.format_errors)), pair("sampled tokens", number(episode.sampled)), pair("all tokens", number(episode.tokens)), episode.version !== null && pair("policy version", number(episode.version)), episode.time && pair("written", ago(episode.time)))),
     episode.group.length > 1 ? h("section", {}, h("h2", {}, h("a", { href: `${base}/group?${new URLSearchParams({ stage: episode.stage, step: episode.step ?? "", grp: episode.grp })}` }, `Group of ${episode.group.length}`)), membersOf(episode.group.map((row) => [row.key, row.reward, row.passed, row.advantage, row.ending]), base, episode.key)) : null,

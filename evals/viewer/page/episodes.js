@@ -72,18 +72,15 @@ export async function showEpisodes(page) {
   }
   drawFilters();
   tell(null);
-  // The rows first; what there is to filter by comes beside them.
-  ask("facets", { run: run.id }, page.signal).then((found) => { facets = found; drawFilters(); }).catch(() => {});
-  page.live.addEventListener("news", (event) => {
-    const { now, before } = event.detail;
-    if (before && before.episodes !== now.episodes) view.renew();
-  });
+  page.live.addEventListener("news", ({ detail: now }) => now.episodes !== view.version() && view.renew().catch(() => {}));
   await view.reset();
+  // After the rows: what there is to filter by is counted over all of them.
+  ask("facets", { run: run.id }, page.signal).then((found) => { facets = found; drawFilters(); }).catch(() => {});
 }
 
 function rowsView(page, kept, box, tell) {
   const { run, base, signal } = page;
-  let total = 0, pages = new Map(), asked = new Set(), generation = 0, top = -1, chosen = -1, newest = null, drawn = "";
+  let total = 0, pages = new Map(), asked = new Set(), generation = 0, version = null, chosen = -1, newest = null, drawn = "";
   const head = h("tr"), before = h("tr.space", { "aria-hidden": "true" }, h("td")), after = h("tr.space", { "aria-hidden": "true" }, h("td")), body = h("tbody");
   const shown = COLUMNS.filter(([key]) => (run.kind === "training" ? true : !["step", "advantage"].includes(key)));
   const table = h("table.episodes", {}, h("thead", {}, head), body);
@@ -112,6 +109,7 @@ function rowsView(page, kept, box, tell) {
       if (mine !== generation) return;
       pages.set(number_, found.rows);
       total = found.total;
+      version ??= found.version;
       tell(total, total === 1 ? "episode" : "episodes", found.searched_all === false ? h("span.muted", {}, "The search stopped after 2 s: the newest that it found.") : found.behind ? h("span.muted", {}, "still reading …") : null);
       draw();
     } catch (error) {
@@ -146,6 +144,7 @@ function rowsView(page, kept, box, tell) {
     }
     const focused = document.activeElement?.closest?.("tr")?.dataset?.place;
     fill(body, before, rows, after);
+    if (rows.length) performance.mark("rows");
     table.setAttribute("aria-rowcount", total + 1);
     if (focused !== undefined) body.querySelector(`tr[data-place="${focused}"] a`)?.focus({ preventScroll: true });
   }
@@ -155,6 +154,7 @@ function rowsView(page, kept, box, tell) {
     pages = new Map();
     asked = new Set();
     total = 0;
+    version = null;
     chosen = -1;
     newest = null;
     drawn = "";
@@ -171,6 +171,7 @@ function rowsView(page, kept, box, tell) {
     pages = new Map(wanted.map((number_, place) => [number_, found[place].rows]));
     asked = new Set(wanted);
     total = found[0].total;
+    version = found[0].version;
     newest = known;
     tell(total, total === 1 ? "episode" : "episodes", found[0].behind ? h("span.muted", {}, "still reading …") : null);
     draw();
@@ -200,12 +201,12 @@ function rowsView(page, kept, box, tell) {
     }
   }, { signal });
   drawHead();
-  return { reset, renew };
+  return { reset, renew, version: () => version };
 }
 
 function groupsView(page, kept, box, tell) {
   const { run, base, signal } = page;
-  let rows = [], total = 0;
+  let rows = [], total = 0, version = null;
   const body = h("tbody"), more = h("button", { type: "button", hidden: true, onclick: () => load(rows.length) }, "More");
   fill(box, h("div.scroll", { tabindex: 0, role: "group", "aria-label": "Table" }, h("table", {}, h("thead", {}, h("tr", {}, h("th.n", { scope: "col" }, "Step"), h("th", { scope: "col" }, "Task"), h("th.wide-only", { scope: "col" }, "Family"), h("th", { scope: "col" }, "Samples, by advantage"), h("th.n", { scope: "col" }, "Passed"), h("th.n", { scope: "col" }, "Reward"), h("th.n.wide-only", { scope: "col" }, "Lowest to highest"))), body)), more);
 
@@ -213,6 +214,7 @@ function groupsView(page, kept, box, tell) {
     const found = await ask("groups", { run: run.id, ...kept, view: undefined, sort: undefined, down: undefined, offset, limit: 50 }, signal);
     rows = offset ? [...rows, ...found.rows] : found.rows;
     total = found.total;
+    if (!offset) version = found.version;
     tell(total, total === 1 ? "group" : "groups");
     more.hidden = rows.length >= total;
     fill(body, rows.map(row));
@@ -223,7 +225,7 @@ function groupsView(page, kept, box, tell) {
     const address = `${base}/group?${new URLSearchParams({ stage: group.stage, step: group.step ?? "", grp: group.grp })}`;
     return h("tr", {}, h("td.n", {}, number(group.step)), h("td", {}, h("a.name", { href: address }, group.task)), h("td.wide-only", {}, group.family), h("td", {}, membersOf(members, base)), h("td.n", {}, `${group.passed ?? 0} of ${group.samples}`), h("td.n", {}, number(group.reward)), h("td.n.wide-only", {}, group.low === group.high ? h("span.muted", {}, "all the same") : `${number(group.low)} to ${number(group.high)}`));
   }
-  return { reset: () => load(0), renew: () => rows.length <= 50 && load(0) };
+  return { reset: () => load(0), renew: async () => rows.length <= 50 && load(0), version: () => version };
 }
 
 export function membersOf(members, base, current) {

@@ -1,6 +1,6 @@
 // The samples of a group, beside each other.
 
-import { h, fill, number, signed, outcome } from "./dom.js";
+import { h, fill, number, signed, outcome, styled } from "./dom.js";
 import { ask } from "./api.js";
 import { conversation } from "./conversation.js";
 import { patchOf } from "./diff.js";
@@ -9,8 +9,8 @@ const MOST = 16;
 
 export async function showGroup(page) {
   const { run, base, query, signal } = page;
-  const found = await ask("episodes", { run: run.id, stage: query.stage, grp: query.grp, step_min: query.step, step_max: query.step, sort: "reward", limit: 200 }, signal);
-  const rows = found.rows;
+  const asked = { run: run.id, stage: query.stage, grp: query.grp, step_min: query.step, step_max: query.step, sort: "reward", limit: 200 };
+  const [{ rows }] = await Promise.all([ask("episodes", asked, signal), styled("reading.css")]);
   if (!rows.length) throw new Error("the run has no such group");
   const shown = rows.slice(0, MOST);
   const graded = rows.filter((row) => row.reward !== null);

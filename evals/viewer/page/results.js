@@ -11,12 +11,13 @@ export async function showResults(page) {
   if (run.kind === "episodes") return fill(page.main, h("p.empty", {}, "A file of episodes has no verdicts of its own."));
   const draw = async () => {
     const found = await ask("evaluation", { run: run.id }, page.signal);
-    fill(box, head(found), families(found), breakdowns(found));
+    fill(box, head(found), families(found), breakdowns(found), worthOf(found), passesOf(found, page.base));
   };
   const box = h("div"), against = h("div");
   fill(page.main, box, against);
   await draw();
-  page.live.addEventListener("news", (event) => { if (event.detail.before && event.detail.before.sign !== event.detail.now.sign) draw().catch(() => {}); });
+  let sign = run.sign;
+  page.live.addEventListener("news", ({ detail: now }) => { if (now.sign !== sign) { sign = now.sign; draw().catch(() => {}); } });
   await chooseOther(page, against);
 }
 
@@ -41,8 +42,26 @@ function breakdowns({ breakdown }) {
   return h("div.columns", {}, labels.map(([label, values]) => h("section", {}, h("h2", {}, told[label] ?? `By ${label}`), tableOf(Object.entries(values).sort(([, a], [, b]) => b.n - a.n)))));
 }
 
+// What an audit of the tasks says of the figures: on sound tasks, class by class, with the graders' own errors counted in.
+function worthOf({ worth }) {
+  if (!worth?.rows.length) return null;
+  const rows = worth.rows.map((row) => h("tr", {}, h("td", {}, row.what), h("td.n", {}, row.tasks), h("td.n", {}, percent(row["pass@1"])), h("td", {}, meterOf(row))));
+  const sound = worth.against_on_sound;
+  const told = sound && `Against the other run on ${number(sound.n)} sound tasks: ${signed(100 * sound.mean, 1)} % (${signed(100 * sound.low, 1)} to ${signed(100 * sound.high, 1)}), McNemar p ${number(sound.p_value)}.`;
+  return h("section", {}, h("h2", {}, "What it is worth ", h("span.sub", {}, `${number(worth.audited)} of ${number(worth.num_tasks)} tasks audited`)), scrolled(["", "Tasks", "pass@1 or rate", "95 % interval"], rows), told && h("p", {}, told));
+}
+
+function passesOf({ passes }, base) {
+  if (!passes) return null;
+  const rows = passes.rows.map((row) => h("tr", {}, h("td", {}, h("a.name", { href: `${base}/episode/${encodeURIComponent(`${row.sample}:${row.task}`)}` }, row.task), h("span.sub", {}, ` sample ${row.sample}`)), h("td", {}, row.flags.map((flag) => h("div", {}, flag)))));
+  const more = passes.flagged - passes.rows.length;
+  return h("section", {}, h("h2", {}, "Passes to look at ", h("span.sub", {}, `${number(passes.flagged)} of ${number(passes.looked_at)}`)), rows.length ? scrolled(["Episode", "Why"], rows) : h("p.muted", {}, "None has a flag."), more > 0 && h("p.muted", {}, `and ${number(more)} more`));
+}
+
+const scrolled = (names, rows) => h("div.scroll", { tabindex: 0, role: "group", "aria-label": "Table" }, h("table", {}, h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col", class: /^(Tasks|pass@1)/.test(name) ? "n" : "" }, name)))), h("tbody", {}, rows)));
+
 function tableOf(rows) {
-  return h("div.scroll", { tabindex: 0, role: "group", "aria-label": "Table" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, ""), h("th.n", { scope: "col" }, "Tasks"), h("th.n", { scope: "col" }, "pass@1"), h("th", { scope: "col" }, "95 % interval"))), h("tbody", {}, rows.map(([name, row]) => h("tr", {}, h("td", {}, name), h("td.n", {}, number(row.n)), h("td.n", {}, percent(row["pass@1"])), h("td", {}, meterOf(row)))))));
+  return scrolled(["", "Tasks", "pass@1", "95 % interval"], rows.map(([name, row]) => h("tr", {}, h("td", {}, name), h("td.n", {}, number(row.n)), h("td.n", {}, percent(row["pass@1"])), h("td", {}, meterOf(row)))));
 }
 
 function meterOf(row) {

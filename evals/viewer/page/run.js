@@ -4,8 +4,6 @@ import { h, fill, number, percent, seconds, ago, command } from "./dom.js";
 import { ask, follow } from "./api.js";
 import { stateOf } from "./runs.js";
 import { showEpisodes } from "./episodes.js";
-import { showGroup } from "./group.js";
-import { showEpisode } from "./episode.js";
 import { isTyping } from "./keys.js";
 
 const ENGINES = /seconds\/|tokens_per_second|tflops|mfu|memory|lag|failures|retries|cut_at_deadline|late_groups|dropped|loop|idle|stale|groups_.*total/;
@@ -27,11 +25,11 @@ export async function showRun(page) {
 
   if (chosen === "episode") {
     page.crumbs([[run.name, base], ["episodes", `${base}/episodes`], [rest.join("/")]]);
-    return showEpisode(inner);
+    return (await import("./episode.js")).showEpisode(inner);
   }
   if (chosen === "group") {
     page.crumbs([[run.name, base], ["episodes", `${base}/episodes`], ["group"]]);
-    return showGroup(inner);
+    return (await import("./group.js")).showGroup(inner);
   }
   page.crumbs([[run.name]]);
   const state = h("span"), counts = h("span.count"), sign = h("span.muted");
@@ -47,22 +45,28 @@ export async function showRun(page) {
     const place = Number(event.key) - 1;
     if (!isTyping(event) && tabs[place]) location.hash = `${base}/${tabs[place][0]}`;
   }, { signal: page.signal });
-  follow(id, page.signal, async (now, before) => {
+  fill(state, stateOf(run));
+  sign.textContent = ago(run.sign);
+  await showPart(chosen, { ...inner, main: box });
+  if (page.signal.aborted) return;
+  follow(id, page.signal, (now) => {
     fill(state, stateOf(now));
     sign.textContent = ago(now.sign);
     counts.textContent = number(now.total);
-    inner.live.dispatchEvent(new CustomEvent("news", { detail: { now, before } }));
+    inner.live.dispatchEvent(new CustomEvent("news", { detail: { ...now, run: id } }));
   });
-  const shown = { ...inner, main: box };
-  if (chosen === "curves" || chosen === "engines") {
-    const { showCurves } = await import("./curves.js"); // the chart library with it, which other pages do without
+}
+
+async function showPart(name, page) {
+  if (name === "curves" || name === "engines") {
+    const { showCurves } = await import("./curves.js"); // with the chart library
     if (page.signal.aborted) return;
-    return showCurves(shown, chosen === "curves" ? { keys: () => true } : { keys: (key) => ENGINES.test(key), reasons: true });
+    return showCurves(page, name === "curves" ? { keys: () => true } : { keys: (key) => ENGINES.test(key), reasons: true });
   }
-  if (chosen === "episodes") return showEpisodes(shown);
-  if (chosen === "results") return (await import("./results.js")).showResults(shown);
-  if (chosen === "about") return showSettings(shown);
-  throw new Error(`a run has no part ${chosen}`);
+  if (name === "episodes") return showEpisodes(page);
+  if (name === "results") return (await import("./results.js")).showResults(page);
+  if (name === "about") return showSettings(page);
+  throw new Error(`a run has no part ${name}`);
 }
 
 async function showSettings(page) {
