@@ -24,16 +24,7 @@ from recipe_page import recipe_page  # noqa: E402
 ROOT_PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
 
 
-def quickstart_page() -> str:
-    """What the README says of the demo, and the recipe itself."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    told = readme.split("## In two commands\n", 1)[1].split("\n## ", 1)[0].replace("](docs/", "](")
-    recipe = (ROOT / "recipes" / "quickstart.toml").read_text(encoding="utf-8")
-    return f"# The quickstart\n{told}\n## The recipe\n\n```toml\n{recipe}```\n"
-
-
 GENERATED = {
-    "quickstart.md": quickstart_page,
     "reference/recipes.md": recipe_page,
     "reference/commands.md": command_page,
     "reference/api.md": api_page,
@@ -79,7 +70,10 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Links out of the documentation become the path that they lead to."""
+    """Links out of the documentation become the path that they lead to; the quickstart's recipe stands under it."""
+    if page.file.src_uri == "quickstart.md":
+        recipe = (ROOT / "recipes" / "quickstart.toml").read_text(encoding="utf-8")
+        markdown += f"\n```toml\n{recipe}```\n"
     here = Path(page.file.src_uri).parent
 
     def inside(match: re.Match[str]) -> str:

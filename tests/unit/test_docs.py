@@ -12,7 +12,7 @@ from verigym.trainer.recipe.packaged import packaged_examples, packaged_recipes
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 OTHER_PROGRAMS = {"make", "source", "pip", "git"}
-MADE = {f"reference/{name}.md" for name in ("api", "commands", "recipes")} | {"quickstart.md"}
+MADE = {f"reference/{name}.md" for name in ("api", "commands", "recipes")}
 """Pages that the site makes: tests/unit/test_site.py."""
 CHEAP = {"verigym doctor", "verigym rollout verigym/SWE-v0 --policy gold"}
 

@@ -52,6 +52,7 @@ def train(
         if team is None:
             torch.set_num_threads(recipe.num_threads)
         with Progress() as progress:
+            progress.note(f"in the browser, while it goes on: {shlex.join(['verigym', 'view', str(out)])}")
             run = Run(recipe, out, progress, team, places)
             with (interruptible or _by_signal)(run):
                 return asyncio.run(_run(run))
