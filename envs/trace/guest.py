@@ -4,7 +4,16 @@ from functools import lru_cache
 from pathlib import Path
 
 PACKAGE = "verigym_trace"
-GUEST_FILES = ("guest_classes", "guest_numpy", "guest_values", "guest_tracer", "guest_main", "guest_library")
+GUEST_FILES = (
+    "guest_classes",
+    "guest_room",
+    "guest_numpy",
+    "guest_values",
+    "guest_tracer",
+    "guest_main",
+    "guest_library",
+)
+"""In the order of what imports what."""
 
 BOOT = """\
 import sys

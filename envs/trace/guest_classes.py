@@ -22,6 +22,7 @@ _base_of, _size_of, _item_size_of, _dict_offset, _weak_offset = (
     for name in ("__base__", "__basicsize__", "__itemsize__", "__dictoffset__", "__weakrefoffset__")
 )
 _GETSET, _MEMBER, METHOD = types.GetSetDescriptorType, types.MemberDescriptorType, types.MethodDescriptorType
+_owner_of, _name_of = (_MEMBER.__dict__[name].__get__ for name in ("__objclass__", "__name__"))
 
 
 def mro(kind):
@@ -48,7 +49,7 @@ def _hides_state(kind):
         if base is None:
             return True
         size = _size_of(kind) - _size_of(base)
-        size -= 8 * sum(type(one) is _MEMBER and key != "__dict__" for key, one in class_dict(kind).items())
+        size -= 8 * len(_slots_of(kind))
         offset = _dict_offset(kind)
         size -= 8 * (not _dict_offset(base) and (offset > 0 or (offset < 0 and _item_size_of(kind) > 0)))
         size -= 8 * (_weak_offset(kind) > 0 and not _weak_offset(base))
@@ -56,6 +57,19 @@ def _hides_state(kind):
             return True
         kind = base
     return False
+
+
+def _slots_of(kind):
+    """(name, descriptor) of the slots that a class itself has. C's with two underscores are no attributes: offsets,
+    addresses, what another name tells."""
+    own = class_dict(kind)
+    in_python = "__slots__" in own
+    return [
+        (key, found)
+        for key, found in own.items()
+        if type(found) is _MEMBER and _owner_of(found) is kind and _name_of(found) == key
+        if in_python or not key.startswith("__")
+    ]
 
 
 def _is_exception(kind):
@@ -79,45 +93,63 @@ class Class:
         self.fields = fields if type(fields) is tuple and any(base is tuple for base in bases) else None
         found = ((base, plain) for base, plain in BARE if any(one is base for one in bases))
         self.base, self.plain = next(found, (None, None))
-        self._slots = [
-            (key, found)
-            for base in reversed(bases)
-            if _module(base) != "builtins"
-            for key, found in list(class_dict(base).items())
-            if type(found) is _MEMBER and is_told(key)
-        ]
+        self._slots = [slot for base in reversed(bases) if _module(base) != "builtins" for slot in _slots_of(base)]
         held = (one["__dict__"] for one in dicts if _is_descriptor(one.get("__dict__")))
         self._dict = next(held, None)
 
     def attributes(self, value):
-        """What an instance holds, by the descriptors of its slots and its dictionary; properties are not asked."""
-        own = {}
+        """({name: value}, whether that is all) of what an instance holds, by the descriptors of its slots and its
+        dictionary; properties are not asked."""
+        own, is_all = {}, True
         for key, found in self._slots:
             try:
+                is_all = is_all and key not in own  # a base's slot under the same name
                 own[key] = found.__get__(value)
             except AttributeError:
                 pass  # a slot without a value
         held = None if self._dict is None else self._dict.__get__(value)
         if type(held) is dict:
-            own.update((key, one) for key, one in dict.items(held) if is_told(key))
-        return own
+            more = own_of(held)
+            is_all = is_all and len(more) == dict.__len__(held) and not any(key in own for key in more)
+            own.update(more)
+        if own.get("__wrapped__") is not None:
+            _leave_out_copies(own)
+        return own, own.pop("__doc__", None) is None and is_all and (held is None or type(held) is dict)
+
+
+def own_of(held):
+    """Names and values of an instance's dictionary; a key that is no plain text could write its hash."""
+    return {key: one for key, one in dict.items(held) if type(key) is str}
+
+
+_COPIED = ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__", "__type_params__")
+
+
+def _leave_out_copies(own):
+    """What ``functools.update_wrapper`` has copied is no state of its own."""
+    wrapped, getters = own["__wrapped__"], class_dict(types.FunctionType)
+    if type(wrapped) is types.FunctionType:
+        for key in _COPIED:
+            if key in own and key in getters and getters[key].__get__(wrapped) is own[key]:
+                del own[key]
 
 
 _LINKS = [BaseException.__dict__[name].__get__ for name in ("__cause__", "__context__")]
+_is_suppressed = BaseException.__dict__["__suppress_context__"].__get__
 _SAID = (int, float, str, bytes, bool, type(None))
 
 
 def says_all(value):
     """Whether the arguments and attributes of an exception are all of it: it is raised from no other, and what C keeps
     of it (a code, a name, a place) is what its arguments make."""
-    if any(link(value) is not None for link in _LINKS):
+    if any(link(value) is not None for link in _LINKS) or _is_suppressed(value):
         return False
     native = next(base for base in mro(type(value)) if _module(base) == "builtins")
     kept = [
         found.__get__
         for base in mro(native)
         for key, found in class_dict(base).items()
-        if (type(found) is _MEMBER or type(found) is _GETSET) and is_told(key) and key != "args"
+        if (type(found) is _MEMBER or type(found) is _GETSET) and key[:2] != "__" and key != "args"
     ]
     if not kept:
         return True
@@ -159,11 +191,6 @@ def pairs_of(value):
 def _is_descriptor(found):
     """Whether it is one that C defines."""
     return type(found) is _GETSET or type(found) is _MEMBER
-
-
-def is_told(name):
-    """Not the interpreter's own: C's __vectorcalloffset__ holds an address, a copied __doc__ is no state."""
-    return type(name) is str and (not name.startswith("__") or name == "__notes__")
 
 
 BARE = (

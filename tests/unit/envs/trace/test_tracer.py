@@ -218,7 +218,7 @@ def f():
 
 
 def test_what_the_interpreter_keeps_in_an_instance_is_not_told(trace):
-    """C's members hold addresses (__vectorcalloffset__), and wrappers copy __doc__: neither is state of the program."""
+    """C's members hold addresses (__vectorcalloffset__), and wrappers copy a function's name: neither is state."""
     source = """
 import functools
 
@@ -235,7 +235,9 @@ def f():
     return None
 """
     found = unfold(trace(source, "f()").trace.frames)[-2]
-    assert found["values"] == ("[<Later func=<built-in function len>, args=('ab',), keywords={}>, <Wrapper calls=2>]")
+    assert found["values"] == (
+        "[<Later func=<built-in function len>, args=('ab',), keywords={}>, <Wrapper __wrapped__=<function f>, calls=2>]"
+    )
 
 
 def test_a_set_too_large_for_its_text_is_the_same_in_any_order(trace):

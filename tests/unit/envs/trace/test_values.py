@@ -8,8 +8,9 @@ from verigym.envs.trace import guest_tracer, guest_values
 from verigym.model.chat.trace import Frame, unfold
 
 SETUP = """
-import array, collections, contextvars, datetime, decimal, enum, fractions, functools, io, itertools, queue, random, re
-import threading, types, weakref
+import array, codecs, collections, contextvars, csv, ctypes, datetime, decimal, enum, fractions, functools, graphlib
+import hashlib, io, itertools, pathlib, queue, random, re, sqlite3, threading, types, typing, weakref, zlib
+import xml.etree.ElementTree
 from dataclasses import dataclass
 
 class L(list): pass
@@ -48,6 +49,27 @@ class Local(threading.local): pass
 @dataclass
 class Data:
     a: int = 0
+class Dunder:
+    __slots__ = ("__a__",)
+class Base:
+    __slots__ = ("a",)
+class Again(Base):
+    __slots__ = ("a",)
+class Keys:
+    def __init__(self): self.__dict__ = {1: 1}
+class Zone(datetime.tzinfo):
+    def utcoffset(self, when): return datetime.timedelta(0)
+class St(ctypes.Structure):
+    _fields_ = [("a", ctypes.c_int)]
+T1 = typing.TypeVar("T1")
+class Box(typing.Generic[T1]):
+    def __init__(self): self.a = 1
+class Call:
+    def __call__(self): pass
+def around(f):
+    @functools.wraps(f)
+    def inner(): return f()
+    return inner
 def gen():
     for i in range(9):
         yield i
@@ -133,6 +155,56 @@ MUTATED = {
     "a long text in a list": ("['a' * 999]", "v[0] += 'b'"),
     "a large set": ("set(range(999))", "v.add(1000)"),
     "a large dict": ("dict.fromkeys(range(100))", "v[99] = 1"),
+    "a name of two underscores": ("Plain()", "setattr(v, '__x', 1)"),
+    "a special name": ("Plain()", "v.__x__ = 1"),
+    "a docstring": ("Plain()", "v.__doc__ = 'a'"),
+    "a key that is no text": ("Keys()", "v.__dict__[1] = 2"),
+    "a slot with a special name": ("Dunder()", "v.__a__ = 1"),
+    "a slot that another hides": ("Again()", "Base.a.__set__(v, 1)"),
+    "an attribute that a slot hides": ("Again()", "v.a = 1"),
+    "another class": ("Plain()", "v.__class__ = Call"),
+    "another dictionary": ("Plain()", "v.__dict__ = {'a': 1}"),
+    "a stream that is closed": ("io.IOBase()", "v.close()"),
+    "what is wrapped": ("around(func)", "v.__wrapped__ = gen"),
+    "an alias": ("typing.List[int]", "v = typing.List[str]"),
+    "C's alias": ("list[int]", "v = list[str]"),
+    "a type's name": ("typing.NewType('A', int)", "v.__supertype__ = str"),
+    "a type variable": ("typing.TypeVar('A')", "v = typing.TypeVar('A', bound=int)"),
+    "a generic class's arguments": ("Box[int]()", "v = Box[str]()"),
+    "a class method": ("classmethod(func)", "v.__init__(gen)"),
+    "a property": ("property(func)", "v.__init__(gen)"),
+    "a superclass's view": ("super(L, L([1]))", "v.append(2)"),
+    "a method of a list": ("[1].append", "v(2)"),
+    "a method of a list by another name": ("[1].__len__", "v.__self__.append(2)"),
+    "a method of a class": ("dict.fromkeys", "v = D.fromkeys"),
+    "a method of a method": ("types.MethodType(Call(), 1)", "v.__func__.a = 1"),
+    "itself": ("[[0]]", "v[0][0] = v[0] if v[0][0] is v else v"),
+    "itself, and then another": ("types.SimpleNamespace(a=[0])", "v.a[0] = v; v.a[0] = v.a"),
+    "a number of ctypes": ("ctypes.c_int(1)", "v.value = 2"),
+    "an array of ctypes": ("(ctypes.c_int * 2)(1, 2)", "v[0] = 9"),
+    "a structure of ctypes": ("St(1)", "v.a = 2"),
+    "a database's cursor": ("sqlite3.connect(':memory:').execute('select 1 union select 2')", "v.fetchone()"),
+    "a digest": ("hashlib.sha256()", "v.update(b'a')"),
+    "a compressor": ("zlib.compressobj()", "v.compress(b'a' * 99999)"),
+    "a decimal context": ("decimal.Context(prec=3)", "v.prec = 5"),
+    "flags of a decimal context": ("decimal.Context(prec=3)", "v.divide(1, 3)"),
+    "an incremental decoder": ("codecs.getincrementaldecoder('shift_jis')()", "v.decode(bytes([129]))"),
+    "rows of a table": ("csv.reader(['a', 'b'])", "next(v)"),
+    "an element": ("xml.etree.ElementTree.Element('a')", "v.text = 'b'"),
+    "a time in a zone": (
+        "datetime.datetime(2020, 1, 1, tzinfo=Zone())",
+        "v = v.replace(tzinfo=datetime.timezone.utc)",
+    ),
+    "a fold": ("datetime.datetime(2020, 1, 1)", "v = v.replace(fold=1)"),
+    "zeros of a decimal": ("[decimal.Decimal('1.0')]", "v[0] = decimal.Decimal('1.00')"),
+    "a negative zero": ("[0.0]", "v[0] = -0.0"),
+    "a bool": ("[True]", "v[0] = 1"),
+    "many attributes": ("types.SimpleNamespace(**{f'a{i}': i for i in range(60)})", "v.a59 = 0"),
+    "a long number": ("decimal.Decimal(10 ** 3000 + 1)", "v += 1"),
+    "a long path": ("pathlib.PurePosixPath('a' * 5000)", "v /= 'b'"),
+    "a long name of an attribute": ("types.SimpleNamespace(**{'a' * 5000: 1})", "setattr(v, 'a' * 5000, 2)"),
+    "a mock": ("__import__('unittest.mock').mock.Mock()", "v.a()"),
+    "an order of nodes": ("graphlib.TopologicalSorter({1: {2}})", "v.prepare()"),
 }
 
 
@@ -174,6 +246,7 @@ def test_a_value_that_has_changed_is_never_unchanged(name):
 
 EXCEPTIONS = {
     "a cause": ("ValueError(1)", "v.__cause__ = KeyError(2)"),
+    "no context": ("ValueError(1)", "v.__suppress_context__ = True"),
     "a context": ("E(1)", "v.__context__ = KeyError(2)"),
     "a number of the system": ("OSError(1, 'a')", "v.errno = 2"),
     "a file's name": ("OSError(1, 'a')", "v.filename = 'c'"),
@@ -205,6 +278,18 @@ def test_a_value_that_is_written_whole_and_has_not_changed_is_unchanged(name):
     assert shown[1:] == ([".."] * 2 if whole else [shown[0]] * 2)
     assert whole is not (values.hidden or values.cut)
     assert {known["v"] for known in unfold(frames) if "v" in known} == {shown[0]}
+
+
+@pytest.mark.parametrize("name", [name for name in MUTATED if "long" in name or "many" in name])
+def test_no_text_is_much_longer_than_it_may_be(name):
+    frames, _ = frames_of(program(*MUTATED[name]), max_chars=100)
+    assert max(len(text) for frame in frames for text in frame.locals.values()) < 450
+
+
+def test_a_function_that_is_its_own_attribute():
+    """Depth is bounded for functions as for anything else: no RecursionError of ours ends in a lost event."""
+    frames, _ = frames_of("def g(): pass\ng.me = g\ndef run():\n    v = [g]\n    return g\n")
+    assert frames[-1].value == "<function g me=...>"
 
 
 def test_what_cannot_change_is_known_by_itself_though_it_is_too_long():
