@@ -9,8 +9,13 @@ from typing import Any
 
 BUILT_IN = frozenset(dir(builtins))
 Functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _NAMING = ("__slots__", "__match_args__")
 """What a class calls by texts that are names of its attributes."""
+_NAMED_TUPLE = "namedtuple"
+"""Called with a name and with the names of fields, as texts."""
+_REPLACING = ("replace", "_replace")
+"""Called with names of fields."""
 _Symbol = tuple[Any, str]
 """(the scope that owns a name, the name)."""
 
@@ -29,23 +34,39 @@ class _Scope:
         return _Scope(waiting.popleft()) if waiting else None
 
 
+class _Comprehension:
+    """The names that a comprehension binds, whether or not it has a table: from Python 3.12 most have none, and what
+    stands in them is among the tables of the scope around it."""
+
+    def __init__(self, around: "_Scope | _Comprehension", names: frozenset[str], number: int) -> None:
+        self.names, self.number, self.enter = names, number, around.enter
+
+
 class Renamed(ast.NodeTransformer):
     """Names become numbers, in the order in which they are met."""
 
     def __init__(self, tree: ast.Module, table: symtable.SymbolTable) -> None:
         self._numbers: dict[_Symbol, str] = {}
-        self._scopes = [_Scope(table)]
+        self._scopes: list[_Scope | _Comprehension] = [_Scope(table)]
+        self._module = table
+        self._num_comprehensions = 0
         self._attributes = set(_own_attributes(tree))
         self._parameters = _parameters(tree)
 
     # Which symbol a name is.
 
     def _number(self, symbol: _Symbol) -> str:
-        return self._numbers.setdefault(symbol, f"_{len(self._numbers)}")
+        sign = "g" if symbol[0] == "global" else "_"  # the statements that say so are left out
+        return self._numbers.setdefault(symbol, f"{sign}{len(self._numbers)}")
 
     def _name(self, name: str) -> str:
         for at in range(len(self._scopes) - 1, 0, -1):
-            table = self._scopes[at].table
+            scope = self._scopes[at]
+            if isinstance(scope, _Comprehension):
+                if name in scope.names:
+                    return self._number((scope.number, name))
+                continue
+            table = scope.table
             try:
                 symbol = table.lookup(name)
             except KeyError:
@@ -58,7 +79,7 @@ class Renamed(ast.NodeTransformer):
 
     def _global(self, name: str) -> str:
         try:
-            symbol = self._scopes[0].table.lookup(name)
+            symbol = self._module.lookup(name)
             own = symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace()
         except KeyError:
             own = False
@@ -123,11 +144,16 @@ class Renamed(ast.NodeTransformer):
         kept, first.iter = first.iter, ast.Constant(value=None)
         kind = {"ListComp": "listcomp", "SetComp": "setcomp", "DictComp": "dictcomp"}.get(type(node).__name__)
         scope = self._scopes[-1].enter(kind or "genexpr", node.lineno)
-        self._scopes += [scope] if scope else []
+        self._num_comprehensions += 1
+        around = scope or self._scopes[-1]
+        targets = (name for one in node.generators for name in ast.walk(one.target) if isinstance(name, ast.Name))
+        names = frozenset(name.id for name in targets if isinstance(name.ctx, ast.Store))
+        own = [*([scope] if scope else []), _Comprehension(around, names, self._num_comprehensions)]
+        self._scopes += own
         node.generators = [self.visit(one) for one in node.generators]
         for field in ("elt", "key", "value"):
             self._visit_field(node, field)
-        del self._scopes[len(self._scopes) - bool(scope) :]
+        del self._scopes[-len(own) :]
         first.iter = kept
         return node
 
@@ -149,8 +175,7 @@ class Renamed(ast.NodeTransformer):
         return node
 
     def visit_Global(self, node: ast.Global | ast.Nonlocal) -> ast.AST:
-        node.names = [self._name(name) for name in node.names]
-        return node
+        return ast.Pass()  # which symbol a name is, its number says
 
     visit_Nonlocal = visit_Global
 
@@ -186,16 +211,22 @@ class Renamed(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         """An argument that is given by name has the number of the parameter, where the program defines one."""
-        called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", None)
+        called = _called(node)
         known = self._parameters.get(called or "", {}) or self._parameters[""]
         named = [(keyword, known.get(keyword.arg or "")) for keyword in node.keywords]
         self.generic_visit(node)
         for keyword, place in named:
             if place is not None:
                 keyword.arg = f"_{place}"
-            elif keyword.arg is not None and keyword.arg in self._attributes and called in self._parameters:
-                keyword.arg = self._attribute(keyword.arg)  # a field of a class
+            elif keyword.arg in self._attributes and (called in self._parameters or called in _REPLACING):
+                keyword.arg = self._attribute(keyword.arg or "")  # a field of a class
+        if called == _NAMED_TUPLE and node.args:
+            node.args = [ast.Constant(value=""), *map(self._fields, node.args[1:])]
         return node
+
+    def _fields(self, node: ast.expr) -> ast.expr:
+        names = _texts(node)
+        return node if not names else ast.Tuple(elts=[ast.Constant(value=self._attribute(name)) for name in names])
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST:
         if any(isinstance(one, ast.Name) and one.id in _NAMING for one in node.targets):
@@ -218,6 +249,8 @@ def _own_attributes(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del):
             yield node.attr
+        elif isinstance(node, ast.Call) and _called(node) == _NAMED_TUPLE:
+            yield from (name for one in node.args[1:] for name in _texts(one))
         elif isinstance(node, ast.ClassDef):
             for one in _same_scope(node):
                 if isinstance(one, (*Functions, ast.ClassDef)):
@@ -229,12 +262,22 @@ def _own_attributes(tree: ast.Module) -> Iterator[str]:
                     yield from (text for text in texts if isinstance(text, str))
 
 
+def _called(node: ast.Call) -> str | None:
+    return node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", None)
+
+
+def _texts(node: ast.expr) -> list[str]:
+    """The names in a text, or in a list of texts."""
+    texts = (one.value for one in ast.walk(node) if isinstance(one, ast.Constant))
+    return [name for text in texts if isinstance(text, str) for name in text.replace(",", " ").split()]
+
+
 def _same_scope(node: ast.ClassDef) -> Iterator[ast.AST]:
     waiting: list[ast.AST] = list(node.body)
     while waiting:
         one = waiting.pop()
         yield one
-        if not isinstance(one, (*Functions, ast.ClassDef, ast.Lambda)):
+        if not isinstance(one, (*Functions, ast.ClassDef, ast.Lambda, *_COMPREHENSIONS)):
             waiting += ast.iter_child_nodes(one)
 
 
@@ -245,6 +288,8 @@ def _parameters(tree: ast.Module) -> dict[str, dict[str, str]]:
         if isinstance(node, ast.ClassDef):
             own = [one for one in node.body if isinstance(one, Functions) and one.name == "__init__"]
             found.setdefault(node.name, {}).update(_places(own[0]) if own else {})
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and _called(node.value) == _NAMED_TUPLE:
+            found |= {one.id: {} for one in node.targets if isinstance(one, ast.Name)}
         elif isinstance(node, Functions):
             found.setdefault(node.name, {}).update(_places(node))
             for name, place in _places(node).items():

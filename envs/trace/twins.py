@@ -137,6 +137,9 @@ class _Bare(ast.NodeTransformer):
 
 
 def _does_nothing(statement: ast.stmt) -> bool:
+    """Whether it is no part of what a program does by itself: ``__all__`` is for others."""
+    if isinstance(statement, ast.Assign):
+        return any(isinstance(one, ast.Name) and one.id == "__all__" for one in statement.targets)
     return isinstance(statement, ast.Pass) or (
         isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
     )

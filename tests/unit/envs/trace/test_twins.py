@@ -4,6 +4,7 @@ import contextlib
 import io
 import random
 import re
+import sys
 import tokenize
 
 import pytest
@@ -157,8 +158,78 @@ BY_OTHER_NAMES = {
     "annotations": ("a: int = 1\nb = a\n", "c: int = 1\nd = c\n"),
     "docstrings": ('def f(a):\n    "Of a."\n    return a\n', "def f(b):\n    return b\n"),
     "decorators": ("def d(f): return f\n@d\ndef g(): pass\n", "def w(h): return h\n@w\ndef k(): pass\n"),
+    "captures of a class": (
+        "match v:\n    case P(x=a) if a: a\n    case (str() as s) | (bytes() as s): s\n",
+        "match w:\n    case P(x=p) if p: p\n    case (str() as t) | (bytes() as t): t\n",
+    ),
+    "fields of a class in a match": (
+        "class P:\n    def __init__(s, u): s.u = u\nmatch v:\n    case P(u=k): k\n",
+        "class Q:\n    def __init__(z, w): z.w = w\nmatch v:\n    case Q(w=m): m\n",
+    ),
+    "walrus in a comprehension": (
+        "def f(a): return [y := x for x in a if (z := x)], y, z\n",
+        "def g(b): return [n := m for m in b if (o := m)], n, o\n",
+    ),
+    "two comprehensions in a line": (
+        "def f(a): return [x for x in a], [x for x in a], {x for x in a}\n",
+        "def g(b): return [p for p in b], [q for q in b], {r for r in b}\n",
+    ),
+    "a function in a comprehension": (
+        "def f(a): return [lambda y: x + y for x in a], [[x for y in x] for x in a]\n",
+        "def g(b): return [lambda r: q + r for q in b], [[m for n in m] for m in b]\n",
+    ),
+    "a comprehension in a class": (
+        "x = 1\nclass A:\n    z = [x for _ in range(3)]\n    def m(self): return x\n",
+        "w = 1\nclass B:\n    u = [w for q in range(3)]\n    def n(me): return w\n",
+    ),
+    "the order of nonlocals": (
+        "def f():\n    a = b = 0\n    def g():\n        nonlocal a, b\n        a, b = b, a\n",
+        "def f():\n    x = y = 0\n    def g():\n        nonlocal y, x\n        x, y = y, x\n",
+    ),
+    "private names": (
+        "class A:\n    def __go(self): self.__x = 1\n    def run(self): return self.__go(), self.__x\n",
+        "class B:\n    def __do(self): self.__y = 1\n    def sit(self): return self.__do(), self.__y\n",
+    ),
+    "exported names": ("__all__ = ['f']\ndef f(): pass\n", "__all__ = ['g']\ndef g(): pass\n"),
+    "fields of a tuple": (
+        "P = namedtuple('P', 'x y')\np = P(x=1, y=2)\np._replace(x=p.y)\n",
+        "Q = namedtuple('Q', 'a, b')\nq = Q(a=1, b=2)\nq._replace(a=q.b)\n",
+    ),
+    "fields of a dataclass": (
+        "@dataclass\nclass P:\n    x: int\np = replace(P(x=1), x=2)\np.x\n",
+        "@dataclass\nclass Q:\n    a: int\nq = replace(Q(a=1), a=2)\nq.a\n",
+    ),
+    "decorators with arguments": (
+        "def d(n):\n    def w(f):\n        def i(*a, **k): return f(*a, **k)\n        return i\n    return w\n"
+        "@d(n=3)\ndef go(x): x\n",
+        "def e(m):\n    def v(g):\n        def j(*p, **q): return g(*p, **q)\n        return j\n    return v\n"
+        "@e(m=3)\ndef run(y): y\n",
+    ),
+    "a star import": ("from os.path import *\ndef f(a): join(a)\n", "from os.path import *\ndef g(b): join(b)\n"),
+    "groups of exceptions": (
+        "try: g()\nexcept* ValueError as e: e\n",
+        "try: g()\nexcept* ValueError as group: group\n",
+    ),
     "star arguments": ("def f(*a, **k): return f(*a, **k)\n", "def f(*x, **y): return f(*x, **y)\n"),
 }
+
+
+TYPE_PARAMETERS = {
+    "of a function": ("def f[T: int](a: T) -> T: return T, a\n", "def g[U: int](b: U) -> U: return U, b\n"),
+    "of a class": (
+        "class A[T, *Ts, **P](list[T]):\n    def f[V](self): return T, Ts, P, V\n",
+        "class B[U, *Us, **Q](list[U]):\n    def g[W](me): return U, Us, Q, W\n",
+    ),
+    "of an alias": ("type L[T] = list[T]\nx = L\n", "type M[U] = list[U]\ny = M\n"),
+    "of what is decorated": ("@d\ndef f[T](a=1): return T\n", "@d\ndef h[U](b=1): return U\n"),
+}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="type parameters are syntax from Python 3.12 on")
+@pytest.mark.parametrize("name", TYPE_PARAMETERS)
+def test_type_parameters(name):
+    one, other = TYPE_PARAMETERS[name]
+    assert twin_key(one) == twin_key(other)
 
 
 @pytest.mark.parametrize("name", BY_OTHER_NAMES)
@@ -175,6 +246,8 @@ def test_each_place_where_a_name_can_stand(name):
         ("x.append(1)\n", "x.remove(1)\n"),
         ("def f(a):\n    a = 1\n    return [a for b in c]\n", "def f(a):\n    a = 1\n    return [b for b in c]\n"),
         ("n = 0\ndef f():\n    global n\n    n = 1\n", "n = 0\ndef f():\n    n = 1\n"),
+        ("def f():\n    global n\n    n = 1\n    return n\n", "def f():\n    n = 1\n    return n\n"),
+        ("def f(a):\n    return [x for x in a], x\n", "def f(a):\n    return [y for x in a], x\n"),
         ("def f(list): return len(list)\n", "def f(x): return sum(x)\n"),
     ],
 )
