@@ -28,6 +28,15 @@ WORKDIR = "/workspace"
 PROBE_FOLDER = ".verigym-probe"
 """In the tree, hidden from pytest; relative, so that the sandbox without isolation has one for each tree."""
 
+_PACKAGE = "_verigym_probe"
+_MODULES = ("probe_values", "probe_clock", "probe_recorder", "probe")
+_MAIN = f"""\
+import sys
+from {_PACKAGE}.probe import main
+del sys.path[0]  # this script's own folder
+main(*sys.argv[1:])
+"""
+
 PROBE_ENV = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONHASHSEED": "0"}
 """As the tests are run for a reward (envs/swe/testing.py)."""
 
@@ -157,7 +166,8 @@ class Probe:
 
     async def bring(self) -> None:
         """Bring the probe's program into the sandbox, where the tree is there already."""
-        await self._sandbox.write_file(f"{self._workdir}/{PROBE_FOLDER}/probe.py", probe_program())
+        for path, text in probe_program().items():
+            await self._sandbox.write_file(f"{self._workdir}/{PROBE_FOLDER}/{path}", text)
 
     async def warm(self, source: Source) -> None:
         """Compile what the tests import, once for all runs to come."""
@@ -183,7 +193,7 @@ class Probe:
         order, answer = (f"{PROBE_FOLDER}/{kind}-{self._num_runs}.json" for kind in ("jobs", "results"))
         await self._sandbox.write_file(f"{self._workdir}/{order}", json.dumps([asdict(job) for job in jobs]).encode())
         process = await self._sandbox.arun(
-            [self._python, f"{PROBE_FOLDER}/probe.py", order, answer],
+            [self._python, f"{PROBE_FOLDER}/main.py", order, answer],
             cwd=self._workdir,
             env={**self._env, **env},
             timeout_s=sum(job.deadline_s for job in jobs) + 60.0,
@@ -214,9 +224,11 @@ def packed_tree(root: Path) -> bytes:
     return buffer.getvalue()
 
 
-def probe_program() -> bytes:
-    """The text of probe.py, for the sandbox."""
-    return Path(__file__).with_name("probe.py").read_bytes()
+def probe_program() -> dict[str, bytes]:
+    """Path -> text of the probe's program, for a folder in the sandbox: ``main.py`` and a package."""
+    here = Path(__file__).parent
+    files = {f"{_PACKAGE}/{name}.py": (here / f"{name}.py").read_bytes() for name in _MODULES}
+    return {"main.py": _MAIN.encode(), f"{_PACKAGE}/__init__.py": b"", **files}
 
 
 def _result(record: Mapping[str, Any]) -> JobResult:

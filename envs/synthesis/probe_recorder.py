@@ -1,0 +1,177 @@
+"""Inside the sandbox: what pytest's hooks tell of a run, noted. Standard library and pytest only."""
+
+import contextlib
+import os
+import random
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from .probe_values import plain_text, seen_in
+
+MESSAGE_CHARACTERS = 4000
+WAITING_FACTOR = 6
+"""Seconds of the wall clock for one of the processor's, before a test counts as one that hangs."""
+
+
+class Recorder:
+    """A pytest plugin that notes outcomes, where tests stand, how they failed and, on request, what they called."""
+
+    def __init__(self, job, root):
+        self.job = job
+        self.root = root
+        self.keep = None if job["keep"] is None else set(job["keep"])
+        self.outcomes = {}
+        self.durations = {}
+        self.failures = {}
+        self.locations = {}
+        self.covered = {}
+        self.lines = {}
+        self.watched = {os.path.join(root, path): path for path in job["watch"]}
+        self.not_collected = []
+        self.inputs = {}
+        self.collected = 0
+        self.stopped = False
+        self.began = time.monotonic()
+
+    def pytest_collectreport(self, report):
+        if report.failed:
+            self.not_collected.append(report.nodeid)
+            words = [line for line in str(report.longrepr).splitlines() if line.strip()] or ["no reason given"]
+            last = next((line[1:].strip() for line in reversed(words) if line.startswith("E ")), words[-1])
+            self.failures[report.nodeid] = {"message": last[:MESSAGE_CHARACTERS], "frames": [], "inputs": {}}
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items):
+        self.collected = len(items)
+        if self.keep is not None:
+            items[:] = [item for item in items if item.nodeid in self.keep]
+        if self.job["named"]:
+            items[:] = [item for item in items if getattr(item, "originalname", None) in self.job["named"]]
+        if self.job["order"] == "reversed":
+            items.reverse()
+        elif self.job["order"]:
+            random.Random(self.job["order"]).shuffle(items)
+        if self.job["mode"] == "trace":
+            for item in items:
+                code = self._code(item)
+                if code is not None:
+                    self.locations[item.nodeid] = [self._relative(code.co_filename), code.co_firstlineno]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item, nextitem):
+        with self._bounded(item.session):
+            if self.job["mode"] == "trace":
+                return (yield from self._traced(item))
+            return (yield)
+
+    @contextlib.contextmanager
+    def _bounded(self, session):
+        """Fail a test that takes too long, and begin none when time is up."""
+        timers = ((signal.SIGPROF, signal.ITIMER_PROF, 1), (signal.SIGALRM, signal.ITIMER_REAL, WAITING_FACTOR))
+        if self.job["test_s"]:
+            for number, timer, factor in timers:
+                signal.signal(number, _too_long)
+                signal.setitimer(timer, factor * self.job["test_s"])
+        try:
+            yield
+        finally:
+            if self.job["test_s"]:
+                for _, timer, _ in timers:
+                    signal.setitimer(timer, 0)
+            if self.job["budget_s"] and time.monotonic() - self.began > self.job["budget_s"]:
+                self.stopped = True
+                session.shouldstop = "the time for a run of the tests is over"
+
+    def _traced(self, item):
+        called = set()
+        lines = set()
+
+        def note_line(frame, event, argument):
+            if event == "line":
+                lines.add((self.watched[frame.f_code.co_filename], frame.f_lineno))
+            return note_line
+
+        def note_call(frame, event, argument):
+            called.add(frame.f_code)
+            return note_line if frame.f_code.co_filename in self.watched else None  # no line events of others
+
+        threading.settrace(note_call)
+        sys.settrace(note_call)
+        try:
+            return (yield)
+        finally:
+            sys.settrace(None)
+            threading.settrace(None)
+            self.lines[item.nodeid] = sorted(lines)
+            inside = self.root + os.sep
+            self.covered[item.nodeid] = sorted(
+                {
+                    (self._relative(code.co_filename), code.co_firstlineno)
+                    for code in called
+                    if os.path.abspath(code.co_filename).startswith(inside)
+                }
+            )
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_call(self, item):
+        # Before the test: it may change what it was given.
+        given = getattr(getattr(item, "callspec", None), "params", {})
+        self.inputs = {name: text for name, value in given.items() if (text := plain_text(value)) is not None}
+
+    def pytest_exception_interact(self, node, call, report):
+        """Note the plain values that a failing test sees: its own names, what hangs at ``self``, its module's. pytest
+        calls this when the report has been made."""
+        code = self._code(node)
+        traceback, seen = call.excinfo.tb, None
+        while traceback is not None:
+            frame = traceback.tb_frame
+            if frame.f_code is code or (seen is None and frame.f_code.co_filename == getattr(code, "co_filename", "")):
+                seen = frame
+            if frame.f_code is code:
+                break
+            traceback = traceback.tb_next
+        failure = self.failures.get(report.nodeid)
+        if seen is not None and failure is not None and not failure["inputs"]:
+            failure["inputs"] = {**seen_in(seen), **self.inputs}
+
+    def pytest_runtest_logreport(self, report):
+        test = report.nodeid
+        self.durations[test] = self.durations.get(test, 0.0) + report.duration
+        if report.failed:
+            self.outcomes[test] = "failed" if report.when == "call" else "error"
+            self.failures.setdefault(test, self._failure(report))
+        elif report.skipped:
+            self.outcomes.setdefault(test, "xfailed" if hasattr(report, "wasxfail") else "skipped")
+        elif report.when == "call":
+            self.outcomes.setdefault(test, "xpassed" if hasattr(report, "wasxfail") else "passed")
+
+    def _failure(self, report):
+        """The exception's last words and the lines on its way, outermost first."""
+        crash = getattr(report.longrepr, "reprcrash", None)
+        traceback = getattr(report.longrepr, "reprtraceback", None)
+        frames = []
+        for entry in getattr(traceback, "reprentries", ()):
+            place = getattr(entry, "reprfileloc", None)
+            if place is not None:
+                frames.append([self._relative(place.path), place.lineno])
+        message = crash.message if crash is not None else str(report.longrepr)
+        return {"message": message[:MESSAGE_CHARACTERS], "frames": frames[:1] + frames[1:][-20:], "inputs": {}}
+
+    def _code(self, item):
+        function = getattr(item, "function", None)
+        while (wrapped := getattr(function, "__wrapped__", None)) is not None:
+            function = wrapped
+        function = getattr(function, "__func__", function)
+        return getattr(function, "__code__", None)
+
+    def _relative(self, path):
+        absolute = os.path.abspath(path)
+        return os.path.relpath(absolute, self.root) if absolute.startswith(self.root + os.sep) else absolute
+
+
+def _too_long(number, frame):
+    raise TimeoutError("the test takes too long")
