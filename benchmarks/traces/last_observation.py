@@ -2,11 +2,12 @@
 
     python -P benchmarks/traces/last_observation.py [--updates 150] [--seeds 0 1 2] [--out FILE.json]
 
-Episodes of one small environment: a policy says words, each is heard, and the last action is answered with how many
-there were and which came last. Both arms have the same tokenizer, weights to begin with, and number of updates of as
-many tokens; "cut" has documents as they were made before the last observation was part of them: up to the last token
-of the assistant. Told is how many observations of held-out episodes have each token as the likeliest, given all before
-it: those in the middle, and the last ones.
+Episodes of one small environment: a policy says words, each is heard, and most episodes end with a submission, which
+is answered in words of its own; others run out of turns. Both arms have the same tokenizer, weights to begin with,
+documents in number and order of drawing, updates and tokens an update; "cut" has documents as they were made before the
+last observation was part of them: up to the last token of the assistant. Told is how many observations of held-out
+episodes (other sequences of words) have each token as the likeliest, given all before it: those in the middle, the
+answers to a submission, and the last ones of episodes that ran out of turns, which are like those in the middle.
 """
 
 import argparse
@@ -22,32 +23,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-WORDS = (
-    "ash",
-    "birch",
-    "cedar",
-    "elm",
-    "fir",
-    "gum",
-    "hazel",
-    "ivy",
-    "larch",
-    "maple",
-    "oak",
-    "pine",
-    "rowan",
-    "teak",
-    "yew",
-)
+WORDS = ("ash", "birch", "cedar", "elm", "fir", "oak", "pine", "yew")
+SUBMITTED = 2 / 3
+"""Share of episodes that end with a submission; the others run out of turns."""
 FIELDS = ("token_ids", "loss_mask", "logprobs", "policy_version", "roles")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--updates", type=int, default=150)
+    parser.add_argument("--updates", type=int, default=400)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--episodes", type=int, default=400)
-    parser.add_argument("--held-out", type=int, default=60)
+    parser.add_argument("--held-out", type=int, default=90)
     parser.add_argument("--batch-tokens", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
@@ -55,7 +42,7 @@ def main() -> int:
     import torch
 
     torch.set_num_threads(args.threads)
-    report: dict[str, Any] = {"updates": args.updates, "cores": os.cpu_count(), "seeds": {}}
+    report: dict[str, Any] = {"updates": args.updates, "cores": os.cpu_count(), "torch": torch.__version__, "seeds": {}}
     for seed in args.seeds:
         learned, held_out, vocab_size = episodes(seed, args.episodes, args.held_out)
         found = {}
@@ -82,10 +69,6 @@ def episodes(seed: int, num: int, num_held_out: int) -> tuple[list[Any], list[An
 
     class Hears(ToolEnv):
         family = "hears"
-        said: tuple[str, ...] = ()
-
-        def start(self, task: Task) -> None:
-            self.said = ()
 
         def score(self, task: Task, submission: Any) -> Score:
             return verdict(True)
@@ -97,25 +80,29 @@ def episodes(seed: int, num: int, num_held_out: int) -> tuple[list[Any], list[An
             Args:
                 word: which.
             """
-            self.said += (word,)
             return f"heard {word}"
 
         @tool
-        def submit(self) -> Submission:
-            """End."""
-            return Submission(value="", message=f"{len(self.said)} words, the last was {self.said[-1]}")
+        def submit(self, word: str) -> Submission:
+            """End with a word.
+
+            Args:
+                word: which.
+            """
+            return Submission(value="", message=f"the end, and {word} it is")
 
     rng, known, played = random.Random(seed), set(), []
     while len(played) < num + num_held_out:
-        words = tuple(rng.sample(WORDS, rng.randint(1, 3)))
+        words = tuple(rng.choices(WORDS, k=rng.randint(2, 4)))
         if words in known:
             continue
         known.add(words)
         calls = [ToolCall(id="", name="say", arguments={"word": word}) for word in words]
-        calls.append(ToolCall(id="", name="submit", arguments={}))
+        if rng.random() < SUBMITTED:
+            calls[-1] = replace(calls[-1], name="submit")
         turns = [Message(role="assistant", content="", calls=(call,)) for call in calls]
         task = Task(id=" ".join(words), family="hears", prompt="Speak.")
-        played.append(asyncio.run(demonstrate(Hears(), play(turns), task, max_turns=9)))
+        played.append(asyncio.run(demonstrate(Hears(), play(turns), task, max_turns=len(turns))))
     parser, tools = CwmParser(), Hears().tool_specs
     tokenizer = train_tokenizer((text for one in played[:num] for text in texts_of(one, tools, parser)), 400)
     renderer = CwmRenderer(tokenizer)
@@ -136,7 +123,9 @@ def trained(learned: Sequence[Any], held_out: Sequence[Any], vocab_size: int, se
     from verigym.trainer.loops.midtrain import Midtrain, trajectory_documents
     from verigym.trainer.recipe.config import MidtrainConfig, OptimConfig
 
-    decoder = Decoder(preset("cwm-tiny", vocab_size=vocab_size), seed=seed)
+    small = {"hidden_size": 64, "intermediate_size": 192, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1}
+    shape = preset("cwm-tiny", vocab_size=vocab_size, layer_types=("full_attention",) * 2, **small)
+    decoder = Decoder(shape, seed=seed)
     config = MidtrainConfig(
         max_steps=args.updates, batch_tokens=args.batch_tokens, microbatch_tokens=args.batch_tokens, patience=0
     )
@@ -145,22 +134,17 @@ def trained(learned: Sequence[Any], held_out: Sequence[Any], vocab_size: int, se
     began = time.process_time()
     training = Midtrain(decoder, documents, {"episodes": 1.0}, config=config, optim=optim, seed=seed)
     training.run()
-    middle, last = right(decoder, held_out)
-    return {
-        "middle": [sum(middle), len(middle)],
-        "last": [sum(last), len(last)],
-        "updates": training.num_steps,
-        "processor_s": round(time.process_time() - began, 1),
-    }
+    found = {name: [sum(verdicts), len(verdicts)] for name, verdicts in right(decoder, held_out).items()}
+    return {**found, "updates": training.num_steps, "processor_s": round(time.process_time() - began, 1)}
 
 
-def right(decoder: Any, held_out: Sequence[Any]) -> tuple[list[bool], list[bool]]:
-    """Which observations of the middle, and which last ones, are right in every token."""
+def right(decoder: Any, held_out: Sequence[Any]) -> dict[str, list[bool]]:
+    """Which observations are right in every token: in the middle, answers to a submission, last ones of other ends."""
     import torch
 
     from verigym.model.attention import Documents
 
-    middle, last = [], []
+    found: dict[str, list[bool]] = {"middle": [], "submission": [], "turn_limit": []}
     for episode in held_out:
         (segment,) = episode.segments
         ids = torch.tensor(list(segment.token_ids))
@@ -172,9 +156,9 @@ def right(decoder: Any, held_out: Sequence[Any]) -> tuple[list[bool], list[bool]
             if not written
         ]
         verdicts = [all(int(told[at - 1]) == int(ids[at]) for at in span) for span in spans[1:]]
-        middle += verdicts[:-1]
-        last.append(verdicts[-1])
-    return middle, last
+        found["middle"] += verdicts[:-1]
+        found["turn_limit" if episode.ending == "turn_limit" else "submission"].append(verdicts[-1])
+    return found
 
 
 if __name__ == "__main__":
