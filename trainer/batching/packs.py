@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -96,16 +97,20 @@ def plan_packs(documents: Sequence[Document], *, max_tokens: int, ways: int = 1)
     """
     lengths = lengths_of(documents)
     check_lengths(lengths, max_tokens)
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").tolist()
     bins: list[list[int]] = []
     rooms = Rooms()
-    for index in order:
-        place = rooms.first(lengths[index])
-        if place is None:
-            place = rooms.add(max_tokens)
-            bins.append([])
-        bins[place].append(index)
-        rooms.take(place, lengths[index])
+    for size, alike in groupby(order, key=lengths.__getitem__):
+        those, at = list(alike), 0
+        while at < len(those):  # a room takes all of one length that it holds before the next one is asked
+            place = rooms.first(size)
+            if place is None:
+                place = rooms.add(max_tokens)
+                bins.append([])
+            count = min(len(those) - at, rooms.left(place) // size) if size else len(those)
+            bins[place] += those[at : at + count]
+            rooms.take(place, count * size)
+            at += count
     return bins if ways == 1 else _evened(lengths, order, bins, max_tokens, ways)
 
 

@@ -29,9 +29,13 @@ class Rooms:
         self._set(self._num - 1, room)
         return self._num - 1
 
+    def left(self, number: int) -> int:
+        """What is left of a room."""
+        return self._most[self._width + number]
+
     def take(self, number: int, size: int) -> None:
         """So much less room."""
-        self._set(number, self._most[self._width + number] - size)
+        self._set(number, self.left(number) - size)
 
     def _set(self, number: int, room: int) -> None:
         most, node = self._most, self._width + number

@@ -4,13 +4,13 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from ...agent.trajectory import TRUNCATED
-from ...envs.task import write_jsonl
+from ...envs.runs.files import bytes_written_whole
 from ...errors import ConfigError
 from ..objective.advantages import GroupAdvantages
 from ..sampling.rollouts import Rollouts
@@ -30,12 +30,22 @@ class MetricsWriter:
 
     def __init__(self, path: str | Path, *, resume_step: int = 0, tracker: Tracker | None = None) -> None:
         self._path, self._tracker = Path(path), tracker
-        rows = read_metrics(self._path)
-        kept = [row for row in rows if row["step"] <= resume_step]
-        self._told = max((row["step"] for row in rows), default=0)
-        write_jsonl(self._path, kept)
-        self._started = time.monotonic() - (float(kept[-1].get("seconds", 0.0)) if kept else 0.0)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._told, seconds = self._go_on(resume_step)
+        self._started = time.monotonic() - seconds
         self._file = self._path.open("a", encoding="utf-8")
+
+    def _go_on(self, resume_step: int) -> tuple[int, float]:
+        """Drop what will be made again: (the last step that is known, the seconds of the last one kept)."""
+        told, seconds, num_bytes = 0, 0.0, 0
+        for line, row in _lines(self._path):
+            told = max(told, row["step"])
+            if row["step"] <= resume_step:
+                seconds, num_bytes = float(row.get("seconds", 0.0)), num_bytes + len(line)
+        if self._path.exists() and num_bytes != self._path.stat().st_size:
+            with bytes_written_whole(self._path) as out:
+                out.writelines(line for line, row in _lines(self._path) if row["step"] <= resume_step)
+        return told, seconds
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """One line, on disk when this returns."""
@@ -60,23 +70,32 @@ class MetricsWriter:
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """Rows of a metrics file, [] where there is none. A last line that a crash cut off is left out."""
-    path = Path(path)
+    return list(metric_rows(path))
+
+
+def metric_rows(path: str | Path) -> Iterator[dict[str, Any]]:
+    """``read_metrics``, one row after another."""
+    return (row for _, row in _lines(Path(path)))
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """(line with its end, row), one after another."""
     if not path.exists():
-        return []
-    rows = []
-    data = path.read_bytes()
-    lines = data.removesuffix(b"\n").split(b"\n") if data else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            if not isinstance(row["step"], int):
-                raise TypeError(row["step"])
-            rows.append(row)
-        except (ValueError, RecursionError, KeyError, TypeError):
-            if number != len(lines):
-                raise ConfigError(f"{path}, line {number}: no row of metrics; delete the line or the file") from None
-            logger.warning("%s: the last line was cut off and is left out", path)
-    return rows
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                row = json.loads(line)
+                if not isinstance(row["step"], int):
+                    raise TypeError(row["step"])
+            except (ValueError, RecursionError, KeyError, TypeError):
+                if file.read(1):
+                    raise ConfigError(
+                        f"{path}, line {number}: no row of metrics; delete the line or the file"
+                    ) from None
+                logger.warning("%s: the last line was cut off and is left out", path)
+                return
+            yield line if line.endswith(b"\n") else line + b"\n", row
 
 
 def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:

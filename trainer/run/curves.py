@@ -3,7 +3,7 @@
 import re
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import Any, Self
 
@@ -20,7 +20,7 @@ STEPS_TIMED = 5
 class Curves:
     """What ``Progress`` shows of a stage of reinforcement, step after step; a context manager."""
 
-    def __init__(self, progress: Progress, num_steps: int, before: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, progress: Progress, num_steps: int, before: Iterable[Mapping[str, Any]] = ()) -> None:
         """
         Args:
             num_steps: of the whole stage.

@@ -10,7 +10,7 @@ from ...engines.open import RolloutEngine
 from ...learning.learner import Learner, Lesson
 from ...loops.asynchronous import AsyncRL
 from ...loops.loop import StepResult
-from ...loops.metrics import read_metrics
+from ...loops.metrics import metric_rows
 from ...loops.reinforce import RL
 from ...recipe.config import EvaluationConfig
 from ...recipe.recipe import Recipe, teachers_of
@@ -54,7 +54,7 @@ async def _reinforce(run: Run, settings: RLStage) -> None:
                 measure = await watch(_watcher(run, settings.evaluation), stage, loop)
             await _steps(run, settings, loop, stage, measure)
     best = best_of(run.out / "rl")
-    rows = read_metrics(run.out / "rl" / "metrics.jsonl")
+    rows = metric_rows(run.out / "rl" / "metrics.jsonl")
     more: dict[str, Any] = {"updates": round(sum(row.get("trainer/updates/count") or 0.0 for row in rows))}
     if best is not None:
         more["best"] = best
@@ -68,7 +68,7 @@ async def _reinforce(run: Run, settings: RLStage) -> None:
 
 
 async def _steps(run: Run, settings: RLStage, loop: RL, stage: StageRun, measure: Any) -> None:
-    curves = Curves(run.progress, settings.steps, read_metrics(run.out / "rl" / "metrics.jsonl"))
+    curves = Curves(run.progress, settings.steps, metric_rows(run.out / "rl" / "metrics.jsonl"))
     with run.progress.bar("training: rl", total=settings.steps) as bar, curves:
 
         def on_step(result: StepResult) -> None:

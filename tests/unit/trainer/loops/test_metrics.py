@@ -1,5 +1,6 @@
 import json
 import math
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -33,6 +34,31 @@ def test_lines_survive_and_a_resumed_run_replaces_what_it_repeats(tmp_path):
     path.write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
     with pytest.raises(ConfigError, match="line 2: no row of metrics"):
         read_metrics(path)
+
+
+def test_a_file_of_which_nothing_is_dropped_stays_as_it_is_and_is_never_held_whole(tmp_path):
+    path, row = tmp_path / "metrics.jsonl", {f"trainer/metric{n}/mean": 0.5 for n in range(40)}
+    path.write_text("".join(json.dumps({"step": step, "seconds": step / 2, **row}) + "\n" for step in range(1, 3001)))
+    before = path.stat()
+    tracemalloc.start()
+    with MetricsWriter(path, resume_step=3000) as writer:
+        assert path.stat().st_ino == before.st_ino
+        writer.write(3001, row)
+    assert tracemalloc.get_traced_memory()[1] < before.st_size / 8
+    with MetricsWriter(path, resume_step=2999):
+        assert path.stat().st_ino != before.st_ino
+    assert tracemalloc.get_traced_memory()[1] < before.st_size / 8
+    tracemalloc.stop()
+    last = read_metrics(path)[-1]
+    assert (last["step"], last["seconds"]) == (2999, 1499.5)
+
+
+def test_a_last_line_without_its_end_is_kept_apart_from_the_next(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}')
+    with MetricsWriter(path, resume_step=2) as writer:
+        writer.write(3, {})
+    assert [row["step"] for row in read_metrics(path)] == [1, 2, 3]
 
 
 def test_a_tracker_of_accelerate_gets_every_step(tmp_path, monkeypatch):
