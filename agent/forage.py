@@ -3,11 +3,12 @@
 import asyncio
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, BinaryIO, Literal, TextIO
 
 from ..envs.core import ToolEnv
 from ..envs.runs.lock import RunLock
@@ -210,14 +211,25 @@ def _mend(path: Path) -> None:
     if not path.exists():
         return
     with path.open("rb+") as file:
-        content = file.read()
-        last = content[content.rfind(b"\n") + 1 :]
+        begin = _last_line(file)
+        last = file.read()
         try:
             json.loads(last or b"{}")
         except ValueError:
-            file.truncate(len(content) - len(last))
+            file.truncate(begin)
         else:
             file.write(b"\n" if last else b"")
+
+
+def _last_line(file: BinaryIO, block: int = 1 << 16) -> int:
+    """Where a file's last line begins, which has no end: behind the last line feed. The file stands there then."""
+    at = file.seek(0, os.SEEK_END)
+    found = -1
+    while at > 0 and found < 0:
+        size = min(block, at)
+        at = file.seek(at - size)
+        found = file.read(size).rfind(b"\n")
+    return file.seek(at + found + 1)
 
 
 def _write(file: TextIO, row: Mapping[str, Any]) -> None:

@@ -2,12 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..agent.passes import look_at
+from ..agent.passes import Flag, look_at
 from ..agent.tree import message_from_json
 from ..envs.datasets.files import read_rows
 from ..envs.datasets.swe import row_of
@@ -20,6 +20,7 @@ from .verdict import Verdict
 
 PASSES = "passes.jsonl"
 Key = tuple[str, int]
+_NONE_KEPT: tuple[bool, Sequence[Flag]] = False, ()
 
 
 def look_at_passes(folder: Path, tasks: Sequence[Task]) -> dict[str, Any]:
@@ -40,14 +41,14 @@ def look_at_passes(folder: Path, tasks: Sequence[Task]) -> dict[str, Any]:
         raise ConfigError(f"{folder} holds no verdicts.jsonl; give the --out DIR of verigym eval")
     verdicts = [Verdict.from_json(row.value) for row in read_rows(path)]
     rows = {task.id: row_of(task) for task in tasks if task.family == "swe"}
-    resolved = [one.key for one in verdicts if one.passed and one.task_id in rows]
-    patches = dict(_patches(folder))
-    conversations = dict(_conversations(folder, frozenset(resolved)))
+    resolved = {one.key: _NONE_KEPT for one in verdicts if one.passed and one.task_id in rows}
+    patches = {key: patch for key, patch in _patches(folder) if key in resolved}
+    for key, messages in _conversations(folder, resolved.keys()):  # one after another: all of them may not fit
+        resolved[key] = True, look_at(messages, patches.get(key, ""), rows[key[0]])
     found = []
-    for key in resolved:
-        messages = conversations.get(key)
-        flags = look_at(messages or (), patches.get(key, ""), rows[key[0]])
-        row = {"task_id": key[0], "index": key[1], "conversation": messages is not None}
+    for key, (kept, flags) in resolved.items():
+        flags = flags if kept else look_at((), patches.get(key, ""), rows[key[0]])
+        row = {"task_id": key[0], "index": key[1], "conversation": kept}
         found.append({**row, "flags": [asdict(flag) for flag in flags]})
     write_lines(folder / PASSES, found)
     return _summary(found)
@@ -74,7 +75,7 @@ def _patches(folder: Path) -> Iterator[tuple[Key, str]]:
             yield (str(row.value["instance_id"]), int(row.value["index"])), row.value.get("model_patch") or ""
 
 
-def _conversations(folder: Path, wanted: frozenset[Key]) -> Iterator[tuple[Key, tuple[Message, ...]]]:
+def _conversations(folder: Path, wanted: Set[Key]) -> Iterator[tuple[Key, tuple[Message, ...]]]:
     path = folder / "trajectories.jsonl"
     if not path.is_file():
         return

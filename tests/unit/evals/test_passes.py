@@ -1,6 +1,7 @@
 """The passes of a run on disk looked at, and what its report and its page say of them."""
 
 import json
+import tracemalloc
 
 import pytest
 
@@ -108,3 +109,19 @@ def test_an_evaluation_looks_at_its_passes_by_itself_and_again(tmp_path, capsys)
 def test_bad_input_gets_one_message(command, told, capsys):
     assert main(command) == 2
     assert told in capsys.readouterr().err
+
+
+def test_conversations_are_looked_at_one_after_another(run):
+    """Of a long run all of them together may not fit into memory."""
+    task = example_tasks()[0].id
+    long, count = episode(0, "ls", "x" * 200_000), 40
+    verdict = {"task_id": task, "passed": True, "score": 1.0, "ending": "submitted"}
+    (run / "verdicts.jsonl").write_text("".join(json.dumps({**verdict, "index": n}) + "\n" for n in range(count)))
+    with (run / "trajectories.jsonl").open("w") as file:
+        file.writelines(json.dumps({**long, "index": n}) + "\n" for n in range(count))
+    tracemalloc.start()
+    found = look_at_passes(run, example_tasks())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (found["resolved"], found["conversations"], found["flagged"]) == (count, count, 0)
+    assert peak < 12 * 200_000
