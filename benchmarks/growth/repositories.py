@@ -7,12 +7,14 @@ from pathlib import Path
 from verigym.envs.datasets.swe import SWERow, pack_repository
 from verigym.envs.sandbox.choose import make_backend
 from verigym.envs.sandbox.types import Limits
-from verigym.envs.swe.checkout import base_of, open_workspace, placed
+from verigym.envs.swe.checkout import base_of, checkout, open_workspace, placed
 from verigym.envs.swe.history import purge_history
+from verigym.envs.swe.patching import apply_patch
 from verigym.envs.swe.worktree import diff_of
 
 from .harness import Subject, Work
 
+_TEXTS, _SHORT = (320_000, 1_280_000, 5_120_000, 20_480_000), (20_000, 80_000, 320_000, 1_280_000)
 _LIMITS = Limits(disk_mib=8192, file_mib=4096)
 
 
@@ -96,14 +98,57 @@ def commits(size: int, folder: Path) -> Work:
     return lambda: asyncio.run(work())
 
 
+def printed(size: int, folder: Path) -> Work:
+    """A command that prints ``size`` characters in lines, as a tool's answer."""
+
+    async def work() -> None:
+        from verigym.envs.sandbox.types import SandboxSpec
+
+        box = await make_backend("local").create(SandboxSpec(workdir="/testbed", limits=_LIMITS))
+        try:
+            result = await box.aexec(f"seq -w 10000000 | head -c {size}")
+            assert len(result.shown) <= 40_000
+        finally:
+            await box.aclose()
+
+    return lambda: asyncio.run(work())
+
+
+def large_patch(size: int, folder: Path) -> Work:
+    """A new file of ``size`` characters in lines handed in as a patch, and the patch applied to a fresh checkout."""
+    (folder / "files").mkdir()
+    (folder / "files" / "a.txt").write_text("a\n")
+    row = _row(folder, folder / "files")
+
+    async def work() -> None:
+        backend = make_backend("local")
+        here = placed(row, backend)
+        box = await open_workspace(backend, here, limits=_LIMITS)
+        try:
+            await box.aexec(f"cd {here.root} && seq -w 10000000 | head -c {size} > new.txt")
+            patch = await diff_of(box, base_of(here), root=here.root, disk_mib=_LIMITS.disk_mib)
+        finally:
+            await box.aclose()
+        assert patch is not None
+        async with checkout(backend, here, limits=_LIMITS) as fresh:
+            problem, _ = await apply_patch(fresh, patch, root=here.root)
+            assert problem is None
+
+    return lambda: asyncio.run(work())
+
+
 SUBJECTS = {
     "files": Subject(make=files, sizes=(1_563, 6_250, 25_000, 100_000), quick=(100, 400, 1_600, 6_400), unit="files"),
     "MiB": Subject(make=large, sizes=(16, 64, 256, 1_024), quick=(1, 4, 16, 64), unit="MiB"),
     "one line": Subject(
         make=one_line,
-        sizes=(320_000, 1_280_000, 5_120_000, 20_480_000),
-        quick=(20_000, 80_000, 320_000, 1_280_000),
+        sizes=_TEXTS,
+        quick=_SHORT,
         unit="characters",
     ),
     "commits": Subject(make=commits, sizes=(781, 3_125, 12_500, 50_000), quick=(50, 200, 800, 3_200), unit="commits"),
+    "printed": Subject(make=printed, sizes=_TEXTS, quick=_SHORT, unit="characters"),
+    "patch": Subject(
+        make=large_patch, sizes=(160_000, 640_000, 2_560_000, 10_240_000), quick=_SHORT, unit="characters"
+    ),
 }

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from verigym.__main__ import main
 from verigym.agent.trajectory import Trajectory
+from verigym.envs.datasets.swe_examples import example_tasks
+from verigym.evals.passes import look_at_passes
 from verigym.evals.report import compare_with
 from verigym.evals.store import VerdictStore
 from verigym.evals.verdict import Verdict
@@ -18,8 +20,9 @@ from verigym.trainer.loops.metrics import read_metrics
 from .harness import Subject, Work
 
 
-def _write(path: Path, rows: Sequence[object]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+def _write(path: Path, rows: Iterable[object]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def _run(*words: str) -> None:
@@ -107,6 +110,52 @@ def viewed(size: int, folder: Path) -> Work:
     return lambda: _run("view", str(folder), "--html", str(folder / "view.html"))
 
 
+def looked_at(size: int, folder: Path) -> Work:
+    """The passes of a run of software tasks looked at again, conversations and patches."""
+    task = example_tasks()[0]
+    verdict = {"task_id": task.id, "passed": True, "score": 1.0, "ending": "submitted"}
+    _write(folder / "verdicts.jsonl", [{**verdict, "index": n} for n in range(size)])
+    _write(folder / "preds.jsonl", [{"instance_id": task.id, "model_patch": "", "index": n} for n in range(size)])
+    _write(
+        folder / "trajectories.jsonl", [{**_episode(n).to_json(), "task_id": task.id, "index": n} for n in range(size)]
+    )
+    return lambda: look_at_passes(folder, [task]) and None
+
+
+def foraged(size: int, folder: Path) -> Work:
+    """A file of ``forage`` whose episodes are all there, opened again."""
+    from verigym.agent.forage import Foraged, Forager, _digest
+    from verigym.agent.identity import identity_of
+    from verigym.agent.loop import Budget
+    from verigym.envs.math.env import BUILT_IN, MathEnv
+    from verigym.model.chat.sampling import Sampling
+
+    task, out = BUILT_IN[0], folder / "episodes.jsonl"
+    forager = Forager(env_id="a", make_env=MathEnv, policy_for=None, budget=Budget(), sampling=Sampling())  # type: ignore[arg-type]
+    rows = (Foraged(env="a", kind="math", trajectory=_episode(n), identity=identity_of(task)) for n in range(size))
+    with out.open("w") as file, (folder / "episodes.jsonl.done").open("w") as done:
+        for number, row in enumerate(rows):
+            file.write(json.dumps(row.to_json()) + "\n")
+            entry = {"task_id": task.id, "sample": number, "task": _digest(task), "row": row.id}
+            done.write(json.dumps({**entry, "settings": forager.settings}) + "\n")
+
+    return lambda: asyncio.run(forager.run([task], out, samples=size)) and None
+
+
+def listed(size: int, folder: Path) -> Work:
+    """``verigym runs`` of a folder with one training run of ``size`` steps and an evaluation of as many verdicts."""
+    metrics(size, _made(folder / "training"))
+    (folder / "training" / "recipe.json").write_text(json.dumps({"name": "a", "stages": ["rl"]}))
+    _verdicts(folder / "evaluation", size)
+    (folder / "evaluation" / "settings.json").write_text(json.dumps({"suite": "math500"}))
+    return lambda: _run("runs", str(folder))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 def compared(size: int, folder: Path) -> Work:
     """Two finished runs against each other, task by task."""
     _verdicts(folder / "one", size)
@@ -121,11 +170,14 @@ def metrics(size: int, folder: Path) -> Work:
     return lambda: read_metrics(folder / "metrics.jsonl") and None
 
 
-_SIZES, _QUICK = (1_600, 8_000, 40_000, 200_000), (100, 400, 1_600, 6_400)
+_SIZES, _QUICK = (1_600, 5_000, 16_000, 50_000), (100, 400, 1_600, 6_400)
 SUBJECTS = {
     "grade, opened again": Subject(make=graded, sizes=_SIZES, quick=_QUICK, unit="rows"),
     "eval, resumed with trajectories": Subject(make=resumed, sizes=_SIZES, quick=_QUICK, unit="rows"),
     "view": Subject(make=viewed, sizes=_SIZES, quick=_QUICK, unit="episodes"),
     "against": Subject(make=compared, sizes=_SIZES, quick=_QUICK, unit="rows"),
+    "passes looked at": Subject(make=looked_at, sizes=_SIZES, quick=_QUICK, unit="episodes"),
+    "forage, opened again": Subject(make=foraged, sizes=_SIZES, quick=_QUICK, unit="episodes"),
+    "listed": Subject(make=listed, sizes=_SIZES, quick=_QUICK, unit="steps and verdicts"),
     "metrics": Subject(make=metrics, sizes=_SIZES, quick=_QUICK, unit="steps"),
 }
