@@ -55,19 +55,9 @@ class RemoteEngine:
             PolicyError: no server, or none that tells token ids.
             ConfigError: it lacks the model, says no context, or tells other log-probabilities.
         """
-        endpoint = Endpoint(base_url, **{"api_key_env": (API_KEY, "OPENAI_API_KEY"), **options})
+        endpoint, model, context = await find_model(base_url, model, max_context, **options)
+        engine = cls(endpoint, model, context, version)
         try:
-            models = _rows(await endpoint.get("/v1/models"), "data", endpoint.url("/v1/models"))
-            names = [str(row.get("id")) for row in models]
-            if model is None and len(names) == 1:
-                model = names[0]
-            if model not in names:
-                raise ConfigError(f"{base_url} has no model {model!r}; it has {', '.join(names)}")
-            row = models[names.index(model)]
-            context = row.get("max_model_len") if max_context is None else max_context
-            if not isinstance(context, int):
-                raise ConfigError(f"{base_url} does not say how long the context of {model!r} is; give max_context")
-            engine = cls(endpoint, model, context, version)
             await engine._check_logprobs(base_url)
         except BaseException:
             await endpoint.aclose()
@@ -198,8 +188,34 @@ class RemoteTokenPolicy:
             await self._engine.aclose()
 
 
+async def find_model(
+    base_url: str, model: str | None, max_context: int | None = None, **options: Any
+) -> tuple[Endpoint, str, int]:
+    """(an endpoint of a server, its name of the model, tokens of its context); arguments as ``RemoteEngine.connect``.
+
+    Raises:
+        PolicyError: no server. ConfigError: it lacks the model, or says no context.
+    """
+    endpoint = Endpoint(base_url, **{"api_key_env": (API_KEY, "OPENAI_API_KEY"), **options})
+    try:
+        models = rows_of(await endpoint.get("/v1/models"), "data", endpoint.url("/v1/models"))
+        names = [str(row.get("id")) for row in models]
+        if model is None and len(names) == 1:
+            model = names[0]
+        if model not in names:
+            raise ConfigError(f"{base_url} has no model {model!r}; it has {', '.join(names)}")
+        row = models[names.index(model)]
+        context = row.get("max_model_len") if max_context is None else max_context
+        if not isinstance(context, int):
+            raise ConfigError(f"{base_url} does not say how long the context of {model!r} is; give max_context")
+    except BaseException:
+        await endpoint.aclose()
+        raise
+    return endpoint, model, context
+
+
 def _completion_of(answer: Any, version: int, url: str) -> Completion:
-    choice = _rows(answer, "choices", url)[0]
+    choice = rows_of(answer, "choices", url)[0]
     token_ids, versions = choice.get("token_ids"), choice.get("policy_version")
     told = choice.get("logprobs")
     logprobs = told.get("token_logprobs") if isinstance(told, Mapping) else None
@@ -221,7 +237,8 @@ def _completion_of(answer: Any, version: int, url: str) -> Completion:
     )
 
 
-def _rows(answer: Any, name: str, url: str) -> list[Mapping[str, Any]]:
+def rows_of(answer: Any, name: str, url: str) -> list[Mapping[str, Any]]:
+    """The list of objects that an answer has under a name. Raises PolicyError where it has none."""
     rows = answer.get(name) if isinstance(answer, Mapping) else None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, Mapping) for row in rows):
         raise PolicyError(f"{url} answered without {name}: {str(answer)[:300]}")

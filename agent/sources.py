@@ -103,7 +103,7 @@ def tokens_source(spec: str, renderer: Renderer, parser: Parser, *, concurrency:
     """
     from .remote_engine import RemoteEngine, RemoteTokenPolicy
 
-    _, base_url, model = _tokens_parts(spec)
+    _, base_url, model = tokens_parts(spec)
     policy = RemoteTokenPolicy(
         lambda: RemoteEngine.connect(base_url, model, concurrency=concurrency), renderer, parser, url=base_url
     )
@@ -118,10 +118,11 @@ def tokens_source(spec: str, renderer: Renderer, parser: Parser, *, concurrency:
 
 def tokens_checkpoint(spec: str) -> Path:
     """The folder whose tokenizer and chat format a tokens SPEC names. Raises ConfigError where a part is missing."""
-    return _tokens_parts(spec)[0]
+    return tokens_parts(spec)[0]
 
 
-def _tokens_parts(spec: str) -> tuple[Path, str, str]:
+def tokens_parts(spec: str) -> tuple[Path, str, str]:
+    """(CHECKPOINT, BASE_URL, MODEL) of a tokens SPEC. Raises ConfigError where a part is missing."""
     found = re.fullmatch(r"tokens:(.+)@(https?://.+)#(.+)", spec)
     if found is None:
         raise ConfigError(

@@ -8,6 +8,7 @@ import pytest
 from verigym.__main__ import main
 
 from .small_recipe import CODE, metrics
+from .test_serve import serving
 
 SETTINGS = 'name = "taught"\n' + CODE + "\n[eval]\nsamples = 1\ncontrols = []\n"
 LONG = "[sft.train]\nmax_steps = 12\npatience = 0\nbatch_tokens = 1024\nmicrobatch_tokens = 512\n"
@@ -87,3 +88,51 @@ def test_a_teacher_that_is_not_there_or_speaks_otherwise_is_told_at_the_start(tm
     teacher = tmp_path / "other" / "run" / "sft" / "checkpoint"
     assert train(tmp_path / "b" / "recipe.toml", SETTINGS + SHORT + TAUGHT.format(steps=1, teacher=teacher)) == 2
     assert "has another tokenizer than the student" in " ".join(capsys.readouterr().err.split())
+
+
+SERVED = """
+[teachers.far]
+policy = "tokens:{teacher}@{url}#{name}"
+"""
+
+
+@pytest.mark.slow
+def test_a_server_teaches_a_run(tmp_path, capsys):
+    """The checkpoint of another run, served; beside the same checkpoint opened by the run."""
+    assert train(tmp_path / "teacher" / "recipe.toml", "rl = false\n" + SETTINGS + LONG) == 0
+    teacher = tmp_path / "teacher" / "run" / "sft" / "checkpoint"
+    taught = TAUGHT.replace("asynchronous = {{ max_lag = 1 }}", "")
+    near = SETTINGS + SHORT + taught.format(steps=2, teacher=teacher)
+    assert train(tmp_path / "near" / "recipe.toml", near) == 0
+
+    with serving(teacher) as (url, _):
+        told = SERVED.format(teacher=teacher, url=url.removesuffix("/v1"), name=teacher.name)
+        far = SETTINGS + SHORT + taught.format(steps=2, teacher="far") + told
+        assert train(tmp_path / "far" / "recipe.toml", far) == 0, capsys.readouterr().err
+    near, far = (metrics(tmp_path / name / "run", "rl") for name in ("near", "far"))
+    for one, other in zip(near, far, strict=True):
+        assert other["trainer/teacher_failures/count"] == 0
+        for name in ("trainer/teacher_kl/mean", "trainer/loss/mean", "trainer/grad_norm/mean"):
+            assert other[name] == pytest.approx(one[name], abs=1e-4)
+
+
+def test_a_server_that_is_not_there_is_told_before_tasks_are_made(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("verigym.agent.endpoint.ATTEMPTS", 1)
+    told = SERVED.format(teacher=tmp_path, url="http://127.0.0.1:9", name="x")
+    assert train(tmp_path / "a" / "recipe.toml", SETTINGS + SHORT + TAUGHT.format(steps=1, teacher="far") + told) != 0
+    assert "http://127.0.0.1:9" in capsys.readouterr().err
+    assert not list((tmp_path / "a" / "run").glob("tasks/*"))
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ('divergence = { kind = "reverse" }', "tells of sampled tokens alone"),
+        ("temperature = 0.8", "scores at temperature 1, and that of rl is 0.8"),
+    ],
+)
+def test_what_a_server_cannot_say_is_refused(tmp_path, capsys, more, why):
+    told = SERVED.format(teacher=tmp_path, url="http://127.0.0.1:9", name="x")
+    recipe = SETTINGS + SHORT + TAUGHT.format(steps=1, teacher="far") + more + "\n" + told
+    assert train(tmp_path / "a" / "recipe.toml", recipe) == 2
+    assert why in " ".join(capsys.readouterr().err.split())

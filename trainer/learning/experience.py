@@ -26,6 +26,7 @@ from .credit import costs_to_go, estimate, kl_costs, mean_of, mismatch, spread
 from .distilling import distil, hint_metrics, in_loss_units, taught_by
 from .hindsight import Hindsight, Hints
 from .scores import score
+from .served import Columns, Unscored
 
 Annotate = Callable[[Sequence[Document]], list[Document]]
 
@@ -118,6 +119,8 @@ def annotate(
             whole = np.zeros(batch.num_tokens, np.float32)
             whole[place] = column.numpy()
             for index, part in zip(members, np.split(whole, np.cumsum(batch.lengths)[:-1]), strict=True):
+                known = found[index].columns.get(name)  # said by a server, where ranks have nothing to say
+                part = part if known is None else np.where(np.isnan(part), known, part)
                 found[index] = replace(found[index], columns={**found[index].columns, name: part})
     return found
 
@@ -128,6 +131,7 @@ def experience_of(
     annotate: Annotate = list[Document],
     config_of: ConfigOf | None = None,
     hindsight: Hindsight | None = None,
+    said: Sequence[Columns | Unscored] | None = None,
 ) -> Experience:
     """Documents of sampled episodes with an advantage for each token.
 
@@ -135,6 +139,8 @@ def experience_of(
         annotate: what the weights before the step say, see ``Scorer``.
         config_of: the settings of each task; None: ``config`` for all.
         hindsight: makes what teachers are shown beside the episodes; None: nothing.
+        said: of each episode what ``ServedTeachers`` say; one that they could not score is left out. None: there are
+            none.
     Raises:
         TrainingError: a reward is not finite.
         ValueError: a sampled token has no log-probability.
@@ -142,8 +148,11 @@ def experience_of(
     rewards = shaped_rewards(config, trajectories, finite_rewards(trajectories))
     own = [config if config_of is None else config_of(one.family, one.task_id) for one in trajectories]
     hints = None if hindsight is None else hindsight(trajectories, own)
-    documents = _scored(trajectories, rewards, own, annotate, hints)
+    said = said or [()] * len(trajectories)
+    documents = _scored(trajectories, rewards, own, annotate, hints, said)
     metrics = mismatch(documents) | hint_metrics(documents, hints)
+    unscored = sum(isinstance(one, Unscored) for one in said)
+    metrics |= {"trainer/teacher_failures/count": float(unscored)} if any(one != () for one in said) else {}
     if config.kl.coef and config.kl.place == "reward" and not isinstance(config, PPOConfig | ReinforcePPConfig):
         rewards = [
             None if reward is None else reward - float(sum(cost.sum() for cost in kl_costs(mine, config)))
@@ -202,13 +211,15 @@ def _scored(
     rewards: Sequence[float | None],
     own: Sequence[RLConfig],
     annotate: Annotate,
-    hints: Hints | None = None,
+    hints: Hints | None,
+    said: Sequence[Columns | Unscored],
 ) -> list[list[Document]]:
     flat: list[Document] = []
     owners: list[int] = []
-    by_token = is_by_token(own)
-    for index, (trajectory, reward) in enumerate(zip(trajectories, rewards, strict=True)):
-        for place, segment in enumerate(trajectory.segments if reward is not None else ()):
+    by_token, are_served = is_by_token(own), any(one != () for one in said)
+    for index, (trajectory, reward, told) in enumerate(zip(trajectories, rewards, said, strict=True)):
+        is_left_out = reward is None or isinstance(told, Unscored)
+        for place, segment in enumerate(() if is_left_out else trajectory.segments):
             document = document_of(segment, sampled=True, observed=own[index].echo)
             if document is not None:
                 document = with_temperature(document, own[index]) if by_token else document
@@ -216,7 +227,12 @@ def _scored(
                 if hints is not None:
                     mine = hints.of_episodes[index]
                     taught, hint = (taught, mine[place]) if mine else ("", None)
-                flat.append(replace(document, taught=taught, hint=hint))
+                document = replace(document, taught=taught, hint=hint)
+                if are_served:  # documents of a pack have the same columns
+                    column = told[place] if told and taught else None  # type: ignore[index]  # unscored ones are out
+                    column = np.full(len(document), np.nan, np.float32) if column is None else column
+                    document = replace(document, columns={**document.columns, "teacher_logprobs": column})
+                flat.append(document)
                 owners.append(index)
     documents: list[list[Document]] = [[] for _ in trajectories]
     for index, document in zip(owners, annotate(flat), strict=True):

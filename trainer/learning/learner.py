@@ -156,7 +156,7 @@ class Learner:
                 models[name] = self.averages[name].decoder
             elif teacher.policy == "self":
                 models[name] = self.decoder
-            else:
+            elif not teacher.is_served:
                 models[name] = open_teacher(Path(str(teacher.checkpoint)), self.decoder, self._place)
         return Teachers(models, divergence_of(rl)) if models else None
 

@@ -16,6 +16,7 @@ from ...errors import TrainingError
 from ...model.lora import AnyDecoder, copy_weights
 from ..learning.hindsight import Hindsight
 from ..learning.learner import Learning
+from ..learning.served import ServedTeachers
 from ..recipe.algorithms import AsyncConfig, RLConfig
 from ..recipe.config import OptimConfig
 from ..recipe.per_family import ConfigOf
@@ -79,6 +80,7 @@ class AsyncRL(RL):
         config_of: ConfigOf | None = None,
         learning: Learning | None = None,
         hindsight: Hindsight | None = None,
+        served: ServedTeachers | None = None,
     ) -> None:
         """
         Args:
@@ -98,6 +100,7 @@ class AsyncRL(RL):
             config_of=config_of,
             learning=learning,
             hindsight=hindsight,
+            served=served,
         )
         self._source, self._engine, self.asynchronous = tasks, generator, asynchronous
         self.counts: Counter[str] = Counter()
@@ -227,6 +230,8 @@ class AsyncRL(RL):
                 kept.append(group)
             else:
                 self.counts[f"dropped_{reason}"] += 1
+                if self._served is not None:
+                    self._served.forget(group.rollouts.trajectories)
                 self._num_open -= 1
                 self._num_dropped_in_a_row += 1
         if len(kept) < len(self._ready):

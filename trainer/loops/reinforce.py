@@ -24,6 +24,7 @@ from ..learning.experience import Experience, annotate, experience_of
 from ..learning.hindsight import Hindsight
 from ..learning.kept import kept_tokens, marked
 from ..learning.learner import Learner, Learning, Lesson
+from ..learning.served import Columns, ServedTeachers, Unscored
 from ..objective.objective import baselined_each
 from ..recipe.algorithms import DrGRPOConfig, OPDConfig, PPOConfig, RLConfig
 from ..recipe.config import OptimConfig
@@ -89,6 +90,7 @@ class RL(Loop):
         config_of: ConfigOf | None = None,
         learning: Learning | None = None,
         hindsight: Hindsight | None = None,
+        served: ServedTeachers | None = None,
     ) -> None:
         """
         Args:
@@ -100,10 +102,11 @@ class RL(Loop):
             config_of: settings of each task, where families have some of their own; None: ``config`` for all.
             learning: does the updates; None: this process alone.
             hindsight: makes what teachers are shown; needed where the settings have a ``hindsight``.
+            served: the teachers behind servers; the caller closes them.
         """
         if hindsight is None and getattr(config, "hindsight", None) is not None:
             raise ConfigError("the settings have a hindsight, and nothing makes it; pass hindsight=Hindsight(...)")
-        self._hindsight = hindsight
+        self._hindsight, self._served = hindsight, served
         super().__init__(decoder, learning or Learner(decoder, Lesson(optim=optim, rl=config)), seed)
         self.config, self._config_of = config, config_of
         self.passes = PassWatch()
@@ -117,6 +120,7 @@ class RL(Loop):
             deadline=config.group_seconds,
             quorum=config.quorum,
             on_episode=on_episode,
+            on_group=None if served is None else served.begin,
             max_failures=config.max_failures,
         )
         self._num_useless = 0
@@ -203,10 +207,11 @@ class RL(Loop):
     async def _learned(self, trajectories: Sequence[Trajectory]) -> Update:
         """``learn`` beside the loop, with as many threads of torch as this one has: each thread has its own number."""
         num_threads = torch.get_num_threads()
+        said = None if self._served is None else await self._served.said(trajectories)
 
         def work() -> Update:
             torch.set_num_threads(num_threads)
-            return self.learn(trajectories)
+            return self.learn(trajectories, said)
 
         return await on_thread_to_its_end(work)
 
@@ -214,9 +219,11 @@ class RL(Loop):
         """``learn``, and its metrics alone."""
         return self.learn(trajectories).metrics
 
-    def learn(self, trajectories: Sequence[Trajectory]) -> Update:
+    def learn(self, trajectories: Sequence[Trajectory], said: Sequence[Columns | Unscored] | None = None) -> Update:
         """Learn from episodes and publish the new weights. Where nothing can be learned, nothing changes.
 
+        Args:
+            said: what teachers behind servers say of each.
         Returns:
             what it did. Its metrics "trainer/mismatch_kl/mean" and "trainer/mismatch/max" compare the sampler's
             log-probabilities with the trainer's before the weights have moved.
@@ -225,7 +232,7 @@ class RL(Loop):
             ValueError: a sampled token has no log-probability.
         """
         config = self.config
-        experience = experience_of(trajectories, config, self._annotate, self._config_of, self._hindsight)
+        experience = experience_of(trajectories, config, self._annotate, self._config_of, self._hindsight, said)
         critic_only = isinstance(config, PPOConfig) and self.num_steps < config.critic_warmup_steps
         chosen = self._chosen(trajectories)
         documents_of, owners = marked(experience.documents, chosen)
@@ -273,7 +280,8 @@ class RL(Loop):
     def _annotate(self, documents: Sequence[Document]) -> list[Document]:
         config = self.config
         own = config.correction.kind != "none" or isinstance(config, PPOConfig)
-        taught = isinstance(config, OPDConfig)  # in the step, where distributions are compared
+        # In the step, where distributions are compared; not here, where a server is asked.
+        taught = isinstance(config, OPDConfig) and self._served is None
         self.throughput.passed(documents, times=own + bool(config.kl.coef) + taught)
         return annotate(documents, config, self.learning.columns, ways=self.learning.ways)
 

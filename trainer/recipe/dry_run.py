@@ -98,5 +98,5 @@ def missing_files(recipe: Recipe) -> list[str]:
     named = [] if recipe.model.checkpoint is None else [recipe.model.checkpoint]
     read = [family.tasks for family in recipe.families if family.tasks not in (*SMALL_SOURCES, "environment")]
     named += [Path(tasks.removeprefix("harbor:")) for tasks in read]
-    named += [Path(one.checkpoint) for one in teachers_of(recipe).values() if one.checkpoint is not None]
+    named += [Path(one.tokenizer) for one in teachers_of(recipe).values() if one.tokenizer is not None]
     return [str(path) for path in named if not path.exists()]

@@ -261,6 +261,17 @@ class Recipe(Settings):
                     f"the teacher of family {name!r} is the policy itself and reads what the policy reads; set "
                     "hindsight.parts, or take another teacher"
                 )
+            served = isinstance(config, OPDConfig) and config.teacher in asked and asked[config.teacher].is_served
+            if served and config.is_exact:
+                raise ValueError(
+                    f"the teacher of family {name!r} is a server, which tells of sampled tokens alone, and the kind of "
+                    f"divergence is {config.divergence.kind!r}; set it to 'sampled', or take the teacher as engine:"
+                )
+            if served and config.temperature != 1.0:
+                raise ValueError(
+                    f"the teacher of family {name!r} is a server, which scores at temperature 1, and that of rl is "
+                    f"{config.temperature:g}; set it to 1.0, or take the teacher as engine:"
+                )
         return self
 
     @model_validator(mode="after")

@@ -15,10 +15,12 @@ Part = Literal["verdict", "tests", "feedback", "sibling", "sibling_episode", "re
 class TeacherConfig(Settings):
     """Who scores the tokens that the student sampled."""
 
-    policy: str = Field(pattern=r"^(self|ema|engine:.+)$")
+    policy: str = Field(pattern=r"^(self|ema|engine:.+|tokens:.+@https?://.+#.+)$")
     """"engine:CHECKPOINT" is a checkpoint with the student's tokenizer, of any family of our decoder (in one process of
-    transformers' too); only its forward passes are needed. "self" is the policy under its present weights, "ema" under
-    a moving average of them: both must be shown what the student was not (``hindsight``)."""
+    transformers' too); only its forward passes are needed. "tokens:CHECKPOINT@BASE_URL#MODEL" is a server
+    (``verigym serve``, vLLM) whose model has the tokenizer of CHECKPOINT: it says the log-probabilities of sampled
+    tokens, at temperature 1, while other episodes are sampled. "self" is the policy under its present weights, "ema"
+    under a moving average of them: both must be shown what the student was not (``hindsight``)."""
     decay: float = Field(default=0.95, gt=0, lt=1)
     """Of "ema": what of the average stays at each update; 0.95 as in SDPO (arXiv:2601.20802). Nearer to 1 the teacher
     moves slower, and the student cannot run away with it."""
@@ -31,8 +33,18 @@ class TeacherConfig(Settings):
 
     @property
     def checkpoint(self) -> str | None:
-        """The folder of "engine:"; None of the policy itself."""
+        """The folder of "engine:"; None of the policy itself, and of a server."""
         return self.policy.removeprefix("engine:") if self.policy.startswith("engine:") else None
+
+    @property
+    def is_served(self) -> bool:
+        """Whether it is a server that is asked, and no model of this process."""
+        return self.policy.startswith("tokens:")
+
+    @property
+    def tokenizer(self) -> str | None:
+        """The folder whose tokenizer it has; None of the policy itself."""
+        return self.policy.removeprefix("tokens:").rpartition("@http")[0] if self.is_served else self.checkpoint
 
 
 def teacher_named(name: str, teachers: dict[str, TeacherConfig]) -> TeacherConfig:

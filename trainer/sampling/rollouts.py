@@ -101,6 +101,7 @@ class Collector:
         deadline: float | None = None,
         quorum: int | None = None,
         on_episode: OnEpisode | None = None,
+        on_group: Callable[[Sequence[Trajectory]], None] | None = None,
         max_failures: float | None = None,
     ) -> None:
         """
@@ -113,12 +114,13 @@ class Collector:
             quorum: episodes that must have ended by then (of a smaller group, all), else the group is left out;
                 None: all.
             on_episode: called at the end of each episode, for progress.
+            on_group: called with the episodes of each group that has ended in time.
             max_failures: share of the last episodes that may be lost to a bug of their environment; None: all.
         """
         self._failures = Failures(max_failures)
         self._plan_of, self._policy, self._group_size, self._retries = plan_of, policy, group_size, retries
         self._deadline, self._quorum = deadline, quorum
-        self._concurrency, self._on_episode = concurrency, on_episode
+        self._concurrency, self._on_episode, self._on_group = concurrency, on_episode, on_group
         self._slots: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
 
     async def group(self, number: int, task: Task, sampling: Sampling) -> Rollouts:
@@ -165,6 +167,8 @@ class Collector:
             trajectories = await self._compared(task, trajectories, sampling)
         others = [companion for one in trajectories for companion in one.companions]
         own = [replace(one, companions=()) if one.companions else one for one in trajectories]
+        if self._on_group is not None:
+            self._on_group((*own, *others))
         return replace(lost, trajectories=(*own, *others))
 
     async def _compared(self, task: Task, trajectories: list[Trajectory], sampling: Sampling) -> list[Trajectory]:

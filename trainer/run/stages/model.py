@@ -59,8 +59,8 @@ class Model:
             store=None if run.places is None else run.out / "start",
         )
         for teacher in teachers_of(recipe).values():
-            if teacher.checkpoint is not None:
-                check_teacher(Path(teacher.checkpoint), run.trainee.tokenizer, run.trainee.tokenizer_of)
+            if teacher.tokenizer is not None:
+                check_teacher(Path(teacher.tokenizer), run.trainee.tokenizer, run.trainee.tokenizer_of)
         renderer, parser = run.trainee.renderer, run.trainee.parser
         run.demonstrations = [tokenize(one.trajectory, one.tools, renderer, parser) for one in episodes]
         if recipe.sft is not None and own:

@@ -22,6 +22,7 @@ from ..context import Run
 from ..curves import Curves
 from ..hindsight import hindsight_of
 from ..stage_run import StageRun
+from ..teachers import served_teachers
 from ..watching import Watcher, best_of, watch
 
 
@@ -45,14 +46,16 @@ async def _reinforce(run: Run, settings: RLStage) -> None:
         if run.recipe.overlap and ahead:  # the engine samples meanwhile, with a thread of its own
             torch.set_num_threads(max(1, run.recipe.num_threads - 1))
         mixture = mixture_of(run.families, settings, run.recipe.seed)
-        loop = _loop(run, settings, generator, mixture)
-        with run.running("rl", loop) as stage:
-            if settings.difficulty is not None and settings.difficulty.samples and loop.num_steps == 0:
-                await _measure_tasks(run, settings, mixture)
-            measure = None
-            if settings.evaluation is not None:
-                measure = await watch(_watcher(run, settings.evaluation), stage, loop)
-            await _steps(run, settings, loop, stage, measure)
+        config_of, hindsight = (
+            config_of_families(run.families, settings, mixture),
+            hindsight_of(run, generator.max_context),
+        )
+        longest = max(family.plan(generator.max_context).budget.tokens for family in run.families)
+        asked = (run.recipe, settings.train, config_of, hindsight, min(longest, generator.max_context))
+        async with served_teachers(*asked) as served:
+            loop = _loop(run, settings, generator, mixture, config_of=config_of, hindsight=hindsight, served=served)
+            with run.running("rl", loop) as stage:
+                await _play(run, settings, mixture, loop, stage)
     best = best_of(run.out / "rl")
     rows = metric_rows(run.out / "rl" / "metrics.jsonl")
     more: dict[str, Any] = {"updates": round(sum(row.get("trainer/updates/count") or 0.0 for row in rows))}
@@ -65,6 +68,15 @@ async def _reinforce(run: Run, settings: RLStage) -> None:
             f"{settings.steps} steps were asked for, and the {settings.max_seconds:g} s of rl.max_seconds were up"
         )
     run.finish("rl", stage, more)
+
+
+async def _play(run: Run, settings: RLStage, mixture: TaskMixture, loop: RL, stage: StageRun) -> None:
+    if settings.difficulty is not None and settings.difficulty.samples and loop.num_steps == 0:
+        await _measure_tasks(run, settings, mixture)
+    measure = None
+    if settings.evaluation is not None:
+        measure = await watch(_watcher(run, settings.evaluation), stage, loop)
+    await _steps(run, settings, loop, stage, measure)
 
 
 async def _steps(run: Run, settings: RLStage, loop: RL, stage: StageRun, measure: Any) -> None:
@@ -101,7 +113,11 @@ def _watcher(run: Run, settings: EvaluationConfig) -> Watcher:
     )
 
 
-def _loop(run: Run, settings: RLStage, generator: RolloutEngine, mixture: TaskMixture) -> RL:
+def _loop(run: Run, settings: RLStage, generator: RolloutEngine, mixture: TaskMixture, **more: Any) -> RL:
+    """
+    Args:
+        more: what is known of teachers.
+    """
     trainee = run.trainee
     plans = {family.config.name: family.plan(generator.max_context) for family in run.families}
     policy = TokenPolicy(generator, trainee.renderer, trainee.parser)
@@ -114,9 +130,8 @@ def _loop(run: Run, settings: RLStage, generator: RolloutEngine, mixture: TaskMi
         "optim": settings.optim,
         "tasks": mixture,
         "seed": run.recipe.seed,
-        "config_of": config_of_families(run.families, settings, mixture),
         "learning": run.learning(lesson) or Learner(trainee.decoder, lesson),
-        "hindsight": hindsight_of(run, generator.max_context),
+        **more,
     }
     if settings.asynchronous is None:
         return RL(trainee.decoder, generator, policy, plan_of, config=settings.train, **common)

@@ -1,19 +1,19 @@
 """Tasks of every family: made or read once, then kept in ``tasks/``."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from ....errors import ConfigError
 from ...objective.own import load_credit
 from ...recipe.algorithms import OwnConfig
 from ...recipe.context import check_context
-from ...recipe.recipe import FamilyConfig, Recipe, teachers_of
+from ...recipe.recipe import FamilyConfig, Recipe
 from ...sampling.families import Family, prepare_family
 from ...sampling.held_out import keep_apart
 from ..context import Run
 from ..folder import check_kept, keep
 from ..hindsight import check_hindsight
 from ..progress import Bar
+from ..teachers import check_teachers
 
 
 class Tasks:
@@ -28,12 +28,7 @@ class Tasks:
         for source in run.recipe.sft.sources if run.recipe.sft else ():
             if not source.path.is_file():  # now, not after tasks were made
                 raise ConfigError(f"the source {source.name!r} of sft: there is no file {source.path}; check the path")
-        for name, teacher in teachers_of(run.recipe).items():
-            if teacher.checkpoint is not None and not Path(teacher.checkpoint).is_dir():
-                raise ConfigError(
-                    f"there is no folder {teacher.checkpoint}, which is to be the teacher {name!r}; check teachers and "
-                    "rl.train.teacher"
-                )
+        await check_teachers(run.recipe)
         if run.recipe.rl is not None and isinstance(run.recipe.rl.train, OwnConfig):
             load_credit(run.recipe.rl.train)
         for config in run.recipe.families:
