@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser(argv[0] if argv else "").parse_args(argv)
     args.build_policy = functools.partial(_build_policy, attention=getattr(args, "attention", "auto"))
     args.examine_cluster, args.grading_on_cluster = _examine_cluster, _grading_on_cluster
+    args.evaluating_on_cluster = _evaluating_on_cluster
     try:
         status = args.run(args)
         sys.stdout.flush()
@@ -117,6 +118,12 @@ def _grading_on_cluster(*arguments: Any) -> Any:
     from .trainer.cluster.grading import grading_on_cluster
 
     return grading_on_cluster(*arguments)
+
+
+def _evaluating_on_cluster(*arguments: Any, **options: Any) -> Any:
+    from .trainer.cluster.evaluating import evaluating_on_cluster
+
+    return evaluating_on_cluster(*arguments, **options)
 
 
 def _fail(message: str, *, status: int) -> int:

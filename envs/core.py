@@ -78,6 +78,8 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
         """Tokens of the conversation so far, told by the loop for policies that have ids; None: nobody counts."""
         self.evidence: dict[str, Any] = {}
         """What the score was taken from, for people who look at the episode: JSON, a few thousand lines at most."""
+        self.patch: str | None = None
+        """The work of the last episode as a patch, whole; None where it is none."""
         self.cut_off: CutOff | None = None
         """The text of a turn without calls that met its limit of tokens, told by the loop; what ``unfinished`` may
         hand in where an answer in it can be complete."""

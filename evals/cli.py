@@ -19,6 +19,7 @@ from .audit_cli import add_audit_option, check_audit, run_audit, worth
 from .data_options import (
     add_against_option,
     add_data_options,
+    add_ray_option,
     check_against,
     checked_test_timeout,
     load_options_of,
@@ -59,6 +60,7 @@ def register(commands: Any) -> None:
     add_test_timeout_option(parser)
     add_untrusted_option(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="episodes at once (default: by cores and policy)")
+    add_ray_option(parser, "run episodes")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write verdicts.jsonl and report.json there")
     parser.add_argument("--save-trajectories", action="store_true", help="write trajectories.jsonl to DIR too")
     parser.add_argument(
@@ -103,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.untrusted is not None and all(task.family != "swe" for task in suite.tasks):
         raise ConfigError(f"--untrusted is of patches, and {args.suite} has no task of the family swe; leave it out")
-    source = args.build_policy(args.policy, max_batch=workers)
+    source = args.build_policy(args.policy, max_batch=workers, elsewhere=args.ray is not None)
     filled = fill(args, suite.preset, source)
     if told := filled.told():
         print(f"verigym: {told}", file=sys.stderr)
@@ -176,16 +178,18 @@ def _evaluate(
     lock: "RunLock | None",
 ) -> "list[Verdict]":
     import asyncio
+    from contextlib import ExitStack
+    from dataclasses import replace
 
     from ..agent.options import agent_of, sampling_of, seats_of
     from .live import LiveProgress
     from .preset import budget
     from .run import evaluate
 
-    act = agent_of(args)
+    act, elsewhere = agent_of(args), None
 
     async def work(told: "Callable[[Verdict], None]") -> "list[Verdict]":
-        seats, others = seats_of(args)
+        seats, others = ({}, [elsewhere]) if elsewhere is not None else seats_of(args)
         try:
             return await evaluate(
                 suite.tasks,
@@ -201,14 +205,29 @@ def _evaluate(
                 save_trajectories=args.save_trajectories,
                 progress=lambda verdict, _: told(verdict),
                 lock=lock,
-                act=act,
+                act=elsewhere or act,
                 seats=seats,
             )
         finally:
             for one in (source, *others):
                 await one.aclose()
 
-    with LiveProgress("evaluating", len(suite.tasks) * args.samples) as progress:
+    with ExitStack() as inside:
+        if args.ray is not None:
+            elsewhere, most = inside.enter_context(
+                args.evaluating_on_cluster(
+                    args.ray,
+                    replace(suite, tasks=()).make_env,  # it travels to every worker
+                    source,
+                    act,
+                    speakers=args.model,
+                    attention=args.attention,
+                    seconds=args.timeout,
+                    out=args.out,
+                )
+            )
+            workers = args.workers or most
+        progress = inside.enter_context(LiveProgress("evaluating", len(suite.tasks) * args.samples))
         return asyncio.run(work(progress.told))
 
 

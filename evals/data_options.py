@@ -21,6 +21,20 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--until", metavar="DATE", help="last day of the problems (livecodebench)")
 
 
+def add_ray_option(parser: argparse.ArgumentParser, verb: str) -> None:
+    """--ray.
+
+    Args:
+        verb: what is done there.
+    """
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help=f"{verb} on the machines of the Ray cluster at ADDRESS (HOST:PORT, or auto) that offer the resource "
+        '"sandbox"; local: on this one',
+    )
+
+
 def add_against_option(parser: argparse.ArgumentParser) -> None:
     """--against."""
     parser.add_argument(

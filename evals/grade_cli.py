@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 from ..agent.options import add_sandbox_option, add_test_timeout_option, add_untrusted_option
 from ..terminal import console
 from .audit_cli import add_audit_option, check_audit, worth
-from .data_options import add_against_option, add_data_options, check_against, load_options_of, test_timeout_of
+from .data_options import (
+    add_against_option,
+    add_data_options,
+    add_ray_option,
+    check_against,
+    load_options_of,
+    test_timeout_of,
+)
 
 if TYPE_CHECKING:
     from ..envs.runs.lock import RunLock
@@ -46,12 +53,7 @@ def register(commands: Any) -> None:
     add_test_timeout_option(parser)
     add_untrusted_option(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="gradings at once (default: the cores)")
-    parser.add_argument(
-        "--ray",
-        metavar="ADDRESS",
-        help="grade on the machines of the Ray cluster at ADDRESS (HOST:PORT, or auto) that offer the resource "
-        '"sandbox"; local: on this one',
-    )
+    add_ray_option(parser, "grade")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write verdicts.jsonl and report.json there")
     parser.add_argument(
         "--extraction",

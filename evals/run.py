@@ -136,7 +136,7 @@ def prediction_of(trajectory: Trajectory | None, env: ToolEnv | None, policy: st
     if trajectory is None or trajectory.is_infrastructure_failure:
         return None
     if trajectory.family == "swe":
-        patch = getattr(env, "patch", None) or ""
+        patch = "" if env is None else env.patch or ""
         return {"instance_id": trajectory.task_id, "model_name_or_path": policy, "model_patch": patch}
     final = next((m.content for m in reversed(trajectory.messages) if m.role == "assistant" and not m.calls), "")
     # The ending tells a grader that a text was cut off.

@@ -8,23 +8,30 @@ if TYPE_CHECKING:
     from ..agent.sources import PolicySource
 
 
-def build_policy(spec: str, *, max_batch: int = 8, attention: str = "auto") -> "PolicySource":
+def checkpoint_of(spec: str) -> Path | None:
+    """The checkpoint of an engine's SPEC; None of any other."""
+    kind, _, rest = spec.partition(":")
+    return Path(rest) if kind == "engine" and rest else None
+
+
+def build_policy(spec: str, *, max_batch: int = 8, attention: str = "auto", elsewhere: bool = False) -> "PolicySource":
     """The policy that SPEC names, see ``agent.sources.SPECS``.
 
     Args:
         spec: as there.
         max_batch: most sequences an engine decodes, or a server is asked for, at once.
         attention: what it runs on in an engine of this process: "auto", "triton", "sdpa" or "reference".
+        elsewhere: an engine is not opened: its episodes run in other processes. What is known of it is.
     Raises:
         ConfigError: no such kind of policy, or attention that cannot run here. CheckpointError: the checkpoint is
             missing or broken.
     """
     from ..agent.sources import text_source
 
-    kind, _, rest = spec.partition(":")
-    if kind == "engine" and rest:
-        return _engine_source(spec, Path(rest), max_batch, attention)
-    if kind == "tokens":
+    checkpoint = checkpoint_of(spec)
+    if checkpoint is not None:
+        return _unopened(spec, checkpoint) if elsewhere else _engine_source(spec, checkpoint, max_batch, attention)
+    if spec.partition(":")[0] == "tokens":
         return _tokens_source(spec, max_batch)
     return text_source(spec, concurrency=max_batch)
 
@@ -54,6 +61,38 @@ def _engine_source(spec: str, checkpoint: Path, max_batch: int, attention: Any) 
         generation=sampling_of(checkpoint),
         shared=lambda: policy,
         predictor=None if tokenizer is None else lambda: EnginePredictor(model.engine, TraceFormat(tokenizer)),
+    )
+
+
+def _unopened(spec: str, checkpoint: Path) -> "PolicySource":
+    """``_engine_source`` without the engine."""
+    from ..agent.sources import PolicySource, fingerprint
+    from ..errors import ConfigError
+    from ..model.chat.settings import checkpoint_settings
+    from ..model.checkpoint import load_config
+    from ..model.families.find import sampling_of, why_not_ours
+    from ..model.format import open_format
+
+    reason = why_not_ours(checkpoint)
+    if reason is not None:
+        raise ConfigError(
+            f"on a cluster engine:CHECKPOINT is of our own decoder, which {checkpoint} does not run on ({reason}); "
+            "serve it (verigym serve), and give --policy tokens:CHECKPOINT@BASE_URL#MODEL"
+        )
+    text = open_format(checkpoint)
+    if text.renderer is None or text.parser is None:
+        raise ConfigError(f"the checkpoint {checkpoint} cannot be a policy: {text.chat_problem}")
+
+    def nobody(env: object, task: object) -> Any:
+        return None
+
+    return PolicySource(
+        name=spec,
+        policy_for=nobody,
+        env_kwargs=checkpoint_settings(checkpoint).environments,
+        identity={"fingerprint": fingerprint(checkpoint)},
+        max_context=load_config(checkpoint).max_position_embeddings,
+        generation=sampling_of(checkpoint),
     )
 
 

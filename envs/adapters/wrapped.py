@@ -101,6 +101,7 @@ class Wrapped(ToolEnv):
 
     async def aclose(self) -> None:
         self._over = True
+        self.patch = self.inner.patch
         await self.inner.aclose()
         self._hooks.close()
 

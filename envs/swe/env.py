@@ -75,7 +75,6 @@ class SWEEnv(ToolEnv):
         self._sandbox: Sandbox | None = None
         self._row: SWERow | None = None
         self._used = self._backend
-        self.patch: str | None = None
         """What the last episode handed in; None where it handed in nothing."""
 
     def load(self) -> Sequence[Task]:

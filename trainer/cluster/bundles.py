@@ -12,7 +12,7 @@ from ..recipe.recipe import Recipe
 Bundle = Mapping[str, float]
 """Name of a resource -> amount; all of it on one machine."""
 
-SANDBOX = "sandbox"
+GPU, SANDBOX = "GPU", "sandbox"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,19 @@ def worker_need(config: ClusterConfig) -> Need:
     """Episode workers, over as many machines as there are."""
     bundle = _bundle(CPU=config.worker_cpus, **{SANDBOX: config.sandbox})
     return Need(name="episode workers", bundles=(bundle,) * config.workers, strategy="SPREAD")
+
+
+def most_workers(machines: Sequence[Bundle], config: ClusterConfig, others: Sequence[Need] = ()) -> int:
+    """How many episode workers find a place beside other needs.
+
+    Args:
+        machines: what each has free.
+        config: what a worker takes.
+    """
+    count = int(sum(one.get(SANDBOX, 0.0) / config.sandbox for one in machines))
+    while count and missing(machines, [*others, worker_need(config.model_copy(update={"workers": count}))]):
+        count -= 1
+    return count
 
 
 def needs_of(recipe: Recipe, layout: Layout) -> list[Need]:

@@ -26,11 +26,13 @@ class MachineFacts:
         name: for people: its address.
         versions: of Python and the packages that must be the same everywhere.
         sees: what the probe of the shared folder holds there; None where it does not see it.
+        lacks: files and folders that it does not see.
     """
 
     name: str
     versions: dict[str, str]
     sees: str | None
+    lacks: tuple[str, ...] = ()
 
 
 def import_ray() -> Any:
@@ -87,9 +89,12 @@ def free_machines() -> list[Bundle]:
     ]
 
 
-def facts_of_machines(folder: Path) -> list[MachineFacts]:
+def facts_of_machines(folder: Path, *, sees: Sequence[Path] = ()) -> list[MachineFacts]:
     """Ask every living machine for its versions, and whether it sees a folder.
 
+    Args:
+        folder: that all should write to; it is made where it is missing.
+        sees: files and folders that all should read.
     Raises:
         ConfigError: one does not answer.
     """
@@ -100,13 +105,16 @@ def facts_of_machines(folder: Path) -> list[MachineFacts]:
     folder.mkdir(parents=True, exist_ok=True)
     probe = folder / f".probe-{secrets.token_hex(8)}"
     probe.write_text(probe.name, encoding="utf-8")
+    paths = [str(path.absolute()) for path in sees]
     try:
         asked = {}
         for node in ray.nodes():
             if node["Alive"]:
                 here = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
                 task = ray.remote(_facts_here).options(num_cpus=0, scheduling_strategy=here, max_retries=0)
-                asked[task.remote(node["NodeManagerAddress"], str(probe.absolute()))] = node["NodeManagerAddress"]
+                asked[task.remote(node["NodeManagerAddress"], str(probe.absolute()), paths)] = node[
+                    "NodeManagerAddress"
+                ]
         done, late = ray.wait(list(asked), num_returns=len(asked), timeout=_PROBE_SECONDS)
         if late:
             names = ", ".join(asked[one] for one in late)
@@ -122,13 +130,13 @@ def facts_of_machines(folder: Path) -> list[MachineFacts]:
 
 
 def check_machines(facts: Sequence[MachineFacts], own: dict[str, str], folder: Path, expected: str | None) -> None:
-    """``check_versions``, and whether all see a folder.
+    """``check_versions``, and whether all see a folder and what else they were asked for.
 
     Args:
         own: versions of this process.
         expected: what each machine must have read in the shared folder; None does not ask for one.
     Raises:
-        ConfigError: a machine has other versions than this one, or does not see the folder.
+        ConfigError: a machine has other versions than this one, or does not see the folder, or lacks something.
     """
     check_versions(facts, own)
     blind = [machine.name for machine in facts if machine.sees is None or (expected and machine.sees != expected)]
@@ -136,6 +144,12 @@ def check_machines(facts: Sequence[MachineFacts], own: dict[str, str], folder: P
         raise ConfigError(
             f"{', '.join(blind)} do not see the run's folder {folder}; give an --out on a file system that all "
             "machines share under the same path"
+        )
+    lacking = next((machine for machine in facts if machine.lacks), None)
+    if lacking is not None:
+        raise ConfigError(
+            f"{lacking.name} does not see {', '.join(lacking.lacks)}; put it on a file system that all machines share "
+            "under the same path"
         )
 
 
@@ -156,10 +170,13 @@ def versions_here() -> dict[str, str]:
     return {"Python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def _facts_here(name: str, probe: str) -> MachineFacts:
+def _facts_here(name: str, probe: str, paths: Sequence[str]) -> MachineFacts:
     path = Path(probe)
     return MachineFacts(
-        name=name, versions=versions_here(), sees=path.read_text(encoding="utf-8") if path.is_file() else None
+        name=name,
+        versions=versions_here(),
+        sees=path.read_text(encoding="utf-8") if path.is_file() else None,
+        lacks=tuple(path for path in paths if not Path(path).exists()),
     )
 
 

@@ -1,20 +1,16 @@
 """``verigym grade --ray``: patches, programs and answers graded by workers on all machines of a cluster."""
 
 import asyncio
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ...envs.task import Task
-from ...errors import ConfigError, SandboxError
+from ...errors import SandboxError
 from ...evals.suites.registry import suite_named
 from ...evals.suites.spec import GradeOptions, Prediction
 from ...rewards.score import Score
-from ..recipe.cluster import ClusterConfig
-from .bundles import SANDBOX, worker_need
-from .connect import check_machines, check_versions, connected, facts_of_machines, free_machines, versions_here
+from .commands import all_free_room
 from .ledger import Answer, Assignment
 from .workers import Workers
 
@@ -80,7 +76,7 @@ class ClusterGrader:
         )
         if found is None:
             raise SandboxError(f"the grading worker was lost {self._workers.most_asked} times; see Ray's logs")
-        return found
+        return found.result
 
     async def aclose(self) -> None:
         """End the workers."""
@@ -89,40 +85,23 @@ class ClusterGrader:
 
 @contextmanager
 def grading_on_cluster(address: str, suite: str, options: GradeOptions) -> Iterator[tuple[ClusterGrader, int]]:
-    """(a grader, how many gradings it does at once): a worker for each free unit of the resource ``sandbox``.
+    """(a grader, how many gradings it does at once) in all free room of a cluster.
 
     Args:
         options: of the grader; the folder that it writes into must be seen by all machines.
     Raises:
         ConfigError: Ray is not installed, no cluster answers, or it cannot be used.
     """
-    with connected(address, machine={"CPU": 2.0, SANDBOX: 2.0}):
-        from .placing import placed, release, reserve
-        from .worker_actor import PlacedWorker
+    with all_free_room(address, options.out) as room:
+        from .placing import placed
+        from .worker_actor import PlacedWorker, resources_of
 
-        facts = facts_of_machines(options.out or Path.cwd())
-        if options.out is None:
-            check_versions(facts, versions_here())
-        else:
-            check_machines(facts, versions_here(), options.out, None)
-        count = sum(int(min(one.get(SANDBOX, 0.0), one.get("CPU", 0.0))) for one in free_machines())
-        if not count:
-            offer = f"ray start ... --resources '{{\"{SANDBOX}\": 4}}'"
-            raise ConfigError(
-                f"no machine of the cluster has a CPU and a unit of the resource {SANDBOX!r} free; {offer} on those "
-                "that may run sandboxes"
-            )
-        config = ClusterConfig(workers=count, rank_gpus=0)
-        groups = reserve([worker_need(config)], config.wait_seconds, f"verigym-grade-{secrets.token_hex(8)}")
+        config = room.config
         options = replace(options, workers=_AT_ONCE, out=None if options.out is None else options.out.absolute())
 
         def start(place: int, incarnation: int) -> PlacedWorker:
-            resources = {"num_cpus": config.worker_cpus, "resources": {SANDBOX: config.sandbox}}
-            actor = placed(GradingWorker, groups[0], place, max_concurrency=64, **resources).remote(suite, options)
+            actor = placed(GradingWorker, room.workers, place, max_concurrency=64, **resources_of(config))
             seconds = config.answer_seconds
-            return PlacedWorker(actor, start_seconds=seconds, episode_seconds=2 * seconds)
+            return PlacedWorker(actor.remote(suite, options), start_seconds=seconds, episode_seconds=2 * seconds)
 
-        try:
-            yield ClusterGrader(Workers(start, count, most_inside=_AT_ONCE)), _AT_ONCE * count
-        finally:
-            release(groups)
+        yield ClusterGrader(Workers(start, config.workers, most_inside=_AT_ONCE)), _AT_ONCE * config.workers

@@ -29,10 +29,12 @@ class Answer:
     Attributes:
         assignment: of the request, with the incarnation that answers.
         result: the trajectory, whose tokens say which version of the weights sampled them; of a grading the score.
+        patch: of an episode, see ``ToolEnv.patch``.
     """
 
     assignment: Assignment
     result: Any
+    patch: str | None = None
 
 
 class EpisodeLedger:

@@ -9,12 +9,14 @@ from ..learning.trainee import Trainee
 from ..recipe.layouts import layout_of
 from ..recipe.recipe import Recipe
 from .bundles import cluster_of, engine_need, trainer_need, worker_need
+from .elsewhere import Elsewhere
 from .engines import OnCluster
-from .episodes import Address, Setup
+from .episodes import RecipeSetup
 from .placing import release, reserve
 from .ranks import RayRanks
+from .remote import Reach, addresses_of
 from .worker_actor import starts_workers
-from .workers import LOOK_SECONDS, Elsewhere, Workers
+from .workers import LOOK_SECONDS, Workers
 
 
 class ClusterPlaces:
@@ -48,7 +50,7 @@ class ClusterPlaces:
             release(self._groups)
             raise
         self.launch = OnCluster(config, split, self._groups[1:-1])
-        self._setup: Setup | None = None
+        self._setup: RecipeSetup | None = None
         start = starts_workers(config, self._groups[-1], self._made)
         self.workers = Workers(start, config.workers, most_inside=config.episodes)
         self._watching: asyncio.Task[None] | None = None
@@ -63,16 +65,17 @@ class ClusterPlaces:
             return
         folder = (self._out / "engines" / "format").absolute()
         trainee.save_format(folder)
-        self._setup = Setup(
-            recipe=self._recipe,
+        reach = Reach(
             format=folder,
             num_engines=len(fleet.servers),
             max_context=fleet.max_context,
             request_seconds=self._recipe.episode_seconds,
+            concurrency=self._config.episodes,
         )
-        fleet.on_change = lambda: self.workers.change(_addresses(fleet))
+        self._setup = RecipeSetup(recipe=self._recipe, reach=reach)
+        fleet.on_change = lambda: self.workers.change(addresses_of(fleet))
         self._watching = asyncio.ensure_future(fleet.watch(LOOK_SECONDS))
-        await self.workers.open(_addresses(fleet))
+        await self.workers.open(addresses_of(fleet))
 
     async def aclose(self) -> None:
         """See ``Places``."""
@@ -86,14 +89,6 @@ class ClusterPlaces:
         self.ranks.close()
         release(self._groups)
 
-    def _made(self) -> Setup:
+    def _made(self) -> RecipeSetup:
         assert self._setup is not None, "workers are started once engines are"
         return self._setup
-
-
-def _addresses(fleet: Fleet) -> list[Address]:
-    return [
-        Address(place=server.place, url=server.url, key=server.key)
-        for server in fleet.servers
-        if server.engine is not None
-    ]

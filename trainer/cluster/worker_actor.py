@@ -11,9 +11,10 @@ from ray.util.placement_group import PlacementGroup
 
 from ..recipe.cluster import ClusterConfig
 from .bundles import SANDBOX
-from .episodes import Address, EpisodeRunner, Request, Setup
+from .episodes import Request, Setup
 from .ledger import Answer, Assignment
 from .placing import end, placed
+from .remote import Address
 from .workers import Asking, Remote, WorkerLost
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ class EpisodeWorker:
     """A process that runs episodes, many at once on one event loop."""
 
     def __init__(self, setup: Setup) -> None:
-        self._runner = EpisodeRunner(setup)
+        self._runner = setup.runner()
 
     async def ready(self) -> int:
         """Its process id."""
@@ -75,14 +76,19 @@ class PlacedWorker:
         end(self.actor)
 
 
+def resources_of(config: ClusterConfig) -> dict[str, Any]:
+    """Of a worker, as an actor takes them."""
+    return {"num_cpus": config.worker_cpus, "resources": {SANDBOX: config.sandbox}}
+
+
 def starts_workers(
     config: ClusterConfig, group: PlacementGroup, setup: Callable[[], Setup]
 ) -> Callable[[int, int], Remote]:
     """What starts a worker in its bundle; Ray finds another machine for the bundle where its own is gone."""
 
     def start(place: int, incarnation: int) -> Remote:
-        resources = {"num_cpus": config.worker_cpus, "resources": {SANDBOX: config.sandbox}}
-        actor = placed(EpisodeWorker, group, place, max_concurrency=4 * config.episodes + 16, **resources)
+        most = 4 * config.episodes + 16
+        actor = placed(EpisodeWorker, group, place, max_concurrency=most, **resources_of(config))
         # Pickled once for each worker: the recipe is small, and no object of a dead controller is needed.
         return PlacedWorker(
             actor.remote(setup()), start_seconds=config.answer_seconds, episode_seconds=config.answer_seconds

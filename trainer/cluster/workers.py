@@ -2,23 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Protocol
 
-from ...agent.failures import Failures
-from ...agent.harness.open import Rollout
-from ...agent.loop import Budget
-from ...agent.policy import Policy, TokenPolicy
-from ...agent.seeds import SeededPolicy
-from ...agent.speakers import Seat
-from ...agent.trajectory import Trajectory
-from ...envs.core import ToolEnv
-from ...envs.task import Task
-from ...model.chat.sampling import Sampling
-from .episodes import Address, Request
 from .ledger import Answer, Assignment, EpisodeLedger
+from .remote import Address
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +135,7 @@ class Workers:
                 worker.remote.end()
                 worker.remote = None
 
-    async def run(self, request_of: Callable[[Assignment], Asking]) -> Any:
+    async def run(self, request_of: Callable[[Assignment], Asking]) -> Answer | None:
         """What an episode came to, by one of them; None where whoever ran it was lost too often.
 
         Raises:
@@ -163,7 +152,7 @@ class Workers:
                     self._lose(worker, remote, error)
                     continue
                 if self.ledger.take(answer.assignment):
-                    return answer.result
+                    return answer
             return None
         finally:
             self.ledger.drop(ticket)
@@ -258,59 +247,3 @@ class Workers:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-class Elsewhere:
-    """``Rollout`` by episode workers, with the environment of theirs and the engines of the run."""
-
-    def __init__(self, workers: Workers, family: str, act: Rollout) -> None:
-        """
-        Args:
-            family: the recipe's name of it.
-            act: runs episodes here: scripts', and those before there are workers.
-        """
-        self._workers, self._family, self._act = workers, family, act
-
-    async def __call__(
-        self,
-        env: ToolEnv,
-        policy: Policy,
-        task: Task,
-        *,
-        budget: Budget,
-        sampling: Sampling,
-        group_id: str = "",
-        failures: Failures | None = None,
-        seats: Mapping[str, Seat] = MappingProxyType({}),
-        unit: bool = False,
-    ) -> Trajectory:
-        """See ``agent.harness.open.Rollout``; the environment and the seats here are not used."""
-        ours = isinstance(policy, SeededPolicy) and isinstance(policy.inner, TokenPolicy)
-        if not (ours and self._workers.is_open):
-            options = {"budget": budget, "sampling": sampling, "group_id": group_id, "failures": failures}
-            return await self._act(env, policy, task, **options, seats=seats, unit=unit)
-        assert isinstance(policy, SeededPolicy)
-        place = policy.place
-
-        def request_of(assignment: Assignment) -> Request:
-            return Request(
-                assignment=assignment,
-                family=self._family,
-                place=place,
-                task=task,
-                budget=budget,
-                sampling=sampling,
-                group_id=group_id,
-                unit=unit,
-            )
-
-        found = await self._workers.run(request_of)
-        if found is not None:
-            return found
-        return Trajectory(
-            task_id=task.id,
-            family=task.family,
-            group_id=group_id or task.id,
-            ending="sandbox_failure",
-            detail=f"its episode worker was lost {self._workers.most_asked} times",
-        )

@@ -16,13 +16,13 @@ from verigym.agent.seeds import SeededPolicy
 from verigym.envs.task import Task
 from verigym.errors import PolicyError, TaskError
 from verigym.model.chat.sampling import Completion, Sampling
-from verigym.trainer.cluster.episodes import Address, RemoteEngines, Setup
+from verigym.trainer.cluster.elsewhere import Elsewhere
 from verigym.trainer.cluster.ledger import Answer, EpisodeLedger
-from verigym.trainer.cluster.workers import Elsewhere, WorkerLost, Workers
+from verigym.trainer.cluster.remote import Address, Reach, RemoteEngines
+from verigym.trainer.cluster.workers import WorkerLost, Workers
 from verigym.trainer.loops.asynchronous import AsyncRL
 from verigym.trainer.recipe.algorithms import AsyncConfig, GRPOConfig
 from verigym.trainer.recipe.config import OptimConfig
-from verigym.trainer.recipe.load import load_recipe
 from verigym.trainer.sampling.rollouts import EpisodePlan, TaskStream
 
 NUM_TASKS = 6
@@ -281,11 +281,10 @@ def test_a_worker_is_told_where_engines_are_without_waiting_for_them(tmp_path):
     """An engine that is given new weights answers nobody for minutes; whoever said where it is must not be kept."""
     listener = socket.create_server(("127.0.0.1", 0))  # takes connections, and answers none
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    recipe = load_recipe("smoke", ["engines.count=2", "cluster.rank_gpus=0"])
-    setup = Setup(recipe=recipe, format=tmp_path, num_engines=2, max_context=64, request_seconds=0.3)
+    reach = Reach(format=tmp_path, num_engines=2, max_context=64, request_seconds=0.3)
 
     async def main():
-        engines = RemoteEngines(setup)
+        engines = RemoteEngines(reach)
         addresses = [Address(place=0, url=url, key=None)]
         engines.change(addresses)
         connecting = engines._servers[0].connecting
