@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import ConfigError, TrainingError, VerigymError
 from ...model.parallel.layout import Layout
+from ..ranks.team import RanksLost
 from ..recipe.recipe import Recipe
 from .bundles import cluster_of, missing, needs_of
 from .connect import (
@@ -77,7 +78,6 @@ def _sitting(control: Any, recipe: Recipe, out: Path, resume: bool, cpus: float)
 
     from .controller import Controller
     from .placing import end, release_named
-    from .ranks import RanksLost
 
     # Two calls at once: a wish to end reaches the run.
     options = {"num_cpus": cpus, "max_concurrency": 2, "max_restarts": 0, "max_task_retries": 0}

@@ -77,6 +77,10 @@ class ClusterPlaces:
         self._watching = asyncio.ensure_future(fleet.watch(LOOK_SECONDS))
         await self.workers.open(addresses_of(fleet))
 
+    def renew(self) -> None:
+        """See ``Places``."""
+        self.ranks.renew()
+
     async def aclose(self) -> None:
         """See ``Places``."""
         if self._watching is not None:

@@ -15,16 +15,14 @@ from ray.util.placement_group import PlacementGroup
 from ...errors import TrainingError, VerigymError
 from ...model.parallel.layout import Layout
 from ..ranks.launch import Launch, joined
-from ..ranks.rank import Rank
+from ..ranks.rank import WRITES, Rank
+from ..ranks.team import RanksLost
 from ..recipe.cluster import ClusterConfig
 from .placing import end, placed
 
-WRITES = {"write": "checkpoints", "write_weights": "weights"}
-"""Method of a rank -> the threads that do it, beside all others: writing keeps no step waiting."""
-
-
-class RanksLost(TrainingError):
-    """A rank is gone, or silent: those that are left cannot go on, and all are started again from a checkpoint."""
+_START_SECONDS = 300.0
+"""Within which ranks that take the place of others must have met, beside the time that a machine may take."""
+_LIVE_SECONDS = 30.0
 
 
 class TrainerRank:
@@ -41,6 +39,7 @@ class TrainerRank:
             port = probe.getsockname()[1]
         return ray.util.get_node_ip_address(), port, ray.get_runtime_context().get_node_id()
 
+    @ray.method(concurrency_group="life")
     def process_id(self) -> int:
         """Of this process."""
         return os.getpid()
@@ -76,21 +75,46 @@ class RayRanks:
     """``team.Ranks`` over actors. The process that asks is none of them."""
 
     def __init__(self, config: ClusterConfig, layout: Layout, group: PlacementGroup) -> None:
-        self.layout, self._config = layout, config
+        self.layout, self._config, self._group = layout, config, group
         self._lock = threading.Lock()
+        self._num_renewed = 0
+        self.actors: list[Any] = []
+        self._start(config.answer_seconds)
+
+    def renew(self) -> None:
+        """End all ranks and start others in their places; nothing is built in them.
+
+        Raises:
+            TrainingError: that was done ``restarts`` times already.
+            RanksLost: they have found no room, or did not meet, in time.
+        """
+        self.close()
+        if self._num_renewed >= self._config.restarts:
+            raise TrainingError(
+                f"a rank has died {self._num_renewed + 1} times; their output says why. Go on with --resume, or raise "
+                "cluster.restarts"
+            )
+        self._num_renewed += 1
+        if not self._group.wait(self._config.wait_seconds):
+            raise RanksLost(f"there is no room for the ranks' machine in {self._config.wait_seconds:g} s")
+        self._start(min(self._config.answer_seconds, self._config.wait_seconds + _START_SECONDS))
+
+    def _start(self, seconds: float) -> None:
+        config = self._config
         resources: dict[str, Any] = {"num_cpus": config.rank_cpus, "num_gpus": config.rank_gpus}
-        resources |= {"concurrency_groups": dict.fromkeys(WRITES.values(), 1)}
+        resources |= {"concurrency_groups": dict.fromkeys((*WRITES.values(), "life"), 1)}
         self.actors = [
-            placed(TrainerRank, group, rank // layout.tensor, **resources).remote() for rank in range(layout.num_ranks)
+            placed(TrainerRank, self._group, rank // self.layout.tensor, **resources).remote()
+            for rank in range(self.layout.num_ranks)
         ]
         try:
-            self._join()
+            self._join(seconds)
         except BaseException:
             self.close()
             raise
 
-    def _join(self) -> None:
-        found = self._answers([actor.meeting_point.remote() for actor in self.actors], "meeting_point")
+    def _join(self, seconds: float) -> None:
+        found = self._answers([actor.meeting_point.remote() for actor in self.actors], "meeting_point", seconds)
         nodes = [node for _, _, node in found]
         threads = max(1, int(self._config.rank_cpus))
         joining = []
@@ -103,7 +127,7 @@ class RayRanks:
                 local_world=nodes.count(node),
             )
             joining.append(actor.join.remote(launch, self.layout, found[0][:2], threads))
-        self._answers(joining, "join")
+        self._answers(joining, "join", seconds)
 
     def call(
         self,
@@ -130,21 +154,33 @@ class RayRanks:
         with self._lock:
             return self._answers([a.do.remote(name, one) for a, one in zip(self.actors, told, strict=True)], name)
 
-    def _answers(self, asked: list[Any], name: str) -> list[Any]:
+    def _answers(self, asked: list[Any], name: str, seconds: float | None = None) -> list[Any]:
+        seconds = seconds or self._config.answer_seconds
         waiting = list(asked)
         while waiting:
-            done, waiting = ray.wait(waiting, num_returns=1, timeout=self._config.answer_seconds)
+            done, waiting = ray.wait(waiting, num_returns=1, timeout=seconds)
             if not done:
-                raise RanksLost(
-                    f"a rank has not finished {name!r} in {self._config.answer_seconds:g} s (cluster.answer_seconds)"
-                )
+                raise RanksLost(f"a rank has not finished {name!r} in {seconds:g} s (cluster.answer_seconds)")
             try:
                 ray.get(done)  # the first error ends the wait: the other ranks may wait for the one that failed
             except RayTaskError as error:
-                raise _meant(error, name) from error
+                meant = _meant(error, name)
+                if name in WRITES and not isinstance(meant, RanksLost) and not self._all_live():
+                    meant = RanksLost(f"a rank is gone in {name!r} ({_first_line(meant)})")
+                raise meant from error
             except RayError as error:
                 raise RanksLost(f"a rank is gone in {name!r} ({_first_line(error)})") from error
         return ray.get(asked)
+
+    def _all_live(self) -> bool:
+        """Whether every rank answers: what it cannot write, another rank's death may be the reason of."""
+        asked = [actor.process_id.remote() for actor in self.actors]
+        done, late = ray.wait(asked, num_returns=len(asked), timeout=_LIVE_SECONDS)
+        try:
+            ray.get(done)
+        except RayError:
+            return False
+        return not late
 
     def process_ids(self) -> list[int]:
         """Of the ranks, each on its own machine."""

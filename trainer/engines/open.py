@@ -15,6 +15,7 @@ from ...model.engine.huggingface import HuggingFaceEngine
 from ...model.huggingface import HuggingFaceDecoder
 from ...model.lora import copy_trained
 from ..learning.trainee import Trainee
+from ..recipe.cluster import ClusterConfig
 from ..recipe.config import EnginesConfig
 from ..recipe.recipe import Recipe
 from .fleet import Fleet
@@ -38,6 +39,10 @@ class Places(Protocol):
 
     async def opened(self, fleet: Fleet, trainee: Trainee) -> None:
         """Engines can be asked now: episodes may run there."""
+        ...
+
+    def renew(self) -> None:
+        """After RanksLost: start ranks anew; nothing is built in them. Raises TrainingError where that cannot be."""
         ...
 
     async def aclose(self) -> None:
@@ -122,5 +127,5 @@ class Engines:
             sizes,
             save=lambda folder, whole: trainee.publish(folder, dtype=dtype, whole=whole),
             launch=None if self._places is None else self._places.launch,
-            full_every=self._recipe.cluster.full_every if self._places is not None and self._recipe.cluster else 1,
+            full_every=(self._recipe.cluster or ClusterConfig()).full_every if trainee.stored is not None else 1,
         )

@@ -30,6 +30,8 @@ from .step import TrainStep, loss_sums, mean_of
 
 RANKS = "ranks"
 """Key of a state whose tensors every rank has written into a folder, which its value names."""
+WHOLE = "whole"
+"""Key of a state that one process has written: the folder of its weights, which ranks read their shards of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """What a rank does when rank 0 says so, and the loop in which the others wait for it."""
 
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from .publishing import Part, Publisher
 
 logger = logging.getLogger(__name__)
 
-PING, STOP = "ping", "stop"
+PING, STOP, BESIDE = "ping", "stop", "beside"
+WRITES = {"write": "checkpoints", "write_weights": "weights"}
+"""Method of a rank -> the thread that does it, beside all others: writing keeps no step waiting."""
 
 
 class Rank:
@@ -36,6 +39,7 @@ class Rank:
         self._control = membership.control
         self._writer = PieceWriter(membership.saving)
         self._publisher = Publisher(PieceWriter(membership.publishing))
+        self._groups = {"write": membership.saving, "write_weights": membership.publishing}
         self._learner: Learner | None = None
 
     @property
@@ -90,6 +94,22 @@ class Rank:
         """What every rank's method returns, on rank 0; elsewhere nothing."""
         return objects.gather(getattr(self, name)(**arguments), group=self._control) or []
 
+    def beside(self, *, name: str, arguments: Mapping[str, Any]) -> list[Any]:
+        """``gathered`` of what is written, over a group of its own: it may be called on another thread.
+
+        Raises:
+            CheckpointError: a rank could not write.
+        """
+        try:
+            found = getattr(self, name)(**arguments)
+        except CheckpointError as error:
+            found = error
+        rows = objects.gather(found, group=self._groups[name]) or []
+        problem = next((row for row in [found, *rows] if isinstance(row, CheckpointError)), None)
+        if problem is not None:
+            raise problem
+        return rows
+
     @property
     def _tells(self) -> bool:
         """Whether it is the first of the ranks that share its packs."""
@@ -114,6 +134,14 @@ class Rank:
     def load(self, *, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Take over rank 0's weights and state."""
         spread_module(weights, self.learner.decoder)
+        self.learner.load_state_dict(state)
+
+    def load_whole(self, *, weights: Path, state: Mapping[str, Any]) -> None:
+        """``load``, where each rank reads its shards of the weights from a folder that all see."""
+        self._publisher.forget()
+        decoder = self.learner.decoder
+        assert isinstance(decoder, Decoder), "ranks split this package's own decoder"
+        load_into_shards(weights, decoder)
         self.learner.load_state_dict(state)
 
     def stage(self) -> None:
@@ -157,6 +185,7 @@ def serve(membership: Membership) -> None:
         TrainingError: rank 0, or another rank, is gone or has been silent for the group's timeout.
     """
     rank, agreed = Rank(membership), False
+    writing: list[threading.Thread] = []
     while True:
         try:
             if not agreed:
@@ -169,18 +198,41 @@ def serve(membership: Membership) -> None:
                 "with --resume"
             ) from error
         if name == STOP:
+            for thread in writing:
+                thread.join()
             return
         if name == PING:
             continue
+        if name == BESIDE:
+            writing = [*(one for one in writing if one.is_alive()), _beside(rank, arguments)]
+            continue
+        _do(rank, name, arguments)
+
+
+def _do(rank: Rank, name: str, arguments: Mapping[str, Any]) -> None:
+    try:
+        getattr(rank, name)(**arguments)
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise TrainingError(
+            f"rank {dist.get_rank()} could not finish {name!r} ({_first_line(error)}); where that is a lost "
+            "connection, another rank's output says why. Start all again with --resume"
+        ) from error
+
+
+def _beside(rank: Rank, arguments: Mapping[str, Any]) -> threading.Thread:
+    """Write on a thread of its own; what goes wrong is raised on rank 0."""
+
+    def write() -> None:
         try:
-            getattr(rank, name)(**arguments)
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
-            raise TrainingError(
-                f"rank {dist.get_rank()} could not finish {name!r} ({_first_line(error)}); where that is a lost "
-                "connection, another rank's output says why. Start all again with --resume"
-            ) from error
+            rank.beside(**arguments)
+        except (CheckpointError, RuntimeError) as error:
+            logger.warning("rank %d could not write: %s", dist.get_rank(), _first_line(error))
+
+    thread = threading.Thread(target=write, name="verigym-write", daemon=True)
+    thread.start()
+    return thread
 
 
 def skeleton(tree: Any) -> Any:

@@ -11,8 +11,9 @@ from ...errors import CheckpointError
 from ...model.decoder import Decoder
 from ...model.weights.checksums import record
 from ...model.weights.delta import Block, Published, added
-from ..learning.learner import RANKS, Lesson
+from ..learning.learner import RANKS, WHOLE, Lesson
 from .publishing import Part
+from .rank import skeleton
 from .team import Ranks, TeamLearning, shard_dtype
 
 
@@ -38,13 +39,16 @@ class ShardedLearning(TeamLearning):
         """Nobody has the weights whole."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        if RANKS not in state:
-            raise CheckpointError(
-                "this checkpoint has its optimizer whole, as one process or torchrun writes it; go on there, or begin "
-                "anew from its weights (model.checkpoint)"
-            )
         self._published = None
-        super().load_state_dict(state)
+        if RANKS in state:
+            super().load_state_dict(state)
+            return
+        mine, weights = self._learned(state), Path(state[WHOLE])
+        self._team.call(
+            "load_whole",
+            mine={"weights": weights, "state": mine},
+            others={"weights": weights, "state": skeleton(mine)},
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: see ``stage`` and ``write``."""

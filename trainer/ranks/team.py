@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ...errors import ConfigError, TrainingError
+from ...errors import ConfigError, TrainingError, VerigymError
 from ...model.decoder import Decoder
 from ...model.lora import has_adapters
 from ...model.parallel import objects
@@ -20,12 +20,16 @@ from ..batching.packs import PackedBatch, deal
 from ..learning.learner import RANKS, Lesson
 from ..learning.step import mean_of
 from .launch import Membership
-from .rank import PING, STOP, Rank, skeleton
+from .rank import BESIDE, PING, STOP, WRITES, Rank, skeleton
 
 PING_SECONDS = 30.0
 """How often the others hear of rank 0 while it samples, so that silence means that something is wrong."""
 PACKS_AT_ONCE = 8
 """Packs that a rank is given at a time to measure a loss on."""
+
+
+class RanksLost(TrainingError):
+    """A rank is gone, or silent: those that are left cannot go on, and all are started again from a checkpoint."""
 
 
 class Ranks(Protocol):
@@ -107,6 +111,8 @@ class Team:
                 if isinstance(error, torch.OutOfMemoryError):
                     raise
                 self._broken = error
+                if isinstance(error, VerigymError):
+                    raise  # a broken checkpoint, which all ranks have met
                 raise self._lost(name, error) from error
             finally:
                 self._last = time.monotonic()
@@ -117,8 +123,26 @@ class Team:
 
     def collect(self, name: str, *, each: Sequence[Mapping[str, Any]] | None = None) -> list[Any]:
         """As ``call``, with the results of all ranks."""
-        told = each or [{}] * dist.get_world_size(self._control)
-        return self.call("gathered", each=[{"name": name, "arguments": dict(one)} for one in told])
+        told = [{"name": name, "arguments": dict(one)} for one in each or [{}] * dist.get_world_size(self._control)]
+        return self._beside(told) if name in WRITES else self.call("gathered", each=told)
+
+    def _beside(self, each: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Have every rank write, on a thread of its own but for this one; other calls go on meanwhile.
+
+        Raises:
+            CheckpointError: a rank could not write. TrainingError: one is gone.
+        """
+        name = each[0]["name"]
+        try:
+            with self._lock:
+                if self._broken is not None:
+                    raise self._lost(name, self._broken)
+                self._send(BESIDE, {}, each)
+            return self._rank.beside(**each[0])
+        except VerigymError:
+            raise
+        except RuntimeError as error:
+            raise self._lost(name, error) from error
 
     def _send(self, name: str, others: Mapping[str, Any], each: Sequence[Mapping[str, Any]] | None = None) -> None:
         world = dist.get_world_size(self._control)
@@ -236,8 +260,7 @@ class TeamLearning:
             self._synced = False
             self.sync()
             return
-        names = ("optimizer", "reference", "critic", "critic_optimizer", "averages")
-        mine = {name: state[name] for name in names if name in state}
+        mine = self._learned(state)
         weights = state.get("weights") or self._decoder.state_dict()
         self._team.call(
             "load",
@@ -245,6 +268,11 @@ class TeamLearning:
             others={"weights": skeleton(weights), "state": skeleton(mine)},
         )
         self._synced = True
+
+    def _learned(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """What is learned in a loop's state."""
+        names = ("optimizer", "reference", "critic", "critic_optimizer", "averages")
+        return {name: state[name] for name in names if name in state}
 
     def _dealt(self, packs: Sequence[PackedBatch]) -> list[list[tuple[int | None, PackedBatch]]]:
         """What each rank works on; neighbours that share a pack get the same ones."""

@@ -25,7 +25,7 @@ from ...model.lora import AnyDecoder
 from ...model.trained import load_trained, save_trained
 from ...model.weights.checksums import compare, digests, read_sums
 from ...model.weights.sources import DCP_METADATA
-from ..learning.learner import RANKS
+from ..learning.learner import RANKS, WHOLE
 
 logger = logging.getLogger(__name__)
 
@@ -191,6 +191,8 @@ def _load(path: Path, decoder: AnyDecoder | None) -> TrainingState:
         load_trained(path / MODEL, decoder, check=False)
     if (path / MODEL / DCP_METADATA).is_file():  # ranks have written what learns, each its part
         trainer[RANKS] = str(path / MODEL)
+    elif decoder is None:
+        trainer[WHOLE] = str(path / MODEL)
     return TrainingState(step=step, trainer=trainer, info=info)
 
 

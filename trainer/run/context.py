@@ -82,6 +82,11 @@ class Run:
     def trainee(self, trainee: Trainee) -> None:
         self._trainee = trainee
 
+    @property
+    def is_apart(self) -> bool:
+        """Whether ranks train what engines elsewhere sample from: no process needs the weights whole."""
+        return self.team is not None and self.recipe.engines is not None
+
     def snapshot(self) -> Trainee:
         """The trainee with its weights of now: a copy, where stages that go on changing them run beside."""
         return self.trainee.copied() if self.recipe.overlap else self.trainee
@@ -136,6 +141,14 @@ class Run:
         learning = ShardedLearning(self.team, decoder, lesson, stored.checkpoint.absolute())
         stored.publish = learning.publish
         return learning
+
+    async def renew_ranks(self) -> None:
+        """After RanksLost: others take their places, and the stage goes on from what it has saved. Engines and episode
+        workers stay. Raises TrainingError where that cannot be."""
+        assert self.places is not None, "nobody else loses ranks and goes on"
+        assert self.trainee.stored is not None, "ranks elsewhere have the weights"
+        self.trainee.stored.publish = None
+        await asyncio.to_thread(self.places.renew)
 
     def is_done(self, stage: str) -> bool:
         """Whether an earlier sitting finished this stage; its weights are then loaded."""

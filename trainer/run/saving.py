@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, TrainingError
 from ...model.checkpoint import save_settings
 from ...model.decoder import Decoder
 from ...model.lora import AnyDecoder, copy_trained, has_adapters
@@ -83,7 +83,7 @@ class CheckpointWriter:
     def check(self) -> None:
         """Raise the error of a write that has failed, once."""
         error, self._error = self._error, None
-        if isinstance(error, CheckpointError):
+        if isinstance(error, CheckpointError | TrainingError):  # a rank is gone: that is no fault of the disk
             raise error
         if error is not None:
             raise CheckpointError(f"the checkpoint could not be written to {self._root} ({error})") from error

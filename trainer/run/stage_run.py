@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, TrainingError
 from ...model.decoder import Decoder
 from ...model.weights.checksums import digest
 from ..learning.trainee import Trainee
@@ -88,7 +88,7 @@ class StageRun:
     def _wait(self, kind: type[BaseException] | None) -> None:
         try:
             self._writer.wait()
-        except CheckpointError:
+        except (CheckpointError, TrainingError):
             if kind is None:
                 raise
 

@@ -1,6 +1,7 @@
 """A recipe from its tasks to its report, stage by stage. What a stage has written is not made again on a resume."""
 
 import asyncio
+import logging
 import shlex
 import signal
 from collections.abc import Callable, Iterator
@@ -12,13 +13,15 @@ import torch
 from ...errors import ConfigError
 from ..engines.open import Places
 from ..loops.trackers import check_tracker
-from ..ranks.team import Ranks
+from ..ranks.team import Ranks, RanksLost
 from ..recipe.config import LayoutConfig
 from ..recipe.recipe import Recipe
 from .context import Interrupted, Run
 from .folder import opened_run
-from .order import stages_of
+from .order import Stage, stages_of
 from .progress import Progress
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -80,6 +83,15 @@ async def _run(run: Run) -> int:
     return 0
 
 
+async def _to_its_end(run: Run, stage: Stage) -> None:
+    while True:
+        try:
+            return await stage.run(run)
+        except RanksLost as error:
+            logger.warning("%s; all ranks are started again, from the last checkpoint", error)
+            await run.renew_ranks()
+
+
 async def _stages(run: Run) -> None:
     beside: list[asyncio.Task[None]] = []
     *stages, last = stages_of(run.recipe)
@@ -89,7 +101,7 @@ async def _stages(run: Run) -> None:
                 beside.append(asyncio.create_task(stage.run(run)))
                 await asyncio.sleep(0)  # it begins, and copies the weights
             else:
-                await stage.run(run)
+                await _to_its_end(run, stage)
                 for task in [task for task in beside if task.done()]:
                     task.result()
         for task in beside:

@@ -49,15 +49,8 @@ class Model:
             for source in run.sources:
                 yield from source.texts(parser)
 
-        # Beside shards, and engines that have weights of their own, the whole decoder is only passed on and saved.
-        passed_on = run.team is not None and recipe.engines is not None
-        run.trainee = open_trainee(
-            recipe.model,
-            texts,
-            seed=recipe.seed,
-            device="cpu" if passed_on else None,
-            store=None if run.places is None else run.out / "start",
-        )
+        store = run.out / "start" if run.is_apart else None
+        run.trainee = open_trainee(recipe.model, texts, seed=recipe.seed, store=store)
         for teacher in teachers_of(recipe).values():
             if teacher.tokenizer is not None:
                 check_teacher(Path(teacher.tokenizer), run.trainee.tokenizer, run.trainee.tokenizer_of)

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ from verigym.model.weights.convert import stream
 from verigym.model.weights.delta import DELTA
 from verigym.trainer.batching.packs import pack
 from verigym.trainer.learning.learner import Learner, Lesson
+from verigym.trainer.learning.pieces import PieceWriter
 from verigym.trainer.ranks.sharded import ShardedLearning
 from verigym.trainer.recipe.config import OptimConfig
-from verigym.trainer.run.checkpoint import load_latest
+from verigym.trainer.run.checkpoint import load_latest, save_training
 from verigym.trainer.run.saving import CheckpointWriter
 
 from .ranks import run_team
@@ -103,6 +105,70 @@ def test_a_checkpoint_of_all_ranks_is_gone_on_with_by_others(
     for row, wanted in zip(rows, expected, strict=True):
         assert row == pytest.approx(wanted, rel=1e-5)
     assert resumed.optimizer.num_updates == 2 * len(layouts) + 2
+
+
+def going_on(team: Any, start: Path, root: Path, seeds: range) -> list[list[float]]:
+    learning = sharded(team, start, LESSON)
+    state = load_latest(root, None, check=learning.check)
+    assert state is not None
+    learning.load_state_dict(state.trainer)
+    return [step(learning, seed) for seed in seeds]
+
+
+def test_ranks_go_on_from_what_one_process_has_saved(tmp_path: Path, start: Path, tokenizer: Tokenizer) -> None:
+    alone, root = Learner(make_decoder(), LESSON), tmp_path / "steps"
+    step(alone, 0)
+    step(alone, 1)
+    save_training(root, step=2, decoder=alone.decoder, tokenizer=tokenizer, trainer=alone.state_dict())
+    expected = [step(alone, seed) for seed in range(2, 4)]
+    for row, wanted in zip(
+        run_team(going_on, folder_of(tmp_path, "ranks"), TENSOR, start, root, range(2, 4)), expected, strict=True
+    ):
+        assert row == pytest.approx(wanted, rel=1e-5)
+
+
+def stepping_beside(team: Any, start: Path, root: Path) -> list[bool]:
+    learning, told = sharded(team, start, LESSON), []
+    learning.stage()
+    writing = threading.Thread(target=lambda: told.append(learning.write(root / "state")))
+    writing.start()
+    step(learning)  # nobody writes before this has ended
+    found = [(root / "state" / ".metadata").exists()]
+    (root / "go").touch()
+    writing.join()
+    return [*found, bool(told), (root / "state" / ".metadata").exists()]
+
+
+def test_a_step_does_not_wait_for_what_is_written(tmp_path: Path, start: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = PieceWriter.write
+
+    def waits(self: PieceWriter, folder: Path, **options: Any) -> Any:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "go").exists():
+            assert time.monotonic() < deadline, "the step waits for the write"
+            time.sleep(0.01)
+        return write(self, folder, **options)
+
+    monkeypatch.setattr(PieceWriter, "write", waits)
+    assert run_team(stepping_beside, folder_of(tmp_path, "ranks"), TWO, start, tmp_path) == [False, True, True]
+
+
+def writing_nowhere(team: Any, start: Path, root: Path) -> str:
+    learning = sharded(team, start, LESSON)
+    learning.stage()
+    (root / "state" / "__1_0.distcp").mkdir(parents=True)  # rank 1 finds something in its place
+    with pytest.raises(CheckpointError) as raised:
+        learning.write(root / "state")
+    step(learning)  # and training goes on
+    learning.stage()
+    learning.write(root / "again")
+    return str(raised.value)
+
+
+def test_what_cannot_be_written_is_told_and_no_rank_hangs(tmp_path: Path, start: Path) -> None:
+    told = run_team(writing_nowhere, folder_of(tmp_path, "ranks"), TWO, start, tmp_path)
+    assert "could not be written" in told
+    assert (tmp_path / "again" / ".metadata").exists()
 
 
 def publishing(team: Any, start: Path, root: Path, tokenizer: Tokenizer) -> tuple[list[dict[str, str]], list[int]]:
