@@ -1,8 +1,6 @@
 """``verigym train --ray`` on three nodes of this machine: one process's losses, also while its parts die."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,6 +10,7 @@ import pytest
 
 from verigym.__main__ import main
 
+from .machines import Machines, titles
 from .small_recipe import CODE, LEARNING, metrics, train
 
 pytest.importorskip("ray", reason="the extra cluster is not installed")
@@ -29,6 +28,7 @@ restarts = 9
 """
 NAMES = ("trainer/loss/mean", "trainer/grad_norm/mean", "rollout/reward/mean", "trainer/trained_tokens/count")
 STEPS = 12
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -47,67 +47,6 @@ def alone(recipe, tmp_path_factory):
     out = tmp_path_factory.mktemp("alone") / "run"
     train((), recipe[0], out)
     return out
-
-
-def patient(start):
-    """What it starts; Ray gives a node half a minute, which is not enough for a machine that is busy with others."""
-    for _ in range(3):
-        try:
-            return start()
-        except Exception as error:  # Ray raises no narrower one
-            if "timed out during startup" not in str(error):
-                raise
-    return start()
-
-
-class Machines:
-    """A head and two more nodes, started one after another, each with the resource "sandbox"."""
-
-    def __init__(self):
-        from ray.cluster_utils import Cluster
-
-        self._options = {"num_cpus": 3, "object_store_memory": 80 << 20, "resources": {"sandbox": 1}}
-        head = {**self._options, "include_dashboard": False}
-        self._cluster = patient(lambda: Cluster(initialize_head=True, head_node_args=head))
-        self.nodes = [patient(lambda: self._cluster.add_node(**self._options)) for _ in range(2)]
-
-    @property
-    def address(self):
-        return self._cluster.address
-
-    def replace(self, node):
-        """A machine goes, and another comes."""
-        self._cluster.remove_node(node, allow_graceful=False)
-        self.nodes[self.nodes.index(node)] = patient(lambda: self._cluster.add_node(**self._options))
-
-    def processes(self, title):
-        """Ids of the processes of this cluster's actors with that class, or of what they have started."""
-        raylets = {info.process.pid for node in self._all() for infos in node.all_processes.values() for info in infos}
-        return [pid for pid, name in titles() if title in name and raylets & set(ancestors(pid))]
-
-    def _all(self):
-        return [self._cluster.head_node, *self.nodes]
-
-    def close(self):
-        self._cluster.shutdown()
-
-
-def titles():
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                yield int(entry.name), (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-
-
-def ancestors(pid):
-    while pid > 1:
-        try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            return
-        yield pid
 
 
 @pytest.fixture(scope="module")
@@ -199,14 +138,6 @@ def test_the_doctor_looks_at_every_machine(machines, tmp_path, monkeypatch, caps
     assert "torch" in next(one["value"] for name, one in findings.items() if name.startswith("machine "))
 
 
-def kill_one(machines, what):
-    pids = machines.processes(what)
-    if not pids:
-        return False
-    os.kill(pids[0], signal.SIGKILL)
-    return True
-
-
 def test_whatever_dies_the_losses_are_those_of_one_process(recipe, alone, machines, tmp_path):
     """A worker, an engine's server and its actor, a rank, the controller, a machine, one after another: every prompt is
     trained once, on the very episodes of an undisturbed run, or the losses would not be its."""
@@ -224,10 +155,7 @@ def test_whatever_dies_the_losses_are_those_of_one_process(recipe, alone, machin
                 assert running.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.05)
-            if what == "machine":
-                machines.replace(machines.nodes[-1])
-                killed.append(what)
-            elif kill_one(machines, what):
+            if machines.kill(what):
                 killed.append(what)
         assert running.wait(max(1.0, deadline - time.monotonic())) == 0, log.read_text()
     finally:
@@ -236,3 +164,18 @@ def test_whatever_dies_the_losses_are_those_of_one_process(recipe, alone, machin
     assert killed == todo
     check_same(out, alone)
     check_nothing_left(machines, out)
+
+
+def test_chaos(tmp_path):
+    """Every minute something dies, until each kind of part has."""
+    told = tmp_path / "chaos.json"
+    command = [sys.executable, "-m", "tests.integration.chaos", "--steps", "150", "--out", str(told)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2400, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(told.read_text())
+    print(found)
+    assert found["calm"]["status"] == found["wild"]["status"] == 0
+    assert found["steps"] == [150, 150]
+    assert found["largest_difference"] < 1e-5
+    assert found["left"] == []
+    assert len(found["wild"]["killed"]) >= 5
