@@ -165,6 +165,12 @@ def _own(controller: str) -> str | None:
     return None
 
 
+def sweep() -> None:
+    """Remove what processes have left that are dead, wherever groups of this process would be made."""
+    for folder, _ in _candidates():
+        _sweep(folder)
+
+
 def _sweep(folder: Path) -> None:
     """Remove what processes have left that are dead; a group in which something runs stays."""
     try:

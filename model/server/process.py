@@ -15,6 +15,10 @@ _OF_RANKS = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORC
 _SECONDS_TO_END = 30.0
 
 
+class StartFailed(PolicyError):
+    """A server that could not start, and said so, or took too long: another try would end likewise."""
+
+
 class ServerProcess:
     """``verigym serve`` on a free port of this machine. It ends when this process does, however that ends."""
 
@@ -55,7 +59,8 @@ class ServerProcess:
         """Wait until it answers; its root, such as "http://127.0.0.1:40123".
 
         Raises:
-            PolicyError: it ended, or did not answer in time; it is gone then.
+            StartFailed: it ended by itself, or did not answer in time; it is gone then.
+            PolicyError: it was killed.
         """
         deadline = time.monotonic() + timeout_s
         while True:
@@ -63,10 +68,12 @@ class ServerProcess:
                 if line.startswith("serving ") and line.endswith("/v1"):
                     return line.rpartition(" at ")[2].removesuffix("/v1")
             if not self.is_alive:
-                raise PolicyError(f"the server could not start: {self.last_words()}")
+                killed = (self._process.poll() or 0) < 0
+                told = f"the server {'was killed' if killed else 'could not start'}: {self.last_words()}"
+                raise PolicyError(told) if killed else StartFailed(told)
             if time.monotonic() > deadline:
                 await self.aclose()
-                raise PolicyError(f"the server has not answered in {timeout_s:g} s; {self._log} has what it said")
+                raise StartFailed(f"the server has not answered in {timeout_s:g} s; {self._log} has what it said")
             await asyncio.sleep(0.05)
 
     def last_words(self) -> str:

@@ -75,13 +75,13 @@ def run(machines: Machines, recipe: Path, out: Path, every: float, limit: float)
     return {"status": running.returncode, "seconds": last - began, "learning_seconds": last - first, "killed": killed}
 
 
-def left_of(machines: Machines, out: Path, seconds: float = 90.0) -> list[str]:
-    """What a run has left, in words, after some patience."""
+def left_with(out: Path, seconds: float, *, machines: Machines | None = None) -> list[str]:
+    """What a run has left, in words, after so much patience."""
     deadline = time.monotonic() + seconds
+    kinds = () if machines is None else ("ray::EpisodeWorker", "ray::TrainerRank", "ray::Engine", "ray::Controller")
     while True:
-        kinds = ("ray::EpisodeWorker", "ray::TrainerRank", "ray::Engine", "ray::Controller")
         found = [f"process {pid} {name[:80]}" for pid, name in titles() if str(out) in name]
-        found += [f"process {pid} {kind}" for kind in kinds for pid in machines.processes(kind)]
+        found += [f"process {pid} {kind}" for kind in kinds for pid in (machines.processes(kind) if machines else ())]
         found += [f"folder {path}" for path in out.rglob(".partial-*")]
         if (out / "engines" / "weights").exists():
             found.append("folder of weights")
@@ -123,7 +123,7 @@ def main() -> int:
             load.append(os.getloadavg()[0])
             wild = run(machines, root / "recipe.toml", root / "wild", args.every, args.limit)
             load.append(os.getloadavg()[0])
-            left = left_of(machines, root / "wild")
+            left = left_with(root / "wild", 90.0, machines=machines)
         finally:
             machines.close()
             for name in ("calm", "wild"):

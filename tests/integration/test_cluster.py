@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from verigym.__main__ import main
+from verigym.envs.sandbox import labels
 
 from .machines import Machines, titles
 from .small_recipe import CODE, LEARNING, metrics, train
 
+docker = pytest.importorskip("docker")
 pytest.importorskip("ray", reason="the extra cluster is not installed")
 pytestmark = pytest.mark.slow
 
@@ -126,6 +128,38 @@ def test_an_evaluation_on_all_machines_says_what_one_says(alone, machines, tmp_p
         assert found[0] == found[1]
         assert len(found[0]) == 9
         check_nothing_left(machines, out)
+
+
+def containers_of(client, pid):
+    rows = client.api.containers(all=True, filters={"label": labels.OWNER})
+    return [row["Id"] for row in rows if json.loads(row["Labels"][labels.OWNER])["pid"] == str(pid)]
+
+
+@pytest.mark.docker
+def test_containers_of_a_dead_worker_are_removed(alone, machines, tmp_path):
+    client = docker.from_env()
+    tasks = alone / "tasks" / "code.held_out.jsonl"
+    told = ("--data", str(tasks), "--sandbox", "docker", "--samples", "12", "--out", str(tmp_path / "out"))
+    command = [sys.executable, "-m", "verigym", "eval", "verigym/Code-v0", "--policy", "gold", *told]
+    running = subprocess.Popen([*command, "--ray", machines.address], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 400
+    seen = set()
+    try:
+        while not any(containers_of(client, pid) for pid in machines.processes("ray::EpisodeWorker")):
+            assert running.poll() is None, running.communicate()[1].decode()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        seen |= set(machines.processes("ray::EpisodeWorker"))
+        assert machines.kill("ray::EpisodeWorker")
+        _, said = running.communicate(timeout=400)
+    finally:
+        if running.poll() is None:
+            running.kill()
+    assert running.returncode == 0, said.decode()
+    rows = [json.loads(line) for line in (tmp_path / "out" / "verdicts.jsonl").read_text().splitlines()]
+    assert [row["passed"] for row in rows] == [True] * 48
+    assert not [one for pid in seen for one in containers_of(client, pid)]
+    client.close()
 
 
 def test_the_doctor_looks_at_every_machine(machines, tmp_path, monkeypatch, capsys):

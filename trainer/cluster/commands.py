@@ -46,6 +46,7 @@ def all_free_room(
         ConfigError: Ray is not installed, no cluster answers, or it cannot be used.
     """
     with connected(address, machine={"CPU": 2.0 + engines, SANDBOX: 2.0}):
+        from .leftovers import sweep_machines
         from .placing import release, reserve
 
         facts = facts_of_machines(out or Path.cwd(), sees=sees)
@@ -60,6 +61,7 @@ def all_free_room(
             yield Room(config=config, workers=groups[0], engines=groups[1:])
         finally:
             release(groups)
+            sweep_machines()
 
 
 def _sized(engines: bool) -> tuple[ClusterConfig, int]:

@@ -10,6 +10,7 @@ from typing import Any
 from ...errors import ConfigError, TrainingError, VerigymError
 from ...model.parallel.layout import Layout
 from ..ranks.team import RanksLost
+from ..recipe.dry_run import named_files
 from ..recipe.recipe import Recipe
 from .bundles import cluster_of, missing, needs_of
 from .connect import (
@@ -49,10 +50,17 @@ def run_on_cluster(
         for name, value in bundle.items():
             whole[name] = whole.get(name, 0.0) + value
     with connected(address, machine=whole):
+        from .leftovers import sweep_machines
+
         existed = out.exists()
         try:
             _await_room(needs, 0.0)
-            check_machines(facts_of_machines(out), versions_here(), out, None)
+            check_machines(
+                facts_of_machines(out, sees=[path for path in named_files(recipe) if path.exists()]),
+                versions_here(),
+                out,
+                None,
+            )
         except BaseException:
             if not existed and out.is_dir() and not any(out.iterdir()):
                 out.rmdir()
@@ -61,7 +69,10 @@ def run_on_cluster(
             if sitting:
                 _await_room(needs, config.wait_seconds)
             begun = resume or ((out / "recipe.json").exists() and sitting > 0)
-            died = _sitting(control, recipe, out, begun, config.controller_cpus)
+            try:
+                died = _sitting(control, recipe, out, begun, config.controller_cpus)
+            finally:
+                sweep_machines()
             if isinstance(died, int):
                 return died
             logger.warning("the run has lost its ranks or its controller (%s); it is started again", died)

@@ -37,8 +37,11 @@ class GradingWorker:
         self._grader = make(options)
         self._running: dict[Assignment, asyncio.Task[Score]] = {}
 
-    async def ready(self) -> None:
-        """Returns when it can be asked."""
+    async def ready(self) -> tuple[str, int]:
+        """See ``worker_actor.whereabouts``."""
+        from .worker_actor import whereabouts
+
+        return whereabouts()
 
     async def engines(self, addresses: object) -> None:
         """No model is asked; the answer says that it lives."""

@@ -14,7 +14,7 @@ from ray.util.placement_group import PlacementGroup
 
 from ...errors import TrainingError, VerigymError
 from ...model.parallel.layout import Layout
-from ..ranks.launch import Launch, joined
+from ..ranks.launch import Launch, joined, speak_through
 from ..ranks.rank import WRITES, Rank
 from ..ranks.team import RanksLost
 from ..recipe.cluster import ClusterConfig
@@ -51,6 +51,8 @@ class TrainerRank:
         values |= {"LOCAL_RANK": 0 if torch.cuda.is_available() else launch.local_rank}
         values |= {"MASTER_ADDR": address[0], "MASTER_PORT": address[1]}
         os.environ.update({name: str(value) for name, value in values.items()})
+        if launch.local_world < launch.world:
+            speak_through(ray.util.get_node_ip_address())
         torch.set_num_threads(threads)
         membership = self._inside.enter_context(joined(launch, layout))
         self._rank = Rank(membership)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup
 
@@ -13,11 +14,17 @@ from ..recipe.cluster import ClusterConfig
 from .bundles import SANDBOX
 from .episodes import Request, Setup
 from .ledger import Answer, Assignment
+from .leftovers import sweep_after
 from .placing import end, placed
 from .remote import Address
 from .workers import Asking, Remote, WorkerLost
 
 logger = logging.getLogger(__name__)
+
+
+def whereabouts() -> tuple[str, int]:
+    """(Ray's id of this machine, this process's own)."""
+    return ray.get_runtime_context().get_node_id(), os.getpid()
 
 
 class EpisodeWorker:
@@ -26,9 +33,9 @@ class EpisodeWorker:
     def __init__(self, setup: Setup) -> None:
         self._runner = setup.runner()
 
-    async def ready(self) -> int:
-        """Its process id."""
-        return os.getpid()
+    async def ready(self) -> tuple[str, int]:
+        """See ``whereabouts``."""
+        return whereabouts()
 
     async def engines(self, addresses: Sequence[Address]) -> None:
         """See ``RemoteEngines.change``."""
@@ -54,10 +61,11 @@ class PlacedWorker:
         """
         self.actor = actor
         self._start_seconds, self._episode_seconds = start_seconds, episode_seconds
+        self._where: tuple[str, int] | None = None
 
     async def ready(self) -> None:
         """See ``Remote``."""
-        await _answered(self.actor.ready.remote(), self._start_seconds)
+        self._where = await _answered(self.actor.ready.remote(), self._start_seconds)
 
     async def engines(self, addresses: Sequence[Address]) -> None:
         """See ``Remote``."""
@@ -72,8 +80,10 @@ class PlacedWorker:
         self.actor.cancel.remote(assignment)
 
     def end(self) -> None:
-        """See ``Remote``."""
+        """See ``Remote``. Its sandboxes end with it."""
         end(self.actor)
+        if self._where is not None:
+            sweep_after(*self._where)
 
 
 def resources_of(config: ClusterConfig) -> dict[str, Any]:

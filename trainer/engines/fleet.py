@@ -14,6 +14,7 @@ from typing import Any, Literal
 from ...agent.remote_engine import PauseMode, RemoteEngine
 from ...errors import ConfigError, PolicyError, RequestRefused, TrainingError
 from ...model.chat.sampling import Completion, Sampling
+from ...model.server.process import StartFailed
 from ...model.weights.delta import DELTA
 from ..recipe.config import EnginesConfig
 from .pool import EnginePool
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 OnWeightUpdate = Literal["recompute", "keep", "abort"]
 SECONDS_BETWEEN_TRIES = 2.0
+TRIES_AT_FIRST = 5
+"""To start a server with which a fleet begins, where it is killed each time."""
 _PAUSES: dict[OnWeightUpdate | None, tuple[PauseMode, bool]] = {
     None: ("wait", False),
     "keep": ("keep", False),
@@ -195,10 +198,24 @@ class Fleet:
         shutil.rmtree(self._weights_root, ignore_errors=True)
         self._weights = await asyncio.to_thread(self._written)
         try:
-            await asyncio.gather(*(self._join(server) for server in self.servers))
+            await asyncio.gather(*(self._join_at_first(server) for server in self.servers))
         except BaseException:
             await self.aclose()
             raise
+
+    async def _join_at_first(self, server: FleetServer) -> None:
+        """``_join`` at the fleet's start, which fails where the server cannot start, but not where it was killed."""
+        for left in reversed(range(TRIES_AT_FIRST)):
+            try:
+                await self._join(server)
+                return
+            except StartFailed:
+                raise
+            except PolicyError as error:
+                if not left or not server.is_ours:
+                    raise
+                logger.warning("engine %d is gone before it was asked; it is started again: %s", server.place, error)
+                await asyncio.sleep(SECONDS_BETWEEN_TRIES)
 
     async def _join(self, server: FleetServer) -> None:
         """Start the server, or meet one that runs, bring it to what the others have, and let it take requests."""

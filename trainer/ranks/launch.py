@@ -83,6 +83,17 @@ class Membership:
     publishing: dist.ProcessGroup | None = None
 
 
+def speak_through(address: str) -> None:
+    """Have gloo use the network device with an address, unless the environment names one: by itself it takes the one
+    that the host's name leads to, which on many clusters is none that others reach."""
+    import psutil
+
+    devices = psutil.net_if_addrs().items()
+    name = next((name for name, found in devices if any(one.address == address for one in found)), None)
+    if name is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+
+
 @contextmanager
 def joined(launch: Launch, layout: Layout, *, timeout_s: float = COLLECTIVE_SECONDS) -> Iterator[Membership]:
     """Be one of the ranks: accelerate finds the device and the backend (gloo on CPUs, NCCL on GPUs) and connects them.

@@ -160,6 +160,10 @@ class Rank:
         """See ``Publisher.write``; beside other work, on another thread."""
         return self._publisher.write(folder, whole=whole, remember=remember)
 
+    def sees(self, *, path: Path) -> bool:
+        """Whether a file is there for this rank."""
+        return path.exists()
+
     def problem(self, *, folder: Path) -> str | None:
         """Whether this rank's share of a folder's files has changed since it was written, in words."""
         try:

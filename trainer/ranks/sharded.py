@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, ConfigError
 from ...model.decoder import Decoder
 from ...model.weights.checksums import record
 from ...model.weights.delta import Block, Published, added
@@ -104,6 +104,23 @@ class ShardedLearning(TeamLearning):
 
     def _all(self, name: str, **arguments: Any) -> list[Any]:
         return self._team.collect(name, each=[arguments] * self._layout.num_ranks)
+
+
+def check_all_see(team: Ranks, folder: Path) -> None:
+    """Raises ConfigError where a rank does not see a folder that all are to write to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder.absolute() / f".probe-{secrets.token_hex(8)}"
+    probe.touch()
+    try:
+        seen = team.collect("sees", each=[{"path": probe}] * team.layout.num_ranks)
+    finally:
+        probe.unlink(missing_ok=True)
+    blind = [str(rank) for rank, sees in enumerate(seen) if not sees]
+    if blind:
+        raise ConfigError(
+            f"ranks {', '.join(blind)} do not see the run's folder {folder}, into which each writes its part; give an "
+            "--out on a file system that all machines share under the same path"
+        )
 
 
 def _sums(parts: Sequence[Part]) -> dict[str, int]:

@@ -95,8 +95,13 @@ def launch_command(path: str | Path, num_ranks: int, *, gpus: int = 8) -> str:
 
 def missing_files(recipe: Recipe) -> list[str]:
     """The checkpoint and the files of tasks that are not where the recipe says."""
+    return [str(path) for path in named_files(recipe) if not path.exists()]
+
+
+def named_files(recipe: Recipe) -> list[Path]:
+    """Checkpoints, and files of tasks, that a recipe reads."""
     named = [] if recipe.model.checkpoint is None else [recipe.model.checkpoint]
     read = [family.tasks for family in recipe.families if family.tasks not in (*SMALL_SOURCES, "environment")]
     named += [Path(tasks.removeprefix("harbor:")) for tasks in read]
     named += [Path(one.tokenizer) for one in teachers_of(recipe).values() if one.tokenizer is not None]
-    return [str(path) for path in named if not path.exists()]
+    return named

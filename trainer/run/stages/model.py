@@ -12,6 +12,7 @@ from ...learning.trainee import open_trainee
 from ...loops.midtrain_sources import Episode, gather
 from ...loops.sft_sources import gather_conversations, tokenize_own
 from ...objective.teacher import check_teacher
+from ...ranks.sharded import check_all_see
 from ...recipe.recipe import Recipe, teachers_of
 from ...sampling.held_out import HeldOut, held_out_of_run, without_held_out
 from ..context import Run
@@ -50,6 +51,8 @@ class Model:
                 yield from source.texts(parser)
 
         store = run.out / "start" if run.is_apart else None
+        if run.team is not None and store is not None:
+            check_all_see(run.team, run.out)
         run.trainee = open_trainee(recipe.model, texts, seed=recipe.seed, store=store)
         for teacher in teachers_of(recipe).values():
             if teacher.tokenizer is not None:

@@ -8,7 +8,15 @@ import pytest
 from verigym.__main__ import main
 from verigym.errors import ConfigError
 from verigym.model.parallel.layout import Layout
-from verigym.trainer.cluster.bundles import Need, cluster_of, missing, needs_of, trainer_need
+from verigym.trainer.cluster.bundles import (
+    Need,
+    cluster_of,
+    engine_need,
+    missing,
+    most_workers,
+    needs_of,
+    trainer_need,
+)
 from verigym.trainer.cluster.connect import MachineFacts, check_machines
 from verigym.trainer.recipe.cluster import ClusterConfig
 from verigym.trainer.recipe.load import load_recipe
@@ -53,6 +61,15 @@ def test_large_bundles_are_placed_before_small_ones():
     assert missing([{"CPU": 4.0}, {"CPU": 4.0}], [small, large]) is None
 
 
+def test_as_many_workers_as_find_a_place_beside_engines():
+    config = ClusterConfig(rank_gpus=0)
+    machines = [{"CPU": 3.0, "sandbox": 2.0}, {"CPU": 1.0, "sandbox": 4.0}, {"CPU": 8.0}]
+    assert most_workers(machines, config) == 3
+    assert most_workers(machines[:2], config, [engine_need(config, 1)]) == 3
+    assert most_workers(machines[1:2], config, [engine_need(config, 1)]) == 0
+    assert most_workers(machines, config.model_copy(update={"sandbox": 2.0})) == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -75,6 +92,9 @@ def test_machines_that_differ_or_do_not_see_the_folder(tmp_path):
     blind = MachineFacts(name="c", versions=own, sees=None)
     with pytest.raises(ConfigError, match=r"c do not see the run's folder .*; give an --out on a file system"):
         check_machines([same, blind], own, tmp_path, None)
+    lacking = MachineFacts(name="e", versions=own, sees="yes", lacks=("/models/32b",))
+    with pytest.raises(ConfigError, match=r"e does not see /models/32b; put it on a file system that all machines"):
+        check_machines([same, lacking], own, tmp_path, None)
     stale = MachineFacts(name="d", versions=own, sees="another file")
     with pytest.raises(ConfigError, match="d do not see"):
         check_machines([same, stale], own, tmp_path, "yes")

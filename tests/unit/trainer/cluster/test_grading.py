@@ -20,7 +20,7 @@ class Line:
         self.rng, self.faults, self.worker = rng, faults, GradingWorker("math500", GradeOptions())
 
     async def ready(self):
-        await self.worker.ready()
+        pass
 
     async def engines(self, addresses):
         await self.worker.engines(addresses)

@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
-from verigym.errors import RequestRefused
+from verigym.errors import PolicyError, RequestRefused
+from verigym.model.server.process import StartFailed
 from verigym.model.weights.delta import DELTA
-from verigym.trainer.engines.fleet import Fleet
+from verigym.trainer.engines.fleet import TRIES_AT_FIRST, Fleet
 from verigym.trainer.engines.server import FleetServer, Sizes
 from verigym.trainer.recipe.config import EnginesConfig
 
@@ -119,3 +120,48 @@ def test_where_changes_are_refused_the_weights_are_published_whole(world):
         await fleet.aclose()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(("error", "tries"), [(PolicyError("killed"), 3), (StartFailed("no such file"), 1)])
+def test_a_server_that_is_killed_before_it_is_asked_is_started_again(world, monkeypatch, error, tries):
+    fleet, told, _ = world
+    left = [2]
+
+    async def url(self, timeout_s):
+        if fleet.servers[0].process is self and left[0]:
+            left[0] -= 1
+            raise error
+        return "http://nowhere"
+
+    monkeypatch.setattr(Started, "url", url)
+    monkeypatch.setattr("verigym.trainer.engines.fleet.SECONDS_BETWEEN_TRIES", 0.01)
+
+    async def main():
+        async with fleet.open():
+            assert all(server.engine is not None for server in fleet.servers)
+        await fleet.aclose()
+
+    if tries > 1:
+        asyncio.run(main())
+    else:
+        with pytest.raises(StartFailed, match="no such file"):
+            asyncio.run(main())
+    assert len([row for row in told if row[:2] == ("start", 0)]) == tries
+
+
+def test_a_server_that_is_killed_each_time_ends_the_run(world, monkeypatch):
+    fleet, told, _ = world
+
+    async def url(self, timeout_s):
+        raise PolicyError("killed")
+
+    monkeypatch.setattr(Started, "url", url)
+    monkeypatch.setattr("verigym.trainer.engines.fleet.SECONDS_BETWEEN_TRIES", 0.01)
+
+    async def main():
+        async with fleet.open():
+            pass
+
+    with pytest.raises(PolicyError, match="killed"):
+        asyncio.run(main())
+    assert len([row for row in told if row[:2] == ("start", 0)]) == TRIES_AT_FIRST

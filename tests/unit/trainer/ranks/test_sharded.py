@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from verigym.errors import CheckpointError
 from verigym.model.checkpoint import hf_views, load_checkpoint, save_checkpoint, save_settings
@@ -23,7 +24,8 @@ from verigym.model.weights.delta import DELTA
 from verigym.trainer.batching.packs import pack
 from verigym.trainer.learning.learner import Learner, Lesson
 from verigym.trainer.learning.pieces import PieceWriter
-from verigym.trainer.ranks.sharded import ShardedLearning
+from verigym.trainer.ranks.rank import Rank
+from verigym.trainer.ranks.sharded import ShardedLearning, check_all_see
 from verigym.trainer.recipe.config import OptimConfig
 from verigym.trainer.run.checkpoint import load_latest, save_training
 from verigym.trainer.run.saving import CheckpointWriter
@@ -151,6 +153,18 @@ def test_a_step_does_not_wait_for_what_is_written(tmp_path: Path, start: Path, m
 
     monkeypatch.setattr(PieceWriter, "write", waits)
     assert run_team(stepping_beside, folder_of(tmp_path, "ranks"), TWO, start, tmp_path) == [False, True, True]
+
+
+def looking(team: Any, folder: Path) -> None:
+    check_all_see(team, folder)
+
+
+def test_a_folder_that_a_rank_does_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_team(looking, folder_of(tmp_path, "all"), TWO, tmp_path)
+    monkeypatch.setattr(Rank, "sees", lambda self, path: dist.get_rank() == 0)
+    with pytest.raises(AssertionError, match=r"ranks 1 do not see the run's folder .* give an --out on a file system"):
+        run_team(looking, folder_of(tmp_path, "one"), TWO, tmp_path)
+    assert not list(tmp_path.glob(".probe-*"))
 
 
 def writing_nowhere(team: Any, start: Path, root: Path) -> str:
