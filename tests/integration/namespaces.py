@@ -10,6 +10,7 @@ one process.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from typing import Any
 from .chaos import compared, left_with, recipe_text, rows_in
 from .small_recipe import train
 
-BRIDGE, NET = "vg-bridge", "10.77.77"
+SWITCH, NET = "vg-switch", "10.77.77"
 RAY = Path(sys.executable).with_name("ray")
 
 
@@ -41,19 +42,18 @@ class Host:
     def up(self) -> Iterator["Host"]:
         ip("netns", "add", self.name)
         try:
-            ip("link", "add", self.cable, "type", "veth", "peer", "name", "eth0", "netns", self.name)
-            ip("link", "set", self.cable, "master", BRIDGE, "up")
+            ip("link", "add", self.cable, "netns", SWITCH, "type", "veth", "peer", "name", "eth0", "netns", self.name)
+            ip("-n", SWITCH, "link", "set", self.cable, "master", "bridge", "up")
             ip("-n", self.name, "addr", "add", f"{self.address}/24", "dev", "eth0")
             for device in ("lo", "eth0"):
                 ip("-n", self.name, "link", "set", device, "up")
             yield self
         finally:
-            ip("link", "del", self.cable, check=False)
             ip("netns", "del", self.name, check=False)
 
     def cut(self) -> None:
         """Its cable, for good."""
-        ip("link", "set", self.cable, "down")
+        ip("-n", SWITCH, "link", "set", self.cable, "down")
 
     def started(self, command: list[str], log: Path) -> subprocess.Popen[bytes]:
         """A process on it."""
@@ -86,19 +86,21 @@ def end_all_in(namespace: str) -> None:
     told = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True, check=False)
     for pid in told.stdout.split():
         try:
-            os.kill(int(pid), 9)
+            os.kill(int(pid), signal.SIGKILL)
         except ProcessLookupError:
             continue
 
 
 @contextmanager
-def bridge() -> Iterator[None]:
-    ip("link", "add", BRIDGE, "type", "bridge")
+def switch() -> Iterator[None]:
+    """What the cables end in: a bridge, apart from this machine's own rules about what is passed on."""
+    ip("netns", "add", SWITCH)
     try:
-        ip("link", "set", BRIDGE, "up")
+        ip("-n", SWITCH, "link", "add", "bridge", "type", "bridge")
+        ip("-n", SWITCH, "link", "set", "bridge", "up")
         yield
     finally:
-        ip("link", "del", BRIDGE, check=False)
+        ip("netns", "del", SWITCH, check=False)
 
 
 def joined(head: str, host: Host, log: Path, num_nodes: int) -> None:
@@ -123,7 +125,7 @@ def disturbed(root: Path, recipe: Path, out: Path, cut_at: int) -> dict[str, Any
     """Run the recipe over three hosts, cut the third's cable after so many steps, and let a fourth come."""
     hosts = [Host(number) for number in (1, 2, 3, 4)]
     head = f"{hosts[0].address}:6399"
-    with bridge(), ExitStack() as inside:
+    with switch(), ExitStack() as inside:
         for host in hosts:
             inside.enter_context(host.up())
         for number, host in enumerate(hosts[:3], start=1):
@@ -155,6 +157,7 @@ def main() -> int:
     parser.add_argument("--cut-at", type=int, default=4, help="steps after which the cable is cut")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was made is taken away then, too
     with tempfile.TemporaryDirectory(prefix="verigym-hosts-") as folder:
         root = Path(folder)
         text = recipe_text(args.steps)
