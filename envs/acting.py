@@ -1,9 +1,12 @@
 """What passes between an environment and whoever drives it, besides messages."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..model.chat.messages import Message
+from .tools.bounds import bounded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,3 +43,50 @@ class Acted:
     submission: Any
     ending: Literal["submitted", "answered"] | None
     truncated: bool
+
+
+def opening_of(found: Any) -> list[Message]:
+    """What a hook ``prompt`` returned, as the messages that open an episode.
+
+    Raises:
+        ValueError: it is no text and no message, or a conversation whose last word is the assistant's.
+    """
+    if isinstance(found, str):
+        return [Message(role="user", content=found)]
+    messages = [found] if isinstance(found, Message) else found
+    if not isinstance(messages, Sequence) or not messages or not all(isinstance(one, Message) for one in messages):
+        raise ValueError(
+            f"it returned a {type(found).__name__}; a str, a Message or a sequence of Messages is expected"
+        )
+    if messages[-1].role == "assistant":
+        raise ValueError("its last message is the assistant's, who would have to speak twice; end with another's")
+    return list(messages)
+
+
+def said_of(found: Any) -> Message:
+    """What a hook ``reply`` returned, as the other side's next message.
+
+    Raises:
+        TypeError: it is no text and no message.
+    """
+    if isinstance(found, Message):
+        return found
+    if not isinstance(found, str):
+        raise TypeError(f"it returned a {type(found).__name__}; a str, a Message or a Submission is expected")
+    return Message(role="user", content=bounded(found))
+
+
+def answer_of(found: Any) -> str | Message | Submission:
+    """What a tool returned, as what answers its call: text as it is, lists and mappings as JSON, nothing as "".
+
+    Raises:
+        TypeError: bytes, which are no text, or a list or a mapping that is not JSON.
+    """
+    if isinstance(found, Submission | Message):
+        return found
+    if isinstance(found, bytes | bytearray | memoryview):
+        told = f"it returned {type(found).__name__}; return text, or a Message with attachments=(Attachment.of(...),)"
+        raise TypeError(told)
+    if isinstance(found, dict | list | tuple):
+        return bounded(json.dumps(found, ensure_ascii=False))
+    return "" if found is None else bounded(str(found))

@@ -19,8 +19,9 @@ from ..rewards.score import Score
 from .acting import Acted as Acted
 from .acting import CutOff as CutOff
 from .acting import Submission as Submission
+from .acting import answer_of, opening_of, said_of
 from .definition import Definition
-from .earnings import Earnings, added_of, score_of, whole
+from .earnings import Earnings, added_of, whole
 from .sandbox.background import run_sync
 from .speakers import Speaker, StandIn
 from .task import Task
@@ -175,8 +176,7 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
         messages = [Message(role="system", content=self.system_prompt)] if self.system_prompt else []
         try:
             await self._hooks.call_to_its_end("start", self.start, task)
-            opening = await self._hooks.call("prompt", self.prompt, task)
-            messages.append(opening if isinstance(opening, Message) else Message(role="user", content=opening))
+            messages += self._hooks.read("prompt", opening_of, await self._hooks.call("prompt", self.prompt, task))
         except BaseException:
             await self._close_after_failure()
             raise
@@ -215,9 +215,8 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
         """
         self._hooks.task_id = task.id
         try:
-            return added_of(await self._hooks.call("compare", self.compare, task, episodes), len(episodes))
-        except ValueError as error:
-            raise self._hooks.bug("compare", str(error)) from None
+            found = await self._hooks.call("compare", self.compare, task, episodes)
+            return self._hooks.read("compare", added_of, found, len(episodes))
         finally:
             await self.aclose()
 
@@ -262,10 +261,7 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
 
     def _whole(self, found: Any) -> Score:
         """The episode's Score: what ``score`` returned, and what the turns earned."""
-        try:
-            return whole(score_of(found, self.reward_bounds), self.earned, self.reward_bounds)
-        except ValueError as error:
-            raise self._hooks.bug("score", str(error)) from None
+        return self._hooks.read("score", whole, found, self.earned, self.reward_bounds)
 
     async def aclose(self) -> None:
         """Free what the episode holds. May be called twice."""
@@ -296,8 +292,12 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
             self._transcript.append(Message(role="assistant", content=action.final or ""))
             return await self._reply(action.final or "")
         self._transcript.append(Message(role="assistant", content="", calls=action.calls))
-        answers = []
-        for one in action.calls:
+        return await self._answer(action.calls)
+
+    async def _answer(self, calls: Sequence[ToolCall]) -> tuple[list[Message], Any, Literal["submitted"] | None]:
+        """What calls are answered, as ``_act``: one tool after the other, up to one that hands something in."""
+        answers: list[Message] = []
+        for one in calls:
             result = await self._call_tool(one)
             text = (result.message or "submitted") if isinstance(result, Submission) else result
             if isinstance(text, Message):
@@ -309,20 +309,20 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
         return answers, None, None
 
     async def _reply(self, message: str) -> tuple[list[Message], Any, Literal["submitted", "answered"] | None]:
-        result = await self._hooks.call("reply", self.reply, self._task, message)
+        try:
+            result = await self._hooks.call("reply", self.reply, self._task, message)
+        except ToolError as error:
+            result = f"error: {error}"
         if isinstance(result, Submission):
             last = [Message(role="user", content=result.message)] if result.message else []
             return last, result.value, "answered"
-        if isinstance(result, Message):
-            return [result], None, None
-        if not isinstance(result, str):
-            raise self._hooks.bug("reply", f"it returned a {type(result).__name__}; a str or a Submission is expected")
-        return [Message(role="user", content=bounded(result))], None, None
+        return [self._hooks.read("reply", said_of, result)], None, None
 
     async def _call_tool(self, one: ToolCall) -> str | Message | Submission:
         bound = self._tools.get(one.name)
         if bound is None:
-            return f"error: there is no tool {one.name[:100]!r}; the tools are {', '.join(self._tools) or 'none'}"
+            known = ", ".join(spec.name for spec in self.tool_specs) or "none"
+            return f"error: there is no tool {one.name[:100]!r}; the tools are {known}"
         try:
             result = await self._hooks.call(f"tool {one.name}", bound.method, **bound.check(one.arguments))
         except ToolError as error:
@@ -332,14 +332,7 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
                 raise
             logger.info("the policy is told: %s", bug)
             return bounded(f"error: {type(bug.__cause__).__name__}: {bug.__cause__}")
-        if isinstance(result, Submission | Message):
-            return result
-        if isinstance(result, bytes | bytearray | memoryview):
-            told = (
-                f"it returned {type(result).__name__}; return text, or a Message with attachments=(Attachment.of(...),)"
-            )
-            raise self._hooks.bug(f"tool {one.name}", told)
-        return bounded(str(result))
+        return self._hooks.read(f"tool {one.name}", answer_of, result)
 
     async def ascore(self, submission: Any) -> Score:
         """Score a submission and end the episode.

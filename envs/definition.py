@@ -29,7 +29,8 @@ class Definition:
         raise TaskError(f"{type(self).__name__} has no tasks of its own; pass tasks=[...] or options={{'task': task}}")
 
     def prompt(self, task: Task) -> Any:
-        """The user's message that opens the episode; a Message, where it has attachments. May be async."""
+        """The user's message that opens the episode: a str, or a Message, where it has attachments, or a sequence of
+        Messages, where a conversation has begun. May be async."""
         return task.prompt
 
     def check(self, task: Task) -> Any:
@@ -41,7 +42,8 @@ class Definition:
 
     def reply(self, task: Task, message: str) -> Any:
         """What a message without a call means: a str (or a Message) is the other side's next message, and the episode
-        goes on; a Submission ends it. Without this hook the message is the answer. May be async."""
+        goes on; a Submission ends it. A ToolError is what is wrong with the message, and answers it. Without this hook
+        the message is the answer. May be async."""
         return Submission(value=message, message="")
 
     def score(self, task: Task, submission: Any) -> Any:

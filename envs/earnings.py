@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..rewards.score import Score, verdict
+from ..rewards.score import Score, plain, verdict
 
 TOLERANCE = 1e-6
 """Of sums of rewards against their bounds."""
@@ -60,6 +60,7 @@ def score_of(found: Any, bounds: tuple[float, float]) -> Score:
     """
     if isinstance(found, Score):
         return found
+    found = plain(found)
     if isinstance(found, bool):
         return verdict(found)
     if isinstance(found, int | float):
@@ -70,12 +71,13 @@ def score_of(found: Any, bounds: tuple[float, float]) -> Score:
     raise ValueError(f"it returned a {type(found).__name__}; a Score is expected, or a number, or a bool")
 
 
-def whole(score: Score, earned: Earnings, bounds: tuple[float, float]) -> Score:
-    """The score and what the turns earned, as one Score with the parts of both.
+def whole(found: Any, earned: Earnings, bounds: tuple[float, float]) -> Score:
+    """What a hook ``score`` returned and what the turns earned, as one Score with the parts of both.
 
     Raises:
-        ValueError: the sum is out of the bounds.
+        ValueError: it is no score, or the sum is out of the bounds.
     """
+    score = score_of(found, bounds)
     total = score.value + earned.total
     low, high = bounds
     if not low - TOLERANCE <= total <= high + TOLERANCE:

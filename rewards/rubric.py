@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .score import Score
+from .score import Score, plain
 
 Call = Callable[..., Awaitable[Any]]
 """(name, function, **evidence) -> what the function returns: how the owner of a rubric calls functions, synchronous and
@@ -46,7 +46,7 @@ class Part:
         Raises:
             ValueError: it is no number within the bounds.
         """
-        low, high = self.bounds
+        value, (low, high) = plain(value), self.bounds
         if not isinstance(value, int | float) or not low <= value <= high:
             raise ValueError(f"the part {self.name!r} is {value!r}; a number within [{low:g}, {high:g}] is expected")
         return float(value)

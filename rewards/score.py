@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 NOT_TRUSTED = "not trusted"
 """How the ``detail`` of a score begins whose tests all passed while nothing speaks for some that decide."""
@@ -48,3 +48,8 @@ class Score:
 def verdict(passed: bool, detail: str = "") -> Score:
     """A score that is 1 or 0 and nothing else."""
     return Score(value=float(passed), passed=passed, breakdown={"passed": float(passed)}, detail=detail)
+
+
+def plain(value: Any) -> Any:
+    """A scalar of numpy's or torch's as Python's own; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value

@@ -1,15 +1,13 @@
 """OpenAI's responses: ``POST /v1/responses``. Nothing is stored: the harness sends the whole context each time."""
 
-import json
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any
 
 from ...errors import ChatFormatError
 from ...model.chat.api import from_openai_tools
-from ...model.chat.messages import Message, ToolCall
-from ...model.chat.openai import CallError, read_call
+from ...model.chat.items import call_item, from_items, item_id, part_name, text_item, text_items, text_part
+from ...model.chat.messages import Message
 from .asked import Answered, Asked, GatewayError, Given, Reading, check_answers, forced_call, only_known, typed
 from .chat_completions import openai_error
 
@@ -21,7 +19,6 @@ LEFT_ASIDE = frozenset({
     "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
     "include", "reasoning", "max_tool_calls", "client_metadata",
 })  # fmt: skip
-_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
 class Responses:
@@ -43,7 +40,7 @@ class Responses:
         choice = body.get("tool_choice")
         if choice not in (None, "auto", "none"):
             raise forced_call("tool_choice")
-        messages = list(_messages(body))
+        messages = _messages(body)
         if not messages:
             raise GatewayError(400, "input is empty; give at least one message", param="input")
         check_answers(messages)
@@ -125,19 +122,19 @@ class _Written:
             if self._open != kind:
                 yield from self._close()
                 self._index, self._open, self._text = self._index + 1, kind, ""
-                item = _text_item(kind, self._id, "", "in_progress") | {"content": []}
+                item = text_item(kind, self._id, "", "in_progress") | {"content": []}
                 yield {"type": "response.output_item.added", "output_index": self._index, "item": item}
                 if kind == "message":
-                    yield {"type": "response.content_part.added", **self._where(), "part": _part(kind, "")}
+                    yield {"type": "response.content_part.added", **self._where(), "part": text_part(kind, "")}
             self._text += delta[name]
             about = {"logprobs": []} if kind == "message" else {}
-            yield {"type": f"response.{_part_name(kind)}.delta", **self._where(), "delta": delta[name], **about}
+            yield {"type": f"response.{part_name(kind)}.delta", **self._where(), "delta": delta[name], **about}
 
     def end(self, answered: Answered) -> Iterator[dict[str, Any]]:
         yield from self._close()
         if self._index < 0 and not answered.message.calls:  # an empty message is one, too
             self._index += 1
-            item = _text_item("message", self._id, "", "completed")
+            item = text_item("message", self._id, "", "completed")
             yield {"type": "response.output_item.added", "output_index": self._index, "item": item}
             yield {"type": "response.output_item.done", "output_index": self._index, "item": item}
         for item in _call_items(answered):
@@ -155,92 +152,25 @@ class _Written:
         if not kind:
             return
         about = {"logprobs": []} if kind == "message" else {}
-        yield {"type": f"response.{_part_name(kind)}.done", **self._where(kind), "text": self._text, **about}
+        yield {"type": f"response.{part_name(kind)}.done", **self._where(kind), "text": self._text, **about}
         if kind == "message":
-            yield {"type": "response.content_part.done", **self._where(kind), "part": _part(kind, self._text)}
-        item = _text_item(kind, self._id, self._text, "completed")
+            yield {"type": "response.content_part.done", **self._where(kind), "part": text_part(kind, self._text)}
+        item = text_item(kind, self._id, self._text, "completed")
         yield {"type": "response.output_item.done", "output_index": self._index, "item": item}
 
     def _where(self, kind: str = "") -> dict[str, Any]:
-        item = _item_id(kind or self._open, self._id)
+        item = item_id(kind or self._open, self._id)
         return {"item_id": item, "output_index": self._index, "content_index": 0}
 
 
-def _messages(body: Mapping[str, Any]) -> Iterator[Message]:
-    """The input as messages: what an assistant thought, said and called is one until somebody answers."""
+def _messages(body: Mapping[str, Any]) -> list[Message]:
     instructions = typed(body, "instructions", str)
-    if instructions:
-        yield Message(role="system", content=instructions)
+    first = [Message(role="system", content=instructions)] if instructions else []
     given = typed(body, "input", str, list)
-    if isinstance(given, str):
-        yield Message(role="user", content=given)
-        return
-    turn: Message | None = None
-    names: dict[str, str] = {}
-    for place, item in enumerate(given or ()):
-        where = f"input[{place}]"
-        if not isinstance(item, Mapping):
-            raise GatewayError(400, f"{where} must be an object", param="input")
-        part = _assistant_part(item, where)
-        if part is not None:
-            names.update({call.id: call.name for call in part.calls if call.id is not None})
-            turn = part if turn is None else _joined(turn, part)
-            continue
-        if turn is not None:
-            yield turn
-            turn = None
-        yield _other(item, names, where)
-    if turn is not None:
-        yield turn
-
-
-def _assistant_part(item: Mapping[str, Any], where: str) -> Message | None:
-    kind = item.get("type")
-    if kind == "reasoning":
-        texts = [part.get("text") for part in item.get("content") or () if isinstance(part, Mapping)]
-        told = [text for text in texts if isinstance(text, str)]
-        return Message(role="assistant", content="", thinking="".join(told) if told else None)
-    if kind == "function_call":
-        try:
-            call = read_call({"name": item.get("name"), "arguments": item.get("arguments"), "id": item.get("call_id")})
-        except CallError as error:
-            raise ChatFormatError(f"{where} cannot be read: {error}") from None
-        return Message(role="assistant", content="", calls=(call,))
-    if kind in (None, "message") and item.get("role") == "assistant":
-        return Message(role="assistant", content=_text(item.get("content"), where))
-    return None
-
-
-def _joined(first: Message, second: Message) -> Message:
-    thinking = second.thinking if first.thinking is None else first.thinking + (second.thinking or "")
-    return replace(
-        first, content=first.content + second.content, thinking=thinking, calls=(*first.calls, *second.calls)
-    )
-
-
-def _other(item: Mapping[str, Any], names: Mapping[str, str], where: str) -> Message:
-    kind, role = item.get("type"), _ROLES.get(str(item.get("role")))
-    if kind == "function_call_output":
-        call_id = item.get("call_id")
-        if not isinstance(call_id, str):
-            raise GatewayError(400, f"{where} needs the call_id it answers", param="input")
-        return Message(role="tool", content=_text(item.get("output"), where), name=names.get(call_id), call_id=call_id)
-    if kind in (None, "message") and role in ("system", "user"):
-        return Message(role="system" if role == "system" else "user", content=_text(item.get("content"), where))
-    told = f"{where} is of type {kind!r} and role {item.get('role')!r}; messages, functions' calls and outputs are read"
-    raise GatewayError(400, told, code="unsupported_content", param="input")
-
-
-def _text(content: Any, where: str) -> str:
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else [content]
-    for part in parts:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind not in ("input_text", "output_text", "text") or not isinstance(part.get("text"), str):
-            told = f"{where} has content of type {kind!r}; the model reads text alone"
-            raise GatewayError(400, told, code="unsupported_content", param="input")
-    return "".join(part["text"] for part in parts)
+    try:
+        return first + from_items(() if given is None else given)
+    except ChatFormatError as error:
+        raise GatewayError(400, str(error), code="unsupported_content", param="input") from None
 
 
 def _function(row: Any, place: int) -> dict[str, Any]:
@@ -270,48 +200,8 @@ def _head(asked: Asked, answer_id: str, created: int) -> dict[str, Any]:
 
 
 def _items(answered: Answered) -> list[dict[str, Any]]:
-    message, items = answered.message, []
-    if message.thinking:
-        items.append(_text_item("reasoning", answered.id, message.thinking, "completed"))
-    if message.content or not (message.calls or items):
-        items.append(_text_item("message", answered.id, message.content, "completed"))
-    return items + _call_items(answered)
-
-
-def _text_item(kind: str, answer_id: str, text: str, status: str) -> dict[str, Any]:
-    about = {"summary": []} if kind == "reasoning" else {"role": "assistant"}
-    return {
-        "type": kind,
-        "id": _item_id(kind, answer_id),
-        "status": status,
-        "content": [_part(kind, text)],
-        **about,
-    }
-
-
-def _item_id(kind: str, answer_id: str) -> str:
-    return f"{'rs' if kind == 'reasoning' else 'msg'}_{answer_id}"
-
-
-def _part_name(kind: str) -> str:
-    return "reasoning_text" if kind == "reasoning" else "output_text"
-
-
-def _part(kind: str, text: str) -> dict[str, Any]:
-    about = {} if kind == "reasoning" else {"annotations": [], "logprobs": []}
-    return {"type": _part_name(kind), "text": text, **about}
+    return text_items(answered.message, answered.id) + _call_items(answered)
 
 
 def _call_items(answered: Answered) -> list[dict[str, Any]]:
-    return [_call_item(call) for call in answered.message.calls]
-
-
-def _call_item(call: ToolCall) -> dict[str, Any]:
-    return {
-        "type": "function_call",
-        "id": f"fc_{call.id}",
-        "call_id": call.id,
-        "name": call.name,
-        "arguments": json.dumps(dict(call.arguments), ensure_ascii=False),
-        "status": "completed",
-    }
+    return [call_item(call, call.id) for call in answered.message.calls]

@@ -1,18 +1,21 @@
-"""An OpenEnv server as ours, and ours as one (``pip install openenv-core``)."""
+"""An OpenEnv server as ours, and ours as one (``pip install openenv``)."""
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
 from ...errors import ConfigError, SandboxError
+from ...model.chat.messages import Message, ToolCall, ToolSpec
 from ...rewards.score import Score
 from ..acting import Submission
 from ..core import ToolEnv
 from ..task import Task
+from ..tools.bounds import bounded
+from ..tools.spec import ToolError
 from .needed import needed
+from .openenv_session import TRANSPORTS, Result, Session
 
 SHOWN = ("prompt", "text", "message", "output", "response", "stdout", "result")
 """Fields of an observation that are its text, where it has one of them."""
@@ -49,11 +52,18 @@ def action_reader(schema: Mapping[str, Any]) -> Callable[[str], dict[str, Any]]:
     return read
 
 
-class OpenEnv(ToolEnv):
-    """A session over the websocket for each episode; its rewards are the turns', under the name "reward".
+def calls_tools(schema: Mapping[str, Any]) -> bool:
+    """Whether actions of this JSON schema call tools by their names, or are OpenEnv's most general ones, which may."""
+    fields = schema.get("properties", {}).keys() - {"metadata"}
+    return not fields or {"tool_name", "arguments"} <= fields
 
-    What the server refuses of an action is told to the policy; a server that does not answer is a failure of the
-    infrastructure.
+
+class OpenEnv(ToolEnv):
+    """A session at the server for each episode; its rewards are the turns', under the name "reward".
+
+    An environment of tools (OpenEnv's ``MCPEnvironment``) has them as tools here; a message that calls none ends the
+    episode. Of any other one each message is an action. What the server refuses of an action is told to the policy; a
+    server that does not answer is a failure of the infrastructure.
 
     Source: OpenEnv, github.com/meta-pytorch/OpenEnv.
     """
@@ -64,6 +74,7 @@ class OpenEnv(ToolEnv):
         self,
         url: str,
         *,
+        transport: Literal["websocket", "http"] = "websocket",
         render: Callable[[Mapping[str, Any]], str] = shown,
         read: Callable[[str], Mapping[str, Any]] | None = None,
         about: str = "",
@@ -76,6 +87,8 @@ class OpenEnv(ToolEnv):
         """
         Args:
             url: of the server, such as "http://localhost:8000".
+            transport: "websocket" needs the package openenv; "http" needs none, and a server that keeps an episode
+                from one request to the next (``openenv_session.HttpSession``).
             render: observation -> the message that shows it.
             read: message -> action; raises ValueError with what is wrong. None: by the server's schema of actions.
             about: what the first message says before the first observation.
@@ -84,13 +97,20 @@ class OpenEnv(ToolEnv):
             num_tasks: tasks of its own: so many seeds; ``task.hidden["reset"]`` are further arguments of ``reset``.
             seconds: for one answer of the server.
             kwargs: as of ToolEnv.
+        Raises:
+            ConfigError: there is no such transport, or its package is not installed.
         """
         super().__init__(**kwargs)
-        self._client_class = needed("openenv", "openenv-core").GenericEnvClient
-        self._url, self._seconds = url.rstrip("/"), seconds
+        if transport not in TRANSPORTS:
+            raise ConfigError(f"transport is {transport!r}; it is one of {', '.join(TRANSPORTS)}")
+        if transport == "websocket":
+            needed("openenv", "openenv")
+        self._url, self._transport, self._seconds = url.rstrip("/"), TRANSPORTS[transport], seconds
         self._render, self._read, self._about = render, read, about
         self.reward_bounds, self._passing, self._num_tasks = bounds, passing, num_tasks
-        self._client: Any = None
+        self._session: Session | None = None
+        self._actions: Mapping[str, Any] | None = None
+        self._remote: dict[str, ToolSpec] = {}
 
     def load(self) -> Sequence[Task]:
         return [
@@ -99,14 +119,17 @@ class OpenEnv(ToolEnv):
         ]
 
     async def start(self, task: Task) -> None:
-        if self._read is None:
-            self._read = action_reader(await self._schema())
-        self._client = self._client_class(base_url=self._url)
-        await self._asked(self._client.connect())
+        if self._actions is None:
+            self._actions = await self._schema()
+        self._take = self._read or action_reader(self._actions)
+        self._session = session = self._transport(self._url, self._seconds)
         arguments = {**task.hidden.get("reset", {})}
         if "seed" in task.hidden:
             arguments["seed"] = task.hidden["seed"]
-        self._first = await self._asked(self._client.reset(**arguments))
+        self._first = await session.reset(arguments)
+        if self._read is None and calls_tools(self._actions):
+            listed = await session.step({"type": "list_tools"})
+            self._remote = {row["name"]: _spec(row) for row in listed.observation.get("tools", ())}
 
     async def _schema(self) -> Mapping[str, Any]:
         try:
@@ -119,26 +142,42 @@ class OpenEnv(ToolEnv):
                 f"{self._url}/schema: {type(error).__name__}: {error}; is an OpenEnv server there?"
             ) from None
 
-    async def _asked(self, question: Any) -> Any:
-        try:
-            return await asyncio.wait_for(question, self._seconds)
-        except RuntimeError as error:  # an answer: what the server says is wrong
-            raise ValueError(str(error)) from None
-        except Exception as error:  # of the client's transport, whose classes are several libraries'
-            raise SandboxError(f"{self._url}: {type(error).__name__}: {error}") from error
+    @property
+    def tool_specs(self) -> tuple[ToolSpec, ...]:
+        """The class's own, and, while an episode runs, the server's."""
+        own = super().tool_specs
+        return (*own, *(spec for name, spec in self._remote.items() if name not in self._tools))
 
     async def prompt(self, task: Task) -> str:  # type: ignore[override]  # may be awaited
         return "\n\n".join(part for part in (task.prompt, self._render(self._first.observation)) if part)
 
     async def reply(self, task: Task, message: str) -> str | Submission:
-        assert self._read is not None
+        if self._remote:
+            return Submission(value=message)
         try:
-            result = await self._asked(self._client.step(dict(self._read(message))))
+            action = self._take(message)
         except ValueError as error:
             return f"error: {error}"
+        result = await self._step(action)
+        text = self._render(result.observation)
+        return Submission(value=result.observation, message=text) if result.done else text
+
+    async def _step(self, action: Mapping[str, Any]) -> Result:
+        assert self._session is not None
+        result = await self._session.step(action)
         if result.reward is not None:
             self.reward(float(result.reward), "reward")
-        text = self._render(result.observation)
+        return result
+
+    async def _call_tool(self, one: ToolCall) -> str | Message | Submission:
+        if one.name in self._tools or one.name not in self._remote:
+            return await super()._call_tool(one)
+        action = {"type": "call_tool", "tool_name": one.name, "arguments": dict(one.arguments)}
+        try:
+            result = await self._hooks.call(f"tool {one.name}", self._step, action)
+        except ToolError as error:
+            return bounded(f"error: {error}")
+        text = bounded(tool_answer(result.observation))
         return Submission(value=result.observation, message=text) if result.done else text
 
     async def score(self, task: Task, submission: Any) -> Score:
@@ -147,12 +186,27 @@ class OpenEnv(ToolEnv):
         return Score(value=0.0, passed=self.earned.total >= passing, bounds=(min(0.0, low), max(0.0, high)))
 
     async def stop(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            try:
-                await asyncio.wait_for(client.close(), self._seconds)
-            except Exception as error:  # the server may be gone, and the episode with it
-                raise SandboxError(f"{self._url} did not close: {type(error).__name__}: {error}") from error
+        session, self._session, self._remote = self._session, None, {}
+        if session is not None:
+            await session.close()
+
+
+def _spec(row: Mapping[str, Any]) -> ToolSpec:
+    schema = {"type": "object", "properties": {}, **(row.get("input_schema") or {})}
+    return ToolSpec(name=row["name"], description=row.get("description") or "", parameters=schema)
+
+
+def tool_answer(observation: Mapping[str, Any]) -> str:
+    """What a tool of an OpenEnv environment answered: its data, else its texts; or its error."""
+    error, result = observation.get("error"), observation.get("result")
+    if error:
+        return f"error: {error.get('message', error)}"
+    if isinstance(result, Mapping):
+        texts = [str(part["text"]) for part in result.get("content") or () if "text" in part]
+        if result.get("data") is None and (texts or "content" in result):
+            return ("error: " if result.get("is_error") else "") + "\n".join(texts)
+        result = result.get("data", result)
+    return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
 
 
 def served_as_openenv(make: Callable[[], ToolEnv], *, at_once: int = 64) -> Any:
@@ -166,9 +220,9 @@ def served_as_openenv(make: Callable[[], ToolEnv], *, at_once: int = 64) -> Any:
         make: a fresh environment, for each session.
         at_once: most sessions.
     Raises:
-        ConfigError: openenv-core is not installed.
+        ConfigError: openenv is not installed.
     """
-    server = needed("openenv.core.env_server", "openenv-core")
+    server = needed("openenv.core.env_server", "openenv")
     from .openenv_server import classes
 
     made = classes(make)

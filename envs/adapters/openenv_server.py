@@ -1,4 +1,4 @@
-"""Our environments behind OpenEnv's interface; imported where openenv-core is."""
+"""Our environments behind OpenEnv's interface; imported where openenv is."""
 
 import uuid
 from collections.abc import Callable

@@ -1,14 +1,15 @@
 """Tasksets and environments of verifiers 0.4 as ours (``pip install "verifiers>=0.4,<0.5"``)."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from ...errors import ConfigError, GradingError
-from ...model.chat.messages import Message
+from ...errors import ConfigError, GradingError, TaskError
+from ...model.chat.messages import Attachment, Message
 from ...rewards.score import Score
 from ..acting import Submission
 from ..core import ToolEnv
@@ -80,7 +81,7 @@ class Verifiers(ToolEnv):
         self._theirs = theirs = self._task_of(int(task.hidden["idx"]))
         if theirs.NEEDS_CONTAINER:
             raise ConfigError(f"{type(theirs).__name__} needs a container of verifiers; such tasks are not taken")
-        self.system_prompt_of_task = theirs.data.system_prompt or ""
+        self._opening = opening_of(theirs.data)
         from verifiers.v1.state import state_cls  # pyright: ignore[reportMissingImports]
 
         row = vf.TraceTask(type=type(theirs).__name__, data=theirs.data)
@@ -105,9 +106,9 @@ class Verifiers(ToolEnv):
             bound.spec = replace(bound.spec, name=name)
             self._tools[name] = bound
 
-    def prompt(self, task: Task) -> str:
+    def prompt(self, task: Task) -> list[Message]:  # type: ignore[override]  # several messages
         asked = self._exchange.asked if self._exchange is not None else None
-        return "\n\n".join(part for part in (self.system_prompt_of_task, task.prompt, asked) if part)
+        return self._opening + ([Message(role="user", content=asked)] if asked else [])
 
     async def reply(self, task: Task, message: str) -> str | Submission:
         self._record()
@@ -161,7 +162,39 @@ class Verifiers(ToolEnv):
             ]
             return types.AssistantMessage(content=message.content, tool_calls=calls or None)
         kind = types.SystemMessage if message.role == "system" else types.UserMessage
-        return kind(content=message.content)
+        shown = [{"type": "image_url", "image_url": {"url": one.url}} for one in message.attachments]
+        return kind(content=[{"type": "text", "text": message.content}, *shown] if shown else message.content)
+
+
+def opening_of(data: Any) -> list[Message]:
+    """The messages that open a task of verifiers: its instructions, its prompt.
+
+    Raises:
+        TaskError: a part of a message that is neither text nor an image with its bytes.
+    """
+    first = [Message(role="system", content=data.system_prompt)] if data.system_prompt else []
+    if isinstance(data.prompt, str):
+        return [*first, Message(role="user", content=data.prompt)]
+    return [*first, *(_message_of(one) for one in data.prompt or ())]
+
+
+def _message_of(one: Any) -> Message:
+    parts = [one.content] if isinstance(one.content, str) else list(one.content or ())
+    texts = [
+        part if isinstance(part, str) else part.text for part in parts if isinstance(part, str) or part.type == "text"
+    ]
+    images = [_image(part) for part in parts if not isinstance(part, str) and part.type != "text"]
+    return Message(role=one.role, content="\n\n".join(texts), attachments=tuple(images))
+
+
+def _image(part: Any) -> Attachment:
+    url = part.image_url.url if part.type == "image_url" else ""
+    found = re.fullmatch(r"data:([\w/.+-]+);base64,(.*)", url, re.S)
+    if found is None:
+        raise TaskError(
+            f"a prompt has a part of type {part.type!r} that is no data URL ({url[:80]!r}); put its bytes in"
+        )
+    return Attachment(media_type=found[1], data=found[2])
 
 
 class _Exchange:

@@ -9,10 +9,12 @@ import threading
 import weakref
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 from ...errors import EnvironmentBug, VerigymError
 from .spec import ToolError
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +102,8 @@ class Hooks:
         Args:
             hook: its name for people, such as "score" or "tool ask".
         Raises:
-            EnvironmentBug: it raised what verigym does not know. VerigymError, ToolError: as it raised it.
+            EnvironmentBug: it raised what verigym does not know. VerigymError: as it raised it; likewise ToolError of a
+            tool and of "reply", which answer with it.
         """
         try:
             if inspect.iscoroutinefunction(function):
@@ -112,8 +115,12 @@ class Hooks:
             here = contextvars.copy_context()
             result = await asyncio.shield(thread.run(lambda: here.run(function, *args, **kwargs)))
             return await result if inspect.isawaitable(result) else result
-        except (VerigymError, ToolError):
+        except VerigymError:
             raise
+        except ToolError as error:
+            if hook == "reply" or hook.startswith("tool "):
+                raise
+            raise self.bug(hook, error) from error
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -134,6 +141,13 @@ class Hooks:
             if not work.cancelled() and work.exception() is not None:
                 logger.warning("%s after the episode was cancelled", work.exception())
             raise
+
+    def read(self, hook: str, reader: Callable[..., T], *args: Any) -> T:
+        """What ``reader`` makes of a hook's result; what it cannot read is a bug of the hook."""
+        try:
+            return reader(*args)
+        except (ValueError, TypeError) as error:
+            raise self.bug(hook, str(error)) from None
 
     def bug(self, hook: str, error: BaseException | str) -> EnvironmentBug:
         """The failure that an error in a hook makes."""

@@ -4,9 +4,7 @@
 # pyright: reportArgumentType=false, reportMissingImports=false
 
 import asyncio
-import socket
-import threading
-import time
+import sys
 
 import pytest
 
@@ -18,12 +16,20 @@ from verigym.envs.registry.ids import make_env
 from verigym.envs.task import Task
 from verigym.envs.tools.spec import tool
 from verigym.errors import ConfigError
-from verigym.model.chat.messages import Message
+from verigym.model.chat.messages import Message, ToolCall
 from verigym.model.chat.sampling import Sampling
 
 
-def episode(env, texts):
-    policy = ScriptedPolicy(play([Message(role="assistant", content=text) for text in texts]))
+def say(text):
+    return Message(role="assistant", content=text)
+
+
+def call(name, /, **arguments):
+    return Message(role="assistant", content="", calls=(ToolCall(name=name, arguments=arguments),))
+
+
+def episode(env, said):
+    policy = ScriptedPolicy(play([say(one) if isinstance(one, str) else one for one in said]))
     return asyncio.run(rollout(env, policy, env.load()[0], budget=Budget(), sampling=Sampling()))
 
 
@@ -41,40 +47,14 @@ def test_what_is_shown_and_read():
 
 
 def test_the_library_that_is_missing_is_named(monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "openenv", None)
-    with pytest.raises(ConfigError, match="pip install 'openenv-core'"):
+    with pytest.raises(ConfigError, match="pip install 'openenv'"):
         OpenEnv("http://localhost:1")
 
 
 @pytest.fixture
 def openenv():
-    return pytest.importorskip("openenv", reason="openenv-core is not installed")
-
-
-@pytest.fixture
-def serve(openenv):
-    import uvicorn
-
-    servers = []
-
-    def serve(app):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        servers.append((server, thread))
-        while not server.started:
-            time.sleep(0.02)
-        return f"http://127.0.0.1:{port}"
-
-    yield serve
-    for server, thread in servers:
-        server.should_exit = True
-        thread.join(timeout=20)
+    return pytest.importorskip("openenv", reason="openenv is not installed")
 
 
 def echo_app():
@@ -115,7 +95,7 @@ def echo_app():
     return create_fastapi_app(Echo, EchoAction, EchoObservation, max_concurrent_envs=8)
 
 
-def test_an_openenv_environment_runs_unchanged(serve):
+def test_an_openenv_environment_runs_unchanged(openenv, serve):
     url = serve(echo_app())
     found = episode(OpenEnv(url, bounds=(0.0, 0.75), num_tasks=2), ["word0", "other", "word0"])
     assert (found.reward, found.passed, found.ending) == (0.5, False, "answered")
@@ -137,7 +117,135 @@ def test_an_openenv_environment_runs_unchanged(serve):
     assert asyncio.run(own()) == list(found.turn_rewards)
 
 
-def test_episodes_at_once_have_sessions_of_their_own(serve):
+def kept_app():
+    """Over HTTP each request has an environment of its own: what an episode is lies under its id."""
+    from openenv.core.env_server import Action, Environment, Observation, State, create_fastapi_app
+
+    episodes = {}
+
+    class SayAction(Action):
+        word: str
+
+    class SayObservation(Observation):
+        text: str = ""
+
+    class Say(Environment):
+        def reset(self, seed=None, episode_id=None, **kwargs):
+            episodes[episode_id] = [seed, 0]
+            return SayObservation(text=f"say {seed} twice")
+
+        def step(self, action, timeout_s=None, episode_id=None, **kwargs):
+            seed, steps = episodes[episode_id] = [episodes[episode_id][0], episodes[episode_id][1] + 1]
+            return SayObservation(text="so", reward=0.5 * (action.word == str(seed)), done=steps == 2)
+
+        @property
+        def state(self):
+            return State()
+
+    return create_fastapi_app(Say, SayAction, SayObservation)
+
+
+def test_http_needs_no_library_and_an_episode_has_its_id(openenv, serve, monkeypatch):
+    url = serve(kept_app())
+    monkeypatch.setitem(sys.modules, "openenv", None)
+
+    async def every():
+        envs = [OpenEnv(url, transport="http") for _ in range(4)]
+        scripts = [ScriptedPolicy(play([say(str(n)), say("9" if n == 3 else str(n))])) for n in range(4)]
+        return await asyncio.gather(
+            *(
+                rollout(env, script, env.load()[n], budget=Budget(), sampling=Sampling())
+                for n, (env, script) in enumerate(zip(envs, scripts, strict=True))
+            )
+        )
+
+    found = asyncio.run(every())
+    assert [one.reward for one in found] == [1.0, 1.0, 1.0, 0.5]
+    assert [one.content for one in found[2].messages] == ["say 2 twice", "2", "so", "2", "so"]
+    wrong = episode(OpenEnv(url, transport="http", read=lambda text: {"words": text}), ["1"])
+    assert wrong.messages[2].content.startswith("error: [{'type': 'missing'")
+
+
+def test_http_without_a_server_that_keeps_episodes_is_the_infrastructure(openenv, serve):
+    found = episode(OpenEnv(serve(echo_app()), transport="http"), ["word0"])  # its step knows no word
+    assert (found.ending, found.reward) == ("sandbox_failure", None)
+    gone = episode(OpenEnv("http://127.0.0.1:9", transport="http", seconds=5), ["x"])
+    assert (gone.ending, gone.reward) == ("sandbox_failure", None)
+    with pytest.raises(ConfigError, match="websocket, http"):
+        OpenEnv("http://127.0.0.1:9", transport="mcp")
+
+
+def tools_app():
+    """An environment of tools, as OpenEnv's newer ones are: steps call tools by their names."""
+    from fastmcp import FastMCP
+    from openenv.core.env_server import Observation, State, create_fastapi_app
+    from openenv.core.env_server.mcp_environment import MCPEnvironment
+    from openenv.core.env_server.mcp_types import CallToolAction, CallToolObservation
+
+    class Shelf(MCPEnvironment):
+        SUPPORTS_CONCURRENT_SESSIONS = True
+
+        def __init__(self):
+            mcp = FastMCP("shelf")
+
+            @mcp.tool
+            def add(a: int, b: int) -> int:
+                """Adds two numbers."""
+                return a + b
+
+            @mcp.tool
+            def book(name: str) -> dict:
+                """Finds a book."""
+                if name == "none":
+                    raise ValueError("no such book")
+                return {"name": name, "place": 7}
+
+            super().__init__(mcp)
+            self.calls = 0
+
+        def reset(self, seed=None, episode_id=None, **kwargs):
+            return Observation(reward=0.0, metadata={"status": "ready"})
+
+        def _step_impl(self, action, timeout_s=None, **kwargs):
+            return Observation()
+
+        async def step_async(self, action, timeout_s=None, **kwargs):
+            found = await super().step_async(action, timeout_s=timeout_s, **kwargs)
+            self.calls += isinstance(action, CallToolAction)
+            if isinstance(action, CallToolAction):
+                found.reward, found.done = 0.25, self.calls == 4
+            return found
+
+        @property
+        def state(self):
+            return State()
+
+    return create_fastapi_app(Shelf, CallToolAction, CallToolObservation, max_concurrent_envs=8)
+
+
+def test_tools_of_an_openenv_environment_are_tools(openenv, serve):
+    env = OpenEnv(serve(tools_app()), about="Find the book.")
+    said = [
+        call("add", a=1, b=2),
+        call("add", a="x", b=2),
+        call("book", name="none"),
+        call("lend", name="Emma"),
+        call("book", name="Emma"),
+    ]
+    found = episode(env, said)
+    answers = [one.content for one in found.messages if one.role == "tool"]
+    assert answers[0] == "3"
+    assert answers[1].startswith("error: ")
+    assert "no such book" in answers[2]
+    assert answers[3] == "error: there is no tool 'lend'; the tools are add, book"
+    assert answers[4] == '{"name": "Emma", "place": 7}'
+    assert (found.reward, found.passed, found.ending) == (1.0, True, "submitted")
+    assert found.turn_rewards == (0.25, 0.25, 0.25, 0.0, 0.25)
+    left = episode(env, [call("add", a=1, b=2), "I give up"])
+    assert (left.reward, left.ending) == (0.25, "answered")
+
+
+def test_episodes_at_once_have_sessions_of_their_own(openenv, serve):
     url = serve(echo_app())
     env = OpenEnv(url, bounds=(0.0, 0.75))
 
@@ -181,7 +289,7 @@ class Adder(ToolEnv):
         return 0.9 if submission == str(1 + task.hidden["n"]) else 0.0
 
 
-def test_ours_is_an_openenv_server(serve):
+def test_ours_is_an_openenv_server(openenv, serve):
     from openenv import GenericEnvClient
 
     url = serve(served_as_openenv(Adder))
@@ -200,7 +308,7 @@ def test_ours_is_an_openenv_server(serve):
     assert (third.reward, third.done) == (pytest.approx(0.9), True)
 
 
-def test_there_and_back(serve):
+def test_there_and_back(openenv, serve):
     """Ours, served, and taken as an environment again: the same score as at home."""
     url = serve(served_as_openenv(lambda: make_env("verigym/Math-v0")))
     far = OpenEnv(url, read=lambda text: {"message": text}, render=lambda seen: seen["text"], num_tasks=1)
