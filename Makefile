@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # compile torch and what it imports again, which is half of its start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: docs docs-serve setup test test-containers test-docker test-slow mutants lint types demo clean
+.PHONY: docs docs-serve setup test test-containers test-docker test-slow test-peers mutants lint types demo clean
 
 setup: $(STAMP)
 
@@ -29,6 +29,10 @@ test-docker: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -q -m "slow or docker or gpu"
+
+# The adapters beside the libraries that they adapt, each in an environment of its own in build/peers.
+test-peers: setup
+	VENV=$(VENV) sh tests/peers/run.sh
 
 # Deliberate mistakes in a copy of the tree, one at a time: the tests that each names must fail.
 mutants: setup

@@ -4,6 +4,12 @@
 # pyright: reportArgumentType=false, reportMissingImports=false
 
 import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -85,7 +91,7 @@ def test_a_single_turn_is_scored_by_its_own_rewards():
     found = episode(env, ["2"], place=1)
     assert (found.reward, found.passed) == (1.0, True)
     assert found.breakdown == {"right": 0.8, "brief": 0.2, "metric turns": 1.0}
-    assert found.messages[0].content == "Be brief.\n\n1 + 1?"
+    assert [(one.role, one.content) for one in found.messages[:2]] == [("system", "Be brief."), ("user", "1 + 1?")]
     wrong = episode(env, ["it is 2 of course"], place=1)
     assert (wrong.reward, wrong.passed) == (0.0, False)
     # The same transcript in verifiers itself.
@@ -138,7 +144,7 @@ class Critic:
 def test_an_exchange_runs_as_it_was_written():
     env = Verifiers(Sums(vf.TasksetConfig(id="sums")), run=partial(GuessEnv.run, None))
     found = episode(env, ["1", "9", "3"], place=2, critic=Critic())
-    assert [one.content for one in found.messages][1:] == ["1", "higher", "9", "lower", "3"]
+    assert [one.content for one in found.messages][2:] == ["1", "higher", "9", "lower", "3"]
     assert (found.reward, found.num_turns) == (1.0, 3)
     assert found.breakdown["metric kind"] == 1.0
 
@@ -198,19 +204,65 @@ def test_ours_is_a_verifiers_environment_and_scores_the_same_there(tmp_path, mon
     assert "answer" not in found.messages[0].content.lower().replace("final answer", "")
 
 
-def test_our_tools_are_called_in_text_there(tmp_path, monkeypatch):
-    from verigym.envs.adapters import verifiers_taskset
+ADDER = """
+from verigym.envs.core import ToolEnv
+from verigym.envs.task import Task
+from verigym.envs.tools.spec import tool
 
-    (tmp_path / "adder_for_verifiers.py").write_text(
-        "from verigym.envs.core import ToolEnv\nfrom verigym.envs.task import Task\n"
-        "from verigym.envs.tools.spec import tool\n\n\nclass Adder(ToolEnv):\n"
-        "    def load(self):\n        return [Task(id='a', family='f', prompt='2 + 2?')]\n\n"
-        "    @tool\n    def add(self, a: int, b: int) -> str:\n        'Adds.'\n"
-        "        self.reward(0.25, 'tried')\n        return str(a + b)\n\n"
-        "    def score(self, task, submission):\n        return 0.75 if submission == '4' else 0.0\n"
+
+class Adder(ToolEnv):
+    def load(self):
+        return [Task(id=f"sum-{n}", family="f", prompt=f"{n} + 2?", hidden={"sum": str(n + 2)}) for n in range(3)]
+
+    @tool
+    def add(self, a: int, b: int) -> str:
+        \"\"\"Adds.\"\"\"
+        self.reward(0.25, "tried")
+        return str(a + b)
+
+    def score(self, task, submission):
+        return 0.75 if submission == task.hidden["sum"] else 0.0
+"""
+
+
+@pytest.mark.slow  # a process of verifiers' own, which prepares one more with uv
+def test_verifiers_own_evaluator_drives_ours(tmp_path, scripted_server):
+    if shutil.which("uv") is None:
+        pytest.skip("uv is not installed, with which verifiers prepares its programs")
+    (tmp_path / "adder_for_verifiers.py").write_text(ADDER)
+    (tmp_path / "verigym_tasks.py").write_text(
+        "from verigym.envs.adapters.verifiers_taskset import *\n"
+        "from verigym.envs.adapters.verifiers_taskset import __all__\n"
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    config = verifiers_taskset.VerigymTasksetConfig(id="verigym", env="adder_for_verifiers:Adder")
-    env = Verifiers(verifiers_taskset.VerigymTaskset(config), run=partial(verifiers_taskset.VerigymEnv.run, None))
-    found = episode(env, [" " + '{"calls": [{"name": "add", "arguments": {"a": 2, "b": 2}}]}', "4"])
-    assert '"name": "add"' in found.messages[0].content
+
+    def reply(body):
+        """Calls the tool, then answers with what it said; the last task is answered without it."""
+        told = [message["content"] for message in body["messages"] if message["role"] == "user"]
+        assert '"name": "add"' in str(told[0])
+        first = int(re.search(r"(\d) \+ 2\?", str(told[0]))[1])
+        call = json.dumps({"calls": [{"name": "add", "arguments": {"a": first, "b": 2}}]})
+        return {"content": "5" if first == 2 else call if len(told) == 1 else str(told[-1])}
+
+    scripted_server.reply = reply
+    url = scripted_server.policy.removeprefix("openai:").partition("#")[0]
+    words = f"""--env.taskset.id verigym_tasks --env.taskset.env adder_for_verifiers:Adder --env.player.harness.id null
+        --env.player.runtime.type subprocess --model toy --client.base-url {url} --client.api-key-var NO_KEY
+        --no-push --no-rich --output-dir out --run.name run"""
+    done = subprocess.run(
+        [sys.executable, "-c", "from verifiers.v1.cli.eval.main import main; main()", *words.split()],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [json.loads(line) for line in (tmp_path / "out" / "run" / "traces.jsonl").read_text().splitlines()]
+    traces = [trace for row in rows for trace in row.get("traces", [row])]
+    found = {trace["task"]["data"]["name"]: trace for trace in traces}
+    rewards = {
+        name: sum(one["score"] * one["weight"] for one in trace["rewards"].values()) for name, trace in found.items()
+    }
+    assert rewards == {"sum-0": 1.0, "sum-1": 1.0, "sum-2": 0.0}
+    assert found["sum-0"]["metrics"]["tried"] == 0.25
