@@ -15,9 +15,11 @@ from ..envs.runs.lock import RunLock
 from ..envs.task import Task, read_jsonl
 from ..errors import ConfigError, TaskError
 from ..model.chat.sampling import Sampling
+from .failures import Failures
 from .identity import Identity, identity_of
 from .loop import Budget, rollout
 from .sources import PolicyFor
+from .speakers import Seat
 from .trajectory import Trajectory
 
 Kind = Literal["mutate-fix", "issue-fix"]
@@ -78,6 +80,7 @@ class Forager:
         policy_for: the policy of an episode.
         budget, sampling: of an episode; each sample draws with a seed of its own.
         workers: episodes at once.
+        seats: other speakers that the environment asks by name.
         tell: (done, wanted), for progress.
     """
 
@@ -88,8 +91,10 @@ class Forager:
     sampling: Sampling
     policy: str = ""
     workers: int = 4
+    seats: Mapping[str, Seat] = field(default_factory=dict)
     tell: Callable[[int, int], None] = lambda done, wanted: None
     counts: Counter[str] = field(default_factory=Counter)
+    failures: Failures = field(default_factory=Failures)
 
     async def run(self, tasks: Sequence[Task], out: Path, *, samples: int = 1) -> Counter[str]:
         """Every task ``samples`` times. Kept is what is new; an infrastructure failure is counted and not kept.
@@ -148,6 +153,7 @@ class Forager:
             "--max-turns": self.budget.turns,
             "--timeout": self.budget.seconds,
             **{f"--{name.replace('_', '-')}": value for name, value in kept.items()},
+            **{f"--model {name}": seat.spec for name, seat in self.seats.items()},
         }
 
     def _graded(self, ledger: Path, known: set[str]) -> set[tuple[str, int, str]]:
@@ -164,9 +170,10 @@ class Forager:
                     f"{ledger} does not say with which settings its episodes were played; give another --out, or "
                     "remove it and the file beside it"
                 )
-            changed = [name for name, value in self.settings.items() if before.get(name) != value]
+            now = self.settings
+            changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
             if changed:
-                told = ", ".join(f"{name} was {before.get(name)} and is {self.settings[name]}" for name in changed)
+                told = ", ".join(f"{name} was {before.get(name)} and is {now.get(name)}" for name in changed)
                 raise ConfigError(
                     f"{ledger.name.removesuffix('.done')} was made with other settings: {told}. Give another --out, or "
                     "the same settings"
@@ -185,6 +192,8 @@ class Forager:
             budget=self.budget,
             sampling=replace(self.sampling, seed=seed),
             group_id=task.id,
+            seats=self.seats,
+            failures=self.failures,
         )
         return Foraged(
             env=self.env_id,

@@ -4,7 +4,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .options import add_episode_options, add_policy_option, add_sandbox_option, budget_of, sampling_of
+from .options import (
+    add_episode_options,
+    add_model_option,
+    add_policy_option,
+    add_sandbox_option,
+    budget_of,
+    sampling_of,
+    seats_of,
+)
 
 
 def register(commands: Any) -> None:
@@ -17,6 +25,7 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("env_id", metavar="ENV_ID", help="such as verigym/SWE-v0")
     add_policy_option(parser)
+    add_model_option(parser)
     parser.add_argument("--data", type=Path, metavar="FILE", help="tasks (default: the environment's own)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="trajectories (JSON Lines) to write")
     parser.add_argument("--samples", type=int, default=1, metavar="K", help="episodes of each task (1)")
@@ -43,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     tasks = read_any_tasks(args.data) if args.data is not None else own_tasks(open_env(args.env_id, {}))
     tasks = tasks[: args.limit] if args.limit else tasks
     source = args.build_policy(args.policy, max_batch=args.workers)
+    seats, others = seats_of(args)
 
     def make_env() -> Any:
         return open_env(args.env_id, {"sandbox": args.sandbox}, source.env_kwargs.get(args.env_id))
@@ -51,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
         try:
             return await forager.run(tasks, args.out, samples=args.samples)
         finally:
-            await source.aclose()
+            for one in (source, *others):
+                await one.aclose()
 
     with progress_bar() as tell:
         forager = Forager(
@@ -62,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
             budget=budget_of(args),
             sampling=sampling_of(args),
             workers=args.workers,
+            seats=seats,
             tell=lambda done, wanted: tell("episodes", done, wanted),
         )
         counts = asyncio.run(forage())

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
 from ..envs.speakers import Speaker
 from ..errors import EnvironmentBug, VerigymError
@@ -73,14 +75,21 @@ def companions_of(
     return tuple(made)
 
 
-def with_added(found: Trajectory, added: Mapping[str, float], factor: float) -> Trajectory:
-    """The episode with what a comparison of its group adds to its reward, at the end of its last turn."""
+def with_added(
+    found: Trajectory, added: Mapping[str, float], factor: float, evidence: Mapping[str, Any] = MappingProxyType({})
+) -> Trajectory:
+    """The episode with what a comparison of its group adds to its reward, at the end of its last turn.
+
+    Args:
+        evidence: of the comparison, kept as the episode's ``evidence["compared"]``.
+    """
     more = factor * math.fsum(added.values())
     turns = found.turn_rewards
     return replace(
         found,
         reward=(found.reward or 0.0) + more,
         breakdown={**found.breakdown, **added},
+        evidence={**found.evidence, **({"compared": dict(evidence)} if evidence else {})},
         turn_rewards=(*turns[:-1], turns[-1] + more) if turns else (),
     )
 

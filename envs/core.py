@@ -94,7 +94,7 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
     async def _compare_by_rubric(self, task: Task, episodes: Sequence[Any]) -> Sequence[Mapping[str, float]]:
         if self.rubric is None:
             return [{} for _ in episodes]
-        return await self.rubric.compare(self._part, task=task, episodes=episodes)
+        return await self.rubric.compare(self._part, task=task, episodes=episodes, env=self)
 
     async def _part(self, name: str, function: Callable[..., Any], **evidence: Any) -> Any:
         return await self._hooks.call(f"part {name}", function, **evidence)
@@ -213,7 +213,7 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
         Raises:
             EnvironmentBug: the hook fails, or does not return a mapping of finite numbers for each.
         """
-        self._hooks.task_id = task.id
+        self._hooks.task_id, self.evidence = task.id, {}
         try:
             found = await self._hooks.call("compare", self.compare, task, episodes)
             return self._hooks.read("compare", added_of, found, len(episodes))

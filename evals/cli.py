@@ -83,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ..envs.runs.lock import RunLock
     from ..errors import ConfigError, GradingError
+    from .pairing import told_pairs
     from .passes import look_at_passes, told_passes
     from .report import build_report, compare_with, report_table, told_comparison, told_failures
     from .report_files import write_report
@@ -128,6 +129,8 @@ def run(args: argparse.Namespace) -> int:
             report["scaling"] = _select(args, suite, verdicts, filled, workers)
         if args.against is not None:
             report["against"] = compare_with(verdicts, args.against)
+            if args.out is not None and suite.make_env(suite.tasks[0]).compares:
+                report["pairs"] = _compare(args, suite, source)
         if args.audit is not None:
             report["worth"] = worth(args.audit, verdicts, args.against)
         if args.out is not None:
@@ -142,6 +145,8 @@ def run(args: argparse.Namespace) -> int:
         console().print(told_scaling(report["scaling"]), highlight=False, soft_wrap=True)
     if args.against is not None:
         console().print(told_comparison(report["against"]), highlight=False, soft_wrap=True)
+    if "pairs" in report:
+        console().print(told_pairs(report["pairs"]), highlight=False, soft_wrap=True)
     told = told_failures(verdicts)
     if told:
         print(f"verigym: {told}", file=sys.stderr)
@@ -229,6 +234,25 @@ def _evaluate(
             workers = args.workers or most
         progress = inside.enter_context(LiveProgress("evaluating", len(suite.tasks) * args.samples))
         return asyncio.run(work(progress.told))
+
+
+def _compare(args: argparse.Namespace, suite: "LoadedSuite", source: "PolicySource") -> dict[str, Any]:
+    """What the environment says of this run's episodes beside those of the other one."""
+    import asyncio
+
+    from ..agent.options import sampling_of, seats_of
+    from .pairing import compare_runs
+
+    async def work() -> dict[str, Any]:
+        seats, others = seats_of(args)
+        options = {"first": args.against, "second": args.out, "sampling": sampling_of(args), "seats": seats}
+        try:
+            return await compare_runs(suite.tasks, suite.make_env, source.policy_for, **options)
+        finally:
+            for one in others:
+                await one.aclose()
+
+    return asyncio.run(work())
 
 
 def _select(

@@ -67,8 +67,8 @@ class Rubric:
     """The weighted mean of its parts: the sum of weight times value, over the sum of the weights' sizes.
 
     A function of an episode names what it wants of the evidence: ``task``, ``submission``, ``messages``, ``env``. One
-    of a group gets ``task`` and ``episodes`` (the group's trajectories) and returns a number for each: a comparison,
-    which counts once all of them have ended. Until then, and where an episode stands alone, its share is 0.
+    of a group names ``task``, ``episodes`` (the group's trajectories) and ``env``, and returns a number for each: a
+    comparison, which counts once all of them have ended. Until then, and where an episode stands alone, its share is 0.
     """
 
     def __init__(
@@ -126,15 +126,18 @@ class Rubric:
             bounds=(min(low, total), max(high, total)),
         )
 
-    async def compare(self, call: Call, *, task: Any, episodes: Sequence[Any]) -> Sequence[Mapping[str, float]]:
+    async def compare(
+        self, call: Call, *, task: Any, episodes: Sequence[Any], env: Any = None
+    ) -> Sequence[Mapping[str, float]]:
         """What the comparisons add to each episode's reward, by name.
 
         Raises:
             ValueError: a function returns not one number within its bounds for each episode.
         """
         added: list[dict[str, float]] = [{} for _ in episodes]
+        evidence = {"task": task, "episodes": episodes, "env": env}
         for one in self.comparisons:
-            found = await call(one.name, one.function, **one.chosen({"task": task, "episodes": episodes}))
+            found = await call(one.name, one.function, **one.chosen(evidence))
             if not isinstance(found, Sequence) or len(found) != len(episodes):
                 raise ValueError(f"{one.name!r} compares {len(episodes)} episodes; it must return a number for each")
             for row, value in zip(added, found, strict=True):

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -44,8 +45,20 @@ class Wrapped(ToolEnv):
     def seat(self, models: Mapping[str, Any]) -> None:
         self.inner.seat(models)
 
+    @property
+    def compares(self) -> bool:
+        return self.inner.compares
+
+    async def acompare(self, task: Task, episodes: Sequence[Any]) -> list[Mapping[str, float]]:
+        """As the environment compares: wrappers change steps, and this is none."""
+        try:
+            return await self.inner.acompare(task, episodes)
+        finally:
+            self.evidence = self.inner.evidence
+
     async def areset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         self._score, self._over = None, False
+        self.cut_off = self.context_tokens = None
         self._num_turns = 0
         observation, info = await self._hooks.call("reset", self._outer.reset, seed=seed, options=options)
         self._task, self._started = info["task"], False
@@ -60,23 +73,15 @@ class Wrapped(ToolEnv):
         if self._over or self._task is None:
             raise gymnasium.error.ResetNeeded("the episode has ended or not begun; call reset()")
         self._num_turns += 1
+        self.inner.context_tokens = self.context_tokens
         observation, reward, terminated, truncated, info = await self._hooks.call("step", self._outer.step, action)
         messages = tuple(info.get("messages", ()))
         if "\n".join(message.content for message in messages) != observation:
             messages = (_as(messages[-1], observation),) if messages else ()
-        over = terminated or truncated
-        if over:
-            known = info.get("score")
-            passed = bool(known and known.passed)
-            parts = dict(known.breakdown) if known else {}
-            detail = known.detail if known else ""
-            low, high = self.reward_bounds
-            last = float(reward)
-            self._score = Score(
-                value=last, passed=passed, breakdown=parts, detail=detail, bounds=(min(low, last), max(high, last))
-            )
+        if terminated or truncated:
+            self._score = self._hooks.read("step", self._last, float(reward), info.get("score"))
         elif reward:
-            self.earned.give(self._num_turns - 1, "steps", float(reward))
+            self._hooks.read("step", self.earned.give, self._num_turns - 1, "steps", float(reward))
         ending = info.get("ending", "answered") if terminated else None
         return Acted(
             messages=messages,
@@ -86,6 +91,12 @@ class Wrapped(ToolEnv):
             truncated=truncated and not terminated,
         )
 
+    def _last(self, reward: float, known: Score | None) -> Score:
+        """The score of the step that ended the episode: what the wrappers made of it, and what else was said."""
+        low, high = self.reward_bounds
+        known = known or Score(value=min(max(0.0, low), high), passed=False, bounds=self.reward_bounds)
+        return replace(known, value=reward, bounds=(min(low, reward), max(high, reward)))
+
     async def ascore(self, submission: Any) -> Score:
         assert self._score is not None
         await self.aclose()
@@ -94,6 +105,7 @@ class Wrapped(ToolEnv):
     async def afinish(self) -> Score:
         if self._score is not None:
             return await self.ascore(None)
+        self.inner.cut_off, self.inner.context_tokens = self.cut_off, self.context_tokens
         found = await self.inner.afinish()
         await self.aclose()
         given = self.inner.earned.total
@@ -107,8 +119,6 @@ class Wrapped(ToolEnv):
 
 
 def _as(message: Any, content: str) -> Any:
-    from dataclasses import replace
-
     return replace(message, content=content)
 
 

@@ -188,7 +188,9 @@ class Collector:
             low, high = env.reward_bounds
             rows = iter(added)
             factor = 1.0 / (high - low) if plan.unit else 1.0
-            return [one if one.reward is None else with_added(one, next(rows), factor) for one in trajectories]
+            return [
+                one if one.reward is None else with_added(one, next(rows), factor, env.evidence) for one in trajectories
+            ]
         failed = [failed_comparison(one, problem) for one in trajectories]
         for one in failed:
             self._failures.ended(one)

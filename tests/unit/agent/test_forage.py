@@ -12,9 +12,10 @@ import pytest
 from verigym.__main__ import main
 from verigym.agent.forage import Forager, _mend, kind_of
 from verigym.agent.loop import Budget
-from verigym.agent.policy import ScriptedPolicy, play
+from verigym.agent.policy import ScriptedPolicy, Turn, play
+from verigym.agent.speakers import Seat
 from verigym.agent.trajectory import Trajectory
-from verigym.envs.core import ToolEnv
+from verigym.envs.core import Submission, ToolEnv
 from verigym.envs.math.env import BUILT_IN
 from verigym.envs.task import Task
 from verigym.errors import ConfigError, SandboxError, TaskError
@@ -76,6 +77,56 @@ def test_every_way_an_episode_went_is_kept_once(tmp_path):
         assert row["outcome"] == ("passed" if trajectory.passed else "failed")
         assert (row["env"], row["kind"]) == ("words/Words-v0", "words")
         assert trajectory.passed is (trajectory.messages[-1].content == f"say {trajectory.task_id}")
+
+
+class Echo:
+    """A user who repeats what it hears, and counts."""
+
+    def __init__(self):
+        self.heard = []
+
+    async def respond(self, conversation, tools, sampling):
+        self.heard.append(conversation[-1].content)
+        text = f"you said {conversation[-1].content}"
+        return Turn(message=Message(role="assistant", content=text), action=text)
+
+
+class Talks(Words):
+    """A user answers; after two messages the talk is over."""
+
+    def start(self, task):
+        self.left = 2
+
+    async def reply(self, task, message):
+        said = await self.model("user").say([Message(role="user", content=message)])
+        self.left -= 1
+        return said.content if self.left else Submission(value=message)
+
+
+def test_other_speakers_have_their_seats(tmp_path):
+    user = Echo()
+    talks = replace(
+        forager([]),
+        make_env=Talks,
+        policy_for=lambda env, task: ScriptedPolicy(play([say("hello"), say(task.prompt)])),
+        seats={"user": Seat(policy=user, spec="echo")},
+    )
+    out = tmp_path / "talks.jsonl"
+    counts = asyncio.run(talks.run(words("a"), out))
+    row = Trajectory.from_json(json.loads(out.read_text())["trajectory"])
+    assert counts == Counter(passed=1)
+    assert [one.content for one in row.messages] == ["say a", "hello", "you said hello", "say a"]
+    assert user.heard == ["hello", "say a"]
+    other = replace(talks, seats={"user": Seat(policy=user, spec="another")}, counts=Counter())
+    with pytest.raises(ConfigError, match="--model user was echo and is another"):
+        asyncio.run(other.run(words("a"), out))
+    nobody = replace(talks, seats={}, counts=Counter())
+    with pytest.raises(ConfigError, match="--model user was echo and is None"):
+        asyncio.run(nobody.run(words("a"), out))
+
+
+def say(text):
+    return Message(role="assistant", content=text)
 
 
 def test_it_goes_on_where_it_stopped(tmp_path):

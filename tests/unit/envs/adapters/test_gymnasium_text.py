@@ -14,13 +14,16 @@ from verigym.agent.loop import Budget, rollout
 from verigym.agent.policy import ScriptedPolicy, play
 from verigym.envs.adapters.gymnasium_text import GymnasiumText, number_in
 from verigym.envs.adapters.wrapped import wrapped
-from verigym.envs.core import ToolEnv
+from verigym.envs.core import CutOff, ToolEnv
 from verigym.envs.registry.check import check_environment
 from verigym.envs.registry.ids import make_env
+from verigym.envs.sandbox.background import run_sync
 from verigym.envs.task import Task
 from verigym.errors import ConfigError
 from verigym.model.chat.messages import Message
 from verigym.model.chat.sampling import Sampling
+from verigym.rewards.rubric import Rubric, part
+from verigym.rewards.score import Score
 
 WAY = ("2", "2", "1", "1", "1", "2")  # right, right, down, down, down, right
 
@@ -128,7 +131,7 @@ def gymnasium_name(cls):
 @pytest.fixture(autouse=True)
 def forget():
     yield
-    for cls in (Shout, Half):
+    for cls in (Shout, Half, Broken):
         if hasattr(gymnasium.wrappers, cls.__name__):
             delattr(gymnasium.wrappers, cls.__name__)
 
@@ -137,6 +140,41 @@ def test_a_wrapper_may_end_an_episode():
     env = wrapped(lake(), [{"wrapper": "gymnasium.wrappers:TimeLimit", "max_episode_steps": 2}])
     found = episode(env, WAY)
     assert (found.ending, found.reward, found.num_turns) == ("turn_limit", 0.0, 2)
+
+
+class Broken(gymnasium.RewardWrapper):
+    def reward(self, reward):
+        return float("nan")
+
+
+@pytest.mark.parametrize("env", [lake, lambda: make_env("verigym/Math-v0")])
+def test_a_reward_of_a_wrapper_that_is_none_is_a_bug_of_the_step(env):
+    found = episode(wrapped(env(), [gymnasium_name(Broken)]), ("2",))
+    assert (found.ending, found.reward, found.failed_in) == ("environment_failure", None, "step")
+
+
+def test_what_a_wrapped_environment_says_of_others_is_kept():
+    class Duel(ToolEnv):
+        reward_bounds = (-1.0, 1.0)
+        rubric = Rubric(lambda submission: True, compare=[part(lambda episodes: [1.0] * len(episodes), name="alike")])
+
+        def score(self, task, submission):
+            return Score(value=0.5, passed=True, bounds=(-1.0, 1.0), others={"rival": -0.5})
+
+        def unfinished(self, task):
+            return self.cut_off
+
+    task = Task(id="t", family="duel", prompt="?")
+    env = wrapped(Duel(), [gymnasium_name(Shout)])
+    env.reset(options={"task": task})
+    assert env.step("x")[4]["score"].others == {"rival": -0.5}
+    assert env.compares
+    assert asyncio.run(wrapped(Duel(), [gymnasium_name(Shout)]).acompare(task, [1, 2])) == [{"alike": 0.5}] * 2
+    env.reset(options={"task": task})
+    env.cut_off = CutOff("half a wo")
+    assert run_sync(env.afinish()).value == 0.5  # what was cut off is handed in
+    env.reset(options={"task": task})
+    assert run_sync(env.afinish()).value == 0.0
 
 
 def test_a_wrapper_that_is_none_is_said():

@@ -10,12 +10,14 @@ import pytest
 from pydantic import ValidationError
 
 from verigym.agent.loop import Budget
-from verigym.agent.policy import TokenPolicy
+from verigym.agent.policy import TokenPolicy, Turn
 from verigym.agent.speakers import Seat
 from verigym.envs.core import Submission, ToolEnv
+from verigym.envs.judge import Judge
 from verigym.envs.speakers import other_side
 from verigym.envs.task import Task
 from verigym.errors import ConfigError
+from verigym.model.chat.messages import Message
 from verigym.model.chat.sampling import Completion, Sampling
 from verigym.rewards.rubric import Rubric, part
 from verigym.rewards.score import Score
@@ -119,6 +121,25 @@ def test_a_group_is_compared_once_it_has_ended(words):
     metrics = rollout_metrics(found)
     assert metrics["rollout/part_duel.larger/mean"] == pytest.approx(0.25)
     assert metrics["rollout/part_duel.right/mean"] == pytest.approx(1 / 3)
+
+
+class Fair:
+    async def respond(self, conversation, tools, sampling):
+        text = "yes" if conversation[0].content == "Is 5 good?" else "no"
+        return Turn(message=Message(role="assistant", content=text), action=text)
+
+
+def test_a_comparison_may_ask_a_judge_whose_words_are_kept(words):
+    good = Judge("Is {said} good?")
+
+    async def judged(episodes, env):
+        return [await good(env, said=one.messages[-1].content.split()[0]) for one in episodes]
+
+    env = type("Judged", (ToolEnv,), {"rubric": Rubric(right, compare=[judged])})
+    found, _ = collect(words, {"judge": Seat(policy=Fair(), spec="fair")}, env, compares=True)
+    assert [one.reward for one in found.trajectories] == [0.5, 0.5]
+    (told,) = {tuple(one["answered"] for one in x.evidence["compared"]["judged"]) for x in found.trajectories}
+    assert told == ("no", "yes")
 
 
 def test_a_comparison_that_fails_leaves_no_reward(words, caplog):
