@@ -164,17 +164,22 @@ class Collector:
             return replace(lost, num_late=1)
         trajectories = [attempts[-1] for attempts in found]
         if self._plan_of(task).compares:
-            trajectories = await self._compared(task, trajectories, sampling)
+            trajectories, bugs = await self._compared(task, trajectories, sampling)
+            lost = replace(lost, bugs=Counter(lost.bugs) + bugs)
         others = [companion for one in trajectories for companion in one.companions]
         own = [replace(one, companions=()) if one.companions else one for one in trajectories]
         if self._on_group is not None:
             self._on_group((*own, *others))
         return replace(lost, trajectories=(*own, *others))
 
-    async def _compared(self, task: Task, trajectories: list[Trajectory], sampling: Sampling) -> list[Trajectory]:
-        """The episodes of a group with what comparing them adds to their rewards. Where the comparison fails to the
-        last attempt, none of them has a reward: some with it and some without would be no baseline."""
+    async def _compared(
+        self, task: Task, trajectories: list[Trajectory], sampling: Sampling
+    ) -> tuple[list[Trajectory], Counter[str]]:
+        """(the episodes of a group with what comparing them adds to their rewards, hook -> attempts at it that failed).
+        Where it fails to the last attempt, none of them has a reward: some with it and some without would be no
+        baseline."""
         plan, whole = self._plan_of(task), [one for one in trajectories if one.reward is not None]
+        bugs: Counter[str] = Counter()
         for attempt in range(self._retries + 1):
             env = plan.make_env()
             env.seat(seated(plan.seats, SeededPolicy(self._policy, task.id, attempt, "compare"), sampling))
@@ -184,17 +189,18 @@ class Collector:
                 problem = error
                 if isinstance(error, EnvironmentBug):
                     self._failures.met(error)
+                    bugs[error.hook] += 1
                 continue
             low, high = env.reward_bounds
             rows = iter(added)
             factor = 1.0 / (high - low) if plan.unit else 1.0
             return [
                 one if one.reward is None else with_added(one, next(rows), factor, env.evidence) for one in trajectories
-            ]
+            ], bugs
         failed = [failed_comparison(one, problem) for one in trajectories]
         for one in failed:
             self._failures.ended(one)
-        return failed
+        return failed, bugs
 
     async def _episode(
         self,

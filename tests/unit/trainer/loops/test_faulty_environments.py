@@ -7,45 +7,65 @@ import asyncio
 import logging
 import random
 import threading
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from verigym.agent.loop import Budget
 from verigym.agent.policy import TokenPolicy
-from verigym.envs.core import ToolEnv
+from verigym.envs.core import Submission, ToolEnv
 from verigym.envs.task import Task
 from verigym.envs.tools.spec import tool
 from verigym.errors import EnvironmentBug
 from verigym.model.chat.actions import encode_calls
 from verigym.model.chat.messages import Message, ToolCall
 from verigym.model.engine.generator import Generator
-from verigym.rewards.score import verdict
+from verigym.rewards.rubric import Rubric, part
 from verigym.trainer.loops.reinforce import RL
 from verigym.trainer.recipe.algorithms import GRPOConfig
 from verigym.trainer.recipe.config import OptimConfig
 from verigym.trainer.sampling.rollouts import EpisodePlan, TaskStream
 
-HOOKS = ("check", "prompt", "start", "score", "stop", "unfinished", "tool look", "tool alook")
+HOOKS = ("check", "prompt", "start", "reply", "stand_in", "score", "part right", "feedback", "compare", "part alike")
+HOOKS += ("stop", "unfinished", "tool look", "tool alook")
 
 
 class Dice:
-    """Which call of which hook fails; how often each did."""
+    """Which call of which hook fails: of each hook's calls one at random in every ``1 / rate``, whoever else runs."""
 
     def __init__(self, rate, hooks=HOOKS):
-        self.rate, self.hooks, self.rng = rate, hooks, random.Random(1)
-        self.hits = dict.fromkeys(HOOKS, 0)
+        self.size, self.hooks = round(1 / rate), hooks
+        self.calls, self.hits = Counter(), dict.fromkeys(HOOKS, 0)
         self.num_open = 0
         self.lock = threading.Lock()
 
     def roll(self, hook):
+        if hook not in self.hooks:
+            return
         with self.lock:
-            if hook in self.hooks and self.rng.random() < self.rate:
-                self.hits[hook] += 1
-                raise self.rng.choice([KeyError, ZeroDivisionError, StopIteration, SystemExit])(f"in {hook}")
+            block, place = divmod(self.calls[hook], self.size)
+            self.calls[hook] += 1
+            rng = random.Random(f"{hook}/{block}")
+            if rng.randrange(self.size) != place:
+                return
+            self.hits[hook] += 1
+        raise rng.choice([KeyError, ZeroDivisionError, StopIteration, SystemExit])(f"in {hook}")
+
+
+def right(submission, env):
+    env.dice.roll("part right")
+    return submission.split()[:1] == ["9"]
+
+
+async def alike(episodes, env):
+    env.dice.roll("part alike")
+    return [0.5] * len(episodes)
 
 
 class Faulty(ToolEnv):
     family = "faulty"
+    rubric = Rubric(right, compare=[part(alike, 0.25)])
 
     def __init__(self, dice):
         super().__init__()
@@ -80,9 +100,27 @@ class Faulty(ToolEnv):
         self.dice.roll("unfinished")
         return "9"
 
-    def score(self, task, submission):
+    async def reply(self, task, message):
+        """A user is asked, who has no say in it."""
+        self.dice.roll("reply")
+        await self.model("user").say(self.transcript)
+        return Submission(value=message)
+
+    def stand_in(self, name, messages):
+        self.dice.roll("stand_in")
+        return "so?"
+
+    async def score(self, task, submission):
         self.dice.roll("score")
-        return verdict(submission.split()[:1] == ["9"])
+        return await super().score(task, submission)
+
+    def feedback(self, task, score):
+        self.dice.roll("feedback")
+        return "well"
+
+    async def compare(self, task, episodes):
+        self.dice.roll("compare")
+        return await super().compare(task, episodes)
 
     def stop(self):
         if self.room is not None:
@@ -104,14 +142,23 @@ class CallingParser:
         return message.content
 
 
+class Ending(TokenPolicy):
+    """Most turns of this model meet their limit of tokens; of four, three count as ended."""
+
+    async def respond(self, conversation, tools, sampling):
+        turn = await super().respond(conversation, tools, sampling)
+        return replace(turn, finish_reason="stop") if sampling.seed % 4 else turn
+
+
 def run(make_decoder, words, dice, *, steps, **changes):
     decoder = make_decoder(vocab_size=16, max_position_embeddings=64)
     generator = Generator(decoder, max_context=48, seed=1)
-    plan = EpisodePlan(make_env=lambda: Faulty(dice), budget=Budget(turns=3, tokens=64, seconds=30), turn_tokens=4)
+    budget = Budget(turns=3, tokens=64, seconds=30)
+    plan = EpisodePlan(make_env=lambda: Faulty(dice), budget=budget, turn_tokens=4, compares=True)
     loop = RL(
         decoder,
         generator,
-        TokenPolicy(generator, words.renderer(), CallingParser()),
+        Ending(generator, words.renderer(), CallingParser()),
         lambda task: plan,
         config=GRPOConfig(num_tasks=2, group_size=8, microbatch_tokens=256, **changes),
         optim=OptimConfig(lr=1e-2),
@@ -144,6 +191,7 @@ def test_a_bug_in_five_of_a_hundred_calls_loses_no_step(make_decoder, words, cap
     counted = {
         hook: sum(one.metrics.get(f"rollout/bugs_{hook.replace(' ', '_')}/count", 0) for one in found) for hook in HOOKS
     }
+    assert [hook for hook in HOOKS if not dice.hits[hook] and hook not in ("compare", "part alike")] == []
     # What "stop" fails at after another hook has failed is told, and is not what ended the episode.
     assert {**counted, "stop": 0} == {**dice.hits, "stop": 0}
     assert 0 < counted["stop"] <= dice.hits["stop"]
@@ -155,6 +203,15 @@ def test_a_bug_in_five_of_a_hundred_calls_loses_no_step(make_decoder, words, cap
     score = next(record for record in caplog.records if "Faulty.score failed in task" in record.getMessage())
     assert score.exc_info is not None
     assert "dice.roll" in caplog.text  # the traceback leads into the hook
+
+
+def test_bugs_of_comparisons_are_counted_too_and_tried_again(make_decoder, words):
+    dice = Dice(0.2, hooks=("compare", "part alike"))
+    found = run(make_decoder, words, dice, steps=4)
+    assert len(found) == 4
+    for hook in dice.hooks:
+        name = f"rollout/bugs_{hook.replace(' ', '_')}/count"
+        assert sum(one.metrics.get(name, 0) for one in found) == dice.hits[hook] > 0
 
 
 def test_a_bug_in_every_other_call_stops_the_run_with_one_message(make_decoder, words):
@@ -171,5 +228,5 @@ def test_the_share_is_the_recipes(make_decoder, words):
     found = run(make_decoder, words, Dice(0.5, hooks=("prompt",)), steps=2, max_failures=1.0, retries=0)
     assert len(found) == 2
     assert sum(one.metrics["rollout/failures/count"] for one in found) > 8
-    with pytest.raises(EnvironmentBug, match=r"by hook: prompt [56];"):
+    with pytest.raises(EnvironmentBug, match=r"by hook: prompt [0-9]+;"):
         run(make_decoder, words, Dice(1.0, hooks=("prompt",)), steps=2, retries=0)
