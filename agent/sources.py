@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..envs.core import ToolEnv
+from ..envs.scripts import script_of
 from ..envs.task import Task
 from ..errors import ConfigError
 from ..model.chat.protocols import Parser, Renderer
@@ -66,9 +67,11 @@ def text_source(spec: str, *, concurrency: int = 16) -> PolicySource:
     """
     kind, _, rest = spec.partition(":")
     if spec == "gold":
-        return PolicySource(name=spec, policy_for=lambda env, task: ScriptedPolicy(play(env.gold(task))))
+        return PolicySource(name=spec, policy_for=lambda env, task: ScriptedPolicy(play(script_of(env, "gold", task))))
     if spec == "empty":
-        return PolicySource(name=spec, policy_for=lambda env, task: ScriptedPolicy(play(env.empty(task), on=True)))
+        return PolicySource(
+            name=spec, policy_for=lambda env, task: ScriptedPolicy(play(script_of(env, "empty", task), on=True))
+        )
     if kind == "openai":
         return _openai_source(spec, rest, concurrency)
     raise ConfigError(f"no policy {spec!r}; a policy is {SPECS}")

@@ -1,11 +1,12 @@
 """What passes between an environment and whoever drives it, besides messages."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..model.chat.messages import Message
+from .task import Task
 from .tools.bounds import bounded
 
 
@@ -90,3 +91,15 @@ def answer_of(found: Any) -> str | Message | Submission:
     if isinstance(found, dict | list | tuple):
         return bounded(json.dumps(found, ensure_ascii=False))
     return "" if found is None else bounded(str(found))
+
+
+def tasks_of(found: Any) -> tuple[Task, ...]:
+    """What a hook ``load`` returned.
+
+    Raises:
+        TypeError: it is no sequence of tasks.
+    """
+    tasks = tuple(found) if isinstance(found, Iterable) else (found,)
+    if not isinstance(found, Iterable) or not all(isinstance(one, Task) for one in tasks):
+        raise TypeError(f"it returned {str(found)[:100]}; a sequence of verigym.envs.task.Task is expected")
+    return tasks

@@ -6,7 +6,7 @@ holds something, ``start`` and ``close``. Hooks and tools may be synchronous or 
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -19,7 +19,7 @@ from ..rewards.score import Score
 from .acting import Acted as Acted
 from .acting import CutOff as CutOff
 from .acting import Submission as Submission
-from .acting import answer_of, opening_of, said_of
+from .acting import answer_of, opening_of, said_of, tasks_of
 from .definition import Definition
 from .earnings import Earnings, added_of, whole
 from .sandbox.background import run_sync
@@ -85,20 +85,6 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
         """The text of a turn without calls that met its limit of tokens, told by the loop; what ``unfinished`` may
         hand in where an answer in it can be complete."""
 
-    async def _score_by_rubric(self, task: Task, submission: Any) -> Score:
-        if self.rubric is None:
-            raise NotImplementedError("define score(), or set rubric")
-        evidence = {"task": task, "submission": submission, "messages": self.transcript, "env": self}
-        return await self.rubric.score(self._part, **evidence)
-
-    async def _compare_by_rubric(self, task: Task, episodes: Sequence[Any]) -> Sequence[Mapping[str, float]]:
-        if self.rubric is None:
-            return [{} for _ in episodes]
-        return await self.rubric.compare(self._part, task=task, episodes=episodes, env=self)
-
-    async def _part(self, name: str, function: Callable[..., Any], **evidence: Any) -> Any:
-        return await self._hooks.call(f"part {name}", function, **evidence)
-
     # What an environment uses.
 
     def reward(self, value: float, name: str) -> None:
@@ -159,7 +145,7 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
         task = (options or {}).get("task")
         if task is None:
             if self._tasks is None:
-                self._tasks = tuple(await self._hooks.call("load", self.load))
+                self._tasks = await self.aload()
             if not self._tasks:
                 raise TaskError(f"{type(self).__name__} was given an empty list of tasks")
             task = self._tasks[int(self.np_random.integers(len(self._tasks)))]
@@ -219,6 +205,14 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
             return self._hooks.read("compare", added_of, found, len(episodes))
         finally:
             await self.aclose()
+
+    async def aload(self) -> tuple[Task, ...]:
+        """The environment's own tasks.
+
+        Raises:
+            TaskError: it has none. EnvironmentBug: the hook fails, or returns something else.
+        """
+        return self._hooks.read("load", tasks_of, await self._hooks.call("load", self.load))
 
     async def aact(self, action: str) -> Acted:
         """The first half of a step: what the action does. Where the result has an ending, ``ascore`` is the second.

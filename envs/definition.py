@@ -1,14 +1,16 @@
 """What an environment defines: its hooks, and what each does where it is left out."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from ..errors import TaskError
 from ..model.chat.messages import Message
 from ..rewards.rubric import Rubric
+from ..rewards.score import Score
 from .acting import Submission
 from .speakers import nobody
 from .task import Task
+from .tools.hooks import Hooks
 
 
 class Definition:
@@ -21,6 +23,8 @@ class Definition:
     the call with it; ``@tool(on_error=...)`` says it of one tool."""
     reward_bounds: tuple[float, float] = (0.0, 1.0)
     """The least and the most that an episode's whole reward can be."""
+    _hooks: Hooks
+    transcript: Any
     rubric: ClassVar[Rubric | None] = None
     """What ``score`` is made of, where the environment does not define it."""
 
@@ -87,8 +91,16 @@ class Definition:
         """The assistant messages of an episode that does nothing; must score 0."""
         return [Message(role="assistant", content="")]
 
-    def _score_by_rubric(self, task: Task, submission: Any) -> Awaitable[Any]:
-        raise NotImplementedError
+    async def _score_by_rubric(self, task: Task, submission: Any) -> Score:
+        if self.rubric is None:
+            raise NotImplementedError("define score(), or set rubric")
+        evidence = {"task": task, "submission": submission, "messages": self.transcript, "env": self}
+        return await self.rubric.score(self._part, **evidence)
 
-    def _compare_by_rubric(self, task: Task, episodes: Sequence[Any]) -> Awaitable[Any]:
-        raise NotImplementedError
+    async def _compare_by_rubric(self, task: Task, episodes: Sequence[Any]) -> Sequence[Mapping[str, float]]:
+        if self.rubric is None:
+            return [{} for _ in episodes]
+        return await self.rubric.compare(self._part, task=task, episodes=episodes, env=self)
+
+    async def _part(self, name: str, function: Callable[..., Any], **evidence: Any) -> Any:
+        return await self._hooks.call(f"part {name}", function, **evidence)

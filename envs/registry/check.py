@@ -12,15 +12,16 @@ import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gymnasium.utils.env_checker import check_env
 
-from ...errors import GradingError, SandboxError, TaskError
+from ...errors import EnvironmentBug, GradingError, SandboxError, TaskError
 from ...model.chat.actions import encode_calls, encode_format_error
-from ...model.chat.messages import Message, ToolCall
+from ...model.chat.messages import Message, ToolCall, ToolSpec
 from ...rewards.score import Score
 from ..core import ToolEnv
+from ..scripts import script_of
 from ..task import Task
 
 NUM_TASKS = 5
@@ -103,12 +104,27 @@ async def _tools(make: Callable[[], ToolEnv], tasks: Sequence[Task]) -> str:
     specs = make().tool_specs
     bare = []
     for spec in specs:
-        json.dumps(dict(spec.parameters))
+        _check_schema(spec)
         bare += [
             f"{spec.name}({name})" for name, one in spec.parameters["properties"].items() if "description" not in one
         ]
     told = f"{len(specs)} with a schema: {', '.join(spec.name for spec in specs) or 'none'}"
     return told + (f"; without a description under Args: {', '.join(bare)}" if bare else "")
+
+
+def _check_schema(spec: ToolSpec) -> None:
+    """What models are trained on: a JSON schema of an object whose required parameters it has."""
+    try:
+        json.dumps(dict(spec.parameters))
+    except (TypeError, ValueError) as error:
+        raise _Failed(f"the schema of tool {spec.name!r} is not JSON ({error})") from None
+    properties, needed = spec.parameters.get("properties"), spec.parameters.get("required", [])
+    if spec.parameters.get("type") != "object" or not isinstance(properties, dict):
+        raise _Failed(f"the schema of tool {spec.name!r} is of no object with properties: {spec.parameters}")
+    if not set(needed) <= properties.keys():
+        raise _Failed(f"tool {spec.name!r} requires {sorted(set(needed) - properties.keys())}, which it does not have")
+    if not spec.description:
+        raise _Failed(f"tool {spec.name!r} has no description; the policy needs one")
 
 
 async def _gymnasium(make: Callable[[], ToolEnv], tasks: Sequence[Task]) -> str:
@@ -132,7 +148,7 @@ async def _gymnasium(make: Callable[[], ToolEnv], tasks: Sequence[Task]) -> str:
 async def _gold(make: Callable[[], ToolEnv], tasks: Sequence[Task]) -> str:
     for task in tasks[:NUM_TASKS]:
         env = make()
-        score, _ = await play(env, task, _script(env.gold, task))
+        score, _ = await play(env, task, _script(env, "gold", task))
         if not score.passed or score.value < env.reward_bounds[1]:
             raise _Failed(f"gold of task {task.id!r} scores {score.value:g}, passed {score.passed} ({score.detail})")
     return f"passes with the most there is, in {len(tasks[:NUM_TASKS])} tasks"
@@ -141,15 +157,15 @@ async def _gold(make: Callable[[], ToolEnv], tasks: Sequence[Task]) -> str:
 async def _empty(make: Callable[[], ToolEnv], tasks: Sequence[Task]) -> str:
     for task in tasks[:NUM_TASKS]:
         env = make()
-        score, _ = await play(env, task, _script(env.empty, task), turns=NUM_TURNS)
+        score, _ = await play(env, task, _script(env, "empty", task), turns=NUM_TURNS)
         if score.passed or score.value > max(0.0, env.reward_bounds[0]):
             raise _Failed(f"doing nothing in task {task.id!r} scores {score.value:g}, passed {score.passed}")
     return f"scores nothing, in {len(tasks[:NUM_TASKS])} tasks"
 
 
-def _script(of: Callable[[Task], Sequence[Message]], task: Task) -> Sequence[Message]:
+def _script(env: ToolEnv, hook: Literal["gold", "empty"], task: Task) -> Sequence[Message]:
     try:
-        return of(task)
+        return script_of(env, hook, task)
     except TaskError as error:
         raise _NotMade(str(error)) from None
 
@@ -302,10 +318,11 @@ async def _speed(make: Callable[[], ToolEnv], tasks: Sequence[Task]) -> str:
 
 
 def _some_script(env: ToolEnv, task: Task) -> Sequence[Message]:
+    """The gold episode, where there is one."""
     try:
-        return env.gold(task)
-    except TaskError:
-        return env.empty(task)
+        return script_of(env, "gold", task)
+    except (TaskError, EnvironmentBug):
+        return script_of(env, "empty", task)
 
 
 CHECKS: dict[str, Check] = {

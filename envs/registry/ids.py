@@ -3,6 +3,7 @@
 import importlib
 import logging
 from importlib.metadata import entry_points
+from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -77,10 +78,10 @@ def make_env(env_id: str, **kwargs: Any) -> ToolEnv:
     module, _, name = env_id.rpartition(":")
     found = class_of(env_id)
     if found is not None:
-        return found(**kwargs)
+        return _whole(found(**kwargs))
     try:
         if module:
-            importlib.import_module(module)
+            _refuse_others(importlib.import_module(module), name)
         else:
             load_plugins(name)
         env = gymnasium.make(name, **kwargs).unwrapped
@@ -92,4 +93,24 @@ def make_env(env_id: str, **kwargs: Any) -> ToolEnv:
         ) from None
     if not isinstance(env, ToolEnv):
         raise ConfigError(f"{env_id!r} is a {type(env).__name__}, not a verigym.envs.core.ToolEnv; wrap it in one")
+    return _whole(env)
+
+
+def _whole(env: ToolEnv) -> ToolEnv:
+    """Raises ConfigError where a constructor left ours out."""
+    if not hasattr(env, "_hooks"):
+        name = type(env).__name__
+        raise ConfigError(f"{name}.__init__ leaves ToolEnv's out; call super().__init__(**kwargs) in it")
     return env
+
+
+def _refuse_others(module: ModuleType, name: str) -> None:
+    """Raises ConfigError where the module has something by this name that is no environment's class."""
+    found = getattr(module, name, None) if name.isidentifier() else None
+    if found is not None:
+        what = f"the class {name}" if isinstance(found, type) else f"a {type(found).__name__}"
+        raise ConfigError(f"{module.__name__}:{name} is {what}, not a subclass of verigym.envs.core.ToolEnv")
+    if name.isidentifier() and name not in gymnasium.registry:
+        classes = [key for key, one in vars(module).items() if isinstance(one, type) and issubclass(one, ToolEnv)]
+        there = ", ".join(key for key in classes if getattr(module, key).__module__ == module.__name__) or "none"
+        raise ConfigError(f"{module.__name__} has no class {name!r}; its environments: {there}")

@@ -11,7 +11,7 @@ from gymnasium.envs.registration import load_env_creator
 
 from ...errors import ConfigError
 from ..core import ToolEnv
-from ..sandbox.background import call, run_sync
+from ..sandbox.background import run_sync
 from ..task import Task
 from .ids import class_of, load_plugins, make_env
 
@@ -36,9 +36,9 @@ def own_tasks(env: ToolEnv) -> Sequence[Task]:
     """The environment's own tasks.
 
     Raises:
-        TaskError: it has none.
+        TaskError: it has none. EnvironmentBug: its own code fails at it.
     """
-    return run_sync(_load(env))
+    return run_sync(_loaded(env))
 
 
 def read_any_tasks(source: str | Path, *, row_format: str = "auto") -> Sequence[Task]:
@@ -53,8 +53,11 @@ def read_any_tasks(source: str | Path, *, row_format: str = "auto") -> Sequence[
     return read_tasks_of(source, row_format=row_format)
 
 
-async def _load(env: ToolEnv) -> Sequence[Task]:
-    return tuple(await call(env.load))
+async def _loaded(env: ToolEnv) -> Sequence[Task]:
+    try:
+        return await env.aload()
+    finally:
+        await env.aclose()  # the thread that a hook ran on
 
 
 def _accepted(env_id: str, offered: Mapping[str, Any]) -> dict[str, Any]:

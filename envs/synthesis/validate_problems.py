@@ -9,6 +9,7 @@ from ..registry.ids import FAMILY_ENVS
 from ..registry.opening import open_env
 from ..sandbox.background import all_or_first_error, call
 from ..sandbox.types import SandboxBackend
+from ..scripts import script_of
 from ..task import Task
 from .validate import Check, Progress, problem_of_scores
 
@@ -49,7 +50,7 @@ async def validate_problems(
 async def _check(env: ToolEnv, task: Task, times: int) -> Check:
     golds, empties, why = [], [], ""
     try:
-        gold, empty = (answers[-1].content for answers in (env.gold(task), env.empty(task)))
+        gold, empty = (script_of(env, hook, task)[-1].content for hook in ("gold", "empty"))
         await call(env.check, task)
     except TaskError as error:
         return Check(task_id=task.id, row=task.to_json(), golds="-", empties="-", problem=str(error))

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, Literal, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
 
 from ...model.chat.encoding import has_halves
 from ...model.chat.messages import ToolSpec
@@ -110,8 +111,12 @@ def _specification(function: Callable[..., Any]) -> tuple[ToolSpec, type[BaseMod
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
         # Fields have names of their own: pydantic refuses some that a parameter may have, such as "json" or "_x".
         fields[f"argument_{number}"] = (hints[name], Field(default, alias=name, description=described.get(name)))
-    model = create_model(f"{function.__name__}_arguments", __config__=ConfigDict(extra="forbid"), **fields)
-    schema = model.model_json_schema()
+    try:
+        model = create_model(f"{function.__name__}_arguments", __config__=ConfigDict(extra="forbid"), **fields)
+        schema = model.model_json_schema()
+    except (PydanticSchemaGenerationError, PydanticInvalidForJsonSchema) as error:
+        problem = str(error).splitlines()[0]
+        raise TypeError(f"tool {function.__name__!r}: a parameter's type has no JSON schema ({problem})") from None
     parameters = {
         "type": "object",
         "properties": {

@@ -3,6 +3,7 @@
 from ...agent.hindsight import story_of
 from ...agent.trajectory import Trajectory
 from ...envs.core import ToolEnv
+from ...envs.scripts import script_of
 from ...envs.task import Task
 from ...errors import ConfigError, TaskError
 from ..learning.hindsight import Hindsight, encoder_of
@@ -45,7 +46,7 @@ def gold_of(env: ToolEnv, task: Task) -> str:
     patch = task.hidden.get("patch")
     if isinstance(patch, str) and patch.strip():
         return patch
-    return env.gold(task)[-1].content
+    return script_of(env, "gold", task)[-1].content
 
 
 def check_hindsight(recipe: Recipe, family: Family) -> None:

@@ -10,6 +10,7 @@ from ...agent.loop import rollout
 from ...agent.policy import Policy, ScriptedPolicy, play
 from ...agent.sources import PolicyFor
 from ...agent.trajectory import Trajectory
+from ...envs.scripts import script_of
 from ...envs.task import Task
 from ...evals.metrics import family_summary
 from ...evals.run import evaluate
@@ -132,8 +133,8 @@ async def evaluate_script(
     """Play "gold", "empty" or "trivial" on the held-out tasks."""
     trivial = family.trivial
     policies: dict[str, PolicyFor] = {
-        "gold": lambda env, task: ScriptedPolicy(play(env.gold(task))),
-        "empty": lambda env, task: ScriptedPolicy(play(env.empty(task), on=True)),
+        "gold": lambda env, task: ScriptedPolicy(play(script_of(env, "gold", task))),
+        "empty": lambda env, task: ScriptedPolicy(play(script_of(env, "empty", task), on=True)),
     }
     if trivial is not None:
         policies["trivial"] = lambda env, task: ScriptedPolicy(trivial(task))

@@ -23,7 +23,7 @@ from verigym.envs.registry.template import write_template
 from verigym.envs.task import Task
 from verigym.envs.tools.spec import tool
 from verigym.errors import ConfigError, SandboxError
-from verigym.model.chat.messages import Message
+from verigym.model.chat.messages import Message, ToolSpec
 
 
 class Fine(ToolEnv):
@@ -93,7 +93,19 @@ class Shared(Fine):
 
 
 SECRET = Task(id="a", family="f", prompt="say", hidden={"word": "open-sesame!"})
+
+
+def specs(**parameters):
+    return property(lambda self: (ToolSpec(name="hint", description="Hints.", parameters=parameters),))
+
+
 WRONG = {
+    "tools": (
+        "requires ['size'], which it does not have",
+        {
+            "tool_specs": specs(type="object", properties={}, required=["size"]),
+        },
+    ),
     "tasks": ("ids occur twice", {"load": lambda self: [*Fine.load(self), *Fine.load(self)]}),
     "gold": ("gold of task 'w0' scores 0", {"gold": lambda self, task: [Message(role="assistant", content="x")]}),
     "empty": ("doing nothing in task 'w0' scores 1", {"score": lambda self, *_: True}),
@@ -106,6 +118,65 @@ WRONG = {
     "leaks": ("open files", {"start": opens}),
     "garbage": ("EnvironmentBug", {"hint": None, "reply": lambda self, task, message: message.encode()}),
 }
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"type": "array", "properties": {}}, "is of no object"),
+        ({"type": "object"}, "is of no object"),
+        ({"type": "object", "properties": {"a": {"default": {1}}}}, "is not JSON"),
+    ],
+)
+def test_a_schema_that_is_none_is_found(parameters, told):
+    one = found(type("Wrong", (Fine,), {"tool_specs": specs(**parameters)}))["tools"]
+    assert (one.passed, told in one.told) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("gold", "told"),
+    [
+        (lambda *_: "the word", "Wrong.gold failed in task 'w0': it returned a str; Messages of the assistant"),
+        (lambda *_: [], "a list without anything"),
+        (lambda *_: [Message(role="user", content="?")], "Messages of the assistant are expected"),
+        (lambda *_: {}["word"], "Wrong.gold failed in task 'w0': KeyError: 'word'"),
+    ],
+)
+def test_a_gold_episode_that_is_none_is_said_once(gold, told):
+    findings = found(type("Wrong", (Fine,), {"gold": gold}))
+    assert (findings["gold"].passed, told in findings["gold"].told) == (False, True)
+    assert [name for name, one in findings.items() if not one.passed] == ["gold"]
+
+
+GARBAGE = {
+    "NoneLoad": ("class NoneLoad(Base):\n    def load(self): return None", "load failed in task '': it returned None"),
+    "Rows": ("class Rows(Base):\n    def load(self): return [{'id': 'x'}]", "a sequence of verigym.envs.task.Task"),
+    "Raises": (
+        "class Raises(Base):\n    def load(self): raise KeyError('f')",
+        "Raises.load failed in task '': KeyError",
+    ),
+    "NoInit": ("class NoInit(Base):\n    def __init__(self): pass", "call super().__init__(**kwargs) in it"),
+    "Other": ("class Other:\n    pass", "is the class Other, not a subclass of verigym.envs.core.ToolEnv"),
+    "Value": ("Value = 3", "is a int, not a subclass"),
+    "Missing": ("", "has no class 'Missing'; its environments: Base"),
+    "Locked": (
+        "class Locked(Base):\n    @tool\n    def odd(self, x: Lock) -> str:\n        'Odd.'",
+        "tool 'odd': a parameter's type has no JSON schema",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GARBAGE)
+def test_what_is_no_environment_is_said_in_one_line(name, tmp_path, monkeypatch, capsys):
+    code, told = GARBAGE[name]
+    head = "from threading import Semaphore as Lock\nfrom verigym.envs.core import ToolEnv\n"
+    head += "from verigym.envs.tools.spec import tool\n\n\nclass Base(ToolEnv):\n    pass\n\n\n"
+    (tmp_path / f"garbage_{name.lower()}.py").write_text(head + code + "\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["envs", "check", f"garbage_{name.lower()}:{name}"]) != 0
+    said = capsys.readouterr().err
+    assert told in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("name", WRONG)
