@@ -54,7 +54,7 @@ def opening_of(found: Any) -> list[Message]:
     """
     if isinstance(found, str):
         return [Message(role="user", content=found)]
-    messages = [found] if isinstance(found, Message) else found
+    messages = [_spoken(found)] if isinstance(found, Message) else found
     if not isinstance(messages, Sequence) or not messages or not all(isinstance(one, Message) for one in messages):
         raise ValueError(
             f"it returned a {type(found).__name__}; a str, a Message or a sequence of Messages is expected"
@@ -64,6 +64,13 @@ def opening_of(found: Any) -> list[Message]:
     return list(messages)
 
 
+def _spoken(message: Message) -> Message:
+    """What another speaker said, to whom it was the assistant's, as it stands in the agent's conversation."""
+    if message.role != "assistant":
+        return message
+    return Message(role="user", content=message.content, attachments=message.attachments)
+
+
 def said_of(found: Any) -> Message:
     """What a hook ``reply`` returned, as the other side's next message.
 
@@ -71,7 +78,7 @@ def said_of(found: Any) -> Message:
         TypeError: it is no text and no message.
     """
     if isinstance(found, Message):
-        return found
+        return _spoken(found)
     if not isinstance(found, str):
         raise TypeError(f"it returned a {type(found).__name__}; a str, a Message or a Submission is expected")
     return Message(role="user", content=bounded(found))

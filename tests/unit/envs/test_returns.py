@@ -55,7 +55,7 @@ def test_an_episode_may_open_with_a_conversation():
         (None, "a NoneType; a str, a Message or a sequence of Messages is expected"),
         ([], "a list"),
         (["Go."], "a list"),
-        ([Message(role="assistant", content="Hello.")], "its last message is the assistant's"),
+        ([Message(role="user", content="Hi."), Message(role="assistant", content="Hello.")], "is the assistant's"),
     ],
 )
 def test_what_opens_no_episode_is_a_bug_of_prompt(opening, told):
@@ -110,6 +110,18 @@ def test_what_is_no_score_is_a_bug_of_score(found):
     one, _ = env(score=lambda *_: found)
     with pytest.raises(EnvironmentBug, match="a Score is expected, or a number, or a bool"):
         one.step("done")
+
+
+def test_what_another_speaker_said_is_the_users():
+    """``return await self.model("user").say(...)``, as it came: the speaker was the assistant of its own conversation."""
+
+    async def says(self, task, message=""):
+        return await self.model("user").say([Message(role="user", content=message)])
+
+    one, messages = env(reply=says, prompt=says, stand_in=lambda self, name, heard: f"I am the {name}")
+    assert messages[1] == Message(role="user", content="I am the user")
+    *_, info = one.step("who?")
+    assert info["messages"] == (Message(role="user", content="I am the user"),)
 
 
 def test_a_reply_is_text_a_message_or_an_end():

@@ -16,7 +16,7 @@ import gymnasium
 import pytest
 
 from verigym.__main__ import main
-from verigym.envs.core import ToolEnv
+from verigym.envs.core import Submission, ToolEnv
 from verigym.envs.registry import check
 from verigym.envs.registry.check import check_environment
 from verigym.envs.registry.template import write_template
@@ -107,7 +107,10 @@ WRONG = {
         },
     ),
     "tasks": ("ids occur twice", {"load": lambda self: [*Fine.load(self), *Fine.load(self)]}),
-    "gold": ("gold of task 'w0' scores 0", {"gold": lambda self, task: [Message(role="assistant", content="x")]}),
+    "gold": (
+        "gold of task 'w0' does not pass, it scores 0",
+        {"gold": lambda self, task: [Message(role="assistant", content="x")]},
+    ),
     "empty": ("doing nothing in task 'w0' scores 1", {"score": lambda self, *_: True}),
     "secrets": (
         "hidden['word'] stands in",
@@ -197,6 +200,17 @@ def test_costs_that_add_up_beyond_the_bounds_are_found():
     changes = {"reply": costly, "reward_bounds": (-0.2, 1.0), "gold": ToolEnv.gold}
     one = found(type("Costly", (Fine,), changes))["empty"]
     assert (one.passed, "outside [-0.2, 1]" in one.told) == (False, True)
+
+
+def test_gold_may_stay_below_bounds_that_turns_fill_and_below_no_others():
+    def reply(self, task, message):
+        self.reward(0.1, "spoke")
+        return Submission(value=message)
+
+    shaped = found(type("Shaped", (Fine,), {"reply": reply, "reward_bounds": (0.0, 2.0)}))["gold"]
+    assert (shaped.passed, shaped.told) == (True, "passes with 1.1 or more of 2, some of it by turns, in 3 tasks")
+    loose = found(type("Loose", (Fine,), {"reward_bounds": (0.0, 2.0)}))["gold"]
+    assert (loose.passed, "passes with 1 of 2; score it 2, or state in reward_bounds" in loose.told) == (False, True)
 
 
 def test_threads_that_stay_are_found():
