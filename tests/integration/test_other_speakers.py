@@ -1,4 +1,4 @@
-"""A whole run with other speakers and wrappers: a user at a server, a rival that is the policy itself and is trained too."""
+"""A whole run with other speakers and wrappers: a user at a server, and a rival, the policy itself, that is trained."""
 
 import json
 

@@ -113,7 +113,7 @@ def test_what_is_no_score_is_a_bug_of_score(found):
 
 
 def test_what_another_speaker_said_is_the_users():
-    """``return await self.model("user").say(...)``, as it came: the speaker was the assistant of its own conversation."""
+    """``return await self.model("user").say(...)``, as it came: it was the assistant of its own conversation."""
 
     async def says(self, task, message=""):
         return await self.model("user").say([Message(role="user", content=message)])
