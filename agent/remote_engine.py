@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from ..errors import ConfigError, PolicyError
 from ..model.chat.keys import API_KEY, WEIGHTS_KEY, key_in
@@ -25,7 +25,12 @@ class RemoteEngine:
     it tells only by what it tells, so ``connect`` tries it: with top_k = 1 the one token that is left has the
     probability 1, and any other value shows a server that was started with another ``--logprobs-mode`` than
     processed_logprobs.
+
+    Attributes:
+        health: the path that answers, in JSON, where the server is there.
     """
+
+    health: ClassVar[str] = "/health"
 
     def __init__(
         self, endpoint: Endpoint, model: str, max_context: int, version: int, weights_key: str | None = None
@@ -40,8 +45,15 @@ class RemoteEngine:
 
     @classmethod
     async def connect(
-        cls, base_url: str, model: str | None, *, max_context: int | None = None, version: int = 0, **options: Any
-    ) -> "RemoteEngine":
+        cls,
+        base_url: str,
+        model: str | None,
+        *,
+        max_context: int | None = None,
+        version: int = 0,
+        own: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
         """Ask a server for its model, and make sure of its log-probabilities.
 
         Args:
@@ -49,6 +61,7 @@ class RemoteEngine:
             model: the server's name of the model; None takes the only one it has.
             max_context: tokens of a prompt and its completion; None for what the server says.
             version: of the weights that the server has now, where it does not tell the version of each token.
+            own: more of the constructor's arguments.
             options: of ``Endpoint``: concurrency, time-outs, retries, and the key, which else is found in
                 VERIGYM_API_KEY or OPENAI_API_KEY.
         Raises:
@@ -56,7 +69,7 @@ class RemoteEngine:
             ConfigError: it lacks the model, says no context, or tells other log-probabilities.
         """
         endpoint, model, context = await find_model(base_url, model, max_context, **options)
-        engine = cls(endpoint, model, context, version)
+        engine = cls(endpoint, model, context, version, **(own or {}))
         try:
             await engine._check_logprobs(base_url)
         except BaseException:
@@ -85,24 +98,28 @@ class RemoteEngine:
             PolicyError: it refused, gave no answer, or one without ids and log-probabilities of the same number.
         """
         version = self._version
+        path, body = self._request(prompt_ids, sampling, stop_token_ids)
+        url = self._endpoint.url(path)
+        return self._completion(rows_of(await self._endpoint.post(path, body), "choices", url)[0], version, url)
+
+    def _request(
+        self, prompt_ids: Sequence[int], sampling: Sampling, stop_token_ids: Sequence[int]
+    ) -> tuple[str, dict[str, Any]]:
+        """(the path to ask, what it is asked)."""
         body: dict[str, Any] = {
             "model": self._model,
             "prompt": list(prompt_ids),
-            "max_tokens": sampling.max_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
             "logprobs": 0,
             "return_token_ids": True,
-            "stop_token_ids": list(stop_token_ids),
-            # The stop tokens are the format's; the model's own end of text is one of them or no end.
-            "ignore_eos": True,
+            **settings_of(sampling, stop_token_ids),
         }
-        optional = {"top_k": sampling.top_k, "min_p": sampling.min_p, "stop": list(sampling.stop)}
-        body |= {name: value for name, value in optional.items() if value}
-        if sampling.seed is not None:
-            body["seed"] = sampling.seed
-        answer = await self._endpoint.post("/v1/completions", body)
-        return _completion_of(answer, version, self._endpoint.url("/v1/completions"))
+        return "/v1/completions", body
+
+    def _completion(self, choice: Mapping[str, Any], version: int, url: str) -> Completion:
+        """What the server's choice says. Raises PolicyError where it lacks ids or log-probabilities."""
+        told = choice.get("logprobs")
+        logprobs = told.get("token_logprobs") if isinstance(told, Mapping) else None
+        return completion_of(choice, logprobs, choice.get("policy_version"), version, url)
 
     async def update_weights(
         self,
@@ -214,11 +231,40 @@ async def find_model(
     return endpoint, model, context
 
 
-def _completion_of(answer: Any, version: int, url: str) -> Completion:
-    choice = rows_of(answer, "choices", url)[0]
-    token_ids, versions = choice.get("token_ids"), choice.get("policy_version")
-    told = choice.get("logprobs")
-    logprobs = told.get("token_logprobs") if isinstance(told, Mapping) else None
+def settings_of(sampling: Sampling, stop_token_ids: Sequence[int]) -> dict[str, Any]:
+    """Of a request, by the names that vLLM and ``verigym serve`` share.
+
+    What is neutral is said too: a server takes what a request leaves out from the checkpoint's generation_config.json,
+    and would draw from another distribution.
+    """
+    told: dict[str, Any] = {
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "repetition_penalty": 1.0,
+        "stop_token_ids": list(stop_token_ids),
+        # The stop tokens are the format's; the model's own end of text is one of them or no end.
+        "ignore_eos": True,
+    }
+    if sampling.stop:
+        told["stop"] = list(sampling.stop)
+    if sampling.seed is not None:
+        told["seed"] = sampling.seed
+    return told
+
+
+def completion_of(choice: Mapping[str, Any], logprobs: Any, versions: Any, version: int, url: str) -> Completion:
+    """
+    Args:
+        choice: of a server's answer.
+        logprobs, versions: of its tokens, where they are what they should be.
+        version: of all tokens, where the server tells none.
+    Raises:
+        PolicyError: it gave no ids and log-probabilities of the same number.
+    """
+    token_ids = choice.get("token_ids")
     if not isinstance(token_ids, list) or not isinstance(logprobs, list) or None in logprobs:
         raise PolicyError(
             f"{url} gave no token ids or no log-probabilities; it must know return_token_ids and logprobs"

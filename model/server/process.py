@@ -2,10 +2,13 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ...errors import PolicyError
@@ -19,25 +22,20 @@ class StartFailed(PolicyError):
     """A server that could not start, and said so, or took too long: another try would end likewise."""
 
 
-class ServerProcess:
-    """``verigym serve`` on a free port of this machine. It ends when this process does, however that ends."""
+class WatchedProcess(ABC):
+    """A server's command in a session of its own, so that Ctrl-C is for whoever started it, who says when it ends.
+    Where the server listens it says itself, in a line that a subclass knows."""
 
-    def __init__(
-        self, checkpoint: Path, *, log: Path, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, command: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None) -> None:
         """
         Args:
             log: file of what it prints; what is there is replaced.
-            options: more of the command line.
             environment: variables it gets besides this process's.
         """
-        command = [sys.executable, "-m", "verigym", "serve", str(checkpoint), "--port", "0"]
-        command += ["--end-with", str(os.getpid()), *options]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OF_RANKS)}
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log
         with log.open("wb") as output:
-            # A session of its own: Ctrl-C is for whoever started it, who says when it ends.
             self._process = subprocess.Popen(
                 command,
                 env={**inherited, **(environment or {})},
@@ -46,6 +44,10 @@ class ServerProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    @abstractmethod
+    def _address(self, line: str) -> str | None:
+        """The server's root, where this line of what it printed names it; else None."""
 
     @property
     def is_alive(self) -> bool:
@@ -65,8 +67,9 @@ class ServerProcess:
         deadline = time.monotonic() + timeout_s
         while True:
             for line in self._told().splitlines():
-                if line.startswith("serving ") and line.endswith("/v1"):
-                    return line.rpartition(" at ")[2].removesuffix("/v1")
+                address = self._address(line)
+                if address is not None:
+                    return address
             if not self.is_alive:
                 killed = (self._process.poll() or 0) < 0
                 told = f"the server {'was killed' if killed else 'could not start'}: {self.last_words()}"
@@ -79,7 +82,12 @@ class ServerProcess:
     def last_words(self) -> str:
         """The last line it printed, and where the others are."""
         lines = [line for line in self._told().splitlines() if line.strip()]
-        return f"{lines[-1].strip() if lines else 'it said nothing'} ({self._log}, status {self._process.poll()})"
+        said = self._reason(lines).strip() if lines else "it said nothing"
+        return f"{said} ({self._log}, status {self._process.poll()})"
+
+    def _reason(self, lines: Sequence[str]) -> str:
+        """The line that says why it ended."""
+        return lines[-1]
 
     async def aclose(self) -> None:
         """End it, with what is in work. May be called twice."""
@@ -91,8 +99,30 @@ class ServerProcess:
         try:
             self._process.wait(_SECONDS_TO_END)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            with suppress(ProcessLookupError):  # its own processes too: the session is its
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     def _told(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")
+
+
+class ServerProcess(WatchedProcess):
+    """``verigym serve`` on a free port of this machine. It ends when this process does, however that ends."""
+
+    def __init__(
+        self, checkpoint: Path, *, log: Path, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
+        """
+        Args:
+            options: more of the command line.
+            log, environment: of ``WatchedProcess``.
+        """
+        command = [sys.executable, "-m", "verigym", "serve", str(checkpoint), "--port", "0"]
+        command += ["--end-with", str(os.getpid()), *options]
+        super().__init__(command, log=log, environment=environment)
+
+    def _address(self, line: str) -> str | None:
+        if line.startswith("serving ") and line.endswith("/v1"):
+            return line.rpartition(" at ")[2].removesuffix("/v1")
+        return None

@@ -14,7 +14,7 @@ from ...envs.core import ToolEnv
 from ...envs.task import Task
 from ...errors import ConfigError
 from ..engines.fleet import Fleet
-from ..engines.server import Sizes
+from ..engines.sizes import Sizes
 from ..policies import build_policy, checkpoint_of
 from ..recipe.config import EnginesConfig
 from ..recipe.recipe import SeatConfig

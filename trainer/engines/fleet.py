@@ -18,7 +18,8 @@ from ...model.server.process import StartFailed
 from ...model.weights.delta import DELTA
 from ..recipe.config import EnginesConfig
 from .pool import EnginePool
-from .server import FleetServer, Launch, OnThisMachine, Sizes
+from .server import FleetServer, Launch, OnThisMachine
+from .sizes import Sizes
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ import torch
 
 from ...agent.harness.open import Rollout
 from ...agent.policy import TokenPolicy
+from ...agent.vllm_engine import MOST_PADDING
 from ...errors import ConfigError
 from ...model.engine.generator import Generator
 from ...model.engine.huggingface import HuggingFaceEngine
@@ -19,7 +20,8 @@ from ..recipe.cluster import ClusterConfig
 from ..recipe.config import EnginesConfig
 from ..recipe.recipe import Recipe
 from .fleet import Fleet
-from .server import Launch, Sizes
+from .server import Launch
+from .sizes import Sizes
 
 RolloutEngine = Generator | HuggingFaceEngine | Fleet
 
@@ -106,7 +108,13 @@ class Engines:
 
     def _fleet_of(self, trainee: Trainee, config: EnginesConfig) -> Fleet:
         ours = not isinstance(trainee.decoder, HuggingFaceDecoder)
-        if not ours and (config.dtype is not None or config.tensor_parallel > 1):
+        vllm = config.kind == "vllm"
+        if vllm and self._places is not None:
+            raise ConfigError(
+                "a cluster places `verigym serve` alone; start vLLM's servers yourself and name them in engines.urls, "
+                "without --ray, or leave engines.kind out"
+            )
+        if not (ours or vllm) and (config.dtype is not None or config.tensor_parallel > 1):
             raise ConfigError(
                 "engines.dtype and engines.tensor_parallel are of our own decoder; remove them for this model"
             )
@@ -119,13 +127,33 @@ class Engines:
             request_seconds=self._recipe.episode_seconds,
             seed=trainee.seed,
             attention=trainee.config.attention,
-            freezes=ours,
+            freezes=ours or vllm,
+            dtype=str(dtype or trainee.decoder.head.weight.dtype).removeprefix("torch."),
+            padding=_padding(trainee) if vllm else (),
         )
         return Fleet(
             config,
             self._folder,
             sizes,
-            save=lambda folder, whole: trainee.publish(folder, dtype=dtype, whole=whole),
+            save=(
+                (lambda folder, _: trainee.save(folder, {}, dtype=dtype, sums=False))  # as Hugging Face has it
+                if vllm
+                else (lambda folder, whole: trainee.publish(folder, dtype=dtype, whole=whole))
+            ),
             launch=None if self._places is None else self._places.launch,
             full_every=(self._recipe.cluster or ClusterConfig()).full_every if trainee.stored is not None else 1,
         )
+
+
+def _padding(trainee: Trainee) -> range:
+    """The ids that the head has and the tokenizer does not know. Raises ConfigError where they are too many to name."""
+    decoder = trainee.decoder
+    rows = decoder.head.weight.shape[0]
+    known = decoder.num_ids if isinstance(decoder, HuggingFaceDecoder) else decoder.config.num_ids
+    found = range(rows if known is None else known, rows)
+    if len(found) > MOST_PADDING:
+        raise ConfigError(
+            f"the model's head has {len(found)} rows that no token of its tokenizer has, and vLLM would draw them; "
+            f"leave engines.kind out, or use a checkpoint with at most {MOST_PADDING}"
+        )
+    return found

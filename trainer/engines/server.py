@@ -4,42 +4,23 @@ import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from ...agent.endpoint import Endpoint
 from ...agent.remote_engine import PauseMode, RemoteEngine
+from ...agent.vllm_engine import VllmEngine
 from ...errors import ConfigError, PolicyError, RequestRefused
 from ...model.chat.keys import API_KEY, WEIGHTS_KEY, key_in
-from ...model.server.process import ServerProcess
+from ...model.server.process import ServerProcess, WatchedProcess
 from ..recipe.config import EnginesConfig
+from .sizes import Sizes
+from .vllm import VllmProcess, interpreter, vllm_options
 
 KEY_ENV = "VERIGYM_ENGINES_KEY"
 """Environment variable of a key to send to the servers that run elsewhere, in the place of ``API_KEY``; the key of
 their weights is in ``WEIGHTS_KEY``. Servers that are started here get keys of their own."""
 HEALTH_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """What the engines must hold.
-
-    Attributes:
-        concurrency: requests at once, over all of them.
-        max_context: tokens of a prompt and its completion.
-        request_seconds: after which an answer is given up.
-        seed: of draws whose request has none.
-        attention: what attention runs on.
-        freezes: whether they can change weights with turns in flight; else these end first.
-    """
-
-    concurrency: int
-    max_context: int
-    request_seconds: float
-    seed: int = 0
-    attention: str = "auto"
-    freezes: bool = True
 
 
 class EngineProcess(Protocol):
@@ -75,16 +56,18 @@ class OnThisMachine:
 
     def __init__(self, config: EnginesConfig) -> None:
         self._gpus, self._each = config.gpus, config.tensor_parallel
+        self._vllm = interpreter(config) if config.kind == "vllm" and not config.urls else None
 
     def __call__(
         self, place: int, weights: Path, *, log: Path, options: Sequence[str], environment: Mapping[str, str]
-    ) -> ServerProcess:
+    ) -> WatchedProcess:
         """See ``Launch``."""
         gpus = self._gpus[place * self._each : (place + 1) * self._each]
         seen = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
-        return ServerProcess(
-            weights, log=log, options=[*options, *device_options(bool(gpus))], environment={**environment, **seen}
-        )
+        environment = {**environment, **seen}
+        if self._vllm is not None:
+            return VllmProcess(self._vllm, weights, log=log, options=options, environment=environment, cuda=bool(gpus))
+        return ServerProcess(weights, log=log, options=[*options, *device_options(bool(gpus))], environment=environment)
 
 
 def device_options(cuda: bool) -> list[str]:
@@ -119,6 +102,17 @@ class FleetServer:
         self.reviving: asyncio.Task[None] | None = None
 
     @property
+    def _is_vllm(self) -> bool:
+        return self._config.kind == "vllm"
+
+    @property
+    def _class(self) -> type[RemoteEngine]:
+        return VllmEngine if self._is_vllm else RemoteEngine
+
+    def _own(self) -> dict[str, Any]:
+        return {"padding": self._sizes.padding, "extended": self.is_ours} if self._is_vllm else {}
+
+    @property
     def is_ours(self) -> bool:
         """Whether it is started, and ended, here."""
         return not self._config.urls
@@ -139,9 +133,10 @@ class FleetServer:
     async def connect(self) -> RemoteEngine:
         """What asks it. Raises PolicyError where it does not answer, ConfigError where its answers cannot be used."""
         seconds = self._sizes.request_seconds
-        engine = await RemoteEngine.connect(
+        engine = await self._class.connect(
             self.url,
             None,
+            own=self._own(),
             api_key_env=(),
             api_key=self.key,
             concurrency=self._sizes.concurrency,
@@ -154,7 +149,7 @@ class FleetServer:
             await engine.aclose()
             raise ConfigError(
                 f"{self.url} takes {engine.max_context} tokens and the recipe's model.max_context is {wanted}; start "
-                f"it with --max-context {wanted}"
+                f"it with {'--max-model-len' if self._is_vllm else '--max-context'} {wanted}"
             )
         return engine
 
@@ -164,9 +159,8 @@ class FleetServer:
         endpoint = self._endpoint(timeout_s=seconds, give_up_s=seconds, attempts=2)
         told = {"path": str(weights), "version": version}
         try:
-            await RemoteEngine(endpoint, "", 0, 0, self._weights_key).update_weights(
-                version, told, mode=mode, clear_cache=clear_cache
-            )
+            engine = self._class(endpoint, "", 0, 0, self._weights_key, **self._own())
+            await engine.update_weights(version, told, mode=mode, clear_cache=clear_cache)
         finally:
             await endpoint.aclose()
 
@@ -180,9 +174,11 @@ class FleetServer:
         try:
             await self.push(version, weights)
         except RequestRefused as error:
+            start = "VLLM_SERVER_DEV_MODE=1" if self._is_vllm else "--allow-weight-updates"
+            key = "" if self._is_vllm else f", and give its key here in {WEIGHTS_KEY}"
             raise ConfigError(
-                f"{self.url} does not take new weights ({error}); start it with --allow-weight-updates, on a machine "
-                f"that sees {weights.parent}, and give its key here in {WEIGHTS_KEY}"
+                f"{self.url} does not take new weights ({error}); start it with {start}, on a machine that sees "
+                f"{weights.parent}{key}"
             ) from error
 
     async def answers(self) -> bool:
@@ -190,7 +186,7 @@ class FleetServer:
         endpoint = self._endpoint(attempts=1, timeout_s=HEALTH_SECONDS)
         try:
             with suppress(PolicyError):
-                await endpoint.get("/health")
+                await endpoint.get(self._class.health)
                 return True
             return False
         finally:
@@ -202,6 +198,8 @@ class FleetServer:
     def _options(self) -> list[str]:
         config, sizes = self._config, self._sizes
         batch = -(-sizes.concurrency // config.count)
+        if self._is_vllm:
+            return vllm_options(config, sizes, batch)
         options = ["--name", "policy", "--allow-weight-updates", "--logprobs-mode", "processed_logprobs"]
         options += ["--max-batch", str(batch), "--max-waiting", str(sizes.concurrency)]
         options += ["--max-context", str(sizes.max_context), "--seed", str(sizes.seed), "--drain-timeout", "0"]
@@ -209,4 +207,6 @@ class FleetServer:
         return options
 
     def _environment(self) -> dict[str, str]:
+        if self._is_vllm:
+            return {"VLLM_API_KEY": self.key or ""}
         return {API_KEY: self.key or "", WEIGHTS_KEY: self._weights_key or ""}

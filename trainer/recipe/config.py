@@ -33,8 +33,14 @@ class LayoutConfig(Settings):
 
 
 class EnginesConfig(Settings):
-    """Engines as processes of their own, each `verigym serve`: started here, or wherever they run already."""
+    """Engines as processes of their own, each `verigym serve` or vLLM: started here, or wherever they run already."""
 
+    kind: Literal["verigym", "vllm"] = "verigym"
+    """What the servers are: "verigym" for `verigym serve`, "vllm" for vLLM 0.32 (docs/design/031-vllm.md)."""
+    python: Path | None = None
+    """Interpreter that has vLLM, for the servers that are started here; None: this one (the extra "vllm")."""
+    options: tuple[str, ...] = ()
+    """More of vLLM's command line, such as ["--gpu-memory-utilization", "0.6"]."""
     count: int = Field(default=0, ge=0)
     """Servers to start on this machine; 0: those of ``urls``."""
     tensor_parallel: int = Field(default=1, ge=1)
@@ -43,7 +49,8 @@ class EnginesConfig(Settings):
     """Of this machine, for the servers that are started here, ``tensor_parallel`` each; none on a machine without."""
     urls: tuple[str, ...] = ()
     """Roots of servers that run already, such as "http://node-3:8000". They must have been started with
-    --allow-weight-updates and --logprobs-mode processed_logprobs, and see ``weights`` under the same path."""
+    --logprobs-mode processed_logprobs and --allow-weight-updates (vLLM: --enable-scale-out and VLLM_SERVER_DEV_MODE=1),
+    and see ``weights`` under the same path."""
     weights: Path | None = None
     """Folder through which new weights reach the servers, in memory (/dev/shm) or on a shared file system; None: in the
     run's folder."""
@@ -68,6 +75,11 @@ class EnginesConfig(Settings):
             )
         if self.urls and self.weights is None:
             raise ValueError("servers elsewhere read new weights from a shared folder; set engines.weights")
+        if (self.python or self.options) and (self.urls or self.kind != "vllm"):
+            raise ValueError(
+                "python and options are of vLLM servers that are started here; remove them, or set kind = 'vllm' and "
+                "count"
+            )
         return self
 
 

@@ -65,7 +65,8 @@ def engines_of(recipe: Recipe) -> str:
         return f"{engines.count}, placed on the cluster, each over {engines.tensor_parallel} processes"
     where = f" on GPUs {', '.join(map(str, engines.gpus))}" if engines.gpus else ""
     split = f", each over {engines.tensor_parallel} processes" if engines.tensor_parallel > 1 else ""
-    return f"{engines.count}, started here{where}{split}"
+    kind = " of vLLM" if engines.kind == "vllm" else ""
+    return f"{engines.count}{kind}, started here{where}{split}"
 
 
 def held_by(recipe: Recipe, layout: "Layout") -> str:

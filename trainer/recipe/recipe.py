@@ -304,6 +304,16 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _engines_fit(self) -> Self:
+        ahead = self.rl.asynchronous if self.rl is not None else None
+        if self.engines is not None and self.engines.kind == "vllm" and ahead and ahead.on_weight_update == "keep":
+            raise ValueError(
+                "vLLM would give new requests the keys that old weights have computed; set "
+                "rl.asynchronous.on_weight_update = 'recompute', or leave engines.kind out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _model_fits(self) -> Self:
         if self.model.lora is not None and self.layout != LayoutConfig():
             raise ValueError("adapters are trained by one process, and the layout is of many; remove layout")

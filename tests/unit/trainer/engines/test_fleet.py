@@ -25,7 +25,7 @@ from verigym.model.server.app import build_app
 from verigym.model.server.served import Served
 from verigym.model.tokenizer import train_tokenizer
 from verigym.trainer.engines.fleet import Fleet
-from verigym.trainer.engines.server import Sizes
+from verigym.trainer.engines.sizes import Sizes
 from verigym.trainer.recipe.config import EnginesConfig
 
 PROMPTS = [[7, 30, 20 + number] for number in range(8)]

@@ -8,7 +8,8 @@ from verigym.errors import PolicyError, RequestRefused
 from verigym.model.server.process import StartFailed
 from verigym.model.weights.delta import DELTA
 from verigym.trainer.engines.fleet import TRIES_AT_FIRST, Fleet
-from verigym.trainer.engines.server import FleetServer, Sizes
+from verigym.trainer.engines.server import FleetServer
+from verigym.trainer.engines.sizes import Sizes
 from verigym.trainer.recipe.config import EnginesConfig
 
 
