@@ -87,7 +87,7 @@ def open_checkpoint(
     if tensor_parallel > 1:
         raise ConfigError(f"tensor_parallel is a setting of our own engine; leave it out for this model: {reason}")
     logger.warning(
-        "%s runs on transformers (%s): requests wait for the round before theirs, and prompts are computed anew",
+        "%s runs on transformers (%s): it is slower, and prompts are computed anew",
         checkpoint,
         reason,
     )

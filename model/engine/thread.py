@@ -54,6 +54,13 @@ class RequestThread(ABC, Generic[T]):
     def _step(self, work: T) -> None:
         """Do it, and answer; ``changed`` is free meanwhile."""
 
+    def _has_work(self) -> bool:
+        """Whether a step would do anything; called with ``changed`` held."""
+        return bool(self.requests)
+
+    def _ended(self) -> None:
+        """Let go of what is in work: the thread ends; called with ``changed`` held and no step running."""
+
     def _forget(self, requests: Sequence[Request]) -> None:
         """Let go of what is held of these; called with ``changed`` held and no step running."""
 
@@ -140,6 +147,7 @@ class RequestThread(ABC, Generic[T]):
                 if self._closed or self._thread is threading.current_thread():
                     failed, self.requests, self.waiting, self.scores = self.requests, set(), [], []
                     self._thread = None
+                    self._ended()
                 self._forget(list(failed))
                 self.changed.notify_all()
             for request in failed:
@@ -149,7 +157,7 @@ class RequestThread(ABC, Generic[T]):
         """One step. False: there is nothing more to do, and the thread is to end."""
         with self.changed:
             self.changed.wait_for(
-                lambda: self._closed or (self.requests and not self._num_pauses), timeout=_IDLE_SECONDS
+                lambda: self._closed or (self._has_work() and not self._num_pauses), timeout=_IDLE_SECONDS
             )
             if self._num_pauses and not self._closed:
                 return True
@@ -157,6 +165,8 @@ class RequestThread(ABC, Generic[T]):
             if self._closed or not self.requests:
                 self._thread = None
                 return False
+            if not self._has_work():
+                return True
             work = self._take()
             self._stepping = True
         try:

@@ -225,7 +225,7 @@ def test_sampling_ahead_with_an_engine_that_gets_the_new_weights_between_rounds(
     versions = {v for row in steps for one in row.trajectories for s in one.segments for v in s.policy_version}
     assert max(versions) >= 1
     assert max(row.metrics["trainer/lag/max"] for row in steps) <= 1
-    sampled = dict(trainer._engine._rounds._model.named_parameters())
+    sampled = dict(trainer._engine._batch._model.named_parameters())
     for name, weight in trainee.decoder.model.named_parameters():
         assert torch.equal(sampled[name], weight), name
 
