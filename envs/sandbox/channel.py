@@ -82,7 +82,7 @@ class Channel(Frames, asyncio.SubprocessProtocol):
         self.fail(None)
         self._gone.set()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: memoryview) -> None:
         pipe = self._transport.get_pipe_transport(0)
         if isinstance(pipe, asyncio.WriteTransport):
             pipe.write(data)

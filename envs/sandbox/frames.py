@@ -8,6 +8,7 @@ import ast
 import asyncio
 import itertools
 import marshal
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 from ...errors import SandboxError
 
 MAX_HEADER = 4096
+PIECE = 1 << 18
+"""Most bytes that a carrier is given at once: what it cannot pass on it copies."""
 
 Answer = tuple[dict[str, Any], bytes]
 
@@ -33,12 +36,18 @@ class Stream:
 
 
 class Frames:
-    """Requests and answers; a carrier of bytes is made by a subclass, which calls ``feed`` and ``fail``."""
+    """Requests and answers; a carrier of bytes is made by a subclass, which calls ``feed``, ``fail`` and, where it can
+    take no more for a while, ``pause_writing`` and ``resume_writing`` (asyncio's names).
+
+    What waits to be sent is the callers' own bytes, of which there is no copy.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._numbers = itertools.count(1)
+        self._outgoing: deque[memoryview] = deque()
+        self._is_full = False
         self._received = bytearray()
         self._errors = bytearray()
         self._lost: str | None = None
@@ -61,7 +70,7 @@ class Frames:
             SandboxError: it ended, or did not answer in time; the message has what it said.
         """
         try:
-            self._write(first_input)
+            self._put(first_input)
             async with asyncio.timeout(timeout_s):
                 header, _ = await self.ready
             if header["exit_code"] != 0:
@@ -181,14 +190,38 @@ class Frames:
                 if not waiting.done():
                     waiting.set_exception(SandboxError(self._lost))
             self._waiting.clear()
+            self._outgoing.clear()
 
     def _said(self) -> str:
         text = self._errors.decode(errors="replace").strip()
         return f": {text}" if text else ""
 
+    def pause_writing(self) -> None:
+        """The carrier can take no more."""
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        """The carrier takes more."""
+        self._is_full = False
+        while self._outgoing and not self._is_full:
+            view = self._outgoing.popleft()
+            self._write(view[:PIECE])
+            if len(view) > PIECE:
+                self._outgoing.appendleft(view[PIECE:])
+
     def _send(self, request: dict[str, Any], body: bytes) -> None:
         header = marshal.dumps(request)
-        self._write(len(header).to_bytes(4, "big") + len(body).to_bytes(4, "big") + header + body)
+        self._put(len(header).to_bytes(4, "big") + len(body).to_bytes(4, "big") + header)
+        if body:
+            self._put(body)
 
-    def _write(self, data: bytes) -> None:
+    def _put(self, data: bytes) -> None:
+        """Send behind what waits already."""
+        if data:
+            self._outgoing.append(memoryview(data))
+        if not self._is_full:
+            self.resume_writing()
+
+    def _write(self, data: memoryview) -> None:
+        """Give bytes to the carrier, which calls ``pause_writing`` where it keeps some of them."""
         raise NotImplementedError

@@ -138,7 +138,7 @@ class Nestling(Frames):
                 channel._outputs.append(transport)
             file = os.fdopen(ours[0], "wb", buffering=0)
             ours[0] = -1
-            transport, _ = await channel._loop.connect_write_pipe(asyncio.BaseProtocol, file)
+            transport, _ = await channel._loop.connect_write_pipe(lambda: _Writer(channel), file)
             channel._input = cast(asyncio.WriteTransport, transport)
         except BaseException:
             channel.ready.cancel()
@@ -191,9 +191,20 @@ class Nestling(Frames):
             if transport is not None and not transport.is_closing():
                 transport.abort() if isinstance(transport, asyncio.WriteTransport) else transport.close()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: memoryview) -> None:
         if self._input is not None and not self._input.is_closing():
             self._input.write(data)
+
+
+class _Writer(asyncio.BaseProtocol):
+    def __init__(self, channel: Nestling) -> None:
+        self._channel = channel
+
+    def pause_writing(self) -> None:
+        self._channel.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._channel.resume_writing()
 
 
 class _Reader(asyncio.Protocol):

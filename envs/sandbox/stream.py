@@ -37,7 +37,7 @@ class ContainerStream(Frames, asyncio.Protocol):
             socket = await engine.call("attaching to a container", engine.attach, container)
             # Before the start there is no output that could be lost, and what is sent waits for the guest.
             await stream._loop.create_connection(lambda: stream, sock=socket)
-            stream._write(first_input)
+            stream._put(first_input)
             await engine.call("starting a container", engine.api.start, container)
         except BaseException as error:
             stream.ready.cancel()
@@ -102,6 +102,6 @@ class ContainerStream(Frames, asyncio.Protocol):
         self.fail(None)
         self._gone.set()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: memoryview) -> None:
         if self._transport is not None:
             self._transport.write(data)

@@ -37,6 +37,9 @@ _BASES = Spool()
 """(image, digest of what else makes the base) -> the .git that an agent's work is compared with. It may have 512 MiB,
 and an environment that is used again is not taken apart again: it is kept, but not in memory."""
 
+_GIT_DIRS = Spool()
+"""(archive, when it was last written) -> its .git."""
+
 _HAS_LINKS: dict[tuple[str, str], bool] = {}
 """Key of ``_BASES`` -> whether an archive's base commit has submodules."""
 
@@ -263,7 +266,10 @@ def base_of(row: SWERow) -> bytes:
     if _base_key(row) in _BASES:
         return _BASES.get(_base_key(row))
     if row.archive and not _HAS_LINKS.get(_base_key(row)):
-        return _git_dir(row.archive, changed_ns(row))
+        key = row.archive, changed_ns(row)
+        if key not in _GIT_DIRS:
+            _GIT_DIRS.put(key, _git_dir(row.archive))
+        return _GIT_DIRS.get(key)
     if _base_key(row) not in _BASES:
         raise SandboxError(f"{row.instance_id}: its workspace was not opened in this process")
     return _BASES.get(_base_key(row))
@@ -308,8 +314,7 @@ async def _check_repository(sandbox: Sandbox, row: SWERow) -> None:
         raise TaskError(f"{row.instance_id}: {where} has no git repository with a commit in {row.root} ({said})")
 
 
-@lru_cache(maxsize=8)
-def _git_dir(archive: str, changed_ns: int) -> bytes:
+def _git_dir(archive: str) -> bytes:
     """The .git of an archive as a tar archive of its own, ``info/exclude`` added."""
     buffer = io.BytesIO()
     with tarfile.open(archive) as whole, tarfile.open(fileobj=buffer, mode="w") as part:

@@ -3,6 +3,7 @@
 import os
 import tempfile
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -39,3 +40,10 @@ def test_nothing_of_it_is_in_memory_or_in_a_folder(tmp_path, monkeypatch):
 
 def test_bases_of_workspaces_are_kept_so():
     assert isinstance(_BASES, Spool)
+
+
+def test_threads_that_keep_at_once_keep_their_own():
+    spool, contents = Spool(), {number: bytes([number]) * (200_000 + number) for number in range(60)}
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(spool.put, contents, contents.values()))
+    assert all(spool.get(number) == content for number, content in contents.items())
