@@ -54,6 +54,7 @@ class Shout(gymnasium.ObservationWrapper):
 
 
 RECIPE = """
+name = "duel"
 threads = 1
 control = false
 
