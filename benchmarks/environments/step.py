@@ -1,4 +1,8 @@
-"""What a step of an environment costs beside a bare call of its tool: python benchmarks/environments/step.py"""
+"""What a step of an environment costs beside a bare call of its tool: python benchmarks/environments/step.py
+
+Processor time (of all threads) and wall clock; on a machine that does other work only the first says anything. The
+ways take turns.
+"""
 
 import argparse
 import asyncio
@@ -40,34 +44,45 @@ def action(name: str) -> str:
     return encode_calls([ToolCall(name=name, arguments={"a": 1, "b": 2})])
 
 
-async def of_loop(actions: str, steps: int) -> float:
+class Clock:
+    """Milliseconds of the processor and of the wall since it was made, for each of some steps."""
+
+    def __init__(self) -> None:
+        self._processor, self._wall = time.process_time(), time.perf_counter()
+
+    def each(self, steps: int) -> tuple[float, float]:
+        processor, wall = time.process_time() - self._processor, time.perf_counter() - self._wall
+        return processor / steps * 1e3, wall / steps * 1e3
+
+
+async def of_loop(actions: str, steps: int) -> tuple[float, float]:
     env = Adder()
     await env.areset(options={"task": TASK})
-    started = time.perf_counter()
+    clock = Clock()
     for _ in range(steps):
         await env.aact(actions)
-    taken = time.perf_counter() - started
+    taken = clock.each(steps)
     await env.aclose()
-    return taken / steps * 1e3
+    return taken
 
 
-def of_gymnasium(actions: str, steps: int) -> float:
+def of_gymnasium(actions: str, steps: int) -> tuple[float, float]:
     env = Adder()
     env.reset(options={"task": TASK})
-    started = time.perf_counter()
+    clock = Clock()
     for _ in range(steps):
         env.step(actions)
-    taken = time.perf_counter() - started
+    taken = clock.each(steps)
     env.close()
-    return taken / steps * 1e3
+    return taken
 
 
-def bare(steps: int) -> float:
+def bare(steps: int) -> tuple[float, float]:
     env = Adder()
-    started = time.perf_counter()
+    clock = Clock()
     for _ in range(steps):
         env.add(1, 2)
-    return (time.perf_counter() - started) / steps * 1e3
+    return clock.each(steps)
 
 
 def main() -> None:
@@ -83,11 +98,18 @@ def main() -> None:
         "reply, loop": lambda: asyncio.run(of_loop("hello", args.steps)),
         "synchronous tool, Gymnasium's step": lambda: of_gymnasium(action("add"), args.steps),
     }
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for _ in range(args.runs):
+        for name, way in ways.items():
+            found[name].append(way())
     rows = {}
-    for name, way in ways.items():
-        found = sorted(way() for _ in range(args.runs))
-        rows[name] = {"median_ms": statistics.median(found), "least_ms": found[0], "most_ms": found[-1]}
-        print(f"{name:38} {rows[name]['median_ms']:.4f} ms  ({found[0]:.4f} to {found[-1]:.4f})")
+    print(f"{'':38} processor, ms                wall, ms")
+    for name, taken in found.items():
+        processor, wall = (sorted(side) for side in zip(*taken, strict=True))
+        rows[name] = {"processor_ms": statistics.median(processor), "wall_ms": statistics.median(wall)}
+        rows[name] |= {"processor_range_ms": (processor[0], processor[-1]), "wall_range_ms": (wall[0], wall[-1])}
+        told = [f"{statistics.median(side):.4f} ({side[0]:.4f} to {side[-1]:.4f})" for side in (processor, wall)]
+        print(f"{name:38} {told[0]:28} {told[1]}")
     load = os.getloadavg()[0]
     print(f"load {load:.1f} on {os.cpu_count()} cores, Python {platform.python_version()}")
     if args.out is not None:
