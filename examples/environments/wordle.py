@@ -5,7 +5,6 @@ import re
 from verigym.envs.core import Submission, ToolEnv
 from verigym.envs.task import Task
 from verigym.model.chat.messages import Message
-from verigym.rewards.score import Score
 
 WORDS = ["apple", "baker", "cabin", "daisy", "eagle", "fable", "giant", "habit", "ideal", "joker", "kayak", "lemon"]
 
@@ -22,36 +21,28 @@ def colors(guess: str, secret: str) -> str:
 
 
 class Wordle(ToolEnv):
-    """The score is 1 for the word, less a tenth for each guess after the first; a new green letter earns 0.02."""
+    """Scored as TextArena's: 1 for the word, else what the last guess was worth: half for a letter elsewhere."""
 
     family = "wordle"
     system_prompt = "Guess the word of five letters. G: right, Y: elsewhere, X: not in it. Answer with one word."
-    reward_bounds = (0.0, 1.1)
 
     def load(self):
         return [Task(id=word, family=self.family, prompt="guess", hidden={"word": word}) for word in WORDS]
 
     def start(self, task):
-        self.guesses, self.green = 0, set()
+        self.guesses, self.marks = 0, ""
 
     def reply(self, task, message):
         found = re.findall(r"\b[a-z]{5}\b", message.lower())
         self.guesses += 1
-        if not found:
-            return self.over("that is no word of five letters")
-        marks = colors(found[-1], task.hidden["word"])
-        new = {place for place, mark in enumerate(marks) if mark == "G"} - self.green
-        self.green |= new
-        if new:
-            self.reward(0.02 * len(new), "green")
-        return Submission(value=True, message=marks) if marks == "GGGGG" else self.over(marks)
-
-    def over(self, shown):
-        return Submission(value=False, message=shown) if self.guesses == 6 else shown
+        if found:
+            self.marks = colors(found[-1], task.hidden["word"])
+        shown = self.marks if found else "that is no word of five letters"
+        over = self.marks == "GGGGG" or self.guesses == 6
+        return Submission(value=self.marks, message=shown) if over else shown
 
     def score(self, task, submission):
-        value = 1.0 - 0.1 * (self.guesses - 1) if submission else 0.0
-        return Score(value=value, passed=submission, breakdown={"word": value})
+        return (submission.count("G") + submission.count("Y") / 2) / 5
 
     def gold(self, task):
         return [Message(role="assistant", content=task.hidden["word"])]

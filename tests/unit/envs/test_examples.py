@@ -92,10 +92,9 @@ def test_wordle_scores_a_transcript():
         "that is no word of five letters",
         "GGGGG",
     ]
-    # Third guess: 1 - 0.2; five green letters, all new in it, 0.02 each.
-    assert (found.reward, found.passed) == (pytest.approx(0.8 + 0.1), True)
-    lost = episode("wordle", "lemon", ["mango"] * 6)
-    assert (lost.reward, lost.passed, lost.num_turns) == (0.0, False, 6)
+    assert (found.reward, found.passed) == (1.0, True)
+    lost = episode("wordle", "lemon", ["mango"] * 5 + ["melon"])
+    assert (lost.reward, lost.passed, lost.num_turns) == (pytest.approx((3 + 2 / 2) / 5), False, 6)
 
 
 def test_sql_asks_a_real_database():

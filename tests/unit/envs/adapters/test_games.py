@@ -4,7 +4,10 @@
 # pyright: reportOptionalOperand=false
 
 import asyncio
+import importlib.util
 import random
+from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium
 import pytest
@@ -134,6 +137,52 @@ def test_textarena_scores_the_same_game_the_same(textarena):
     assert "You are Player 1" in rival.seen[0]
     assert "placed their symbol" in found.messages[2].content
     assert "You are Player 0" not in found.messages[2].content  # no history is repeated
+
+
+def example(name):
+    """A module of examples/environments."""
+    file = Path(__file__).resolve().parents[4] / "examples" / "environments" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, file)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_our_wordle_marks_and_scores_as_textarenas(textarena):
+    from textarena.envs.Wordle.env import WordleEnv
+
+    ours, rng = example("wordle"), random.Random(1)
+    theirs = WordleEnv.__new__(WordleEnv)  # its word lists are downloads; marks and worth are its own
+    theirs.word_length = 5
+    for secret in ours.WORDS:
+        game = {"secret_word": secret, "word_length": 5, "guess_history": []}
+        theirs.state = SimpleNamespace(game_state=game)
+        guesses = rng.sample([word for word in ours.WORDS if word != secret], 6)
+        for guess in guesses:
+            game["guess_history"].append((guess, theirs._evaluate_guess(guess)))
+            assert "".join(game["guess_history"][-1][1]) == ours.colors(guess, secret)
+        env = ours.Wordle()
+        env.reset(options={"task": next(task for task in env.load() if task.id == secret)})
+        rewards = [env.step(guess)[1] for guess in guesses]
+        assert rewards == [0.0] * 5 + [pytest.approx(theirs._get_percentage_completion())]
+
+
+def test_our_tictactoe_ends_as_pettingzoos():
+    theirs = pytest.importorskip("pettingzoo.classic.tictactoe_v3", reason="pettingzoo[classic] is not installed")
+    ours, rng = example("tictactoe"), random.Random(2)
+    for _ in range(40):
+        game, moves = theirs.env(), []
+        game.reset(seed=0)
+        got = dict.fromkeys(game.possible_agents, 0)
+        while not game.last()[2]:
+            moves.append(rng.choice([n for n, free in enumerate(game.last()[0]["action_mask"]) if free]))
+            game.step(moves[-1])
+            got = {agent: got[agent] + game.rewards[agent] for agent in got}
+        # Its squares are numbered by columns, ours by rows: the same lines, and so the same ends.
+        env, texts = ours.TicTacToe(), [str(move) for move in moves]
+        found = episode(env, texts[::2], Says(*texts[1::2]))
+        first, second = got.values()
+        assert (found.reward, found.detail) == (first, f"results {[float(first), float(second)]}")
 
 
 def test_textarena_of_one_player(textarena):
