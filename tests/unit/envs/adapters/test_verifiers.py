@@ -6,6 +6,7 @@
 import asyncio
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -147,6 +148,29 @@ def test_an_exchange_runs_as_it_was_written():
     assert [one.content for one in found.messages][2:] == ["1", "higher", "9", "lower", "3"]
     assert (found.reward, found.num_turns) == (1.0, 3)
     assert found.breakdown["metric kind"] == 1.0
+
+
+def test_an_environment_that_verifiers_ships_runs_unchanged():
+    """Its games of TextArena: the game is the user, and its outcome the reward."""
+    textarena = pytest.importorskip("textarena", reason="verifiers[ta] is not installed")
+    from verifiers.v1.tasksets.textarena.taskset import TextArenaData, TextArenaEnv, TextArenaTask
+
+    class Numbers(vf.Taskset[TextArenaTask, vf.TasksetConfig]):
+        def load(self):
+            for seed in range(3):
+                info = {"game": "GuessTheNumber-v0", "seed": seed}
+                yield TextArenaTask(TextArenaData(name=str(seed), prompt="Guess: 1 to 20, as [n].", info=info))
+
+    env = Verifiers(Numbers(vf.TasksetConfig(id="numbers")), run=partial(TextArenaEnv.run, None))
+
+    for place in range(3):
+        random.seed(place)
+        game = textarena.make("GuessTheNumber-v0")
+        game.reset(num_players=1)
+        number = game.state.game_state["game_number"]
+        found = episode(env, [f"[{number % 20 + 1}]", f"[{number}]"], place=place)
+        assert (found.reward, found.num_turns, found.ending) == (1.0, 2, "answered")
+        assert found.breakdown == {"game_reward": 1.0}
 
 
 def test_what_an_exchange_raises_is_a_bug_of_the_environment():
