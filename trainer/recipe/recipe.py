@@ -255,19 +255,20 @@ class Recipe(Settings):
                 f"sdft, opsd) and teacher = {idle[0]!r} in rl.train or in a family's rl, or remove it"
             )
         for name, config in algorithms_of(self).items():
-            blind = isinstance(config, OPDConfig) and config.hindsight is None and config.teacher in asked
-            if blind and asked[str(config.teacher)].policy in OWN:  # type: ignore[union-attr]
+            if not isinstance(config, OPDConfig) or config.teacher is None or config.teacher not in asked:
+                continue
+            teacher = asked[config.teacher]
+            if config.hindsight is None and teacher.policy in OWN:
                 raise ValueError(
                     f"the teacher of family {name!r} is the policy itself and reads what the policy reads; set "
                     "hindsight.parts, or take another teacher"
                 )
-            served = isinstance(config, OPDConfig) and config.teacher in asked and asked[config.teacher].is_served
-            if served and config.is_exact:
+            if teacher.is_served and config.is_exact:
                 raise ValueError(
                     f"the teacher of family {name!r} is a server, which tells of sampled tokens alone, and the kind of "
                     f"divergence is {config.divergence.kind!r}; set it to 'sampled', or take the teacher as engine:"
                 )
-            if served and config.temperature != 1.0:
+            if teacher.is_served and config.temperature != 1.0:
                 raise ValueError(
                     f"the teacher of family {name!r} is a server, which scores at temperature 1, and that of rl is "
                     f"{config.temperature:g}; set it to 1.0, or take the teacher as engine:"
