@@ -1,4 +1,5 @@
-"""What the tests of a tree need besides what its metadata says: files of requirements, tox, setup.py, their imports.
+"""What the tests of a tree need besides what its metadata says: files of requirements, tables of pyproject.toml, tox,
+setup.py, their imports.
 
 Nothing is run. Of lists that developers keep, only what the tests import, and plugins of pytest, is taken: the rest
 builds documentation and checks style.
@@ -8,8 +9,10 @@ import ast
 import configparser
 import re
 import sys
-from collections.abc import Iterable, Sequence
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
@@ -28,6 +31,7 @@ NOT_FOR_TESTS = frozenset(
     for name in ("black", "checkdocs", "cov", "enabler", "flake8", "isort", "mypy", "pep8", "perf", "pylint", "ruff")
 ) | {"pytest-sugar", "pytest-xdist"}
 _OF_TESTS = re.compile(r"test|dev|ci\b", re.I)
+_NAMES_NEEDS = re.compile(r"dep|group|extra|package|require", re.I)
 _MOST_FILES = 20
 _UNREADABLE = (OSError, SyntaxError, ValueError, RecursionError, MemoryError)
 
@@ -45,7 +49,7 @@ def needed_by_tests(root: Path, test_files: Sequence[str], declared: Iterable[st
     there = {canonicalize_name(one.name) for one in _parsed(declared)} | {"pytest"}
     imported = imported_by(root, [*test_files, *_conftests(root)])
     found: dict[str, str] = {}
-    for requirement in _parsed([*_from_files(root), *_from_tox(root), *_from_setup(root)]):
+    for requirement in _parsed([*_from_files(root), *_from_toml(root), *_from_tox(root), *_from_setup(root)]):
         name = canonicalize_name(requirement.name)
         wanted = _module(name) in imported or any(KNOWN.get(module) == requirement.name for module in imported)
         plugin = name.startswith("pytest-") and name not in NOT_FOR_TESTS
@@ -125,24 +129,63 @@ def _from_files(root: Path) -> list[str]:
     return lines
 
 
+def _from_toml(root: Path) -> list[str]:
+    """Requirements under any key that speaks of tests: extras, groups, and the tables of poetry, pdm, hatch, tox."""
+    lines: list[str] = []
+    for name in ("pyproject.toml", "tox.toml", "Pipfile"):
+        try:
+            tables = tomllib.loads((root / name).read_text(encoding="utf-8-sig"))
+        except _UNREADABLE:  # of which a TOMLDecodeError is one
+            continue
+        for keys, value in _leaves(tables, ()):
+            path = " ".join(keys[:-1])
+            if keys[-1] == "legacy_tox_ini":
+                lines += _from_ini(str(value), _is_of_tox)
+            elif isinstance(value, list) and _NAMES_NEEDS.search(" ".join(keys)):
+                speaks_of_tests = _OF_TESTS.search(" ".join(keys)) or keys[-1] == "deps"  # tox's
+                lines += [line for line in value if isinstance(line, str) and speaks_of_tests]
+            elif _OF_TESTS.search(path) and path.endswith(("dependencies", "packages")):
+                lines.append(keys[-1])  # NAME = "versions"
+    return lines
+
+
+def _leaves(table: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, value in table.items():
+        is_table = isinstance(value, Mapping) and "version" not in value  # poetry: {version = "1", optional = true}
+        if is_table:
+            yield from _leaves(value, (*keys, key))
+        else:
+            yield (*keys, key), value
+
+
 def _from_tox(root: Path) -> list[str]:
     """Dependencies of tox's environments of tests and of setup.cfg's old words for tests."""
     lines: list[str] = []
-    for name, is_read in (
-        ("tox.ini", lambda section, key: section.startswith("testenv") and key == "deps"),
-        ("setup.cfg", lambda section, key: section.startswith("options") and bool(_OF_TESTS.search(key))),
-    ):
-        parser = configparser.ConfigParser(interpolation=None, strict=False)
+    for name, is_read in (("tox.ini", _is_of_tox), ("setup.cfg", _is_of_setup)):
         try:
-            parser.read(root / name, encoding="utf-8-sig")
-        except (configparser.Error, UnicodeDecodeError):
+            lines += _from_ini((root / name).read_text(encoding="utf-8-sig"), is_read)
+        except _UNREADABLE:
             continue
-        for section in parser.sections():
-            for key, text in parser.items(section):
-                if is_read(section, key):
-                    # Of "py37: mock" what follows the factor.
-                    lines += [re.sub(r"^[\w{},-]+:\s*(?=\w)", "", line.strip()) for line in text.splitlines()]
     return lines
+
+
+def _is_of_tox(section: str, key: str) -> bool:
+    return section.startswith("testenv") and key == "deps"
+
+
+def _is_of_setup(section: str, key: str) -> bool:
+    return section.startswith("options") and bool(_OF_TESTS.search(key))
+
+
+def _from_ini(text: str, is_read: Callable[[str, str], bool]) -> list[str]:
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        parser.read_string(text)
+    except configparser.Error:
+        return []
+    values = [text for section in parser.sections() for key, text in parser.items(section) if is_read(section, key)]
+    # Of "py37: mock" what follows the factor.
+    return [re.sub(r"^[\w{},-]+:\s*(?=\w)", "", line.strip()) for text in values for line in text.splitlines()]
 
 
 def _from_setup(root: Path) -> list[str]:

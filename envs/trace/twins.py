@@ -1,14 +1,16 @@
 """Whether two programs are the same but for their names and for the call that is traced."""
 
 import ast
-import re
 import symtable
-import textwrap
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Container, Iterator
 
 from ...model.chat.trace import START_MARKER
 from .renaming import Functions, Renamed
 
+_COUNTED = (ast.Return, ast.AugAssign, ast.For, ast.While, ast.If, ast.With, ast.Raise, ast.Try, ast.Assert, ast.Import)
+_COUNTED += (ast.ImportFrom, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.Yield)
+"""What neither names nor docstrings nor annotations change the number of."""
 UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 
@@ -35,44 +37,62 @@ def function_keys(source: str) -> dict[str, str]:
 
     A held-out function is found so in another file, in a class, or among others.
     """
-    try:
-        nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, (*Functions, ast.ClassDef))]
-    except UNREADABLE:
-        return {}
     found = {}
-    for node in nodes:
-        if not _only_calls(node, source):
-            node.decorator_list = []
-            try:
-                found[_key(ast.Module(body=[node], type_ignores=[]))] = node.name
-            except UNREADABLE:
-                continue
+    for node in _definitions(source):
+        try:
+            found[_key(ast.Module(body=[node], type_ignores=[]))] = node.name
+        except UNREADABLE:
+            continue
     return found
 
 
-_FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
-_OPENS = re.compile(r"(?m)^([ \t]*)(?:@|(?:async[ \t]+)?def[ \t]|class[ \t])")
+def keys_in(source: str, shapes: Container[str]) -> Iterator[str]:
+    """The ``twin_key`` of a program, of each function and class in it, and of what stands in its functions without
+    required arguments and in its ``if`` statements: a script is the same in ``def main():`` and by itself.
+
+    Args:
+        shapes: of keys (``shape_of``); others are not made, which is dear.
+    """
+    try:
+        tree = ast.parse(source)
+    except UNREADABLE:
+        return
+    tree.body = [node for node in tree.body if not _only_calls(node, source)]
+    parts = [tree.body, *([node] for node in _definitions(source))]
+    scripts = (node for node in ast.walk(tree) if isinstance(node, (ast.If, *Functions)))
+    parts += [node.body for node in scripts if isinstance(node, ast.If) or not _is_given(node.args)]
+    for part in parts:
+        module = ast.Module(body=part, type_ignores=[])
+        if _shape(module) in shapes:
+            try:
+                yield _key(module)
+            except UNREADABLE:
+                continue
 
 
-def programs_in(text: str) -> Iterator[str]:
-    """Pieces of a text that may be programs: the whole, what stands in fences, and each run of definitions."""
-    yield text
-    yield from (match[1] for match in _FENCE.finditer(text))
-    lines = text.split("\n")
-    at = 0
-    while at < len(lines):
-        opened = _OPENS.match(lines[at])
-        end = at + 1
-        if opened:
-            while end < len(lines) and _goes_on(lines[end], len(opened[1])):
-                end += 1
-            yield textwrap.dedent("\n".join(lines[at:end])) + "\n"
-        at = end
+def shape_of(key: str) -> str:
+    """What a key begins with: how many statements of each kind a program has."""
+    return key.partition("|")[0]
 
 
-def _goes_on(line: str, indent: int) -> bool:
-    """Whether a line belongs to the definition that an earlier line of this indentation begins."""
-    return not line.strip() or len(line) - len(line.lstrip()) > indent or bool(_OPENS.match(line))
+def _shape(tree: ast.AST) -> str:
+    counts = Counter(type(node) for node in ast.walk(tree))
+    return ".".join(str(counts[kind]) for kind in _COUNTED)
+
+
+def _definitions(source: str) -> list[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    try:
+        nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, (*Functions, ast.ClassDef))]
+    except UNREADABLE:
+        return []
+    kept = [node for node in nodes if not _only_calls(node, source)]
+    for node in kept:
+        node.decorator_list = []
+    return kept
+
+
+def _is_given(arguments: ast.arguments) -> bool:
+    return len(arguments.posonlyargs) + len(arguments.args) > len(arguments.defaults)
 
 
 def _only_calls(node: ast.AST, context: str) -> bool:
@@ -85,7 +105,7 @@ def _only_calls(node: ast.AST, context: str) -> bool:
 def _key(tree: ast.Module) -> str:
     source = ast.unparse(_Bare().visit(tree))  # so that lines are those of the symbol table
     tree = ast.parse(source)
-    return ast.dump(Renamed(tree, symtable.symtable(source, "program", "exec")).visit(tree))
+    return _shape(tree) + "|" + ast.dump(Renamed(tree, symtable.symtable(source, "program", "exec")).visit(tree))
 
 
 class _Bare(ast.NodeTransformer):

@@ -1,7 +1,7 @@
 """What is held out stays out: every source of what a run learns is compared with the tasks that will measure it."""
 
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from ...envs.datasets.files import read_rows
 from ...envs.datasets.statements import Statements
 from ...envs.task import Task
 from ...envs.trace.examples import Example
-from ...envs.trace.twins import function_keys, programs_in, twin_key
+from ...envs.trace.shown_code import programs_in
+from ...envs.trace.twins import keys_in, shape_of
 from ...errors import TaskError
 from ...model.chat.messages import Message
 from ..recipe.recipe import SMALL_SOURCES
@@ -22,8 +23,9 @@ from .left_out import Account, LeftOut
 
 MIN_LINE = 15
 """Characters of a line of a fix, blanks left out, below which other code has it by chance."""
-_PREFIX = re.compile(r"^\s*(?:\d+\s*[:|\t ]\s*)?[+]?\s*")
-"""What stands before a line of code where a file is shown with numbers, or a patch."""
+_NUMBER = re.compile(r"^\s*(?:[^\s:]+[:-])?\d+\s*[:|│\t -]\s*")
+_SIGN = re.compile(r"^\s*[-+>]\s*")
+"""What stands before a line of code where a file is shown with numbers, a search its places, or a patch."""
 
 
 Found = tuple[str, str] | None
@@ -76,6 +78,7 @@ class HeldOut:
                 problem.id,
             )
             said.append((problem.id, problem.statement))
+        self._shapes = {shape_of(key) for key in (*self._programs, *self._functions)}
         self._statements = Statements(said, [problem_of_task(task).statement for task in trained])
         self._trained = {(task.family, task.id) for task in trained}
 
@@ -86,7 +89,7 @@ class HeldOut:
         self._commits |= {identity.commit: name} if identity.commit else {}
         if identity.fix:
             self._fixes[identity.fix] = name
-            self._fix_lines[name] = _telling_lines(identity.fix)
+            self._fix_lines[name] = {line for line in map(_plain, identity.fix.splitlines()) if len(line) >= MIN_LINE}
 
     def of_task(self, task: Task, *, near: bool = True) -> Found:
         """Args: near: also statements that are nearly the same, which tasks made of one template may be."""
@@ -101,7 +104,7 @@ class HeldOut:
         )
         if library and by_library:
             return "repository", by_library
-        return self._of_program(context, whole=True) or self._of_words([context])
+        return self._of_program(context) or self._of_words([context])
 
     def of_episode(self, trajectory: Trajectory, identity: Identity | None = None) -> Found:
         """An episode: by its task, by what is known of that, and by every word that was said in it.
@@ -119,7 +122,7 @@ class HeldOut:
         texts = [text for message in trajectory.messages for text in _texts_of(message)]
         asked = [message.content for message in trajectory.messages if message.role == "user"]
         for text in texts:
-            found = self._of_program(text, whole=True)
+            found = self._of_program(text)
             if found:
                 return found
         return self._of_words(texts) or (None if is_apart else self._of_asked(asked))
@@ -143,24 +146,21 @@ class HeldOut:
                 return dropped.reason, dropped.matches
         return None
 
-    def _of_program(self, text: str, *, whole: bool) -> Found:
+    def _of_program(self, text: str) -> Found:
         """By a held-out program that a text holds."""
-        if not (self._programs or self._functions) or ("def " not in text and "\n" not in text.strip()):
+        if not self._shapes or ("def " not in text and "\n" not in text.strip()):
             return None
         for piece in programs_in(text):
-            if self._functions and ("def " in piece or "class " in piece):
-                like = next((self._functions[key] for key in function_keys(piece) if key in self._functions), None)
+            for key in keys_in(piece, self._shapes):
+                like = self._functions.get(key) or self._programs.get(key)
                 if like:
                     return "program", like
-            like = self._programs.get(twin_key(piece)) if whole else None
-            if like:
-                return "program", like
         return None
 
     def _of_words(self, texts: Sequence[str]) -> Found:
         """By a held-out fix or statement that stands among other words."""
         if self._fixes:
-            lines = {line for text in texts for line in _telling_lines(text)}
+            lines = {line for text in texts for line in _lines_shown(text)}
             like = next((name for name, wanted in self._fix_lines.items() if wanted and wanted <= lines), None)
             if like:
                 return "patch", like
@@ -174,23 +174,32 @@ class HeldOut:
 
 def _texts_of(message: Message) -> list[str]:
     """What was said, and every text that a call was given."""
-    texts, waiting = [message.content], [dict(call.arguments) for call in message.calls]
+    texts = [message.content, message.thinking or ""]
+    waiting = [dict(call.arguments) for call in message.calls]
     values: list[Any] = list(waiting)
     while values:
         value = values.pop()
         if isinstance(value, str):
             texts.append(value)
         elif isinstance(value, Mapping):
-            values += value.values()
+            values += [*value, *value.values()]
         elif isinstance(value, list | tuple):
             values += value
     return [text for text in texts if text]
 
 
-def _telling_lines(text: str) -> set[str]:
-    """Lines of code, blanks left out, whichever way a file or a patch is shown; short ones are everywhere."""
-    lines = (" ".join(_PREFIX.sub("", line).split()) for line in text.splitlines())
-    return {line for line in lines if len(line) >= MIN_LINE}
+def _lines_shown(text: str) -> Iterator[str]:
+    """Lines of code, whichever way a file or a patch is shown; short ones are everywhere."""
+    for line in text.splitlines():
+        without = _NUMBER.sub("", line)
+        for one in {line, _SIGN.sub("", line), without, _SIGN.sub("", without)}:
+            plain = _plain(one)
+            if len(plain) >= MIN_LINE:
+                yield plain
+
+
+def _plain(line: str) -> str:
+    return " ".join(line.split())
 
 
 def suites_of(paths: Iterable[Path]) -> list[Mapping[str, Any]]:

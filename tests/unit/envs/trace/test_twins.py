@@ -11,7 +11,8 @@ import pytest
 
 from verigym.envs.trace.programs import any_program, small_program
 from verigym.envs.trace.run import TraceJob, context_of
-from verigym.envs.trace.twins import function_keys, programs_in, twin_key
+from verigym.envs.trace.shown_code import programs_in
+from verigym.envs.trace.twins import function_keys, twin_key
 
 PROGRAM = "def f(a, b):\n    c = a + len(b)\n    return c\n"
 

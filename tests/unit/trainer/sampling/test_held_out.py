@@ -158,6 +158,37 @@ def test_an_episode_of_what_is_held_out_is_found(name):
     assert found[1] == HELD[name.partition(",")[0]].id
 
 
+def numbered(text, form):
+    return "\n".join(form.format(number, line) for number, line in enumerate(text.rstrip().split("\n"), 1)) + "\n"
+
+
+ADDED = "--- /dev/null\n+++ b/z.py\n@@ -0,0 +1,3 @@\n" + "".join(f"+{line}\n" for line in PROGRAM.splitlines())
+SHOWN = {
+    "behind numbers": numbered(PROGRAM, "{:6}\t{}"),
+    "behind numbers, by other names": numbered(PROGRAM.replace("zephyr", "a").replace("quince", "b"), "{:6}\t{}"),
+    "behind numbers and colons": numbered(PROGRAM, "{}: {}"),
+    "found by a search": numbered(PROGRAM, "./pkg/a.py:{}:{}"),
+    "typed": ">>> def f(a):\n...     b = a * 3\n...     return b - 41\n>>> f(5)\n",
+    "quoted": numbered(PROGRAM, "> {1}"),
+    "as a patch": ADDED,
+    "as a patch that removes it": ADDED.replace("\n+", "\n-"),
+    "as a here-document": f"```bash\ncat > a.py <<'EOF'\n{SOLUTION}EOF\npython a.py\n```",
+    "as a function": "def main():\n    " + SOLUTION.strip().replace("\n", "\n    ") + "\n\nmain()\n",
+    "where it is run": "if __name__ == '__main__':\n    " + SOLUTION.strip().replace("\n", "\n    ") + "\n",
+    "a fix that a search finds": f"./pkg/a.py:12:{FIX}\n",
+    "a fix beside what a search finds": f"pkg/a.py-12-{FIX}\n",
+    "a fix that is taken back": f"-{FIX}\n+    return []\n",
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_however_a_text_shows_it(name):
+    task = Task(id="x", family="code", prompt="Look.", hidden={})
+    assert HELD_OUT.of_episode(episode(task, "Well.", asked=SHOWN[name])) is not None
+    thought = Message(role="assistant", content="Well.", thinking=SHOWN[name])
+    assert HELD_OUT.of_episode(replace(episode(task, "ok"), messages=(thought,))) is not None
+
+
 def test_a_call_that_writes_the_gold_patch_is_found():
     call = ToolCall(id="1", name="edit", arguments={"path": "a.py", "edits": [{"old": "    return []", "new": FIX}]})
     messages = (Message(role="user", content="Mend it."), Message(role="assistant", content="", calls=(call,)))
