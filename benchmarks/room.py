@@ -29,7 +29,7 @@ from verigym.trainer.run.recording import EpisodeRecorder
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 GROUPS, SIZE, REPEATS = 32, 8, 5
-SCREEN = {"width": 1400, "height": 900}
+SCREEN: Any = {"width": 1400, "height": 900}
 SEEN = """new PerformanceObserver(list => {
     if (list.getEntriesByName("rows").length) requestAnimationFrame(() => (globalThis.shown ??= performance.now()));
 }).observe({ type: "mark" });"""

@@ -31,6 +31,7 @@ from .safe import answer
 from .tokens import tokens_of
 
 HOSTS = ("localhost", "127.0.0.1", "[::1]")
+WARM_SECONDS = 2.0
 GZIP_BYTES = 16_000
 """Answers from this size on are compressed."""
 
@@ -69,6 +70,7 @@ class Room:
         return {"folders": [str(folder) for folder in self.folders], "runs": rows}
 
     def about(self, asked: Mapping[str, str]) -> Any:
+        _warm()
         return about(self.run(asked))
 
     def overview(self, asked: Mapping[str, str]) -> Any:
@@ -119,7 +121,6 @@ class Room:
 
     def episode(self, asked: Mapping[str, str]) -> Any:
         run = self.run(asked)
-        _warm()
         index = self.indexes.of(run)
         with index.reading() as base:
             row = row_of(base, asked.get("key", ""))
@@ -201,5 +202,7 @@ def make_app(
 
 @cache
 def _warm() -> None:
-    """Import beside other work what the first look at tokens would wait for: who reads an episode may come to them."""
-    threading.Thread(target=import_module, args=["pyarrow.parquet"], daemon=True).start()
+    """Import what the first look at tokens would wait for, once the page of a run has been drawn."""
+    timer = threading.Timer(WARM_SECONDS, import_module, ["pyarrow.parquet"])
+    timer.daemon = True
+    timer.start()

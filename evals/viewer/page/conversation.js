@@ -20,9 +20,15 @@ function one(message, turn, quiet) {
   const parts = [];
   if (message.thinking) parts.push(fold("thinking", firstLine(message.thinking), h("div.prose.thinking", {}, text(message.thinking)), sizeOf(message.thinking), false));
   if (message.role === "tool" || message.role === "system") parts.push(fold(message.role === "system" ? "prompt" : "answer", firstLine(content), h("pre.raw", {}, text(content)), sizeOf(content), content.length <= SHORT && !quiet && message.role === "tool"));
-  else if (content || !calls.length) parts.push(looksLikeDiff(content) ? patchOf(content) : h("div.prose", {}, text(content || "(nothing)")));
+  else if (content || !calls.length) parts.push(looksLikeDiff(content) ? patchOf(content) : proseOf(content || "(nothing)"));
   for (const call of calls) parts.push(callOf(call, quiet));
   return h("section.message", { class: ["assistant", "user", "tool", "system"].includes(message.role) ? message.role : "" }, header, parts);
+}
+
+// What stands between fences is code, with its fences: a reader sees what was written, not what it may mean.
+function proseOf(content) {
+  const parts = content.split(/^(```[^\n]*\n[\s\S]*?^```[^\S\n]*$)/m);
+  return parts.map((part, place) => (place % 2 ? h("pre.raw.code", {}, text(part)) : part.trim() && h("div.prose", {}, text(part.replace(/^\n|\n$/g, "")))));
 }
 
 function callOf(call, quiet) {

@@ -104,5 +104,5 @@ function reasonsOf({ endings, total }, base) {
   const rows = Object.entries(endings);
   if (!rows.length) return h("div");
   const failed = (name) => name.endsWith("failure");
-  return h("section", {}, h("h2", {}, "How episodes ended"), h("table", {}, h("tbody", {}, rows.map(([name, count]) => h("tr", {}, h("td", {}, h("a", { href: `${base}/episodes?ending=${encodeURIComponent(name)}` }, name.replaceAll("_", " "))), h("td.n", {}, number(count)), h("td.n", {}, `${((100 * count) / total).toFixed(1)} %`), h("td", {}, h("span.meter", { vars: { "--v": String(count / total) } }, h("i"))), h("td.muted.wide-only", {}, failed(name) ? "infrastructure: counts in no figure" : ""))))));
+  return h("section", {}, h("h2", {}, "How episodes ended"), h("table.narrow", {}, h("tbody", {}, rows.map(([name, count]) => h("tr", {}, h("td", {}, h("a", { href: `${base}/episodes?ending=${encodeURIComponent(name)}` }, name.replaceAll("_", " "))), h("td.n", {}, number(count)), h("td.n", {}, `${((100 * count) / total).toFixed(1)} %`), h("td", {}, h("span.meter", { vars: { "--v": String(count / total) } }, h("i"))), h("td.muted.wide-only", {}, failed(name) ? "infrastructure: counts in no figure" : ""))))));
 }

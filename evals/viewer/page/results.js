@@ -58,7 +58,7 @@ function passesOf({ passes }, base) {
   return h("section", {}, h("h2", {}, "Passes to look at ", h("span.sub", {}, `${number(passes.flagged)} of ${number(passes.looked_at)}`)), rows.length ? scrolled(["Episode", "Why"], rows) : h("p.muted", {}, "None has a flag."), more > 0 && h("p.muted", {}, `and ${number(more)} more`));
 }
 
-const scrolled = (names, rows) => h("div.scroll", { tabindex: 0, role: "group", "aria-label": "Table" }, h("table", {}, h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col", class: /^(Tasks|pass@1)/.test(name) ? "n" : "" }, name)))), h("tbody", {}, rows)));
+const scrolled = (names, rows) => h("div.scroll.narrow", { tabindex: 0, role: "group", "aria-label": "Table" }, h("table", {}, h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col", class: /^(Tasks|pass@1)/.test(name) ? "n" : "" }, name)))), h("tbody", {}, rows)));
 
 function tableOf(rows) {
   return scrolled(["", "Tasks", "pass@1", "95 % interval"], rows.map(([name, row]) => h("tr", {}, h("td", {}, name), h("td.n", {}, number(row.n)), h("td.n", {}, percent(row["pass@1"])), h("td", {}, meterOf(row)))));
@@ -79,7 +79,7 @@ async function showTraining(page) {
   fill(
     page.main,
     names.length ? h("section", {}, h("h2", {}, "Report: pass@1 on held-out tasks"), h("div.scroll", { tabindex: 0, role: "group", "aria-label": "Table" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Family"), stages.map((stage) => h("th.n", { scope: "col" }, stage)))), h("tbody", {}, names.map((name) => h("tr", {}, h("td", {}, name), stages.map((stage) => cell(report[name][stage])))))))) : h("p.muted", {}, "The report is written at the end."),
-    nested.length ? h("section", {}, h("h2", {}, "Every evaluation"), h("div.scroll", { tabindex: 0, role: "group", "aria-label": "Table" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Evaluation"), h("th.n", { scope: "col" }, "Tasks"), h("th.n", { scope: "col" }, "Samples"), h("th.n", { scope: "col" }, "pass@1"), h("th.wide-only", { scope: "col" }, ""))), h("tbody", {}, [...nested].sort((a, b) => place(a) - place(b) || a.name.localeCompare(b.name)).map((one) => h("tr", {}, h("td", {}, h("a", { href: `#/run/${one.id}` }, one.name.split("/evals/").at(-1))), h("td.n", {}, number(one.n)), h("td.n", {}, number(one.samples)), h("td.n", {}, percent(one["pass@1"])), h("td.wide-only", {}, meterOf(one)))))))) : null,
+    nested.length ? h("section", {}, h("h2", {}, "Every evaluation"), h("div.scroll.narrow", { tabindex: 0, role: "group", "aria-label": "Table" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Evaluation"), h("th.n", { scope: "col" }, "Tasks"), h("th.n", { scope: "col" }, "Samples"), h("th.n", { scope: "col" }, "pass@1"), h("th.wide-only", { scope: "col" }, ""))), h("tbody", {}, [...nested].sort((a, b) => place(a) - place(b) || a.name.localeCompare(b.name)).map((one) => h("tr", {}, h("td", {}, h("a", { href: `#/run/${one.id}` }, one.name.split("/evals/").at(-1))), h("td.n", {}, number(one.n)), h("td.n", {}, number(one.samples)), h("td.n", {}, percent(one["pass@1"])), h("td.wide-only", {}, meterOf(one)))))))) : null,
   );
 }
 
@@ -119,7 +119,7 @@ export async function comparison(first, second, signal) {
     {},
     h("dl.facts", {}, fact("difference of pass@1", `${signed(100 * difference.mean, 1)} %`, `${signed(100 * difference.low, 1)} to ${signed(100 * difference.high, 1)}`), fact("tasks in common", number(shared)), fact("better", number(difference.num_better)), fact("worse", number(difference.num_worse)), fact("McNemar p", number(difference.p_value))),
     h("h2", {}, flipped.length ? `Tasks that changed` : "No task changed"),
-    flipped.length ? h("div.scroll", { tabindex: 0, role: "group", "aria-label": "Table" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Task"), h("th.n", { scope: "col" }, "before"), h("th.n", { scope: "col" }, "after"), h("th", { scope: "col" }, ""))), h("tbody", {}, flipped.map((row) => h("tr", {}, h("td", {}, row.task), h("td.n", {}, link(first, row.task, row.before)), h("td.n", {}, link(second, row.task, row.after)), h("td", {}, row.after > row.before ? h("span.outcome.passed", {}, h("i.dot"), "better") : h("span.outcome.failed", {}, h("i.dot"), "worse"))))))) : null,
+    flipped.length ? h("div.scroll.narrow", { tabindex: 0, role: "group", "aria-label": "Table" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Task"), h("th.n", { scope: "col" }, "before"), h("th.n", { scope: "col" }, "after"), h("th", { scope: "col" }, ""))), h("tbody", {}, flipped.map((row) => h("tr", {}, h("td", {}, row.task), h("td.n", {}, link(first, row.task, row.before)), h("td.n", {}, link(second, row.task, row.after)), h("td", {}, row.after > row.before ? h("span.outcome.passed", {}, h("i.dot"), "better") : h("span.outcome.failed", {}, h("i.dot"), "worse"))))))) : null,
     more ? h("p.muted", {}, `and ${number(more)} more`) : null,
   );
 }

@@ -10,9 +10,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from verigym.agent.trajectory import Segment, Trajectory
+from verigym.envs.audit.certificate import Certificate
 from verigym.evals.store import VerdictStore
 from verigym.evals.verdict import Verdict
 from verigym.evals.viewer.app import make_app
+from verigym.evals.worth import worth_of
 from verigym.model.chat.messages import Message, ToolCall
 from verigym.trainer.learning.kept import FOUND, KeptTokens
 from verigym.trainer.loops.loop import StepResult
@@ -177,6 +179,40 @@ def evaluation(path, passes, *, trajectories=True, policy="engine:a"):
                     Verdict.of(one, index, {"repo": repo, "difficulty": "easy" if "1" in task else "hard"}), one
                 )
     return path
+
+
+FLAG = {"kind": "history", "turn": 2, "what": "read git's history", "shown": "git log -p"}
+
+
+def audited(path):
+    """Of an evaluation with astropy-1 and django-2: the report of ``verigym eval --audit``, and flags on its passes.
+    Returns the report's "worth"."""
+    verdicts = [Verdict.from_json(json.loads(line)) for line in (path / "verdicts.jsonl").read_text().splitlines()]
+    measured = {"mutants": {"tried": 4, "told_apart": 1}, "choices": {"tried": 2, "refused": 0}}
+    found = {
+        task: Certificate(instance_id=task, row_sha256="", scores={}, basis={}, kind=kind, reason="", measured=measured)
+        for task, kind in (("astropy-1", "sound"), ("django-2", "weak"))
+    }
+    worth = worth_of(verdicts, found)
+    (path / "report.json").write_text(json.dumps({"suite": "swe", "worth": worth}))
+    rows = [
+        {"task_id": "astropy-1", "index": 0, "conversation": True, "flags": [FLAG, {**FLAG, "turn": 0}]},
+        {"task_id": "django-2", "index": 0, "conversation": True, "flags": []},
+        {"task_id": "django-2", "index": 1, "conversation": True, "flags": [{**FLAG, "what": HOSTILE}]},
+    ]
+    (path / "passes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return worth
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium."""
+    from .watching import CHROMIUM, FLAGS, sync_api
+
+    with sync_api.sync_playwright() as driver:
+        one = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield one
+        one.close()
 
 
 @pytest.fixture

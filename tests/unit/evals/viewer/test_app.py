@@ -236,6 +236,8 @@ def test_with_trajectories_a_row_knows_both_and_a_sample_taken_again_counts_once
     assert (row["passed"], row["ending"], row["label"]) == (1, "submitted", "astropy")
     assert client("episode", run=run, key="0:astropy-1")["messages"][-1]["content"] == "Done."
     assert client("tokens", run=run, key="0:astropy-1")["segments"][0]["logprobs"][-1] == -1.0
+    summary = client("evaluation", run=run)["summary"]
+    assert (summary["num_predictions"], summary["pass@1"]) == (1, 1.0)
 
 
 def test_what_is_written_meanwhile_is_seen_and_what_a_resume_cuts_is_gone(runs, training, client):

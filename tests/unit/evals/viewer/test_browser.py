@@ -1,50 +1,16 @@
-"""The page in Debian's Chromium: what people do on it, wide and on a phone, and what hostile episodes do not do.
+"""The page in Debian's Chromium: what people do on it, wide and on a phone.
 
 Skipped where there is no Chromium or no playwright.
 """
 
-import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-import time
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from verigym.__main__ import main
+from .conftest import Training, audited, evaluation
+from .watching import PHONE, WIDE, WITH_CHROMIUM, Watched, id_of, rows_of, serve
 
-from .conftest import HOSTILE, Training, episode, evaluation
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-CHROMIUM = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (apt-get install chromium)")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
-WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
-SERIOUS = {"serious", "critical"}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as driver:
-        one = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield one
-        one.close()
-
-
-def serve(folder: Path, cache: Path):
-    """(its address, the process): the command as people type it."""
-    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
-    command = [sys.executable, "-m", "verigym", "view", str(folder), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    assert process.stdout is not None
-    address = process.stdout.readline().split()[0]
-    assert address.startswith("http://127.0.0.1:")
-    return address, process
+pytestmark = WITH_CHROMIUM
 
 
 @pytest.fixture(scope="module")
@@ -64,40 +30,12 @@ def room(tmp_path_factory):
     }
     evaluation(runs / "first", passes)
     evaluation(runs / "second", {**passes, "astropy-1": (True, True), "django-2": (False, False)}, policy="engine:b")
+    audited(runs / "first")
     address, process = serve(runs, root / "cache")
     yield address, live
     process.terminate()
     process.wait(10)
     live.end()
-
-
-class Watched:
-    """A page of which nothing may go wrong unseen."""
-
-    def __init__(self, browser, address, viewport, scheme="light"):
-        self.context = browser.new_context(viewport=viewport, color_scheme=scheme)
-        self.page, self.address, self.wrong = self.context.new_page(), address, []
-        self.page.set_default_timeout(60_000)
-        self.page.on("console", lambda told: told.type in ("error", "warning") and self.wrong.append(told.text))
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.wrong.append(f"dialog {dialog.message}"), dialog.dismiss()))
-        self.page.on("request", self._asked)
-
-    def _asked(self, request):
-        if not request.url.startswith((self.address, "data:")):
-            self.wrong.append(f"asked {request.url}")
-
-    def open(self, place):
-        self.page.goto(f"{self.address}/#{place}")
-
-    def check(self, what):
-        """Nothing on the console, nothing asked elsewhere, nothing beside the screen, no serious fault for axe."""
-        assert self.wrong == [], what
-        beyond = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert beyond <= 0, f"{what}: {beyond} pixels beyond the screen"
-        found = axe.Axe().run(self.page).response["violations"]
-        told = [(one["id"], one["impact"], [node["html"][:200] for node in one["nodes"]][:3]) for one in found]
-        assert [one for one in told if one[1] in SERIOUS] == [], what
 
 
 SIZES = [
@@ -114,12 +52,6 @@ def watched(browser, room, request):
     one.context.close()
 
 
-def id_of(watched, name):
-    watched.open("/")
-    link = watched.page.locator(f"a.name:text-is('{name}')")
-    return link.get_attribute("href").removeprefix("#/run/")
-
-
 def test_the_list_of_runs_and_a_search_in_it(watched):
     watched.open("/")
     page = watched.page
@@ -128,7 +60,7 @@ def test_the_list_of_runs_and_a_search_in_it(watched):
     assert page.locator("tr:has(a.name:text-is('live')) .state").inner_text() == "running"
     watched.check("runs")
     page.keyboard.press("/")
-    page.keyboard.type("ended")
+    page.keyboard.type("training ended")
     assert page.locator("tbody tr").count() == 1
 
 
@@ -152,11 +84,6 @@ def test_a_live_run_its_curves_and_an_episode_that_comes_while_one_looks(watched
         arg=newest + 1,
     )
     watched.check("episodes that come")
-
-
-def rows_of(watched, run):
-    response = watched.page.request.get(f"{watched.address}/api/episodes?run={run}&limit=500")
-    return response.json()["rows"]
 
 
 def test_episodes_are_filtered_and_the_address_keeps_the_filter(watched):
@@ -275,65 +202,18 @@ def test_two_evaluations_with_mcnemar_and_flipped_tasks(watched):
     assert sorted(row.split()[0] for row in tasks) == ["astropy-1", "django-2"]
     assert f"against={first}" in page.url
     watched.check("results")
+    watched.open(f"/run/{first}/results")
+    worth = page.locator("section:has(h2:has-text('What it is worth'))")
+    worth.wait_for()
+    assert "class weak" in worth.inner_text()
+    page.locator("section:has(h2:has-text('Passes to look at')) a").first.click()
+    page.wait_for_selector(".flags >> text=git log -p")
+    watched.check("a pass to look at")
     for part in ("engines", "about", "results", "episodes"):
         watched.open(f"/run/{id_of(watched, 'ended')}/{part}")
         page.wait_for_selector(".tabs a[aria-current]")
         page.wait_for_timeout(300)
         watched.check(part)
-
-
-def test_hostile_episodes_are_text_on_the_page_and_in_the_file(browser, tmp_path):
-    def make(**changes):
-        one = episode(**{**changes, "text": HOSTILE})
-        message = replace(one.messages[1], name=HOSTILE, role="tool")
-        return replace(
-            one,
-            task_id=HOSTILE,
-            ending=HOSTILE,
-            detail=HOSTILE,
-            messages=(*one.messages, message),
-            breakdown={HOSTILE: 1.0},
-            evidence={"patch": f"diff --git a/{HOSTILE} b/x\n@@ -1 +1 @@\n+{HOSTILE}\n", "tests": {HOSTILE: HOSTILE}},
-        )
-
-    runs = tmp_path / "runs"
-    one = Training(runs / "hostile")
-    one.step(1, make=make)
-    one.end()
-    address, process = serve(runs, tmp_path / "cache")
-    try:
-        for viewport in (WIDE, PHONE):
-            watched = Watched(browser, address, viewport)
-            page, run = watched.page, id_of(watched, "hostile")
-            title = page.title()
-            for place in ("episodes", "episodes?view=groups", "engines", "about"):
-                watched.open(f"/run/{run}/{place}")
-                page.wait_for_timeout(400)
-                watched.check(place)
-            key = rows_of(watched, run)[0]["key"]
-            for tab in ("conversation", "patch", "tests", "tokens"):
-                watched.open(f"/run/{run}/episode/{key}?tab={tab}")
-                page.wait_for_selector("aside")
-                page.keyboard.press("e")
-                page.wait_for_timeout(200)
-                watched.check(tab)
-            assert "owned" not in {page.title(), title}
-            assert page.locator("main img, main script, main iframe, main svg[onload]").count() == 0
-            shown = page.locator("body").inner_text()
-            assert not re.search("[\\x00-\\x08\\x0b-\\x1f\\x7f\\u202a-\\u202e]", shown)
-            watched.context.close()
-    finally:
-        process.terminate()
-        process.wait(10)
-    assert main(["view", str(runs / "hostile"), "--html", str(tmp_path / "page.html")]) == 0
-    watched = Watched(browser, (tmp_path / "page.html").as_uri(), PHONE)
-    watched.page.goto(watched.address)
-    watched.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-    assert "owned" not in watched.page.title()
-    assert watched.page.locator("img, script, svg").count() == 0
-    assert watched.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
-    assert watched.wrong == []
-    watched.context.close()
 
 
 def test_a_server_that_goes_away_is_told_and_one_that_comes_back_is_found(browser, tmp_path):
@@ -350,44 +230,5 @@ def test_a_server_that_goes_away_is_told_and_one_that_comes_back_is_found(browse
         watched.page.wait_for_selector("text=does not answer")
     finally:
         process.kill()
-        watched.context.close()
-        one.end()
-
-
-@pytest.mark.slow
-def test_a_hundred_thousand_episodes(browser, tmp_path):
-    """What stands in the table is right wherever it is scrolled to, and the server stays small."""
-    count, size, groups = 100_000, 8, 8
-    one = Training(tmp_path / "runs" / "large")
-    for step in range(1, count // (size * groups) + 2):
-        one.step(step, num_groups=groups, size=size)
-    address, process = serve(tmp_path / "runs", tmp_path / "cache")
-    watched = Watched(browser, address, WIDE)
-    try:
-        page, run = watched.page, id_of(watched, "large")
-        watched.open(f"/run/{run}/episodes")
-        page.wait_for_selector(".episodes tbody a")
-        deadline = time.monotonic() + 120
-        while page.request.get(f"{address}/api/poll?run={run}").json()["behind"] and time.monotonic() < deadline:
-            time.sleep(0.5)
-        total = page.request.get(f"{address}/api/episodes?run={run}&limit=1").json()["total"]
-        assert total >= count
-        page.reload()
-        page.wait_for_selector(f"text={total:,} episodes")
-        page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
-        page.wait_for_function(
-            "() => [...document.querySelectorAll('.episodes tbody tr:not(.space)')].at(-1)?.textContent.startsWith('1')"
-        )
-        rows = page.locator(".episodes tbody tr:not(.space)")
-        assert rows.count() < 100
-        assert rows.last.get_attribute("aria-rowindex") == str(total + 1)
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        [peak] = re.findall(r"VmHWM:\s+(\d+)", status)
-        assert int(peak) < 500 * 1024  # KiB
-        assert json.loads(page.request.get(f"{address}/api/facets?run={run}").text())["total"] == total
-        watched.check("large")
-    finally:
-        process.terminate()
-        process.wait(10)
         watched.context.close()
         one.end()

@@ -3,6 +3,7 @@
 import re
 
 from verigym.evals.viewer.files import PAGE, PageFiles
+from verigym.evals.viewer.listening import bound
 
 
 def test_what_the_page_names_is_there_and_is_kept_by_the_browser(client, tmp_path):
@@ -45,3 +46,8 @@ def test_long_answers_are_compressed(client, tmp_path, training):
     assert response.headers["content-encoding"] == "gzip"
     assert len(response.json()["rows"]) == 80
     assert "content-encoding" not in client.http.get("/api/runs").headers
+
+
+def test_only_this_machine_is_listened_to():
+    with bound(0, is_default=False) as listener:
+        assert listener.getsockname()[0] == "127.0.0.1"

@@ -1,41 +1,16 @@
 """What the page says of an evaluation that was audited: what its figures are worth, and passes to look at."""
 
-import json
-
 import pytest
 
-from verigym.envs.audit.certificate import Certificate
-from verigym.evals.verdict import Verdict
-from verigym.evals.worth import worth_of
+from .conftest import audited, evaluation
 
-from .conftest import HOSTILE, evaluation
-
-FLAG = {"kind": "history", "turn": 2, "what": "read git's history", "shown": "git log -p"}
 TASKS = {"astropy-1": (True, False), "django-2": (True, True), "sympy-3": (False, False)}
-
-
-def certificate(task, kind):
-    measured = {"mutants": {"tried": 4, "told_apart": 1}, "choices": {"tried": 2, "refused": 0}}
-    return Certificate(instance_id=task, row_sha256="", scores={}, basis={}, kind=kind, reason="", measured=measured)
 
 
 @pytest.fixture
 def run(tmp_path):
-    """An evaluation with the report that ``verigym eval --audit`` writes, and flags on its passes."""
     path = evaluation(tmp_path / "runs" / "a", TASKS)
-    verdicts = [Verdict.from_json(json.loads(line)) for line in (path / "verdicts.jsonl").read_text().splitlines()]
-    certificates = {
-        one.instance_id: one for one in (certificate("astropy-1", "sound"), certificate("django-2", "weak"))
-    }
-    worth = worth_of(verdicts, certificates)
-    (path / "report.json").write_text(json.dumps({"suite": "swe", "worth": worth}))
-    rows = [
-        {"task_id": "astropy-1", "index": 0, "conversation": True, "flags": [FLAG, {**FLAG, "turn": 0}]},
-        {"task_id": "django-2", "index": 0, "conversation": True, "flags": []},
-        {"task_id": "django-2", "index": 1, "conversation": True, "flags": [{**FLAG, "what": HOSTILE}]},
-    ]
-    (path / "passes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path, worth
+    return path, audited(path)
 
 
 def test_the_results_say_what_they_are_worth_class_by_class(run, client):
