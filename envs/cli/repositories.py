@@ -160,6 +160,8 @@ def run_build_images(args: argparse.Namespace) -> int:
         return _build_verified(args, rows)
     client = docker_client()
     with progress_bar() as tell:
+        if args.base is None:
+            tell("base image: made with debootstrap where it is not there yet", 0, 0)
         base = args.base or ensure_base_image(client)
         built = build_images(
             rows,

@@ -70,7 +70,6 @@ def build_images(
     tell = progress or (lambda what, done, total: None)
     python = python_of(client, base)
     done = 0
-    tell("images built", 0, len(rows))
 
     def one(raw: Mapping[str, Any]) -> dict[str, Any]:
         nonlocal done
@@ -89,8 +88,11 @@ def build_images(
         return {**raw, "archive": str(named), **completed_fields(row, image), "python": python}
 
     # Environments first: rows share them, and two threads must not build one twice.
-    for requirements in dict.fromkeys(tuple(parse_row(raw).pip_requirements) for raw in rows):
+    environments = list(dict.fromkeys(tuple(parse_row(raw).pip_requirements) for raw in rows))
+    for number, requirements in enumerate(environments):
+        tell("environments made", number, len(environments))
         environment_image(client, base, requirements or DEFAULT_REQUIREMENTS, python, archives_of(out))
+    tell("images built", 0, len(rows))
     with ThreadPoolExecutor(max_workers=workers) as threads:
         return list(threads.map(one, rows))
 

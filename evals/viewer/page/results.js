@@ -47,7 +47,7 @@ function worthOf({ worth }) {
   if (!worth?.rows.length) return null;
   const rows = worth.rows.map((row) => h("tr", {}, h("td", {}, row.what), h("td.n", {}, row.tasks), h("td.n", {}, percent(row["pass@1"])), h("td", {}, meterOf(row))));
   const sound = worth.against_on_sound;
-  const told = sound && `Against the other run on ${number(sound.n)} sound tasks: ${signed(100 * sound.mean, 1)} % (${signed(100 * sound.low, 1)} to ${signed(100 * sound.high, 1)}), McNemar p ${number(sound.p_value)}.`;
+  const told = sound && `Against the other run on ${number(sound.n)} sound tasks: ${signed(100 * sound.mean, 1)} points (${signed(100 * sound.low, 1)} to ${signed(100 * sound.high, 1)}), McNemar p ${number(sound.p_value)}.`;
   return h("section", {}, h("h2", {}, "What it is worth ", h("span.sub", {}, `${number(worth.audited)} of ${number(worth.num_tasks)} tasks audited`)), scrolled(["", "Tasks", "pass@1 or rate", "95 % interval"], rows), told && h("p", {}, told));
 }
 
@@ -117,7 +117,7 @@ export async function comparison(first, second, signal) {
   return h(
     "div",
     {},
-    h("dl.facts", {}, fact("difference of pass@1", `${signed(100 * difference.mean, 1)} %`, `${signed(100 * difference.low, 1)} to ${signed(100 * difference.high, 1)}`), fact("tasks in common", number(shared)), fact("better", number(difference.num_better)), fact("worse", number(difference.num_worse)), fact("McNemar p", number(difference.p_value))),
+    h("dl.facts", {}, fact("difference of pass@1", `${signed(100 * difference.mean, 1)} points`, `${signed(100 * difference.low, 1)} to ${signed(100 * difference.high, 1)}`), fact("tasks in common", number(shared)), fact("better", number(difference.num_better)), fact("worse", number(difference.num_worse)), fact("McNemar p", number(difference.p_value))),
     h("h2", {}, flipped.length ? `Tasks that changed` : "No task changed"),
     flipped.length ? h("div.scroll.narrow", { tabindex: 0, role: "group", "aria-label": "Table" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Task"), h("th.n", { scope: "col" }, "before"), h("th.n", { scope: "col" }, "after"), h("th", { scope: "col" }, ""))), h("tbody", {}, flipped.map((row) => h("tr", {}, h("td", {}, row.task), h("td.n", {}, link(first, row.task, row.before)), h("td.n", {}, link(second, row.task, row.after)), h("td", {}, row.after > row.before ? h("span.outcome.passed", {}, h("i.dot"), "better") : h("span.outcome.failed", {}, h("i.dot"), "worse"))))))) : null,
     more ? h("p.muted", {}, `and ${number(more)} more`) : null,

@@ -54,6 +54,17 @@ def test_metrics_that_a_resume_cuts_are_gone(client, tmp_path, training):
     assert after["stages"][0]["columns"]["trainer/loss/mean"] == [1.0, 7.0]
 
 
+def test_a_line_that_is_written_in_pieces_is_an_episode_once_it_is_whole(client, tmp_path, training):
+    path = training(tmp_path / "runs" / "a", steps=2).path / "rl" / "episodes" / "000001.jsonl"
+    run = only(client)
+    *lines, last = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines) + last[:100])
+    assert client("episodes", run=run)["total"] == len(lines) == 15
+    with path.open("ab") as file:
+        file.write(last[100:])
+    assert client("episodes", run=run)["total"] == 16
+
+
 def test_a_version_is_of_before_the_rows_it_stands_with(client, tmp_path, training, monkeypatch):
     """What comes while a question is answered must make the page ask again."""
     from verigym.evals.viewer import app
