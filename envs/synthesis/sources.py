@@ -133,10 +133,14 @@ def tree_source(
     _keep_in_git(root)
     python_files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.py") if path.is_file())
     test_files = tuple(path for path in python_files if is_collected(path))
+    test_files = test_files or tuple(path for path in python_files if _is_named_tests(path) and _has_tests(root / path))
     if not test_files:
-        raise TaskError(f"{name}=={version} has no tests (no test_*.py or *_test.py in it){_alternative(root, repo)}")
+        raise TaskError(
+            f"{name}=={version} has no tests (no test_*.py, *_test.py or tests.py in it){_alternative(root, repo)}"
+        )
     source_folder = _source_folder(root)
-    found = [path for path in python_files if _is_package_file(path, source_folder, root, name)]
+    rest = [path for path in python_files if path not in test_files]
+    found = [path for path in rest if _is_package_file(path, source_folder, root, name)]
     package_files = tuple(path for path in found if _is_readable(root / path))
     if left_out := sorted(set(found) - set(package_files)):
         logger.warning(
@@ -146,7 +150,9 @@ def tree_source(
             ", ".join(left_out[:5]),
         )
     if not package_files:
-        raise TaskError(f"{name}=={version} has no Python package beside its tests; is {root.name} the right folder?")
+        raise TaskError(
+            f"{name}=={version} has no Python package or module beside its tests; give the folder that holds both"
+        )
     if requirements is None:
         runtime, testing = declared_requirements(root)
         testing += needed_by_tests(root, test_files, [*runtime, *testing, *extra])
@@ -170,6 +176,20 @@ def is_collected(path: str) -> bool:
     return (name.startswith("test_") or name.endswith("_test.py")) and not _is_aside(path)
 
 
+def _is_named_tests(path: str) -> bool:
+    """Whether a file is called what pytest does not collect by itself, but takes where it is named."""
+    return PurePosixPath(path).name in ("tests.py", "test.py") and not _is_aside(path)
+
+
+def _has_tests(path: Path) -> bool:
+    """Whether a module of that name holds tests, and is not about something else."""
+    try:
+        nodes = ast.walk(ast.parse(path.read_bytes()))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return any(isinstance(node, ast.FunctionDef) and node.name.startswith("test_") for node in nodes)
+
+
 def is_test_file(path: str) -> bool:
     """Whether a file belongs to the tests: it is collected, or stands in their folders."""
     parts = PurePosixPath(path).parts
@@ -181,14 +201,15 @@ def _is_aside(path: str) -> bool:
 
 
 def _source_folder(root: Path) -> str:
-    """Where packages stand: "src" or "lib" where there are some in it, else the root; modules in "src" count where the
+    """Where packages stand: "src" or "lib" where there are some in it, else the root; modules in them count where the
     root has no package."""
     if any(_has_python(folder) for folder in _folders(root / "src") if folder.name not in TEST_FOLDERS):
         return "src"
     if any((folder / "__init__.py").is_file() for folder in _folders(root / "lib")):
         return "lib"
     at_root = [one for one in _folders(root) if one.name not in TEST_FOLDERS and (one / "__init__.py").is_file()]
-    return "src" if not at_root and any((root / "src").glob("*.py")) else ""
+    alone = ("src", "lib") if not at_root else ()
+    return next((folder for folder in alone if any((root / folder).glob("*.py"))), "")
 
 
 def _folders(folder: Path) -> list[Path]:

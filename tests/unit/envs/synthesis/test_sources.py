@@ -60,6 +60,7 @@ def test_a_src_layout(folder: Path, offline: None):
 
 LAYOUTS = {
     "lib": (["lib/pack/__init__.py", "lib/pack/a.py"], "lib"),
+    "a module in lib": (["lib/pack.py"], "lib"),
     "a src of C files": (["src/a.c", "src/generate.h", "pack/__init__.py"], "."),
     "a src of C files and a script": (["src/a.c", "src/generate.py", "pack/__init__.py"], "."),
     "a lib of other things": (["lib/a.js", "pack/__init__.py"], "."),
@@ -80,6 +81,21 @@ def test_layouts(tmp_path: Path, name: str):
     wanted = [one for one in files if one.endswith(".py") and (path == "." or one.startswith(path))]
     assert found.package_files == tuple(sorted(one for one in wanted if not one.startswith("src/gen")))
     assert found.env == {"PYTHONPATH": path}
+
+
+def test_modules_called_tests_count_where_there_are_no_others(tmp_path: Path):
+    for one, text in (
+        ("src/acme/event/__init__.py", ""),
+        ("src/acme/event/tests.py", "class TestA:\n    def test_a(self): pass\n"),
+        ("src/acme/other/tests.py", "def is_odd(value): return value % 2\n"),
+    ):
+        (tmp_path / one).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / one).write_text(text)
+    source = tree_source(tmp_path, name="acme.event", version="1", requirements=())
+    assert source.test_files == ("src/acme/event/tests.py",)
+    assert source.package_files == ("src/acme/event/__init__.py", "src/acme/other/tests.py")
+    (tmp_path / "test_more.py").write_text("def test_b(): pass\n")
+    assert tree_source(tmp_path, name="acme.event", version="1", requirements=()).test_files == ("test_more.py",)
 
 
 def test_a_byte_order_mark_is_no_reason_and_other_encodings_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
