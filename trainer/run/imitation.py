@@ -11,7 +11,7 @@ from ...agent.failures import Failures
 from ...agent.trajectory import Trajectory
 from ...envs.sandbox.background import all_or_first_error
 from ...envs.task import Task
-from ...errors import EnvironmentBug, SandboxError
+from ...errors import EnvironmentBug, SandboxError, TaskError
 from ..recipe.recipe import Recipe
 from ..recipe.stages import SFTStage
 from ..sampling.families import Family
@@ -89,8 +89,17 @@ def further(settings: SFTStage) -> SFTStage:
 def split_by_task(
     demonstrations: Sequence[Trajectory], share: float, seed: int
 ) -> tuple[list[Trajectory], list[Trajectory]]:
-    """(to learn from, to measure by). No task is in both: an expert that acted once is known the next time."""
+    """(to learn from, to measure by). No task is in both: an expert that acted once is known the next time.
+
+    Raises:
+        TaskError: there are demonstrations of one task alone.
+    """
     tasks = sorted({(one.family, one.task_id) for one in demonstrations})
+    if len(tasks) < 2:
+        raise TaskError(
+            f"imitation needs demonstrations of two tasks or more, some to measure by; here are {len(tasks)}. Give a "
+            "family more tasks (num_train), or leave sft out"
+        )
     random.Random(seed).shuffle(tasks)
     kept = set(tasks[: max(1, round(share * len(tasks)))])
     parts: tuple[list[Trajectory], list[Trajectory]] = ([], [])

@@ -4,6 +4,7 @@ from collections import defaultdict
 
 import pytest
 
+from verigym.errors import TaskError
 from verigym.trainer.run.imitation import split_by_task
 
 
@@ -20,3 +21,9 @@ def test_no_task_is_in_both_parts(make_segment, make_trajectory, seed):
             parts[one.task_id].add(part)
     assert all(len(found) == 1 for found in parts.values())
     assert sum(found == {"measured"} for found in parts.values()) == 3
+
+
+def test_one_task_is_too_few_and_said_so(make_segment, make_trajectory):
+    one = make_trajectory(make_segment([1, 2], [0, 1]), group="only")
+    with pytest.raises(TaskError, match=r"two tasks or more.*here are 1.*num_train"):
+        split_by_task([one, one], 0.25, 0)
