@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +55,22 @@ def tiny(huggingface_checkpoint):
     model = AutoModelForCausalLM.from_pretrained(huggingface_checkpoint)
     model.resize_token_embeddings(len(tokenizer))
     return model, tokenizer
+
+
+@pytest.mark.slow  # a process of its own: the example as a user runs it
+def test_the_example_runs_where_there_is_no_gpu(tiny, local_sandbox, tmp_path):
+    model, tokenizer = tiny
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    script = Path(__file__).resolve().parents[2] / "examples" / "trl_grpo.py"
+    command = [sys.executable, str(script), str(tmp_path / "model"), "--steps", "1", "--tokens", "16"]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, timeout=600, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'reward'" in done.stdout
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").num_parameters() == model.num_parameters()
 
 
 def call(**arguments):

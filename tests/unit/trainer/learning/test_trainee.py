@@ -4,10 +4,11 @@ import asyncio
 import copy
 import json
 import math
+import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, SmolLM3Config
 
 from verigym.agent.loop import Budget
 from verigym.agent.policy import TokenPolicy
@@ -19,6 +20,8 @@ from verigym.model.chat.huggingface import HuggingFaceRenderer
 from verigym.model.chat.messages import Message
 from verigym.model.checkpoint import save_checkpoint
 from verigym.model.decoder import Decoder
+from verigym.model.engine.generator import Generator
+from verigym.model.families.find import why_not_ours
 from verigym.model.format import open_format
 from verigym.model.lora import adapter_weights, copy_trained
 from verigym.model.tokenizer import train_tokenizer
@@ -32,6 +35,7 @@ from verigym.trainer.loops.reinforce import RL
 from verigym.trainer.objective.reference import AdapterReference, reference_of
 from verigym.trainer.recipe.algorithms import AsyncConfig, GRPOConfig
 from verigym.trainer.recipe.config import LoRAConfig, OptimConfig, SFTConfig
+from verigym.trainer.recipe.load import load_recipe
 from verigym.trainer.recipe.model import ModelConfig
 from verigym.trainer.run.checkpoint import load_training, save_training
 from verigym.trainer.sampling.rollouts import EpisodePlan, TaskStream
@@ -132,6 +136,26 @@ def test_a_family_of_ours_is_saved_with_all_that_belongs_to_it(learn, family_che
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     ids = torch.arange(9)
     torch.testing.assert_close(theirs(ids[None]).logits[0, -1], _logits(trainee.decoder, ids), rtol=1e-4, atol=1e-4)
+
+
+def test_the_recipe_for_one_gpu_trains_its_adapters_in_our_decoder(tmp_path, family_checkpoint):
+    """SmolLM3-3B, which it names, is of a family of ours; here in its shape's kind and a small size."""
+    recipe = load_recipe("single-gpu-lora")
+    assert recipe.model.checkpoint.name == "SmolLM3-3B"
+    SmolLM3Config().save_pretrained(tmp_path / "shape")  # whose defaults are the 3B model's
+    assert why_not_ours(tmp_path / "shape") is None
+    shutil.copytree(family_checkpoint, tmp_path / "small")
+    tokenizer = AutoTokenizer.from_pretrained(family_checkpoint)
+    config = SmolLM3Config(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "small")
+    small = ModelConfig(checkpoint=tmp_path / "small", max_context=200, lora=recipe.model.lora)
+    trainee = open_trainee(small, lambda parser: [], seed=0)
+    assert isinstance(trainee.decoder, Decoder)
+    assert isinstance(trainee.engine(1), Generator)
 
 
 @pytest.mark.parametrize(
