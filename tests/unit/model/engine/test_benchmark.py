@@ -2,6 +2,8 @@
 
 import json
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,16 @@ def test_the_smoke_size_writes_what_it_measured(tmp_path: Path) -> None:
 def test_without_cuda_it_says_so_and_measures_nothing(tmp_path: Path) -> None:
     assert runpy.run_path(str(SCRIPT))["main"](["--cuda", "--out", str(tmp_path / "x.json")]) == 2
     assert not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_measured_beside_every_peer(tmp_path: Path, family_checkpoint: Path) -> None:
+    out = tmp_path / "found.json"
+    command = [sys.executable, "-m", "benchmarks.engine.checkpoint", str(family_checkpoint), "--smoke", "--runs", "1"]
+    done = subprocess.run(
+        [*command, "--out", str(out)], cwd=SCRIPT.parents[2], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["name"] for row in rows] == ["ours", "transformers' model, slots", "generate", "generate_batch"]
+    assert all(row["median"] > 0 for row in rows)
