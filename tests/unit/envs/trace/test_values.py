@@ -400,3 +400,42 @@ def test_no_code_of_a_value_runs():
         if before is not None:
             sys.modules["numpy"] = before
     assert frames[-1].value == "[]"
+
+
+DERIVED = """
+import collections, datetime, decimal, fractions, functools, io, random, types, uuid, weakref
+told = []
+def boom(*given, **named):
+    told.append(given)
+    raise SystemExit(3)
+NAMES = (
+    "__repr__ __str__ __getattribute__ __len__ __iter__ __eq__ __hash__ __bool__ __format__ __dir__ __reduce_ex__ "
+    "__contains__ __getitem__ __index__ __int__ __float__ __lt__ __next__ __pos__ __length_hint__ __fspath__ items "
+    "keys values tolist item shape dtype size name value args maxlen typecode default_factory tzinfo isoformat"
+).split()
+BASES = {
+    object: (), list: (), dict: (), set: (), frozenset: (), tuple: (), int: (), float: (), str: (), bytes: (),
+    bytearray: (), complex: (), collections.deque: (), collections.OrderedDict: (), collections.defaultdict: (),
+    collections.Counter: (), collections.UserDict: (), OSError: (), KeyboardInterrupt: (), StopIteration: (),
+    decimal.Decimal: (), fractions.Fraction: (), datetime.date: (2020, 1, 1), datetime.datetime: (2020, 1, 1),
+    datetime.timedelta: (), datetime.tzinfo: (), types.SimpleNamespace: (),
+    types.ModuleType: ("m",), random.Random: (), io.StringIO: (), functools.partial: (len,), weakref.ref: (boom,),
+    property: (), staticmethod: (len,), classmethod: (len,), super: (), uuid.UUID: (),
+}
+def run():
+    v = []
+    for base, given in BASES.items():
+        kind = type("Evil", (base,), {**dict.fromkeys(NAMES, boom), "__class__": property(boom)})
+        v.append(base.__new__(kind, *given))
+    told.clear()
+    w = v[:20]
+    w = v[20:]
+    return told, len(v)
+"""
+
+
+def test_no_code_of_a_class_runs_whatever_it_is_derived_from():
+    frames, _ = frames_of(DERIVED, max_chars=9000)
+    assert "([], 37)" in [frame.value for frame in frames if frame.event == "return"]  # and a stream may end after that
+    shown = [frame.locals["w"] for frame in frames if frame.locals.get("w", "..") != ".."]
+    assert [text.count("Evil") for text in shown[:2]] == [20, 17]
