@@ -4,6 +4,7 @@ import { h, fill, number, segmented, styled } from "./dom.js";
 import { ask } from "./api.js";
 import { Chart, sorted, grouped } from "./charts.js";
 
+const NONE_YET = "No metrics yet: they come with the first step.";
 const AXES = [["step", "steps"], ["tokens", "tokens"], ["seconds", "time"]];
 
 // `keys` says which metrics; `reasons` adds why episodes ended.
@@ -12,9 +13,21 @@ export async function showCurves(page, { keys, reasons = false, runs = null }) {
   const kept = Object.assign({ axis: "step", smooth: "0", stage: "", find: "" }, page.query);
   const asked = ids.map((id) => ask("metrics", { run: id }, page.signal));
   let [, ...found] = await Promise.all([styled("vendor/uplot/uPlot.min.css"), ...asked]);
-  const stages = [...new Set(found.flatMap((one) => one.stages.map((stage) => stage.stage)))];
-  if (!stages.length) return fill(page.main, h("p.empty", {}, "No metrics yet."));
-  if (!stages.includes(kept.stage)) kept.stage = stages.includes("rl") ? "rl" : stages.at(-1);
+  const stagesOf = () => [...new Set(found.flatMap((one) => one.stages.map((stage) => stage.stage)))];
+  let stages = stagesOf();
+  if (!stages.length) {
+    fill(page.main, h("p.empty", {}, NONE_YET));
+    const again = (event) => {
+      if (!event.detail.metrics) return;
+      page.live.removeEventListener("news", again);
+      showCurves(page, { keys, reasons, runs }).catch(() => {});
+    };
+    return page.live?.addEventListener("news", again);
+  }
+  // Who has chosen no stage is taken along to the next one.
+  let isChosen = stages.includes(kept.stage);
+  const newest = () => (stages.includes("rl") ? "rl" : stages.at(-1));
+  if (!isChosen) kept.stage = newest();
 
   const controls = h("div.bar"), box = h("div"), extra = h("div");
   let charts = [], shownKeys = "";
@@ -30,11 +43,12 @@ export async function showCurves(page, { keys, reasons = false, runs = null }) {
   find.addEventListener("change", remember);
 
   function remember() {
-    const query = new URLSearchParams(Object.entries(kept).filter(([key, value]) => value && !(key === "axis" && value === "step") && !(key === "smooth" && value === "0")));
+    const query = new URLSearchParams(Object.entries(kept).filter(([key, value]) => value && !(key === "stage" && !isChosen) && !(key === "axis" && value === "step") && !(key === "smooth" && value === "0")));
     history.replaceState(null, "", `${location.hash.split("?")[0]}${query.size ? `?${query}` : ""}`);
   }
   function choose(name, value) {
     kept[name] = value;
+    isChosen ||= name === "stage";
     remember();
     drawControls();
     name === "stage" ? build() : charts.forEach((chart) => chart.draw(kept));
@@ -69,7 +83,7 @@ export async function showCurves(page, { keys, reasons = false, runs = null }) {
       }
       box.append(h("details.group", { open: true }, h("summary", {}, group.title), grid));
     }
-    if (!box.children.length) fill(box, h("p.empty", {}, "No metric is called that."));
+    if (!box.children.length) fill(box, h("p.empty", {}, wanted ? "No metric is called that." : NONE_YET));
     shownKeys = names.join();
   }
 
@@ -88,9 +102,13 @@ export async function showCurves(page, { keys, reasons = false, runs = null }) {
 
   async function renew() {
     found = await Promise.all(ids.map((id) => ask("metrics", { run: id }, page.signal)));
+    const before = stages.join();
+    stages = stagesOf();
+    if (!isChosen) kept.stage = newest();
+    if (before !== stages.join()) drawControls();
     const data = sources();
     const names = [...new Set(data.flatMap((one) => Object.keys(one.columns)))].filter((key) => key.includes("/") && keys(key));
-    if (names.some((key) => !shownKeys.includes(key))) build();
+    if (before !== stages.join() || names.some((key) => !shownKeys.includes(key))) build();
     else charts.forEach((chart) => chart.take(data, kept));
   }
   let told = reasons ? await fillReasons() : null;

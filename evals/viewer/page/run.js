@@ -11,7 +11,7 @@ const ENGINES = /seconds\/|tokens_per_second|tflops|mfu|memory|lag|failures|retr
 export async function showRun(page) {
   const [, id, tab = "", ...rest] = page.path;
   const run = await ask("run", { run: id }, page.signal);
-  const hasCurves = run.stages.length > 0;
+  const hasCurves = run.kind === "training";
   const tabs = [
     hasCurves && ["curves", "Curves"],
     ["episodes", "Episodes"],

@@ -3,6 +3,7 @@
 Skipped where there is no Chromium or no playwright.
 """
 
+import json
 import re
 
 import pytest
@@ -84,6 +85,34 @@ def test_a_live_run_its_curves_and_an_episode_that_comes_while_one_looks(watched
         arg=newest + 1,
     )
     watched.check("episodes that come")
+
+
+def test_a_page_that_is_open_before_the_first_step_shows_it_and_goes_along_to_the_next_stage(browser, tmp_path):
+    one = Training(tmp_path / "runs" / "young")
+    first = tmp_path / "runs" / "young" / "sft" / "metrics.jsonl"
+    (one.path / "rl" / "metrics.jsonl").unlink()
+    address, process = serve(tmp_path / "runs", tmp_path / "cache")
+    watched = Watched(browser, address, WIDE)
+    page = watched.page
+    try:
+        run = id_of(watched, "young")
+        watched.open(f"/run/{run}")
+        page.wait_for_selector("text=No metrics yet")
+        watched.check("before the first step")
+        first.parent.mkdir()
+        first.write_text(json.dumps({"step": 1, "seconds": 1.0, "trainer/loss/mean": 2.0}) + "\n")
+        page.wait_for_selector(".chart canvas")
+        assert page.locator(".chart h3").all_inner_texts() == ["loss"]
+        row = {"step": 1, "seconds": 2.0, "rollout/reward/mean": 0.5}
+        (one.path / "rl" / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+        page.wait_for_selector(".chart h3:text-is('reward')")
+        assert page.get_by_label("Stage").locator("[aria-pressed=true]").inner_text() == "rl"
+        watched.check("the next stage")
+    finally:
+        process.terminate()
+        process.wait(10)
+        watched.context.close()
+        one.end()
 
 
 def test_episodes_are_filtered_and_the_address_keeps_the_filter(watched):
