@@ -24,7 +24,7 @@ _TOKENS = 32
 
 def _sampled(size: int, count: int, prompt: int) -> Work:
     torch.set_num_threads(1)
-    decoder = Decoder(preset("cwm-tiny"), seed=0)
+    decoder = Decoder(preset("cwm-tiny", max_position_embeddings=1 << 18), seed=0)
     engine = Generator(decoder, max_batch=min(size, 128), max_context=prompt + _TOKENS + 64)
 
     async def every() -> str:

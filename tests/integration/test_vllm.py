@@ -200,3 +200,34 @@ def test_a_run_over_a_real_vllm(llama, tmp_path):
     assert all(row["trainer/updates/count"] >= 1 for row in rows)
     assert max(row["trainer/mismatch/max"] for row in rows) < 1e-3
     assert max(abs(row["trainer/mismatch_kl/mean"]) for row in rows) < 1e-3
+
+
+def test_a_real_vllm_says_how_likely_given_tokens_are(llama, tmp_path):
+    """As a teacher: what our decoder says of the same tokens, with the padded rows that vLLM does not know of."""
+    from verigym.agent.remote_scorer import RemoteScorer
+    from verigym.model.engine.generator import Generator
+
+    trainee = open_trainee(ModelConfig(checkpoint=llama, max_context=512), lambda parser: [], seed=0)
+    config = EnginesConfig(kind="vllm", count=1, python=Path(PYTHON), start_seconds=900)
+    known = trainee.decoder.config.num_ids
+    sizes = Sizes(concurrency=8, max_context=512, request_seconds=600.0, padding=range(known, VOCABULARY))
+    texts = [[(7 * place * number + 5) % known for place in range(1, 40 + number)] for number in range(1, 5)]
+
+    async def main():
+        fleet = Fleet(config, tmp_path / "engines", sizes, save=lambda folder, whole: trainee.save(folder, {}))
+        try:
+            async with fleet.open():
+                server = fleet.servers[0]
+                scorer = await RemoteScorer.connect(server.url, None, api_key=server.key)
+                try:
+                    theirs = await asyncio.gather(*map(scorer.score, texts))
+                finally:
+                    await scorer.aclose()
+        finally:
+            await fleet.aclose()
+        trainee.decoder.config = trainee.decoder.config.with_known_ids(VOCABULARY)
+        async with Generator(trainee.decoder, max_batch=1, max_context=512, num_threads=1) as engine:
+            return theirs, [(await engine.score(text)).logprobs for text in texts]
+
+    for theirs, ours in zip(*asyncio.run(main()), strict=True):
+        assert theirs[1:] == pytest.approx(list(ours)[1:], abs=1e-3)
