@@ -133,17 +133,24 @@ class FleetServer:
     async def connect(self) -> RemoteEngine:
         """What asks it. Raises PolicyError where it does not answer, ConfigError where its answers cannot be used."""
         seconds = self._sizes.request_seconds
-        engine = await self._class.connect(
-            self.url,
-            None,
-            own=self._own(),
-            api_key_env=(),
-            api_key=self.key,
-            concurrency=self._sizes.concurrency,
-            timeout_s=seconds,
-            give_up_s=seconds,
-            attempts=2,
-        )
+        try:
+            engine = await self._class.connect(
+                self.url,
+                None,
+                own=self._own(),
+                api_key_env=(),
+                api_key=self.key,
+                concurrency=self._sizes.concurrency,
+                timeout_s=seconds,
+                give_up_s=seconds,
+                attempts=2,
+            )
+        except RequestRefused as error:
+            if not self._is_vllm:
+                raise
+            raise ConfigError(
+                f"{self.url} does not tell the version of its tokens ({error}); start it with --enable-scale-out"
+            ) from error
         wanted = self._sizes.max_context
         if engine.max_context < wanted:
             await engine.aclose()

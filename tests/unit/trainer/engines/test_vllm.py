@@ -166,13 +166,15 @@ def test_servers_that_run_already(tmp_path):
     ]
     with pytest.raises(ConfigError, match="processed_logprobs"):
         asyncio.run(main({"raw": True}, use))
+    with pytest.raises(ConfigError, match="--enable-scale-out"):
+        asyncio.run(main({"closed": True}, use))
     longer = Sizes(concurrency=4, max_context=128, request_seconds=30.0)
     with pytest.raises(ConfigError, match="--max-model-len 128"):
         asyncio.run(main({}, lambda url: use(url, longer)))
 
 
 def test_a_server_ends_with_whoever_started_it(tmp_path):
-    """Also one that is killed, and a server that does not listen to SIGTERM when its turn to end has come."""
+    """Also one that is killed."""
     model = write(tmp_path / "model")
     script = f"""
         import asyncio, os, signal

@@ -1,6 +1,6 @@
 """What our side sees of vLLM's server, in no time: its routes, its errors, and a model that says its own version.
 
-``MODEL/stand_in.json`` may change it: {"raw": log-probabilities of another mode, "deaf": it does not end when told to}.
+``MODEL/stand_in.json`` may change it: {"raw": log-probabilities of another mode, "closed": no route of tokens}.
 """
 
 import argparse
@@ -74,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
             assert Engine.paused
             self.answer({"results": [getattr(Worker(), body["method"])(**body["kwargs"])]})
             return
-        elif place.path == "/inference/v1/generate":
+        elif place.path == "/inference/v1/generate" and not OPTIONS.get("closed"):
             self.answer({"choices": [generated(body)]})
             return
         elif place.path != "/reset_prefix_cache":
@@ -95,6 +95,6 @@ class Handler(BaseHTTPRequestHandler):
 
 ThreadingHTTPServer.allow_reuse_address = True
 SERVER = ThreadingHTTPServer((ARGS.host, ARGS.port), Handler)
-signal.signal(signal.SIGTERM, signal.SIG_IGN if OPTIONS.get("deaf") else lambda *_: os._exit(0))
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 print("INFO:     Application startup complete.", flush=True)
 SERVER.serve_forever()
