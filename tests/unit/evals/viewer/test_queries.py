@@ -54,6 +54,17 @@ def test_metrics_that_a_resume_cuts_are_gone(client, tmp_path, training):
     assert after["stages"][0]["columns"]["trainer/loss/mean"] == [1.0, 7.0]
 
 
+def test_of_a_sample_that_was_taken_again_the_last_verdict_counts(client, tmp_path):
+    path = evaluation(tmp_path / "runs" / "a", {"astropy-1": (True,), "django-2": (True,)}) / "verdicts.jsonl"
+    run = only(client)
+    assert client("evaluation", run=run)["summary"]["pass@1"] == 1.0
+    again = {**json.loads(path.read_text().splitlines()[0]), "passed": False, "score": 0.0}
+    with path.open("a") as file:
+        file.write(json.dumps(again) + "\n")
+    summary = client("evaluation", run=run)["summary"]
+    assert (summary["num_predictions"], summary["pass@1"]) == (2, 0.5)
+
+
 def test_a_line_that_is_written_in_pieces_is_an_episode_once_it_is_whole(client, tmp_path, training):
     path = training(tmp_path / "runs" / "a", steps=2).path / "rl" / "episodes" / "000001.jsonl"
     run = only(client)
