@@ -83,6 +83,8 @@ def whole(found: Any, earned: Earnings, bounds: tuple[float, float]) -> Score:
     if not low - TOLERANCE <= total <= high + TOLERANCE:
         raise ValueError(f"the reward is {total:g}, outside [{low:g}, {high:g}]; state what it can be in reward_bounds")
     total = min(max(total, low), high)
+    if not isinstance(plain(found), Score | bool):  # a number passes where the whole is the most there is
+        score = replace(score, passed=total >= high)
     return replace(score, value=total, breakdown={**score.breakdown, **earned.parts()}, bounds=bounds)
 
 

@@ -76,6 +76,8 @@ async def exchange(env: ToolEnv, own: Task, task: Any, player: Any) -> None:
         segment = await interaction.turn("\n\n".join(opening))
         while True:
             if segment.terminated:
+                if interaction.trace.errors:  # of verifiers' own infrastructure: no reward is learned from it
+                    return
                 score = await env.afinish()
                 break
             observation, _, terminated, truncated, step = await env.astep(segment.last_reply)

@@ -99,6 +99,16 @@ def test_scalars_of_other_libraries_are_numbers(found):
     assert rubric.step("done")[1] == 0.5
 
 
+def test_a_number_passes_where_the_whole_reward_is_the_most_there_is():
+    def most(self, task, submission):
+        self.reward(0.25, "tried")
+        return 0.75
+
+    one, _ = env(score=most)
+    *_, info = one.step("done")
+    assert (info["score"].value, info["score"].passed) == (1.0, True)
+
+
 def test_their_booleans_are_verdicts():
     one, _ = env(score=lambda *_: np.all([1, 2]))
     *_, info = one.step("done")

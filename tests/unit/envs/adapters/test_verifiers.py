@@ -14,6 +14,9 @@ import sys
 from functools import partial
 
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
 
 from verigym.agent.loop import Budget, rollout
 from verigym.agent.policy import ScriptedPolicy, Turn, play
@@ -249,8 +252,23 @@ class Adder(ToolEnv):
 """
 
 
+def streaming(reply):
+    """A server that speaks OpenAI's chat API in events, as the harnesses of verifiers ask for."""
+
+    async def chat(request):
+        body = await request.json()
+        head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
+        text = reply([str(one["content"]) for one in body["messages"] if one["role"] == "user"])
+        ends = [({"role": "assistant", "content": text}, None), ({}, "stop")]
+        rows = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": end}]} for delta, end in ends]
+        events = [*(f"data: {json.dumps(row)}\n\n" for row in rows), "data: [DONE]\n\n"]
+        return StreamingResponse(iter(events), media_type="text/event-stream")
+
+    return Starlette(routes=[Route("/v1/chat/completions", chat, methods=["POST"])])
+
+
 @pytest.mark.slow  # a process of verifiers' own, which prepares one more with uv
-def test_verifiers_own_evaluator_drives_ours(tmp_path, scripted_server):
+def test_verifiers_own_evaluator_drives_ours(tmp_path, serve):
     if shutil.which("uv") is None:
         pytest.skip("uv is not installed, with which verifiers prepares its programs")
     (tmp_path / "adder_for_verifiers.py").write_text(ADDER)
@@ -259,16 +277,14 @@ def test_verifiers_own_evaluator_drives_ours(tmp_path, scripted_server):
         "from verigym.envs.adapters.verifiers_taskset import __all__\n"
     )
 
-    def reply(body):
+    def reply(told):
         """Calls the tool, then answers with what it said; the last task is answered without it."""
-        told = [message["content"] for message in body["messages"] if message["role"] == "user"]
-        assert '"name": "add"' in str(told[0])
-        first = int(re.search(r"(\d) \+ 2\?", str(told[0]))[1])
+        assert '"name": "add"' in told[0]
+        first = int(re.search(r"(\d) \+ 2\?", told[0])[1])
         call = json.dumps({"calls": [{"name": "add", "arguments": {"a": first, "b": 2}}]})
-        return {"content": "5" if first == 2 else call if len(told) == 1 else str(told[-1])}
+        return "5" if first == 2 else call if len(told) == 1 else told[-1]
 
-    scripted_server.reply = reply
-    url = scripted_server.policy.removeprefix("openai:").partition("#")[0]
+    url = f"{serve(streaming(reply))}/v1"
     words = f"""--env.taskset.id verigym_tasks --env.taskset.env adder_for_verifiers:Adder --env.player.harness.id null
         --env.player.runtime.type subprocess --model toy --client.base-url {url} --client.api-key-var NO_KEY
         --no-push --no-rich --output-dir out --run.name run"""
@@ -289,4 +305,4 @@ def test_verifiers_own_evaluator_drives_ours(tmp_path, scripted_server):
         name: sum(one["score"] * one["weight"] for one in trace["rewards"].values()) for name, trace in found.items()
     }
     assert rewards == {"sum-0": 1.0, "sum-1": 1.0, "sum-2": 0.0}
-    assert found["sum-0"]["metrics"]["tried"] == 0.25
+    assert found["sum-0"]["metrics"] == {"passed": 1.0, "score": 0.75, "tried": 0.25}
