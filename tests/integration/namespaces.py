@@ -24,6 +24,10 @@ from .chaos import compared, left_with, recipe_text, rows_in
 from .small_recipe import train
 
 SWITCH, NET = "vg-switch", "10.77.77"
+SEEN = (
+    "import ray, sys, time; ray.init(address=sys.argv[1], logging_level='ERROR')\n"
+    "while sys.argv[2] not in [n['NodeManagerAddress'] for n in ray.nodes() if n['Alive']]: time.sleep(1)\n"
+)
 RAY = Path(sys.executable).with_name("ray")
 
 
@@ -63,22 +67,41 @@ class Host:
 
     @contextmanager
     def node(self, head: str, root: Path) -> Iterator[None]:
-        """A Ray node; its processes end with it."""
+        """A Ray node that others see; its processes end with it."""
         options = ["--node-ip-address", self.address, "--num-cpus", "3", "--resources", '{"sandbox": 1}', "--block"]
         options += ["--object-store-memory", str(80 << 20), "--disable-usage-stats"]
         ours = head.startswith(f"{self.address}:")
         where = ["--head", "--port", head.rpartition(":")[2], "--include-dashboard", "false"]
         command = [str(RAY), "start", *(where if ours else ["--address", head]), *options]
-        process = self.started(command, root / f"{self.name}.log")
+        process = None
         try:
+            for _ in range(5):  # Ray gives a node half a minute, which a busy machine may not keep
+                process = self.started(command, root / f"{self.name}.log")
+                if self._is_seen(process, head, root / f"{self.name}.log"):
+                    break
+                end_all_in(self.name)
+            else:
+                raise TimeoutError(f"a node does not start; see {self.name}.log")
             yield
         finally:
-            process.terminate()  # Ray ends what it has started when it is asked to
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            if process is not None:
+                process.terminate()  # Ray ends what it has started when it is asked to
+                try:
+                    process.wait(30)
+                except subprocess.TimeoutExpired:
+                    process.kill()
             end_all_in(self.name)
+
+    def _is_seen(self, process: subprocess.Popen[bytes], head: str, log: Path) -> bool:
+        """Wait until the cluster has this node; False where its process ends first."""
+        while process.poll() is None:
+            asking = self.started([sys.executable, "-c", SEEN, head, self.address], log)
+            try:
+                if asking.wait(60) == 0:
+                    return True
+            except subprocess.TimeoutExpired:
+                asking.kill()
+        return False
 
 
 def end_all_in(namespace: str) -> None:
@@ -103,24 +126,6 @@ def switch() -> Iterator[None]:
         ip("netns", "del", SWITCH, check=False)
 
 
-def joined(head: str, host: Host, log: Path, num_nodes: int) -> None:
-    """Wait for so many living nodes."""
-    program = (
-        "import ray, sys, time; ray.init(address=sys.argv[1], logging_level='ERROR')\n"
-        "while sum(n['Alive'] for n in ray.nodes()) < int(sys.argv[2]): time.sleep(1)\n"
-    )
-    deadline = time.monotonic() + 400
-    while time.monotonic() < deadline:
-        asking = host.started([sys.executable, "-c", program, head, str(num_nodes)], log)
-        try:
-            if asking.wait(max(1.0, deadline - time.monotonic())) == 0:
-                return
-        except subprocess.TimeoutExpired:
-            asking.kill()
-        time.sleep(2)
-    raise TimeoutError(f"{num_nodes} nodes have not met; see {log}")
-
-
 def disturbed(root: Path, recipe: Path, out: Path, cut_at: int) -> dict[str, Any]:
     """Run the recipe over three hosts, cut the third's cable after so many steps, and let a fourth come."""
     hosts = [Host(number) for number in (1, 2, 3, 4)]
@@ -128,9 +133,8 @@ def disturbed(root: Path, recipe: Path, out: Path, cut_at: int) -> dict[str, Any
     with switch(), ExitStack() as inside:
         for host in hosts:
             inside.enter_context(host.up())
-        for number, host in enumerate(hosts[:3], start=1):
+        for host in hosts[:3]:
             inside.enter_context(host.node(head, root))
-            joined(head, hosts[0], root / "joining.log", number)
         command = [sys.executable, "-m", "verigym", "train", str(recipe), "--out", str(out), "--ray", head]
         began = time.monotonic()
         running = hosts[0].started(command, root / "run.log")

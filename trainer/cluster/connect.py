@@ -16,6 +16,7 @@ from .bundles import Bundle, told
 LOCAL = "local"
 _NEEDED = ("CPU", "GPU", "sandbox")
 _PROBE_SECONDS = 120.0
+_LOCAL_TRIES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,17 +64,28 @@ def connected(address: str, *, machine: Bundle) -> Iterator[None]:
         options |= {"num_cpus": int(-(-resources.pop("CPU", 1) // 1)), "include_dashboard": False}
         gpus = resources.pop("GPU", None)
         options |= {"resources": resources} | ({} if gpus is None else {"num_gpus": int(gpus)})
-    try:
-        ray.init(address=address, **options)
-    except Exception as error:  # a node that does not start in time raises no narrower class
-        told_ = " ".join(str(error).split())[:300]
-        raise ConfigError(
-            f"no Ray cluster at {address} ({told_}); start one (ray start --head), or take --ray local"
-        ) from error
+    _init(ray, address, options)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _init(ray: Any, address: str, options: dict[str, Any]) -> None:
+    """Raises ConfigError where there is no cluster."""
+    for left in reversed(range(_LOCAL_TRIES)):
+        try:
+            ray.init(address=address, **options)
+            return
+        except Exception as error:  # a node that does not start in time raises no narrower class
+            # Ray gives a new node half a minute, which a machine that is busy with other work may not keep.
+            if left and address == LOCAL and "timed out during startup" in str(error):
+                ray.shutdown()
+                continue
+            told_ = " ".join(str(error).split())[:300]
+            raise ConfigError(
+                f"no Ray cluster at {address} ({told_}); start one (ray start --head), or take --ray local"
+            ) from error
 
 
 def free_machines() -> list[Bundle]:
