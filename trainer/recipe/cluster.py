@@ -17,6 +17,10 @@ class ClusterConfig(Settings):
     """GPUs of a rank, and of each process of an engine; 0 runs all on CPUs."""
     rank_cpus: float = Field(default=1.0, gt=0)
     """CPUs of a rank."""
+    gpu_gib: float = Field(default=80.0, gt=0)
+    """Memory of a GPU in GiB; a dry run compares with it what a rank needs."""
+    rank_host_gib: float = Field(default=128.0, gt=0)
+    """Memory of its machine that a rank may take, in GiB; a dry run compares with it what a rank needs."""
     engine_cpus: float = Field(default=1.0, gt=0)
     """CPUs of an engine."""
     workers: int = Field(default=1, ge=1)

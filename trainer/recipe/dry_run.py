@@ -1,14 +1,13 @@
 """``verigym train RECIPE --dry-run``: what would run, and what this machine lacks for it."""
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...terminal import console
+from .cluster import ClusterConfig
+from .fits import GIB, Need, check_fits, needs_of_rank
 from .layouts import model_config
 from .recipe import SMALL_SOURCES, Recipe, teachers_of
-
-GIB = 1 << 30
 
 if TYPE_CHECKING:
     from ...model.parallel.layout import Layout
@@ -19,6 +18,8 @@ def dry_run(path: str | Path, recipe: Recipe, layout: "Layout", *, ray: str | No
 
     Args:
         ray: address of a cluster; None: torchrun starts the processes.
+    Raises:
+        ConfigError: a rank of the cluster has too little memory.
     """
     from rich.table import Table
 
@@ -34,7 +35,11 @@ def dry_run(path: str | Path, recipe: Recipe, layout: "Layout", *, ray: str | No
     if ray is None:
         table.add_row("start with", launch_command(path, layout.num_ranks))
     else:
-        table.add_row("a rank holds", held_by(recipe, layout))
+        config = recipe.cluster or ClusterConfig()
+        needs = needs_of_rank(recipe, layout)
+        check_fits(needs, config)
+        for need in needs:
+            table.add_row(f"a rank's {need.what}", told_need(need, config))
         table.add_row("start with", f"verigym train {path} --ray {ray} --out FOLDER-THAT-ALL-SEE")
     missing = missing_files(recipe)
     table.add_row("not on this machine", ", ".join(missing) if missing else "nothing")
@@ -69,18 +74,10 @@ def engines_of(recipe: Recipe) -> str:
     return f"{engines.count}{kind}, started here{where}{split}"
 
 
-def held_by(recipe: Recipe, layout: "Layout") -> str:
-    """What a rank of a cluster holds of the model, in words; an update's activations are ``verigym plan``'s."""
-    from ...model.weights.names import parts
-
-    weights = sum(math.prod(part.shape) for part in parts(model_config(recipe))) / (layout.fsdp * layout.tensor)
-    moments = 1 if recipe.rl is None or recipe.rl.optim.matrices == "muon" else 2
-    bf16 = recipe.engines is not None and recipe.engines.dtype == "bfloat16"
-    own, published = 4 * (1 + moments) * weights, (2 if bf16 else 4) * 2 * weights
-    return (
-        f"{own / GIB:.1f} GiB of weights and moments on its device; while it saves as much again in its host's memory, "
-        f"and {published / GIB:.1f} GiB to publish"
-    )
+def told_need(need: Need, config: ClusterConfig) -> str:
+    """What a rank needs and has, in words."""
+    device, host = need.device_bytes / GIB, need.host_bytes / GIB
+    return f"{device:.2f} GiB of {config.gpu_gib:g} on its device, {host:.2f} of {config.rank_host_gib:g} on its host"
 
 
 def launch_command(path: str | Path, num_ranks: int, *, gpus: int = 8) -> str:

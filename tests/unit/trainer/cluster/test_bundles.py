@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,8 @@ from verigym.trainer.cluster.bundles import (
 )
 from verigym.trainer.cluster.connect import MachineFacts, check_machines
 from verigym.trainer.recipe.cluster import ClusterConfig
+from verigym.trainer.recipe.fits import Need as MemoryNeed
+from verigym.trainer.recipe.fits import check_fits, needs_of_rank
 from verigym.trainer.recipe.load import load_recipe
 
 RECIPES = Path(__file__).resolve().parents[4] / "recipes"
@@ -125,14 +128,55 @@ def test_what_cannot_be_placed_is_refused_before_ray_is_asked(tmp_path, capsys, 
     assert not out.exists()
 
 
-def test_a_dry_run_says_what_a_rank_holds_and_starts_nothing(capsys, monkeypatch):
+@pytest.mark.slow  # the step of 8 layers of the full model is traced: 16 processor seconds
+def test_a_dry_run_says_what_a_rank_needs_and_starts_nothing(capsys, monkeypatch):
     pytest.importorskip("ray", reason="the extra cluster is not installed")
     monkeypatch.setenv("COLUMNS", "300")
     recipe = str(RECIPES / "cwm-32b-grpo.toml")
     assert main(["train", recipe, "--dry-run", "--ray", "head:6379"]) == 0
     told = capsys.readouterr().out
     # 32,581,097,472 parameters over 64 ranks: 12 bytes each of weights and moments, twice 2 bytes to publish.
-    assert "5.7 GiB of weights and moments on its device" in told
-    assert "1.9 GiB to publish" in told
+    assert "1.90 GiB of 80 on its device" in told  # load
+    assert "26.57 GiB of 80 on its device" in told  # step
+    assert "5.69 GiB of 80 on its device, 2.17 of 128 on its host" in told  # publish
+    assert "5.69 GiB of 80 on its device, 6.68 of 128 on its host" in told  # save
     assert "--ray head:6379 --out FOLDER-THAT-ALL-SEE" in told
     assert "2, placed on the cluster, each over 8 processes" in told
+
+
+def test_a_rank_needs_a_share_of_what_is_loaded_copied_and_kept(monkeypatch):
+    def traced(config, layout, lengths):  # what the slow test above really traces
+        return SimpleNamespace(peak_bytes=1 << 30)
+
+    monkeypatch.setattr("verigym.model.plan.search.trace_by_period", traced)
+    recipe = recipe_of("engines.dtype='bfloat16'")
+    found, four = (needs_of_rank(recipe, Layout(shard=shard)) for shard in (2, 4))
+    assert [need.what for need in found] == ["load", "step", "publish", "save"]
+    for ours, theirs in ((one, other) for one, other in zip(found, four, strict=True) if one.what != "step"):
+        assert theirs.device_bytes == pytest.approx(ours.device_bytes / 2)
+        assert theirs.host_bytes == pytest.approx(ours.host_bytes / 2)
+    load, step, publish, save = found
+    assert save.device_bytes == publish.device_bytes == 3 * load.device_bytes
+    assert step.device_bytes == 1 << 30
+    assert step.host_bytes == load.device_bytes / 2  # what was published is kept where changes alone are sent
+    assert recipe.cluster is not None
+    check_fits(found, recipe.cluster)
+    whole = needs_of_rank(recipe_of("engines.dtype='float32'"), Layout(shard=2))
+    assert whole[1].host_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"gpu_gib": 1e-4}, r"a rank's load takes .* of its device's memory, and cluster.gpu_gib is 0.0001"),
+        ({"rank_host_gib": 1e-3}, r"a rank's save takes .* of its host's memory, and cluster.rank_host_gib is 0.001"),
+        ({"rank_gpus": 0, "rank_host_gib": 0.01}, r"a rank's step takes .* of its host's memory"),
+    ],
+)
+def test_what_does_not_fit_is_refused(limits, message):
+    shard = 1 << 19  # bytes; a step's activations are the most, but on the device alone
+    device, host = (shard, 60 * shard, 3 * shard, 3 * shard), (shard / 9, shard / 2, shard, 4 * shard)
+    names = ("load", "step", "publish", "save")
+    known = [MemoryNeed(what=w, device_bytes=d, host_bytes=h) for w, d, h in zip(names, device, host, strict=True)]
+    with pytest.raises(ConfigError, match=message):
+        check_fits(known, ClusterConfig(**limits))
