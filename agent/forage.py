@@ -75,7 +75,7 @@ class Forager:
 
     Attributes:
         env_id: of the environment, for the rows.
-        policy: what ``policy_for`` plays, in words: another one may not go on with its file.
+        policy, sandbox: what ``policy_for`` plays and where, in words: another one may not go on with its file.
         make_env: a fresh environment.
         policy_for: the policy of an episode.
         budget, sampling: of an episode; each sample draws with a seed of its own.
@@ -90,6 +90,7 @@ class Forager:
     budget: Budget
     sampling: Sampling
     policy: str = ""
+    sandbox: str = "auto"
     workers: int = 4
     seats: Mapping[str, Seat] = field(default_factory=dict)
     tell: Callable[[int, int], None] = lambda done, wanted: None
@@ -150,6 +151,7 @@ class Forager:
         return {
             "ENV_ID": self.env_id,
             "--policy": self.policy,
+            "--sandbox": self.sandbox,
             "--max-turns": self.budget.turns,
             "--timeout": self.budget.seconds,
             **{f"--{name.replace('_', '-')}": value for name, value in kept.items()},
@@ -171,6 +173,7 @@ class Forager:
                     "remove it and the file beside it"
                 )
             now = self.settings
+            before = {"--sandbox": now["--sandbox"], **before}  # which ledgers did not always say
             changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
             if changed:
                 told = ", ".join(f"{name} was {before.get(name)} and is {now.get(name)}" for name in changed)

@@ -1,6 +1,7 @@
 """``verigym forage``: episodes of a policy, kept as data."""
 
 import argparse
+import random
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--data", type=Path, metavar="FILE", help="tasks (default: the environment's own)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="trajectories (JSON Lines) to write")
     parser.add_argument("--samples", type=int, default=1, metavar="K", help="episodes of each task (1)")
-    parser.add_argument("--limit", type=int, default=0, metavar="N", help="tasks (all)")
+    parser.add_argument("--limit", type=int, default=0, metavar="N", help="tasks, drawn by the seed (all)")
     parser.add_argument("--workers", type=int, default=4, metavar="N", help="episodes at once (4)")
     add_episode_options(parser)
     add_sandbox_option(parser)
@@ -50,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
             f"--samples {args.samples}, --workers {args.workers} and --limit {args.limit}: at least 1, 1 and 0"
         )
     tasks = read_any_tasks(args.data) if args.data is not None else own_tasks(open_env(args.env_id, {}))
-    tasks = tasks[: args.limit] if args.limit else tasks
+    if args.limit and args.limit < len(tasks):
+        tasks = [tasks[place] for place in sorted(random.Random(args.seed).sample(range(len(tasks)), args.limit))]
     source = args.build_policy(args.policy, max_batch=args.workers)
     seats, others = seats_of(args)
 
@@ -68,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         forager = Forager(
             env_id=args.env_id,
             policy=args.policy,
+            sandbox=args.sandbox,
             make_env=make_env,
             policy_for=source.policy_for,
             budget=budget_of(args),

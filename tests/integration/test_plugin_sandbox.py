@@ -1,6 +1,7 @@
 """A sandbox in a package of its own is chosen by its word, and passes what every sandbox must."""
 
 import asyncio
+import os
 import shutil
 import sys
 import tomllib
@@ -61,7 +62,7 @@ def test_it_is_chosen_by_its_word(site, local_sandbox, monkeypatch, capsys):
 
     own = asyncio.run(niceness())
     monkeypatch.setattr(choose, "_probe", lambda backend: pytest.fail("probed again"))
-    assert own == "7\n"
+    assert own == f"{os.nice(0) + 7}\n"
     assert main(["rollout", "verigym/SWE-v0", "--policy", "gold", "--sandbox", "prefix"]) == 0
     assert "passed, reward 1\n" in capsys.readouterr().out
 

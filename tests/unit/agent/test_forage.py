@@ -264,3 +264,30 @@ def test_a_file_of_no_row_is_emptied(tmp_path, text):
     out.write_bytes(text)
     _mend(out)
     assert out.read_bytes().strip() == b""
+
+
+def test_another_sandbox_is_another_setting_and_ledgers_that_name_none_are_gone_on_with(tmp_path):
+    out, seeds = tmp_path / "episodes.jsonl", []
+    asyncio.run(forager(seeds).run(words("a"), out))
+    other = forager(seeds)
+    other.sandbox = "unsafe"
+    with pytest.raises(ConfigError, match="--sandbox was auto and is unsafe"):
+        asyncio.run(other.run(words("a"), out))
+    ledger = tmp_path / "episodes.jsonl.done"
+    row = json.loads(ledger.read_text())
+    del row["settings"]["--sandbox"]
+    ledger.write_text(json.dumps(row) + "\n")
+    asyncio.run(other.run(words("a"), out))
+    assert len(seeds) == 1
+
+
+def test_a_limit_is_drawn_by_the_seed(tmp_path, capsys):
+    def tasks_of(seed):
+        out = tmp_path / f"{seed}.jsonl"
+        words = ["forage", "verigym/Math-v0", "--policy", "gold", "--limit", "2", "--seed", str(seed)]
+        assert main([*words, "--out", str(out), "--sandbox", "unsafe"]) == 0
+        return tuple(json.loads(line)["trajectory"]["task_id"] for line in out.read_text().splitlines())
+
+    found = {tasks_of(seed) for seed in range(4)}
+    assert all(len(one) == 2 for one in found)
+    assert len(found) > 1

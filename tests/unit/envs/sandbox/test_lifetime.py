@@ -1,6 +1,7 @@
 """Nothing outlives a sandbox: no process, descriptor, task or folder, whatever ends it."""
 
 import asyncio
+import gc
 import glob
 import os
 import signal
@@ -90,10 +91,11 @@ def test_no_descriptor_task_process_or_folder_is_left(make, tmp_path, monkeypatc
 
     async def main():
         await use(0)
+        gc.collect()  # what other tests have left may be closed at any time
         before = len(os.listdir("/proc/self/fd"))
         for start in range(0, 12, 4):
             await asyncio.gather(*map(use, range(start, start + 4)))
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(os.listdir("/proc/self/fd")) <= before
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())

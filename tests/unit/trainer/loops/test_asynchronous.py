@@ -143,12 +143,12 @@ def test_sampling_goes_on_while_an_update_runs_but_not_beyond_the_cap(make):
     async def main():
         original = trainer.learn
 
-        def learn(trajectories):
+        def learn(trajectories, said):
             import time
 
             time.sleep(0.3)  # long enough for every group that may be started to end
             ahead.append(trainer._num_open)
-            return original(trajectories)
+            return original(trajectories, said)
 
         trainer.learn = learn
         steps = []
