@@ -29,16 +29,14 @@ class RemoteScorer:
         endpoint, model, context = await find_model(base_url, model, **options)
         scorer = cls(endpoint, model, context)
         try:
-            try:
-                await scorer.score((0, 0))
-            except RequestRefused as error:
-                raise ConfigError(_lacks(base_url, str(error))) from None
-            except PolicyError as error:
-                if not isinstance(error.__cause__, _Untold):
-                    raise
-                raise ConfigError(_lacks(base_url, str(error.__cause__))) from None
-        except BaseException:
+            await scorer.score((0, 0))
+        except BaseException as error:
             await endpoint.aclose()
+            if isinstance(error, RequestRefused | Untold):
+                raise ConfigError(
+                    f"{base_url} does not tell the log-probabilities of given tokens ({error}); a teacher needs a "
+                    "server that knows echo with logprobs on /v1/completions, such as verigym serve or vLLM"
+                ) from None
             raise
         return scorer
 
@@ -47,7 +45,8 @@ class RemoteScorer:
 
         Raises:
             ContextFull: they are more than the server's context holds beside one token more.
-            PolicyError: the server refused, gave no answer, or not one log-probability for each.
+            Untold: the answer has not one log-probability for each.
+            PolicyError: the server refused, or gave no answer.
         """
         body = {
             "model": self._model,
@@ -59,34 +58,24 @@ class RemoteScorer:
             "ignore_eos": True,
         }
         answer = await self._endpoint.post("/v1/completions", body)
-        told = rows_of(answer, "choices", self._endpoint.url("/v1/completions"))[0].get("logprobs")
-        values = told.get("token_logprobs") if isinstance(told, dict) else None
-        try:
-            return _column(values, len(token_ids))
-        except _Untold as error:
-            raise PolicyError(f"{self._endpoint.url('/v1/completions')} {error}") from error
+        url = self._endpoint.url("/v1/completions")
+        told = rows_of(answer, "choices", url)[0].get("logprobs")
+        return _column(told.get("token_logprobs") if isinstance(told, dict) else None, len(token_ids), url)
 
     async def aclose(self) -> None:
         """Close the connections. May be called twice."""
         await self._endpoint.aclose()
 
 
-class _Untold(Exception):
+class Untold(PolicyError):
     """An answer without what was asked for."""
 
 
-def _column(values: Any, count: int) -> np.ndarray:
+def _column(values: Any, count: int, url: str) -> np.ndarray:
     if not isinstance(values, list) or len(values) < count:
-        has = f"has {len(values)} log-probabilities" if isinstance(values, list) else "has no log-probabilities"
-        raise _Untold(f"{has} for a prompt of {count} tokens")
+        has = f"{len(values)} log-probabilities" if isinstance(values, list) else "no log-probabilities"
+        raise Untold(f"{url} has {has} for a prompt of {count} tokens")
     numbers = values[1:count]
     if any(not isinstance(value, int | float) or not math.isfinite(value) or value > 1e-3 for value in numbers):
-        raise _Untold("tells something else than log-probabilities")
+        raise Untold(f"{url} tells something else than log-probabilities")
     return np.array([math.nan, *numbers], dtype=np.float32)
-
-
-def _lacks(base_url: str, why: str) -> str:
-    return (
-        f"{base_url} does not tell the log-probabilities of given tokens ({why}); a teacher needs a server that knows "
-        "echo with logprobs on /v1/completions, such as verigym serve or vLLM"
-    )

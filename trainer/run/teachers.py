@@ -18,7 +18,7 @@ from ..recipe.teachers import TeacherConfig
 
 
 async def check_teachers(recipe: Recipe) -> None:
-    """Look for checkpoints, and ask servers. Raises ConfigError or PolicyError, which name the teacher."""
+    """Look for checkpoints, and ask servers. Raises ConfigError or PolicyError: which teacher or server, and why."""
     teachers = teachers_of(recipe)
     for name, teacher in teachers.items():
         if teacher.tokenizer is not None and not Path(teacher.tokenizer).is_dir():

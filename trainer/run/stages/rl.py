@@ -46,10 +46,8 @@ async def _reinforce(run: Run, settings: RLStage) -> None:
         if run.recipe.overlap and ahead:  # the engine samples meanwhile, with a thread of its own
             torch.set_num_threads(max(1, run.recipe.num_threads - 1))
         mixture = mixture_of(run.families, settings, run.recipe.seed)
-        config_of, hindsight = (
-            config_of_families(run.families, settings, mixture),
-            hindsight_of(run, generator.max_context),
-        )
+        config_of = config_of_families(run.families, settings, mixture)
+        hindsight = hindsight_of(run, generator.max_context)
         longest = max(family.plan(generator.max_context).budget.tokens for family in run.families)
         asked = (run.recipe, settings.train, config_of, hindsight, min(longest, generator.max_context))
         async with served_teachers(*asked) as served:
