@@ -1,8 +1,11 @@
 """Servers on local ports, of tiny models and of a scripted engine."""
 
 import asyncio
+import io
 import socket
+import sys
 import threading
+import traceback
 from contextlib import contextmanager
 
 import openai
@@ -87,7 +90,18 @@ class Running:
         self.client.close()
         self._server.should_exit = True
         self._thread.join(timeout=60)
-        assert not self._thread.is_alive()
+        assert not self._thread.is_alive(), self._what_it_waits_for()
+
+    def _what_it_waits_for(self):
+        """The stack of every thread, and of every task of the server's loop."""
+        told = io.StringIO()
+        for thread, frame in sys._current_frames().items():
+            told.write(f"\nthread {thread}\n" + "".join(traceback.format_stack(frame)))
+        for server in self._server.servers:
+            for task in asyncio.all_tasks(server.get_loop()):
+                told.write(f"\n{task!r}\n")
+                task.print_stack(file=told)
+        return told.getvalue()
 
 
 @contextmanager
