@@ -23,9 +23,10 @@ from ..tools.spec import ToolError, tool
 from .checkout import backend_for, base_of, environment_of, open_workspace, placed, shell_env
 from .grading import TEST_TIMEOUT_S, grade_patch, zero
 from .trust import Untrusted
+from .verdicts import Verdicts
 from .worktree import Unusable, diff_of
 
-_VERDICTS: dict[tuple[str, str, str], tuple[Score, dict[str, str]]] = {}
+_VERDICTS: Verdicts[tuple[Score, dict[str, str]]] = Verdicts(most=10_000)
 SHOWN_CHARS, SHOWN_TESTS = 200_000, 2_000
 """Most of a patch, and most tests, that are kept to look at."""
 
@@ -56,7 +57,8 @@ class SWEEnv(ToolEnv):
         Args:
             sandbox: the backend, or its name ("local", "docker", "unsafe"); "auto" takes Docker for rows with an
                 image, else local.
-            reuse_verdicts: grade a patch of a task once a process. Grading is deterministic for validated tasks.
+            reuse_verdicts: grade a patch of a task once a process, also where samples hand it in at the same time.
+                Grading is deterministic for validated tasks.
             limits: of the sandboxes; None takes the defaults.
             test_timeout_s: wall-clock seconds of one run of the hidden tests; an episode whose work takes longer ends
                 with "test_timeout" and 0.
@@ -127,21 +129,22 @@ class SWEEnv(ToolEnv):
         gold = row_of(task).patch
         if not self._rubric.needs_tests:
             return self._rubric.judge(None, patch, gold)
-        key = (task.id, f"{self._untrusted} {task.hidden.get('archive')}", hashlib.sha256(to_bytes(patch)).hexdigest())
-        found = _VERDICTS.get(key) if self._reuse_verdicts else None
-        if found is None:
-            backend = self._used or await on_thread(backend_for, row_of(task), self._choice)
-            tests, report = await grade_patch(
-                backend,
-                task,
-                patch,
-                timeout_s=self._test_timeout_s,
-                limits=self._limits,
-                untrusted=self._untrusted,
-            )
-            found = _VERDICTS[key] = tests, _outcomes(row_of(task), report)
-        self.evidence["tests"] = found[1]
-        return self._rubric.judge(found[0], patch, gold)
+        if self._reuse_verdicts:
+            settings = f"{self._untrusted} {self._limits} {self._test_timeout_s} {task.hidden.get('archive')}"
+            key = (task.id, settings, hashlib.sha256(to_bytes(patch)).hexdigest())
+            tests, outcomes = await _VERDICTS.once(key, lambda: self._verdict(task, patch))
+        else:
+            tests, outcomes = await self._verdict(task, patch)
+        self.evidence["tests"] = outcomes
+        return self._rubric.judge(tests, patch, gold)
+
+    async def _verdict(self, task: Task, patch: str) -> tuple[Score, dict[str, str]]:
+        """(what the hidden tests say, outcomes of those that decide)."""
+        backend = self._used or await on_thread(backend_for, row_of(task), self._choice)
+        tests, report = await grade_patch(
+            backend, task, patch, timeout_s=self._test_timeout_s, limits=self._limits, untrusted=self._untrusted
+        )
+        return tests, _outcomes(row_of(task), report)
 
     def gold(self, task: Task) -> Sequence[Message]:
         """Look, apply the gold patch, look again, submit."""

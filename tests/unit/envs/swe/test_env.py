@@ -20,6 +20,8 @@ from verigym.model.chat.actions import encode_calls
 from verigym.model.chat.encoding import to_bytes
 from verigym.model.chat.messages import Message, ToolCall
 from verigym.model.chat.sampling import Sampling
+from verigym.rewards.score import Score
+from verigym.rewards.swe import TestReport
 
 
 def tool_call(tool: str, **arguments) -> ToolCall:
@@ -247,3 +249,24 @@ def test_an_environment_that_cannot_be_graded_in_is_a_grader_failure(local_backe
     env.reset(options={"task": task})
     with pytest.raises(GradingError, match="test_patch does not apply"):
         env.step(call("submit"))
+
+
+@pytest.mark.parametrize(("reuse", "times"), [(True, 2), (False, 6)])
+def test_samples_that_hand_in_the_same_at_once_are_graded_once(local_backend, monkeypatch, reuse, times):
+    task, graded = example_tasks()[0], []
+
+    async def grade(backend, task, patch, **settings):
+        graded.append(patch)
+        await asyncio.sleep(0.01)
+        report = TestReport(statuses={}, complete=False, exit_code=None)
+        return Score(value=0.0, passed=False, breakdown={"resolved": 0.0}), report
+
+    monkeypatch.setattr("verigym.envs.swe.env.grade_patch", grade)
+    patches = [f"{reuse}", "another"] * 3
+
+    async def main():
+        envs = [SWEEnv(sandbox=local_backend, reuse_verdicts=reuse) for _ in patches]
+        return await asyncio.gather(*(env.score_patch(task, patch) for env, patch in zip(envs, patches)))
+
+    assert [score.value for score in asyncio.run(main())] == [0.0] * 6
+    assert len(graded) == times
