@@ -176,8 +176,9 @@ class Recipe(Settings):
     """Measure at the start, for seconds, what updates and episodes cost here, and tell how long the run will take. Of a
     model that starts from random weights."""
     overlap: bool = False
-    """Evaluate and play controls beside the training that follows, of a copy of the weights: for models that fit
-    twice. Not with engines or ranks, which hold one version of the weights."""
+    """Evaluate and play scripts beside the training that follows, of a copy of the weights: for models that fit
+    twice. Where there is a control they run beside that, whose time is given. Not with engines or ranks, which hold
+    one version of the weights."""
     save_seconds: float = Field(default=60.0, ge=0)
     """Wall clock between two saves of a stage's state, from which ``--resume`` goes on; 0 saves after every step,
     but for those during which an earlier state is still being written."""
@@ -195,6 +196,11 @@ class Recipe(Settings):
     @property
     def num_threads(self) -> int:
         return self.threads or os.cpu_count() or 1
+
+    @property
+    def has_control(self) -> bool:
+        """Whether the supervised checkpoint goes on imitating beside reinforcement."""
+        return self.control and self.sft is not None and self.rl is not None
 
     @property
     def uses_demonstrations(self) -> bool:

@@ -71,6 +71,7 @@ class Run:
         self._loop: Supervised | RL | None = None
         self._tracker: RunTracker | None = None
         self._interrupted = False
+        self._beside = asyncio.Event()
         self._started = time.monotonic()
 
     @property
@@ -90,6 +91,16 @@ class Run:
     def snapshot(self) -> Trainee:
         """The trainee with its weights of now: a copy, where stages that go on changing them run beside."""
         return self.trainee.copied() if self.recipe.overlap else self.trainee
+
+    async def turn_beside(self) -> None:
+        """Wait until what nothing but the last stage needs may be done: at once, or beside the control where a run has
+        one. That takes as many seconds as reinforcement took, and so what runs beside it costs no time."""
+        if self.recipe.overlap and self.recipe.has_control:
+            await self._beside.wait()
+
+    def begin_beside(self) -> None:
+        """Have those begin that wait for their turn."""
+        self._beside.set()
 
     async def aside(self, work: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         """Call what blocks: in a thread, where other stages run beside it."""

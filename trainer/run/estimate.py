@@ -3,9 +3,10 @@
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from ...agent.demonstrations import demonstrate
 from ...agent.loop import rollout
 from ...agent.policy import ScriptedPolicy
 from ...agent.trajectory import Segment, Trajectory
@@ -20,8 +21,8 @@ from ..recipe.recipe import Recipe
 from ..sampling.families import Family
 
 UPDATES = 2
-EPISODES = 4
-"""Measured at once, after one that only warms up."""
+EPISODES = 16
+"""Measured at once, after some that only warm up."""
 SAMPLES, SAMPLED_TOKENS = 32, 24
 SHARE_SAMPLED = 0.4
 """Of an episode's context, about as much as the demonstrations' assistants write."""
@@ -35,12 +36,14 @@ class Costs:
 
     Attributes:
         token_s: seconds of training, a token; sampled_s: of sampling, a token.
-        episode_s: by family, of an episode that a script plays, graded, among others.
+        episode_s: by family, of an episode that a script plays, graded, where many run at once.
+        played_s: the same of a demonstration, which is not graded.
     """
 
     token_s: float
     sampled_s: float
     episode_s: dict[str, float]
+    played_s: dict[str, float]
 
 
 async def measure(recipe: Recipe, families: Sequence[Family]) -> Costs:
@@ -49,39 +52,55 @@ async def measure(recipe: Recipe, families: Sequence[Family]) -> Costs:
     return Costs(
         token_s=_seconds_of_training(decoder, recipe),
         sampled_s=await _seconds_of_sampling(decoder),
-        episode_s={family.config.name: await _seconds_of_episodes(family) for family in families},
+        episode_s={family.config.name: await _seconds_of(_graded, family) for family in families},
+        played_s={family.config.name: await _seconds_of(_played, family) for family in families},
     )
 
 
 def estimate(recipe: Recipe, costs: Costs) -> list[tuple[str, float]]:
-    """(part of the run, seconds), in order. Rough: what runs side by side counts as if one waited for the other."""
+    """(part of the run, seconds), in order. Rough: of what runs side by side, sampling ahead and what waits for the
+    control alone count as if they took no time from the other."""
 
-    def episode(name: str, *, scripted: bool) -> float:
+    def sampled(name: str) -> float:
         config = next(one for one in recipe.families if one.name == name)
         written = min(SHARE_SAMPLED * SHARE_FILLED * recipe.model.max_context, config.turns * config.turn_tokens / 2)
-        return costs.episode_s[name] + (0.0 if scripted else written * costs.sampled_s)
+        return costs.episode_s[name] + written * costs.sampled_s
 
     parts: list[tuple[str, float]] = []
-    demonstrations = sum(one.num_demonstrations * episode(one.name, scripted=True) for one in recipe.families)
+    demonstrations = sum(one.num_demonstrations * costs.played_s[one.name] for one in recipe.families)
     parts.append(("demonstrations", demonstrations if recipe.uses_demonstrations else 0.0))
-    controls = sum(one.num_held_out * episode(one.name, scripted=True) for one in recipe.families)
-    parts.append(("scripts on the held-out tasks", controls * len(recipe.eval.controls)))
-    steps = None if recipe.sft is None else recipe.sft.train.max_steps
-    if recipe.sft is not None and steps is not None:
-        parts.append((f"imitation, up to {steps} updates", steps * recipe.sft.train.batch_tokens * costs.token_s))
-    worth = sum(one.num_held_out * episode(one.name, scripted=False) for one in recipe.families)
+    scripts = sum(one.num_held_out * costs.episode_s[one.name] for one in recipe.families) * len(recipe.eval.controls)
+    worth = sum(one.num_held_out * sampled(one.name) for one in recipe.families)
     worth *= recipe.eval.samples + recipe.eval.greedy
-    parts.append(("evaluation before rewards", worth))
-    if recipe.rl is not None:
-        train, shares = recipe.rl.train, sum(one.weight for one in recipe.families)
-        count = train.num_tasks * train.group_size
-        sampling = sum(count * one.weight / shares * episode(one.name, scripted=False) for one in recipe.families)
-        learning = count * SHARE_FILLED * recipe.model.max_context * train.num_epochs * costs.token_s
-        step = max(sampling, learning) if recipe.rl.asynchronous is not None else sampling + learning
-        parts.append((f"reinforcement, {recipe.rl.steps} steps of {count} episodes", recipe.rl.steps * step))
-        parts.append(("evaluation after rewards", worth))
-        if recipe.control and recipe.sft is not None:
-            parts += [("control", recipe.rl.steps * step), ("evaluation of the control", worth)]
+    steps = None if recipe.sft is None else recipe.sft.train.max_steps
+    imitation = 0.0
+    if recipe.sft is not None and steps is not None:
+        imitation = steps * recipe.sft.train.batch_tokens * costs.token_s
+    around = [
+        ("scripts on the held-out tasks", scripts),
+        (f"imitation, up to {steps} updates", imitation),
+        ("evaluation before rewards", worth),
+    ]
+    if recipe.rl is None:
+        return _longer_than_nothing([*parts, *around])
+    train, shares = recipe.rl.train, sum(one.weight for one in recipe.families)
+    count = train.num_tasks * train.group_size
+    sampling = sum(count * one.weight / shares * sampled(one.name) for one in recipe.families)
+    learning = count * SHARE_FILLED * recipe.model.max_context * train.num_epochs * costs.token_s
+    step = max(sampling, learning) if recipe.rl.asynchronous is not None else sampling + learning
+    rewards = (f"reinforcement, {recipe.rl.steps} steps of {count} episodes", recipe.rl.steps * step)
+    if recipe.has_control and recipe.overlap:
+        beside = max(rewards[1], scripts + 2 * worth)
+        control = ("control, and evaluations and scripts beside it", beside)
+        parts += [around[1], rewards, control, ("evaluation of the control", worth)]
+        return _longer_than_nothing(parts)
+    parts += [*around, rewards, ("evaluation after rewards", worth)]
+    if recipe.has_control:
+        parts += [("control", rewards[1]), ("evaluation of the control", worth)]
+    return _longer_than_nothing(parts)
+
+
+def _longer_than_nothing(parts: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
     return [(name, seconds) for name, seconds in parts if seconds]
 
 
@@ -133,15 +152,28 @@ async def _seconds_of_sampling(decoder: Decoder) -> float:
         return (time.perf_counter() - started) / sum(len(one.token_ids) for one in found)
 
 
-async def _seconds_of_episodes(family: Family) -> float:
-    name = max(family.config.experts, key=lambda one: family.config.experts[one])
+async def _seconds_of(play: Callable[[Family, str, Task], Awaitable[object]], family: Family) -> float:
+    """Of one episode among EPISODES at once, by experts as the family draws them."""
+    config, rng = family.config, random.Random(0)
+    names = rng.choices(list(config.experts), list(config.experts.values()), k=EPISODES)
 
-    async def play(task: Task) -> None:
-        policy = ScriptedPolicy(family.experts[name](task))
-        await rollout(family.make_env(), policy, task, budget=family.plan(1 << 20).budget, sampling=Sampling())
+    async def many(count: int) -> int:
+        pairs = list(zip(family.train[:count], names))
+        await asyncio.gather(*(play(family, name, task) for task, name in pairs))
+        return len(pairs)
 
-    first, *others = family.train[: EPISODES + 1]
-    await play(first)
+    await many(EPISODES // 4)
     started = time.perf_counter()
-    await asyncio.gather(*(play(task) for task in others))
-    return (time.perf_counter() - started) / max(1, len(others))
+    count = await many(EPISODES)
+    return (time.perf_counter() - started) / count
+
+
+async def _graded(family: Family, name: str, task: Task) -> object:
+    policy = ScriptedPolicy(family.experts[name](task))
+    return await rollout(family.make_env(), policy, task, budget=family.plan(1 << 20).budget, sampling=Sampling())
+
+
+async def _played(family: Family, name: str, task: Task) -> object:
+    return await demonstrate(
+        family.make_env(), family.experts[name](task), task, max_turns=family.config.turns, seats=family.seats
+    )

@@ -20,7 +20,7 @@ class Stage(Protocol):
     Attributes:
         after: name of the module whose stage it follows; "" for the first.
         beside: nothing but the last stage needs what it makes: where the recipe overlaps stages, those that follow
-            begin at once. It takes what it needs of the weights before it first waits.
+            begin at once. It takes what it needs of the weights, and awaits ``Run.turn_beside``.
     """
 
     after: str

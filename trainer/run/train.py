@@ -104,6 +104,7 @@ async def _stages(run: Run) -> None:
                 await _to_its_end(run, stage)
                 for task in [task for task in beside if task.done()]:
                     task.result()
+        run.begin_beside()
         for task in beside:
             await task
     finally:

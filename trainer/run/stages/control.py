@@ -11,11 +11,12 @@ class Control:
     beside = False
 
     def wanted(self, recipe: Recipe) -> bool:
-        return recipe.rl is not None and recipe.sft is not None and recipe.control
+        return recipe.has_control
 
     async def run(self, run: Run) -> None:
         assert run.recipe.sft is not None
         run.trainee.load(run.checkpoint("sft"))
+        run.begin_beside()
         seed, seconds = run.recipe.seed + 1, run.stages["rl"]["seconds"]
         await run.aside(supervise, run, "control", further(run.recipe.sft), seed=seed, seconds=seconds)
         await run.evaluations.of_weights("control", run.trainee, run.families)

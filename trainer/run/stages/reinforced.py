@@ -13,6 +13,7 @@ class Reinforced:
 
     async def run(self, run: Run) -> None:
         trainee = run.snapshot()
+        await run.turn_beside()
         await run.evaluations.of_weights("rl", trainee, run.families)
         await run.evaluations.of_best(trainee, run.families)
 

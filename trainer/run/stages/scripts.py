@@ -12,6 +12,7 @@ class Scripts:
         return True
 
     async def run(self, run: Run) -> None:
+        await run.turn_beside()
         await run.evaluations.of_scripts(run.families)
 
 

@@ -14,7 +14,9 @@ class Start:
     async def run(self, run: Run) -> None:
         recipe = run.recipe
         name = "sft" if recipe.sft is not None else "midtrain" if recipe.midtrain is not None else "start"
-        await run.evaluations.of_weights(name, run.snapshot(), run.families)
+        trainee = run.snapshot()
+        await run.turn_beside()
+        await run.evaluations.of_weights(name, trainee, run.families)
 
 
 STAGE = Start()

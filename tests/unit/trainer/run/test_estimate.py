@@ -13,7 +13,7 @@ FAMILY = {
     "turns": 1,
     "turn_tokens": 20,
 }
-COSTS = Costs(token_s=0.001, sampled_s=0.01, episode_s={"a": 2.0})
+COSTS = Costs(token_s=0.001, sampled_s=0.01, episode_s={"a": 2.0}, played_s={"a": 1.0})
 
 
 def parts(**changes):
@@ -35,7 +35,7 @@ def test_every_part_has_its_seconds():
     worth = 10 * (2.0 + 10 * 0.01)
     step = 10 * (2.0 + 10 * 0.01) + 10 * 50 * 0.001
     assert [(name, pytest.approx(seconds)) for name, seconds in parts()] == [
-        ("demonstrations", 60.0),
+        ("demonstrations", 30.0),
         ("scripts on the held-out tasks", 20.0),
         ("imitation, up to 50 updates", 50.0),
         ("evaluation before rewards", worth),
@@ -49,6 +49,15 @@ def test_every_part_has_its_seconds():
 def test_ahead_a_step_takes_as_long_as_the_slower_of_both():
     ahead = {"steps": 4, "train": {"num_tasks": 2, "group_size": 5}, "asynchronous": {}}
     assert dict(parts(rl=ahead))["reinforcement, 4 steps of 10 episodes"] == pytest.approx(4 * 21.0)
+
+
+def test_beside_the_control_other_work_takes_no_time():
+    found = dict(parts(overlap=True))
+    worth, step = 10 * (2.0 + 10 * 0.01), 10 * (2.0 + 10 * 0.01) + 10 * 50 * 0.001
+    assert found["control, and evaluations and scripts beside it"] == pytest.approx(max(4 * step, 20.0 + 2 * worth))
+    assert "evaluation before rewards" not in found
+    long = dict(parts(overlap=True, rl={"steps": 1, "train": {"num_tasks": 2, "group_size": 5}}))
+    assert long["control, and evaluations and scripts beside it"] == pytest.approx(20.0 + 2 * worth)
 
 
 def test_what_a_recipe_leaves_out_is_no_part():

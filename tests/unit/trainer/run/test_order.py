@@ -9,7 +9,7 @@ import torch
 from verigym.model.config import preset
 from verigym.model.decoder import Decoder
 from verigym.trainer.learning.trainee import Trainee
-from verigym.trainer.recipe.recipe import ModelConfig
+from verigym.trainer.recipe.recipe import ModelConfig, Recipe
 from verigym.trainer.run import train
 from verigym.trainer.run.context import Run
 from verigym.trainer.run.order import known_stages
@@ -39,7 +39,7 @@ class Stage:
 
 def played(monkeypatch, stages, *, overlap=True):
     monkeypatch.setattr(train, "stages_of", lambda recipe: stages)
-    run = SimpleNamespace(recipe=SimpleNamespace(overlap=overlap))
+    run = SimpleNamespace(recipe=SimpleNamespace(overlap=overlap), begin_beside=lambda: None)
     asyncio.run(asyncio.wait_for(train._stages(run), 20))
 
 
@@ -86,6 +86,41 @@ def test_nothing_that_runs_beside_is_last_and_nothing_trains_beside():
     stages = known_stages()
     assert [name for name, stage in stages.items() if stage.beside] == ["scripts", "start", "reinforced"]
     assert list(stages)[-1] == "report"
+
+
+@pytest.mark.parametrize(("control", "waits"), [(True, True), (False, False)])
+def test_what_runs_beside_waits_for_the_control_where_there_is_one(monkeypatch, tmp_path, control, waits):
+    said = []
+    recipe = Recipe.model_validate(
+        {"name": "r", "families": [{"name": "a", "env": "verigym/Code-v0"}], "overlap": True, "control": control}
+    )
+    run = Run(recipe, tmp_path, SimpleNamespace(), None)
+
+    class Beside(Stage):
+        async def run(self, run):
+            await run.turn_beside()
+            await super().run(run)
+
+    class Control(Stage):
+        async def run(self, run):
+            run.begin_beside()
+            await super().run(run)
+
+    async def rest():
+        for _ in range(9):
+            await asyncio.sleep(0)
+
+    class Reinforcement(Stage):
+        async def run(self, run):
+            await rest()
+            await super().run(run)
+
+    stages = [Beside("start", said, beside=True), Reinforcement("rl", said)]
+    stages += [Control("control", said)] if control else []
+    monkeypatch.setattr(train, "stages_of", lambda recipe: [*stages, Stage("report", said)])
+    asyncio.run(asyncio.wait_for(train._stages(run), 20))
+    assert (said.index("start begins") > said.index("rl ends")) is waits
+    assert said[-2:] == ["report begins", "report ends"]
 
 
 @pytest.mark.parametrize("overlap", [True, False])
