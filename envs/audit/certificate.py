@@ -9,8 +9,11 @@ from typing import Any, Literal
 
 from ...errors import TaskError
 
-VERSION = 1
+VERSION = 2
 """Of the audit's rules: a certificate of another version is made again."""
+
+NOT_RUN = "nothing could be run"
+"""How ``problem`` begins where it is the machine's or the row's that no sandbox could measure it: tried again."""
 
 Kind = Literal["weak", "narrow", "underspecified", "flaky", "leaky", "unrelated", "broken"]
 SCORES = ("weak", "narrow", "underspecified", "flaky", "leaky")
@@ -91,8 +94,9 @@ def digest_of(row: Mapping[str, Any]) -> str:
 
 
 def signed(certificate: Certificate, key: bytes) -> dict[str, Any]:
-    """A certificate's JSON with ``signature``: HMAC-SHA256 over all the rest by whoever holds ``key``."""
-    content = certificate.to_json()
+    """A certificate's JSON with ``signature``: HMAC-SHA256 over all the rest by whoever holds ``key``, which
+    ``signed_with`` tells from other keys."""
+    content = {**certificate.to_json(), "signed_with": hashlib.sha256(b"key of " + key).hexdigest()[:16]}
     return {**content, "signature": _signature(content, key)}
 
 

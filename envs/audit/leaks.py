@@ -1,9 +1,11 @@
-"""Whether the fix can be read in an agent's workspace: in git's objects, in packages, in caches."""
+"""Whether the fix can be read in an agent's workspace: in git's objects, in packages, archives and caches."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from ...rewards.patches import sections_of
 from ..datasets.swe import SWERow
 from ..sandbox.types import Limits, SandboxBackend
 from ..swe.checkout import environment_of, open_workspace, placed, shell_env
@@ -11,47 +13,12 @@ from .changes import change_of
 from .demands import LINE_CHARS
 
 MOST_LINES = 40
-SEARCH_S = 120.0
+TELLING_CHARS = 2 * LINE_CHARS
+SEARCH_S = 300.0
+MOST_GIT = 4 << 30
+"""Bytes of git's objects, unpacked, that are looked through whole."""
 IMAGE_ROOTS = ("/root", "/home", "/opt", "/srv", "/tmp", "/var/tmp", "/usr/src", "/usr/local")
 """Where an image may keep a package, a cache, or another checkout."""
-
-_SEARCH = r"""
-import json, os, subprocess, sys, sysconfig
-order = json.load(sys.stdin)
-def stands(line):
-    asked = ["git", "grep", "-q", "-F", "-I", "-e", line, "HEAD", "--"]
-    return subprocess.run(asked, capture_output=True).returncode == 0
-lines = {line: line.encode() for line in order["lines"] if not stands(line)}
-found = {}
-def look(data, place):
-    for line, text in lines.items():
-        if text in data:
-            found.setdefault(line, place)
-objects = subprocess.run(["git", "cat-file", "--batch-all-objects", "--batch"], capture_output=True).stdout
-look(objects, "git")
-here = os.path.realpath(os.getcwd())
-places = {os.path.realpath(path) for path in sys.path if "-packages" in path and os.path.isdir(path)}
-places |= {os.path.realpath(path) for path in order["roots"] if os.path.isdir(path)}
-seen = 0
-for place in sorted(places):
-    for folder, below, files in os.walk(place):
-        below[:] = [name for name in below if os.path.realpath(os.path.join(folder, name)) != here]
-        if folder == here:
-            continue
-        for name in files:
-            if not name.endswith((".py", ".patch", ".diff", ".orig", ".rej", ".txt", ".whl", ".gz", ".zip")):
-                continue
-            path = os.path.join(folder, name)
-            try:
-                if os.path.getsize(path) > 4 << 20:
-                    continue
-                with open(path, "rb") as file:
-                    look(file.read(), path)
-            except OSError:
-                continue
-            seen += 1
-json.dump({"found": found, "asked": len(lines), "seen": seen}, sys.stdout)
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +26,19 @@ class Leak:
     """Where lines of the reference were found.
 
     Attributes:
-        asked: lines of the reference that stand nowhere at base, so that they tell the fix.
-        found: line -> "git", or the file it is in.
+        asked: texts of the reference that stand nowhere at base, so that they tell the fix (``telling_texts``).
+        found: text -> "git", or the file it is in; of an archive's member "ARCHIVE!MEMBER".
+        whole: whether all of git's objects were looked at; of a large history only the versions of the files that the
+            reference touches.
+        searched: whether the search came to its end; where not, nothing is known.
+        online: whether the sandbox has a way to other machines.
     """
 
     asked: int
     found: Mapping[str, str]
+    whole: bool = True
+    searched: bool = True
+    online: bool = False
 
     @property
     def share(self) -> float:
@@ -72,14 +46,28 @@ class Leak:
         return len(self.found) / (self.asked + 2)
 
 
-def telling_lines(row: SWERow) -> list[str]:
-    """Lines of code that the reference brings, long enough to be told apart."""
+def telling_texts(row: SWERow) -> list[str]:
+    """What a reference is told by: lines of code that it brings, long enough to be no chance. Where all are short, the
+    places that it changes, each with the lines around it."""
     change = change_of(row.patch)
     before = {line.strip() for line in change.before.splitlines()}
     lines = dict.fromkeys(line.strip() for line in change.added.splitlines())
-    return [line for line in lines if len(line) >= 2 * LINE_CHARS and line not in before and line[0] != "#"][
-        :MOST_LINES
-    ]
+    long = [line for line in lines if len(line) >= TELLING_CHARS and line not in before and line[0] != "#"]
+    return (long or list(dict.fromkeys(_places(row.patch))))[:MOST_LINES]
+
+
+def _places(patch: str) -> Iterator[str]:
+    """Each run of added lines between the line before it and the one after it."""
+    for section in sections_of(patch):
+        for hunk in section.split("\n@@ ")[1:]:
+            after = [line for line in hunk.splitlines()[1:] if line[:1] in ("+", " ")]
+            added = [number for number, line in enumerate(after) if line.startswith("+")]
+            starts = [number for number in added if number - 1 not in added]
+            for start in starts:
+                end = next(number for number in range(start, len(after) + 1) if number not in added)
+                text = "\n".join(line[1:] for line in after[max(0, start - 1) : end + 1])
+                if len("".join(text.split())) >= LINE_CHARS and any(after[n][1:].strip() for n in range(start, end)):
+                    yield text
 
 
 async def search_workspace(backend: SandboxBackend, row: SWERow, *, limits: Limits | None = None) -> Leak:
@@ -88,21 +76,24 @@ async def search_workspace(backend: SandboxBackend, row: SWERow, *, limits: Limi
     Raises:
         TaskError, SandboxError: as ``open_workspace``.
     """
-    lines = telling_lines(row)
-    if not lines:
-        return Leak(asked=0, found={})
+    lines = telling_texts(row)
     row = placed(row, backend)
     environment = await environment_of(row)
     sandbox = await open_workspace(backend, row, limits=limits or Limits(), env=shell_env(row, environment))
     try:
-        # Without an image the rest of the file system is this machine's own, and the same for every task.
-        order = json.dumps({"lines": lines, "roots": IMAGE_ROOTS if row.image else ("/tmp",)}).encode()
-        command = [environment.python, "-c", _SEARCH]
-        result = await sandbox.arun(command, cwd=row.root, stdin=order, timeout_s=SEARCH_S)
+        # Without an image what lies outside of package folders is this machine's own, and the same for every task.
+        order = {
+            "lines": lines,
+            "roots": IMAGE_ROOTS if row.image else ("/tmp",),
+            "paths": change_of(row.patch).paths,
+            "most_git": MOST_GIT,
+        }
+        command = [environment.python, "-c", Path(__file__).with_name("guest_search.py").read_text(encoding="utf-8")]
+        result = await sandbox.arun(command, cwd=row.root, stdin=json.dumps(order).encode(), timeout_s=SEARCH_S)
     finally:
         await sandbox.aclose()
     try:
         told = json.loads(result.stdout)
-        return Leak(asked=told["asked"], found=told["found"])
+        return Leak(asked=told["asked"], found=told["found"], whole=told["whole"], online=told["online"])
     except (ValueError, KeyError):
-        return Leak(asked=0, found={})
+        return Leak(asked=0, found={}, searched=False)

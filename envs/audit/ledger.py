@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import ConfigError, TaskError
 from ..runs.files import write_json, written_whole
 from ..task import read_jsonl
-from .certificate import VERSION, Certificate, signed
+from .certificate import NOT_RUN, VERSION, Certificate, signed
 
 
 class Ledger:
@@ -31,9 +31,11 @@ class Ledger:
             self._read()
 
     def known(self, row_sha256: str, *, measured: bool) -> Certificate | None:
-        """What was made of a row by these rules; where it is to be measured, only what was."""
+        """What was made of a row by these rules; where it is to be measured, only what was. A failure is no result."""
         found = self._known.get(row_sha256)
-        return found if found is not None and (found.measured or not measured) else None
+        if found is None or found.problem.startswith(NOT_RUN) or (measured and not found.measured):
+            return None
+        return found
 
     def add(self, certificate: Certificate) -> None:
         self.out.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from ..datasets.swe import row_of, task_of
 from ..sandbox.background import all_or_first_error
 from ..sandbox.python import cache_folder
 from ..sandbox.types import SandboxBackend
-from .certificate import Certificate
+from .certificate import NOT_RUN, Certificate
 from .ledger import Cache, Ledger
 from .measure import Effort, measure
 from .strengthen import strengthen
@@ -139,4 +139,4 @@ async def _measured(
     try:
         return await measure(backend, row_of(task_of(dict(raw), folder=folder)), certificate, effort)
     except (SandboxError, TaskError, GradingError) as error:
-        return replace(certificate, problem=f"nothing could be run: {error}")
+        return replace(certificate, problem=f"{NOT_RUN}: {error}")

@@ -10,7 +10,7 @@ from ...rewards.swe import PASSING
 from ..datasets.swe import SWERow
 from ..sandbox.types import SandboxBackend
 from .bench import Bench, Manner, Outcome, open_bench
-from .certificate import MOST_FINDINGS, Basis, Certificate, Finding
+from .certificate import MOST_FINDINGS, NOT_RUN, Basis, Certificate, Finding
 from .classes import classify
 from .leaks import search_workspace
 from .mutants import mutants
@@ -74,7 +74,7 @@ async def measure(
         if not audit.is_broken:
             await audit.look_for_leaks(backend)
     except (TaskError, GradingError) as error:
-        return replace(certificate, problem=f"nothing could be run: {error}")
+        return replace(certificate, problem=f"{NOT_RUN}: {error}")
     return audit.complete(certificate)
 
 
@@ -157,7 +157,7 @@ class Audit:
             failed[name] = test
             shown = f"{why[:300]}"
             self._findings.append(Finding(kind="flaky", what=f"the reference fails {name}", where=test, shown=shown))
-        self._measured["runs"] = {"tried": len(manners), "failed": sorted(failed)}
+        self._measured["runs"] = {"tried": len(manners), "manners": list(manners), "failed": sorted(failed)}
         self._scores["flaky"] = len(failed) / len(manners)
 
     async def _narrow(self) -> list[Variant]:
@@ -212,7 +212,13 @@ class Audit:
 
     async def look_for_leaks(self, backend: SandboxBackend) -> None:
         leak = await search_workspace(backend, self._row)
-        self._measured["leaks"] = {"lines": leak.asked, "found": len(leak.found)}
+        self._measured["leaks"] = {
+            "lines": leak.asked,
+            "found": len(leak.found),
+            "searched": leak.searched,
+            "all_of_git": leak.whole,
+        }
+        self._measured["network"] = leak.online
         if leak.asked:
             self._scores["leaky"] = leak.share
         for line, place in leak.found.items():

@@ -68,12 +68,12 @@ def run(args: argparse.Namespace) -> int:
     rows = [dict(row.value) for row in rows_of(args.file)][: args.limit]
     if not rows:
         raise TaskError(f"{args.file} has no rows; there is nothing to audit")
-    ledger = Ledger(args.out, resume=args.resume, key=_key(args.sign_with))
+    ledger = Ledger(args.out, resume=args.resume, key=key_in(args.sign_with))
     folder = folder_of(args.file)
     with progress_bar() as tell:
-        certificates = _read_all(rows, ledger, folder, args.clones, tell)
+        certificates = read_all(rows, ledger, folder, args.clones, tell)
     if not args.static:
-        certificates = _measure_all(args, rows, certificates, ledger, folder)
+        certificates = measure_all(args, rows, certificates, ledger, folder)
     ledger.finish(certificates)
     _show(certificates)
     print(f"wrote {args.out}")
@@ -121,7 +121,7 @@ def run_strengthen(args: argparse.Namespace) -> int:
     return 0
 
 
-def _key(path: Path | None) -> bytes:
+def key_in(path: Path | None) -> bytes:
     from ...errors import ConfigError
 
     if path is None:
@@ -135,7 +135,7 @@ def _key(path: Path | None) -> bytes:
     return key
 
 
-def _read_all(
+def read_all(
     rows: Sequence[Mapping[str, Any]], ledger: "Ledger", folder: Path, clones: Path | None, tell: Tell
 ) -> "list[Certificate]":
     """The certificates from the rows' text; those of the ledger are taken."""
@@ -160,7 +160,7 @@ def _read_all(
     return found
 
 
-def _measure_all(
+def measure_all(
     args: argparse.Namespace,
     rows: Sequence[Mapping[str, Any]],
     certificates: "Sequence[Certificate]",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..sandbox.choose import NAMES, sandbox_name
-from . import audit, export, repositories, traces
+from . import audit, certify, export, repositories, traces
 
 
 def register(commands: Any) -> None:
@@ -67,6 +67,7 @@ def register(commands: Any) -> None:
     repositories.register(kinds, sandbox_options=_sandbox_options, positive=_positive)
     traces.register(kinds, sandbox_options=_sandbox_options, positive=_positive)
     audit.register(kinds, sandbox_options=_sandbox_options, positive=_positive)
+    certify.register(kinds, sandbox_options=_sandbox_options, positive=_positive)
 
     export.register(kinds)
 

@@ -75,7 +75,7 @@ async def validate_tasks(
     async def one(row: dict[str, Any], task: Task) -> Check:
         nonlocal done
         async with free:
-            check = await _check(backend, row, task, times, timeout_s)
+            check = await check_task(backend, row, task, times=times, timeout_s=timeout_s)
         done += 1
         tell("tasks validated", done, len(tasks))
         return check
@@ -106,6 +106,8 @@ def copy_archives(source: str | Path, out: Path, rows: Sequence[dict[str, Any]])
             if not row.get("archive"):
                 continue
             archive = folder_of(source) / row["archive"]
+            if not archive.is_file():
+                continue  # whoever opens the task is told
             copy = archives_of(out) / archive.name
             copy.parent.mkdir(exist_ok=True)
             shutil.copyfile(archive, copy)
@@ -113,7 +115,14 @@ def copy_archives(source: str | Path, out: Path, rows: Sequence[dict[str, Any]])
     return rows
 
 
-async def _check(backend: SandboxBackend, row: dict[str, Any], task: Task, times: int, timeout_s: float) -> Check:
+async def check_task(
+    backend: SandboxBackend, row: dict[str, Any], task: Task, *, times: int, timeout_s: float
+) -> Check:
+    """Grade the gold and the empty patch of one row of "swe" so often, each in fresh sandboxes.
+
+    Raises:
+        SandboxError: a sandbox failed.
+    """
     parsed = row_of(task)
     try:
         flaky = await _flaky_tests(backend, task, times, timeout_s) if times > 1 else ()

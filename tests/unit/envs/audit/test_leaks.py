@@ -1,0 +1,163 @@
+"""Where the search for a fix looks."""
+
+import io
+import os
+import subprocess
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from verigym.envs.audit import guest_search
+from verigym.envs.audit.leaks import telling_texts
+from verigym.envs.datasets.swe import parse_row
+
+FIX = "    return rate_of(members) * (days - 29)"
+STANDS = "    return 5 * (days - 30) if days > 30 else 0"
+
+
+def git(*words):
+    quiet = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "PATH": os.environ["PATH"]}
+    who = {f"GIT_{one}_{what}": "me" for one in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    return subprocess.run(["git", *words], env={**quiet, **who}, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """A repository without the fix as the working folder, and an empty folder as the only place besides."""
+    repository, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
+    repository.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(repository)
+    git("init", "-q")
+    Path("fees.py").write_text(f"def fee(days):\n{STANDS}\n")
+    git("add", ".")
+    git("commit", "-qm", "base")
+    monkeypatch.setattr(guest_search, "_places", lambda roots: [str(elsewhere)])
+    return elsewhere
+
+
+LINES = (FIX.strip(), STANDS.strip())
+
+
+def search(most_git=1 << 30, texts=LINES):
+    return guest_search.search(texts, [], ["fees.py"], most_git)
+
+
+def test_nothing_is_found_where_nothing_is_and_what_base_holds_is_not_asked(places):
+    told = search()
+    assert told["found"] == {}
+    assert told["asked"] == 1
+    assert told["whole"]
+
+
+def as_wheel(places):
+    path = places / "0a1b2c.body"  # as in pip's cache
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("fees.py", f"def fee(days):\n{FIX}\n")
+    return f"{path}!fees.py"
+
+
+def as_sdist(places):
+    path = places / "fees-2.0.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        content = f"def fee(days):\n{FIX}\n".encode()
+        entry = tarfile.TarInfo("fees-2.0/fees.py")
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    return f"{path}!fees-2.0/fees.py"
+
+
+def as_source(places):
+    path = places / "pip" / "_vendor" / "fees.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(FIX)
+    return str(path)
+
+
+@pytest.mark.parametrize("plant", [as_wheel, as_sdist, as_source])
+def test_a_fix_in_a_package_or_an_archive_is_found_and_where(places, plant):
+    where = plant(places)
+    (places / "broken.tar.gz").write_bytes(b"no archive")
+    assert search()["found"] == {FIX.strip(): where}
+
+
+def test_a_fix_in_an_object_that_nothing_points_to_is_found(places):
+    Path("fixed.py").write_text(FIX)
+    git("hash-object", "-w", "fixed.py")
+    Path("fixed.py").unlink()
+    assert search()["found"] == {FIX.strip(): "git"}
+
+
+def test_of_a_large_history_the_versions_of_the_files_in_question_are_looked_at(places):
+    Path("fees.py").write_text(FIX)
+    git("commit", "-qam", "fix")
+    git("revert", "--no-edit", "HEAD")
+    told = search(most_git=10)
+    assert told["found"] == {FIX.strip(): "git"}
+    assert not told["whole"]
+
+
+def test_packages_bundled_wheels_and_caches_are_places_each_once(tmp_path, monkeypatch):
+    inner = ("lib/python3.9/site-packages", "lib/python3.9/ensurepip/_bundled", "share/python-wheels", "home/.cache")
+    for name in (*inner, "lib/python3.9/site-packages/pip/_vendor-packages"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setattr(guest_search.sys, "base_prefix", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    found = [place for place in guest_search._places([str(tmp_path / inner[0])]) if place.startswith(str(tmp_path))]
+    assert found == sorted(str(tmp_path / name) for name in inner)
+
+
+def test_a_way_to_other_machines_is_seen(monkeypatch):
+    class Fake:
+        AF_INET, AF_INET6, SOCK_DGRAM = guest_search.socket.AF_INET, guest_search.socket.AF_INET6, 0
+
+        def __init__(self, reaches):
+            self.reaches, self.family = reaches, None
+
+        def socket(self, family, kind):
+            self.family = family
+            return self
+
+        def connect(self, address):
+            if self.family != self.reaches:
+                raise OSError("unreachable")
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+    for reaches, wanted in ((None, False), (Fake.AF_INET, True), (Fake.AF_INET6, True)):
+        monkeypatch.setattr(guest_search, "socket", Fake(reaches))
+        assert guest_search._online() is wanted
+
+
+PATCH = """\
+diff --git a/a.py b/a.py
+--- a/a.py
++++ b/a.py
+@@ -1,5 +1,6 @@
+ def fee(days, members):
+-    if days > 30:
++    if days >= 30:
++        days -= 1
+         return rate(days)
+     return 0
+"""
+
+
+def test_a_fix_of_short_lines_is_told_by_its_place(places):
+    row = parse_row({"instance_id": "a", "problem_statement": "It breaks.", "patch": PATCH})
+    (text,) = telling_texts(row)
+    assert text == "def fee(days, members):\n    if days >= 30:\n        days -= 1\n        return rate(days)"
+    longer = PATCH.replace("days >= 30:", "days >= the_least_of(members):")
+    assert telling_texts(row.model_copy(update={"patch": longer})) == ["if days >= the_least_of(members):"]
+    (places / "fees.py").write_text(f"import rates\n\n\n{text}\n    return 0\n")
+    assert search(texts=[text])["found"] == {text: str(places / "fees.py")}
+    Path("other.py").write_text(f"{text}\n")
+    git("add", ".")
+    git("commit", "-qm", "the same at base")
+    assert search(texts=[text])["asked"] == 0
