@@ -34,6 +34,10 @@ class EnvironmentBug(VerigymError, RuntimeError):
         self.environment, self.hook = environment, hook
 
 
+class HookTimeout(EnvironmentBug):
+    """An environment's hook did not return in its time (``hook_timeout_s``)."""
+
+
 class PolicyError(VerigymError, RuntimeError):
     """A policy could not answer (server gone, missing log-probabilities, context exceeded)."""
 

@@ -4,6 +4,7 @@ import logging
 import traceback
 from collections import Counter, deque
 
+from ..envs.task import Task
 from ..errors import EnvironmentBug
 from .trajectory import Trajectory
 
@@ -60,6 +61,18 @@ class Failures:
             "environment, or raise max_failures",
             hook=found[-1].failed_in,
         )
+
+
+def lost_to(bug: EnvironmentBug, task: Task, group_id: str = "") -> Trajectory:
+    """The episode that a bug kept from beginning: it has no reward."""
+    return Trajectory(
+        task_id=task.id,
+        family=task.family,
+        group_id=group_id or task.id,
+        ending="environment_failure",
+        detail=str(bug),
+        failed_in=bug.hook,
+    )
 
 
 def _place_of(bug: EnvironmentBug) -> str:

@@ -4,6 +4,8 @@ A new environment overrides ``load``, ``prompt`` and ``score``, marks its tools 
 holds something, ``start`` and ``close``. Hooks and tools may be synchronous or ``async``.
 """
 
+import asyncio
+import inspect
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,7 +25,7 @@ from .acting import answer_of, opening_of, said_of, tasks_of
 from .definition import Definition
 from .earnings import Earnings, added_of, whole
 from .sandbox.background import run_sync
-from .speakers import Speaker, StandIn
+from .speakers import Speaker, StandIn, Waited
 from .task import Task
 from .tools.bounds import bounded, shown_as_text
 from .tools.hooks import Hooks
@@ -93,7 +95,8 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
 
     def model(self, name: str) -> Speaker:
         """The other speaker that has this seat: ``await self.model("user").say(messages)``."""
-        return self._models.get(name) or StandIn(name, self._stand_in)
+        seated = self._models.get(name)
+        return StandIn(name, self._stand_in) if seated is None else Waited(seated)
 
     async def _stand_in(self, name: str, messages: Sequence[Message]) -> Any:
         return await self._hooks.call("stand_in", self.stand_in, name, messages)
@@ -202,7 +205,7 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
         self._hooks.task_id, self.evidence = task.id, {}
         try:
             found = await self._hooks.call("compare", self.compare, task, episodes)
-            return self._hooks.read("compare", added_of, found, len(episodes))
+            return self._hooks.read("compare", added_of, found, episodes)
         finally:
             await self.aclose()
 
@@ -260,10 +263,13 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
     async def aclose(self) -> None:
         """Free what the episode holds. May be called twice."""
         self._over = True
+        started, self._started = self._started, False  # one that fails would fail again
         try:
-            if self._started:
+            if started:
                 await self._hooks.call_to_its_end("stop", self.stop)
-                self._started = False
+        except asyncio.CancelledError:
+            self._started = inspect.iscoroutinefunction(self.stop)  # which was cut off: it is called again
+            raise
         finally:
             self._hooks.close()
 

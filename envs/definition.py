@@ -21,6 +21,9 @@ class Definition:
     on_error: ClassVar[Literal["fail", "tell"]] = "fail"
     """What an exception in a tool does, other than ToolError: "fail" ends the episode without a reward, "tell" answers
     the call with it; ``@tool(on_error=...)`` says it of one tool."""
+    hook_timeout_s: float | None = 600.0
+    """Seconds that one call of a hook or a tool may take, without the time of models that it asks and of hooks that it
+    calls; beyond them the episode ends as one that met a bug. None: as long as it takes."""
     reward_bounds: tuple[float, float] = (0.0, 1.0)
     """The least and the most that an episode's whole reward can be."""
     _hooks: Hooks

@@ -75,7 +75,7 @@ def whole(found: Any, earned: Earnings, bounds: tuple[float, float]) -> Score:
     """What a hook ``score`` returned and what the turns earned, as one Score with the parts of both.
 
     Raises:
-        ValueError: it is no score, or the sum is out of the bounds.
+        ValueError: it is no score, the sum is out of the bounds, or a name stands for a part of each.
     """
     score = score_of(found, bounds)
     total = score.value + earned.total
@@ -85,18 +85,24 @@ def whole(found: Any, earned: Earnings, bounds: tuple[float, float]) -> Score:
     total = min(max(total, low), high)
     if not isinstance(plain(found), Score | bool):  # a number passes where the whole is the most there is
         score = replace(score, passed=total >= high)
+    both = sorted(score.breakdown.keys() & earned.parts().keys())
+    if both:
+        raise ValueError(f"a turn's reward and a part of the score have one name, {both[0]!r}; name one otherwise")
     return replace(score, value=total, breakdown={**score.breakdown, **earned.parts()}, bounds=bounds)
 
 
-def added_of(found: Any, num_episodes: int) -> list[Mapping[str, float]]:
+def added_of(found: Any, episodes: Sequence[Any]) -> list[Mapping[str, float]]:
     """What a hook ``compare`` returned, checked.
 
     Raises:
-        ValueError: it is not one mapping of finite numbers for each episode.
+        ValueError: it is not one mapping of finite numbers for each episode, or a name is that of another part.
     """
-    if not isinstance(found, Sequence) or len(found) != num_episodes:
-        raise ValueError(f"it must return one mapping for each of {num_episodes} episodes")
-    for row in found:
+    if not isinstance(found, Sequence) or len(found) != len(episodes):
+        raise ValueError(f"it must return one mapping for each of {len(episodes)} episodes")
+    for row, episode in zip(found, episodes, strict=True):
         if not isinstance(row, Mapping) or not all(math.isfinite(value) for value in row.values()):
             raise ValueError(f"it returned {row!r} for an episode; a mapping of names to finite numbers is expected")
+        both = sorted(row.keys() & getattr(episode, "breakdown", {}).keys())
+        if both:
+            raise ValueError(f"the episode has a part {both[0]!r} already; name what comparing adds otherwise")
     return list(found)

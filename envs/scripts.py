@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from ..errors import VerigymError
 from ..model.chat.messages import Message
 from .core import ToolEnv
 from .task import Task
@@ -14,17 +13,12 @@ def script_of(env: ToolEnv, hook: Literal["gold", "empty"], task: Task) -> list[
     """The assistant's messages of ``gold`` or ``empty``.
 
     Raises:
-        TaskError: the environment states none for this task. EnvironmentBug: the hook fails, or returns something else.
+        TaskError: the environment states none for this task. EnvironmentBug: the hook fails or hangs, or returns
+        something else.
     """
     hooks = env._hooks
     hooks.task_id = task.id
-    try:
-        found = getattr(env, hook)(task)
-    except VerigymError:
-        raise
-    except Exception as error:
-        raise hooks.bug(hook, error) from error
-    return hooks.read(hook, _messages, found)
+    return hooks.read(hook, _messages, hooks.call_here(hook, getattr(env, hook), task))
 
 
 def _messages(found: Any) -> list[Message]:

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from ..errors import ConfigError
 from ..model.chat.messages import Message
+from .tools.deadline import uncounted
 
 
 class Speaker(Protocol):
@@ -20,6 +21,17 @@ class Speaker(Protocol):
             PolicyError: it cannot answer; a failure of the infrastructure, never a reward.
         """
         ...
+
+
+class Waited:
+    """A speaker whose time is not that of the hook that asks it."""
+
+    def __init__(self, speaker: Speaker) -> None:
+        self._speaker = speaker
+
+    async def say(self, messages: Sequence[Message], *, keep: bool = False) -> Message:
+        with uncounted():
+            return await self._speaker.say(messages, keep=keep)
 
 
 class StandIn:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..agent.failures import Failures
+from ..agent.failures import Failures, lost_to
 from ..agent.harness.open import Rollout
 from ..agent.loop import Budget, rollout
 from ..agent.seeds import SeededPolicy
@@ -19,7 +19,7 @@ from ..envs.core import ToolEnv
 from ..envs.runs.lock import RunLock
 from ..envs.sandbox.loop_watch import LoopWatch
 from ..envs.task import Task
-from ..errors import ConfigError, TaskError
+from ..errors import ConfigError, EnvironmentBug, TaskError
 from ..model.chat.sampling import Sampling
 from .control import Pool
 from .store import VerdictStore
@@ -205,6 +205,9 @@ class _Runner:
                 labels=labels_of(task),
             )
             return verdict, None
+        except EnvironmentBug as bug:  # of its constructor, or its gold
+            self._failures.met(bug)
+            trajectory = lost_to(bug, task)
         return Verdict.of(trajectory, job.index, labels_of(task)), trajectory
 
 

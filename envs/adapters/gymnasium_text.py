@@ -9,7 +9,7 @@ import gymnasium
 from ...errors import TaskError
 from ...model.chat.messages import Message
 from ...rewards.score import Score
-from ..acting import Submission
+from ..acting import Submission, said_of
 from ..core import ToolEnv
 from ..task import Task
 
@@ -91,7 +91,10 @@ class GymnasiumText(ToolEnv):
         self._take = self._read or number_in(self._inner.action_space)
         seed, options = task.hidden.get("seed"), task.hidden.get("options")
         observation, _ = self._inner.reset(seed=seed, options=options)
-        self._shown = self._render(observation)
+        self._shown = self._show_as_text(observation)
+
+    def _show_as_text(self, observation: Any) -> str:
+        return said_of(self._hooks.within("render", self._render, observation)).content
 
     def prompt(self, task: Task) -> str:
         return "\n\n".join(part for part in (task.prompt or self._about, self._shown) if part)
@@ -104,7 +107,7 @@ class GymnasiumText(ToolEnv):
             return f"error: {error}"
         observation, reward, terminated, truncated, info = self._inner.step(action)
         self.reward(float(reward), "reward")
-        shown = self._render(observation)
+        shown = self._show_as_text(observation)
         return Submission(value=info, message=shown) if terminated or truncated else shown
 
     def score(self, task: Task, submission: Any) -> Any:

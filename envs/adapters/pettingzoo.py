@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..acting import said_of
 from ..task import Task
 from .gymnasium_text import number_in
 from .turn_game import Move, TurnGame
@@ -65,7 +66,7 @@ class PettingZoo(TurnGame):
     def next_move(self) -> Move:
         name = self._game.agent_selection
         observation, _, terminated, truncated, info = self._game.last()
-        shown = self._render(observation, name)
+        shown = said_of(self._hooks.within("render", self._render, observation, name)).content
         return Move(player=self._players.index(name), shown=shown, over=bool(terminated or truncated))
 
     def play(self, text: str) -> str | None:

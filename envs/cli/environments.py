@@ -30,6 +30,12 @@ def register(commands: Any) -> None:
     check.add_argument("env_id", metavar="ID", help="such as verigym/Math-v0, or MODULE:ID")
     check.add_argument("--data", type=Path, metavar="FILE", help="tasks (default: the environment's own)")
     check.add_argument("--sandbox", default="auto", help="where environments that have one run commands")
+    check.add_argument(
+        "--hook-timeout",
+        type=float,
+        metavar="SECONDS",
+        help="most that one call of a hook may take (default: 60, or less where the environment says so)",
+    )
     check.add_argument("--json", action="store_true", help="one JSON object a line")
     check.set_defaults(run=_check)
 
@@ -74,8 +80,10 @@ def _check(args: argparse.Namespace) -> int:
 
     offered = {"sandbox": args.sandbox}
     env = open_env(args.env_id, offered)
+    limit_s = args.hook_timeout or (None if env.hook_timeout_s is None else min(60.0, env.hook_timeout_s))
+    env.hook_timeout_s = limit_s
     tasks = read_any_tasks(args.data) if args.data is not None else own_tasks(env)
-    findings = asyncio.run(check_environment(lambda: open_env(args.env_id, offered), tasks))
+    findings = asyncio.run(check_environment(lambda: open_env(args.env_id, offered), tasks, hook_timeout_s=limit_s))
     for one in findings:
         if args.json:
             print(json.dumps(told_of(one)))

@@ -26,6 +26,7 @@ class CodeEnv(ToolEnv):
     """
 
     family = "code"
+    hook_timeout_s = None  # its sandboxes have limits of their own, and wait their turn
     system_prompt = "Solve the problem in Python. Give the whole program in one ```python block."
 
     def __init__(

@@ -36,6 +36,7 @@ class HarborEnv(ToolEnv):
     """
 
     family: ClassVar[str] = "harbor"
+    hook_timeout_s = None  # its sandboxes have limits of their own, and wait their turn
 
     def __init__(
         self,

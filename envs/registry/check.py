@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from gymnasium.utils.env_checker import check_env
 
-from ...errors import EnvironmentBug, GradingError, SandboxError, TaskError
+from ...errors import EnvironmentBug, GradingError, HookTimeout, SandboxError, TaskError
 from ...model.chat.actions import encode_calls, encode_format_error
 from ...model.chat.messages import Message, ToolCall, ToolSpec
 from ...rewards.score import Score
@@ -59,17 +59,34 @@ class _NotMade(Exception):
 Check = Callable[[Callable[[], ToolEnv], Sequence[Task]], Awaitable[str]]
 
 
-async def check_environment(make: Callable[[], ToolEnv], tasks: Sequence[Task]) -> list[Finding]:
-    """Every check, in order; one that fails keeps none from running.
+async def check_environment(
+    make: Callable[[], ToolEnv], tasks: Sequence[Task], *, hook_timeout_s: float | None = None
+) -> list[Finding]:
+    """Every check, in order; one that fails keeps none from running, but for a hook that hangs: it would hang again.
 
     Args:
         make: a fresh environment.
         tasks: of it; the first few are tried.
+        hook_timeout_s: of its hooks; None: as it says itself.
     """
-    found = []
+    found: list[Finding] = []
+    hung = ""
+
+    def limited() -> ToolEnv:
+        env = make()
+        if hook_timeout_s is not None:
+            env.hook_timeout_s = hook_timeout_s
+        return env
+
     for name, check in CHECKS.items():
+        if hung:
+            found.append(Finding(name=name, passed=None, told=f"not made: {hung} hangs"))
+            continue
         try:
-            found.append(Finding(name=name, passed=True, told=await check(make, tasks)))
+            found.append(Finding(name=name, passed=True, told=await check(limited, tasks)))
+        except HookTimeout as error:
+            hung = f"{error.environment}.{error.hook.removeprefix('tool ')}"
+            found.append(Finding(name=name, passed=False, told=str(error)))
         except _Failed as error:
             found.append(Finding(name=name, passed=False, told=str(error)))
         except (_NotMade, SandboxError, GradingError) as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium
 
-from ...errors import ConfigError
+from ...errors import ConfigError, EnvironmentBug, VerigymError
 from ..core import ToolEnv
 
 logger = logging.getLogger(__name__)
@@ -73,24 +73,32 @@ def make_env(env_id: str, **kwargs: Any) -> ToolEnv:
     "module:Class", where the module has a class of that name.
 
     Raises:
-        ConfigError: no such id, or it is not a ToolEnv.
+        ConfigError: no such id, or it is not a ToolEnv. EnvironmentBug: its constructor fails.
     """
     module, _, name = env_id.rpartition(":")
-    found = class_of(env_id)
-    if found is not None:
-        return _whole(found(**kwargs))
     try:
+        found = class_of(env_id)
+        if found is not None:
+            return _whole(found(**kwargs))
         if module:
             _refuse_others(importlib.import_module(module), name)
         else:
             load_plugins(name)
         env = gymnasium.make(name, **kwargs).unwrapped
+    except (VerigymError, TypeError):
+        raise
     except (gymnasium.error.Error, ImportError) as error:
         plugins = [entry.name for entry in entry_points(group="verigym.envs")]
         known = ", ".join([*sorted(OURS), *sorted(plugins)])
         raise ConfigError(
             f"no environment {env_id!r} ({error}); known ids: {known}, or MODULE:ID of a package"
         ) from None
+    except (Exception, SystemExit) as error:
+        raise EnvironmentBug(
+            f"{env_id} cannot be made: {' '.join(f'{type(error).__name__}: {error}'.split())[:500]}",
+            environment=name,
+            hook="__init__",
+        ) from error
     if not isinstance(env, ToolEnv):
         raise ConfigError(f"{env_id!r} is a {type(env).__name__}, not a verigym.envs.core.ToolEnv; wrap it in one")
     return _whole(env)

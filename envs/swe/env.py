@@ -39,6 +39,7 @@ class SWEEnv(ToolEnv):
     """
 
     family: ClassVar[str] = "swe"
+    hook_timeout_s = None  # its sandboxes have limits of their own, and wait their turn
 
     def __init__(
         self,

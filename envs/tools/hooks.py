@@ -3,15 +3,19 @@ what it is."""
 
 import asyncio
 import contextvars
+import ctypes
 import inspect
 import logging
+import sys
 import threading
+import traceback
 import weakref
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from ...errors import EnvironmentBug, VerigymError
+from ...errors import EnvironmentBug, HookTimeout, VerigymError
+from .deadline import counted
 from .spec import ToolError
 
 T = TypeVar("T")
@@ -28,6 +32,10 @@ DEFAULTS = __name__.removesuffix("tools.hooks") + "definition"
 _Job = Callable[[], None]
 
 
+class _LeftBehind(BaseException):
+    """Raised in a thread whose function nobody waits for any more, and an endless loop takes no core from others."""
+
+
 class HookThread:
     """A thread that runs one function after the other, until ``close`` or the end of its owner or of the process."""
 
@@ -35,7 +43,8 @@ class HookThread:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self.num_waiting = 0
         """Functions that it was given and has not ended."""
-        threading.Thread(target=_work, args=(self._jobs,), name="verigym-tool", daemon=True).start()
+        self._thread = threading.Thread(target=_work, args=(self._jobs,), name="verigym-tool", daemon=True)
+        self._thread.start()
         weakref.finalize(owner, self._jobs.put, None)
 
     def run(self, function: Callable[[], Any]) -> "asyncio.Future[Any]":
@@ -43,34 +52,76 @@ class HookThread:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
 
-        def job() -> None:
-            result, problem = None, None
-            try:
-                result = function()
-            except StopIteration as error:  # which no future can hold
-                problem = RuntimeError("StopIteration")
-                problem.__cause__ = error
-            except BaseException as error:
-                problem = error
-            self.num_waiting -= 1
+        def tell(result: Any, problem: BaseException | None) -> None:
             try:
                 loop.call_soon_threadsafe(_settle, answer, result, problem)
             except RuntimeError:  # the loop has ended: nobody waits
                 pass
 
+        self._give(function, tell)
+        return answer
+
+    def run_here(self, function: Callable[[], Any], timeout_s: float | None) -> Any:
+        """What the function returns or raises, waited for by the thread that asks.
+
+        Raises:
+            TimeoutError: it takes longer.
+        """
+        answer: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+        self._give(function, lambda result, problem: answer.put((result, problem)))
+        try:
+            result, problem = answer.get(timeout=timeout_s)
+        except Empty:
+            raise TimeoutError from None
+        if problem is not None:
+            raise problem
+        return result
+
+    def _give(self, function: Callable[[], Any], tell: Callable[[Any, BaseException | None], None]) -> None:
+        def job() -> None:
+            result, problem = None, None
+            try:
+                result = function()
+            except (StopIteration, GeneratorExit) as error:  # which no future can hold, or no coroutine let through
+                problem = RuntimeError(type(error).__name__)
+                problem.__cause__ = error
+            except BaseException as error:
+                problem = error
+            self.num_waiting -= 1
+            tell(result, problem)
+
         self.num_waiting += 1
         self._jobs.put(job)
-        return answer
 
     def close(self) -> None:
         """End, when what it was given is done."""
         self._jobs.put(None)
 
+    def abandon(self) -> None:
+        """End, whatever it does: Python code is interrupted at its next instruction, a call that blocks once it
+        returns. Nobody waits for it, the process's exit neither."""
+        self.close()
+        if self._thread.ident is not None:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(self._thread.ident), ctypes.py_object(_LeftBehind)
+            )
+
+    def place(self) -> str:
+        """The line that it is at: "FILE:LINE in FUNCTION", of an environment's code where there is some."""
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        stack = traceback.extract_stack(frame) if frame is not None else []
+        below = [one.name == "job" and one.filename == __file__ for one in stack]
+        own = stack[below.index(True) + 1 :] if True in below else []
+        return f"{own[-1].filename}:{own[-1].lineno} in {own[-1].name}" if own else "nowhere"
+
 
 def _work(jobs: "SimpleQueue[_Job | None]") -> None:
-    while (job := jobs.get()) is not None:
-        job()
-        del job
+    try:
+        while (job := jobs.get()) is not None:
+            job()
+            del job
+    except _LeftBehind:  # it came when the function had just ended
+        pass
 
 
 def _settle(answer: "asyncio.Future[Any]", result: Any, problem: BaseException | None) -> None:
@@ -102,19 +153,15 @@ class Hooks:
         Args:
             hook: its name for people, such as "score" or "tool ask".
         Raises:
-            EnvironmentBug: it raised what verigym does not know. VerigymError: as it raised it; likewise ToolError of a
-            tool and of "reply", which answer with it.
+            EnvironmentBug: it raised what verigym does not know. HookTimeout: it took more than the ``hook_timeout_s``
+            of its environment. VerigymError: as it raised it; likewise ToolError of a tool and of "reply", which answer
+            with it.
         """
         try:
-            if inspect.iscoroutinefunction(function):
-                return await function(*args, **kwargs)
             if getattr(function, "__module__", "") == DEFAULTS:
                 result = function(*args, **kwargs)
                 return await result if inspect.isawaitable(result) else result
-            thread = await self._free_thread()
-            here = contextvars.copy_context()
-            result = await asyncio.shield(thread.run(lambda: here.run(function, *args, **kwargs)))
-            return await result if inspect.isawaitable(result) else result
+            return await self._in_time(hook, function, *args, **kwargs)
         except VerigymError:
             raise
         except ToolError as error:
@@ -126,8 +173,56 @@ class Hooks:
             if task is None or task.cancelling():
                 raise
             raise self.bug(hook, error) from error  # of its own making: nobody cancelled the episode
-        except (Exception, SystemExit) as error:
+        except (KeyboardInterrupt, GeneratorExit) as error:
+            if inspect.iscoroutinefunction(function):
+                raise  # a person's, or the loop's end
             raise self.bug(hook, error) from error
+        except BaseException as error:
+            raise self.bug(hook, error) from error
+
+    async def _in_time(self, hook: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What it returns, within the time that its environment gives it."""
+        limit_s = getattr(self._owner(), "hook_timeout_s", None)
+        scope = asyncio.timeout(None)
+        try:
+            async with scope:
+                with counted(limit_s, scope):
+                    if inspect.iscoroutinefunction(function):
+                        return await function(*args, **kwargs)
+                    thread = await self._free_thread()
+                    here = contextvars.copy_context()
+                    result = await asyncio.shield(thread.run(lambda: here.run(function, *args, **kwargs)))
+                    return await result if inspect.isawaitable(result) else result
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            raise self._overdue(hook, limit_s, self._thread) from error
+
+    def _overdue(self, hook: str, limit_s: float | None, thread: HookThread | None) -> HookTimeout:
+        """Of a hook whose time is up; a thread that is in it is left to itself."""
+        told = f"it did not return within hook_timeout_s = {limit_s:g} s"
+        if thread is not None and thread.num_waiting:
+            told += f" and was left at {thread.place()}"
+            thread.abandon()
+            if thread is self._thread:
+                self._thread = None
+        return HookTimeout(self._told(hook, told), environment=self._name, hook=hook)
+
+    def call_here(self, hook: str, function: Callable[..., Any], *args: Any) -> Any:
+        """``call`` of a synchronous hook for who cannot await, such as ``gold``'s: on a thread of its own."""
+        thread, limit_s = HookThread(self._owner() or self), getattr(self._owner(), "hook_timeout_s", None)
+        try:
+            return thread.run_here(lambda: function(*args), limit_s)
+        except VerigymError:
+            raise
+        except BaseException as error:
+            if thread.num_waiting and isinstance(error, TimeoutError):
+                raise self._overdue(hook, limit_s, thread) from None
+            if thread.num_waiting:
+                raise  # a person's
+            raise self.bug(hook, error) from error
+        finally:
+            thread.close()
 
     async def call_to_its_end(self, hook: str, function: Callable[..., Any], *args: Any) -> Any:
         """``call``; a synchronous function is waited for also when cancelled, so that what it opens can be closed."""
@@ -149,22 +244,31 @@ class Hooks:
         except (ValueError, TypeError) as error:
             raise self.bug(hook, str(error)) from None
 
+    def within(self, hook: str, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a synchronous function inside a hook: what it raises is a bug of that name."""
+        try:
+            return function(*args)
+        except (VerigymError, ToolError):
+            raise
+        except (Exception, SystemExit) as error:
+            raise self.bug(hook, error) from error
+
     def bug(self, hook: str, error: BaseException | str) -> EnvironmentBug:
         """The failure that an error in a hook makes."""
         told = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        return EnvironmentBug(self._told(hook, told), environment=self._name, hook=hook)
+
+    def _told(self, hook: str, problem: str) -> str:
         place = f"{self._name}.{hook.removeprefix('tool ').removeprefix('part ')}"
-        return EnvironmentBug(
-            f"{place} failed in task {self.task_id!r}: {' '.join(told.split())[:500]}",
-            environment=self._name,
-            hook=hook,
-        )
+        return f"{place} failed in task {self.task_id!r}: {' '.join(problem.split())[:500]}"
 
     async def _free_thread(self) -> HookThread:
         """The episode's thread. One that is stuck in a function that was cut off is left to itself, after a while."""
         waited = 0.0
         while self._thread is not None and self._thread.num_waiting:
             if waited >= PATIENCE_S:
-                self.close()
+                self._thread.abandon()
+                self._thread = None
                 break
             await asyncio.sleep(0.02)
             waited += 0.02

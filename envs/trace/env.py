@@ -32,6 +32,7 @@ class TraceEnv(ToolEnv):
     """
 
     family = "trace"
+    hook_timeout_s = None  # its sandboxes have limits of their own, and wait their turn
 
     def __init__(
         self,

@@ -86,6 +86,9 @@ class FamilyConfig(Settings):
     wrappers: list[str | dict[str, Any]] = Field(default_factory=list)
     """Gymnasium wrappers around the environment, the first innermost: "MODULE:CLASS", or a table with ``wrapper`` and
     the arguments of its constructor."""
+    hook_timeout_s: float | None = Field(default=None, gt=0)
+    """Seconds that one call of the environment's hooks and tools may take; None: as the environment says (600 where it
+    says nothing)."""
     num_train: int = Field(default=100, ge=0)
     """Tasks to train on; 0 takes all that are not held out."""
     num_held_out: int = Field(default=100, ge=1)

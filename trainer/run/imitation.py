@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...agent.demonstrations import demonstrate
-from ...agent.failures import Failures
+from ...agent.failures import Failures, lost_to
 from ...agent.trajectory import Trajectory
 from ...envs.sandbox.background import all_or_first_error
 from ...envs.task import Task
@@ -70,8 +70,7 @@ async def _demonstrate(family: Family, name: str, task: Task, failures: Failures
         except EnvironmentBug as bug:
             failures.met(bug)
             if attempt + 1 == DEMONSTRATION_ATTEMPTS:
-                ending, detail = "environment_failure", str(bug)
-                return Trajectory(task_id=task.id, family=task.family, ending=ending, detail=detail, failed_in=bug.hook)
+                return lost_to(bug, task)
     raise AssertionError("the last attempt returns or raises")
 
 

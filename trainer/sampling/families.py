@@ -18,7 +18,6 @@ from ...envs.datasets.decontaminate import decontaminate_tasks, held_out_of
 from ...envs.datasets.files import read_rows
 from ...envs.datasets.training import LeftOut, TrainingSet, load_training_set
 from ...envs.registry.opening import open_env, read_any_tasks
-from ...envs.sandbox.background import call
 from ...envs.sandbox.choose import make_backend
 from ...envs.sandbox.types import SandboxBackend
 from ...envs.scripts import script_of
@@ -124,7 +123,10 @@ def open_family(config: FamilyConfig, recipe: Recipe, *, backend: SandboxBackend
     offered = {"sandbox": backend or make_backend(recipe.sandbox), "reuse_verdicts": True, **config.options}
 
     def make_env() -> ToolEnv:
-        return wrapped(open_env(config.env, offered), config.wrappers)
+        env = open_env(config.env, offered)
+        if config.hook_timeout_s is not None:
+            env.hook_timeout_s = config.hook_timeout_s
+        return wrapped(env, config.wrappers)
 
     env = make_env()
     experts: Mapping[str, Expert] = EXPERTS.get(config.tasks) or {
@@ -207,7 +209,10 @@ async def _write_tasks(
 async def _given_tasks(config: FamilyConfig, recipe: Recipe, env: ToolEnv, report: Path) -> Sequence[Task]:
     """Tasks that exist already; what is left out of a training set is written to ``report``, each with its reason."""
     if config.tasks == "environment":
-        return await call(env.load)
+        try:
+            return await env.aload()
+        finally:
+            await env.aclose()
     found = load_training_set(config.tasks, row_format=config.format)
     left_out = list(found.left_out)
     others = [task for task in found.tasks if env.family and task.family != env.family]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ...agent.failures import Failures
+from ...agent.failures import Failures, lost_to
 from ...agent.harness.open import Rollout
 from ...agent.loop import Budget, rollout
 from ...agent.passes import with_flags
@@ -181,9 +181,9 @@ class Collector:
         plan, whole = self._plan_of(task), [one for one in trajectories if one.reward is not None]
         bugs: Counter[str] = Counter()
         for attempt in range(self._retries + 1):
-            env = plan.make_env()
-            env.seat(seated(plan.seats, SeededPolicy(self._policy, task.id, attempt, "compare"), sampling))
             try:
+                env = plan.make_env()
+                env.seat(seated(plan.seats, SeededPolicy(self._policy, task.id, attempt, "compare"), sampling))
                 added = await env.acompare(task, whole)
             except (EnvironmentBug, PolicyError, SandboxError, GradingError) as error:
                 problem = error
@@ -222,17 +222,8 @@ class Collector:
             begun.set()
             attempts: list[Trajectory] = []
             for attempt in range(self._retries + 1):
-                trajectory = await plan.act(
-                    plan.make_env(),
-                    SeededPolicy(self._policy, number, member, attempt),
-                    task,
-                    budget=plan.budget,
-                    sampling=sampling,
-                    group_id=f"{number}/{task.id}",
-                    failures=self._failures,
-                    seats=plan.seats,
-                    unit=plan.unit,
-                )
+                policy = SeededPolicy(self._policy, number, member, attempt)
+                trajectory = await self._attempt(plan, policy, task, sampling, f"{number}/{task.id}")
                 attempts.append(trajectory)
                 if not trajectory.is_infrastructure_failure:
                     break
@@ -240,6 +231,26 @@ class Collector:
             self._on_episode(trajectory)
         self._failures.ended(trajectory)
         return [*attempts[:-1], with_flags(trajectory, task)]
+
+    async def _attempt(
+        self, plan: EpisodePlan, policy: Policy, task: Task, sampling: Sampling, group_id: str
+    ) -> Trajectory:
+        try:
+            env = plan.make_env()
+        except EnvironmentBug as bug:
+            self._failures.met(bug)
+            return lost_to(bug, task, group_id)
+        return await plan.act(
+            env,
+            policy,
+            task,
+            budget=plan.budget,
+            sampling=sampling,
+            group_id=group_id,
+            failures=self._failures,
+            seats=plan.seats,
+            unit=plan.unit,
+        )
 
     async def collect(self, tasks: Sequence[Task], sampling: Sampling, *, first: int = 0) -> Rollouts:
         """A group for each task, all at once. A task given twice makes two groups.

@@ -66,6 +66,34 @@ def test_nothing_is_wrong_with_a_fine_one():
     assert "ms a step" in findings["speed"].told
 
 
+STUCK = """
+import time
+
+from verigym.envs.core import ToolEnv
+from verigym.envs.task import Task
+
+
+class Stuck(ToolEnv):
+    def load(self):
+        return [Task(id="t", family="stuck", prompt="?")]
+
+    def score(self, task, submission):
+        time.sleep(3)
+        return True
+"""
+
+
+def test_a_hook_that_hangs_is_told_and_the_rest_not_made(tmp_path, monkeypatch, capsys):
+    (tmp_path / "stuck_env.py").write_text(STUCK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "stuck_env", raising=False)
+    assert main(["envs", "check", "stuck_env:Stuck", "--hook-timeout", "0.2"]) == 1
+    told = capsys.readouterr().out
+    assert "Stuck.score failed in task 't': it did not return within hook_timeout_s = 0.2 s" in told
+    assert "stuck_env.py:13 in score" in told
+    assert "speed            not made: Stuck.score hangs" in told
+
+
 KEPT = []
 DONE = threading.Event()
 

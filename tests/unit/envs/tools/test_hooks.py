@@ -6,7 +6,10 @@
 import asyncio
 import functools
 import gc
+import re
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 
@@ -14,14 +17,16 @@ import pytest
 
 from verigym.agent.loop import Budget, rollout
 from verigym.agent.policy import ScriptedPolicy, play
-from verigym.envs.core import ToolEnv
+from verigym.envs.core import Submission, ToolEnv
+from verigym.envs.scripts import script_of
 from verigym.envs.task import Task
 from verigym.envs.tools import hooks
 from verigym.envs.tools.spec import tool
-from verigym.errors import EnvironmentBug, SandboxError
+from verigym.errors import EnvironmentBug, HookTimeout, SandboxError
 from verigym.model.chat.actions import encode_calls
 from verigym.model.chat.messages import Message, ToolCall
 from verigym.model.chat.sampling import Sampling
+from verigym.rewards.rubric import Rubric, part
 from verigym.rewards.score import verdict
 
 TASK = Task(id="t", family="shop", prompt="How many?")
@@ -188,3 +193,158 @@ def test_each_bug_is_shown_once_and_all_are_counted(caplog):
     shown = [record for record in caplog.records if "Shop.fail failed in task '0'" in record.getMessage()]
     assert len(shown) == len(caplog.records) == 2
     assert failures.by_hook == {"tool fail": 6}
+
+
+class Hangs(ToolEnv):
+    """One hook of it does not return: an endless loop, a call that blocks, or a wait for nothing."""
+
+    hook_timeout_s = 0.2
+
+    def __init__(self, where, how):
+        super().__init__()
+        self.where, self.how = where, how
+
+    def hang(self, hook):
+        if hook == self.where and self.how == "loops":
+            while True:
+                pass
+        if hook == self.where and self.how == "blocks":
+            time.sleep(1.0)
+
+    def load(self):
+        self.hang("load")
+        return [TASK]
+
+    def prompt(self, task):
+        self.hang("prompt")
+        return "?"
+
+    def start(self, task):
+        self.hang("start")
+
+    def score(self, task, submission):
+        self.hang("score")
+        return True
+
+    def stop(self):
+        self.hang("stop")
+
+    def gold(self, task):
+        self.hang("gold")
+        return calls("look"), Message(role="assistant", content="done")
+
+    @tool
+    def look(self) -> str:
+        """Looks."""
+        self.hang("tool look")
+        return "seen"
+
+
+class Waits(Hangs):
+    @tool
+    async def look(self) -> str:
+        """Waits for nothing."""
+        await asyncio.Event().wait()
+        return ""
+
+
+@pytest.mark.parametrize("how", ["loops", "blocks"])
+@pytest.mark.parametrize("hook", ["load", "prompt", "start", "score", "stop", "gold", "tool look"])
+def test_a_hook_that_hangs_ends_the_episode_by_its_name(hook, how):
+    before = len(threads())
+    env = Hangs(hook, how)
+    started = time.monotonic()
+    if hook in ("load", "gold"):
+        with pytest.raises(HookTimeout) as told:
+            env.reset() if hook == "load" else script_of(env, "gold", TASK)
+        found, detail = told.value.hook, str(told.value)
+    else:
+        policy = ScriptedPolicy(play(script_of(env, "gold", TASK)))
+        ended = asyncio.run(rollout(env, policy, TASK, budget=Budget(), sampling=Sampling()))
+        assert (ended.ending, ended.reward) == ("environment_failure", None)
+        found, detail = ended.failed_in, ended.detail
+    assert found == hook
+    assert re.search(
+        r"did not return within hook_timeout_s = 0\.2 s and was left at .*test_hooks\.py:[0-9]+ in hang", detail
+    )
+    assert time.monotonic() - started < 0.9  # it was not waited for
+    assert settled(before) == before
+
+
+def test_an_asynchronous_hook_that_waits_for_nothing_is_cut_off():
+    env = Waits("", "")
+    found = asyncio.run(rollout(env, ScriptedPolicy(play([calls("look")])), TASK, budget=Budget(), sampling=Sampling()))
+    assert (found.ending, found.failed_in) == ("environment_failure", "tool look")
+
+
+class Slow:
+    async def say(self, messages, *, keep=False):
+        await asyncio.sleep(0.4)
+        return Message(role="assistant", content="well")
+
+
+def rather_long():
+    time.sleep(0.15)
+    return 1.0
+
+
+class Asks(ToolEnv):
+    """Its hooks take longer than they may, but for what others take."""
+
+    hook_timeout_s = 0.25
+    rubric = Rubric(part(rather_long, name="one"), part(rather_long, name="two"))
+
+    async def reply(self, task, message):
+        return Submission(value=(await self.model("user").say(self.transcript)).content)
+
+    async def score(self, task, submission):
+        return await super().score(task, submission)
+
+
+def test_the_time_of_a_model_that_a_hook_asks_and_of_hooks_within_it_is_not_its_own():
+    async def main():
+        env = Asks()
+        env.seat({"user": Slow()})
+        await env.areset(options={"task": TASK})
+        acted = await env.aact("hello")
+        return acted.submission, (await env.ascore(acted.submission)).value
+
+    assert asyncio.run(main()) == ("well", 1.0)
+
+
+LEAVING = """
+import time
+from verigym.envs.core import ToolEnv
+from verigym.envs.task import Task
+from verigym.errors import HookTimeout
+
+
+class Hangs(ToolEnv):
+    hook_timeout_s = 0.2
+
+    def start(self, task):
+        time.sleep(600)
+
+
+try:
+    Hangs().reset(options={"task": Task(id="t", family="f", prompt="?")})
+except HookTimeout:
+    print("left")
+"""
+
+
+def test_a_process_does_not_wait_for_a_hook_that_hangs():
+    ended = subprocess.run([sys.executable, "-c", LEAVING], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout.strip()) == (0, "left"), ended.stderr
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, GeneratorExit, BaseException, SystemExit, pytest.fail.Exception])
+def test_whatever_a_synchronous_hook_raises_is_its_bug(kind):
+    class Raises(ToolEnv):
+        def score(self, task, submission):
+            raise kind("no")
+
+    env = Raises()
+    env.reset(options={"task": TASK})
+    with pytest.raises(EnvironmentBug, match=r"Raises\.score failed"):
+        env.step("x")

@@ -14,7 +14,9 @@ import pytest
 
 from verigym.agent.loop import Budget
 from verigym.agent.policy import TokenPolicy
+from verigym.envs.adapters.gymnasium_text import GymnasiumText
 from verigym.envs.core import Submission, ToolEnv
+from verigym.envs.registry.ids import make_env
 from verigym.envs.task import Task
 from verigym.envs.tools.spec import tool
 from verigym.errors import EnvironmentBug
@@ -25,10 +27,26 @@ from verigym.rewards.rubric import Rubric, part
 from verigym.trainer.loops.reinforce import RL
 from verigym.trainer.recipe.algorithms import GRPOConfig
 from verigym.trainer.recipe.config import OptimConfig
+from verigym.trainer.recipe.recipe import FamilyConfig, Recipe
+from verigym.trainer.run.imitation import play_experts
+from verigym.trainer.run.progress import Progress
+from verigym.trainer.sampling.families import prepare_family
 from verigym.trainer.sampling.rollouts import EpisodePlan, TaskStream
 
-HOOKS = ("check", "prompt", "start", "reply", "stand_in", "score", "part right", "feedback", "compare", "part alike")
-HOOKS += ("stop", "unfinished", "tool look", "tool alook")
+HOOKS = (
+    "__init__",
+    "check",
+    "prompt",
+    "start",
+    "reply",
+    "stand_in",
+    "score",
+    "part right",
+    "feedback",
+    "compare",
+    "part alike",
+)
+HOOKS += ("stop", "unfinished", "tool look", "tool alook", "render", "load", "gold")
 
 
 class Dice:
@@ -70,6 +88,7 @@ class Faulty(ToolEnv):
     def __init__(self, dice):
         super().__init__()
         self.dice, self.room = dice, None
+        dice.roll("__init__")
 
     def check(self, task):
         self.dice.roll("check")
@@ -150,11 +169,38 @@ class Ending(TokenPolicy):
         return replace(turn, finish_reason="stop") if sampling.seed % 4 else turn
 
 
-def run(make_decoder, words, dice, *, steps, **changes):
+class FaultyLake(GymnasiumText):
+    """A lake of which an observation cannot be shown now and then."""
+
+    def __init__(self, dice):
+        def render(square):
+            dice.roll("render")
+            return str(square)
+
+        self.dice = dice
+        super().__init__("FrozenLake-v1", render=render)
+
+    def start(self, task):
+        self.dice.num_open += 1
+        super().start(task)
+
+    def stop(self):
+        self.dice.num_open -= 1
+        super().stop()
+
+
+def run(make_decoder, words, dice, *, steps, env="Faulty", **changes):
     decoder = make_decoder(vocab_size=16, max_position_embeddings=64)
     generator = Generator(decoder, max_context=48, seed=1)
-    budget = Budget(turns=3, tokens=64, seconds=30)
-    plan = EpisodePlan(make_env=lambda: Faulty(dice), budget=budget, turn_tokens=4, compares=True)
+    plan = EpisodePlan(
+        make_env=lambda: make_env(f"{__name__}:{env}", dice=dice),
+        budget=Budget(turns=3, tokens=64, seconds=30),
+        turn_tokens=4,
+        compares=env == "Faulty",
+    )
+    tasks = [
+        Task(id=str(n), family="faulty" if env == "Faulty" else "gymnasium", prompt=f"{n} please") for n in range(4)
+    ]
     loop = RL(
         decoder,
         generator,
@@ -162,7 +208,7 @@ def run(make_decoder, words, dice, *, steps, **changes):
         lambda task: plan,
         config=GRPOConfig(num_tasks=2, group_size=8, microbatch_tokens=256, **changes),
         optim=OptimConfig(lr=1e-2),
-        tasks=TaskStream([Task(id=str(n), family="faulty", prompt=f"{n} please") for n in range(4)]),
+        tasks=TaskStream(tasks),
     )
     found = []
     try:
@@ -191,7 +237,8 @@ def test_a_bug_in_five_of_a_hundred_calls_loses_no_step(make_decoder, words, cap
     counted = {
         hook: sum(one.metrics.get(f"rollout/bugs_{hook.replace(' ', '_')}/count", 0) for one in found) for hook in HOOKS
     }
-    assert [hook for hook in HOOKS if not dice.hits[hook] and hook not in ("compare", "part alike")] == []
+    elsewhere = {"compare", "part alike", "render", "load", "gold"}
+    assert [hook for hook in HOOKS if not dice.hits[hook] and hook not in elsewhere] == []
     # What "stop" fails at after another hook has failed is told, and is not what ended the episode.
     assert {**counted, "stop": 0} == {**dice.hits, "stop": 0}
     assert 0 < counted["stop"] <= dice.hits["stop"]
@@ -203,6 +250,55 @@ def test_a_bug_in_five_of_a_hundred_calls_loses_no_step(make_decoder, words, cap
     score = next(record for record in caplog.records if "Faulty.score failed in task" in record.getMessage())
     assert score.exc_info is not None
     assert "dice.roll" in caplog.text  # the traceback leads into the hook
+
+
+def test_an_observation_that_cannot_be_shown_is_a_bug_by_its_name(make_decoder, words):
+    dice = Dice(0.05)
+    found = run(make_decoder, words, dice, steps=4, env="FaultyLake")
+    assert [one.step for one in found] == [1, 2, 3, 4]
+    assert sum(one.metrics.get("rollout/bugs_render/count", 0) for one in found) == dice.hits["render"] > 2
+    assert dice.num_open == 0
+    dice = Dice(0.5)
+    with pytest.raises(EnvironmentBug, match=r"by hook: render [0-9]+; .*FaultyLake\.render failed"):
+        run(make_decoder, words, dice, steps=6, env="FaultyLake", retries=0)
+    assert dice.num_open == 0
+
+
+class FaultyGold(ToolEnv):
+    dice: Dice
+
+    def load(self):
+        self.dice.roll("load")
+        return [Task(id=str(n), family="gold", prompt="?") for n in range(60)]
+
+    def score(self, task, submission):
+        return True
+
+    def gold(self, task):
+        self.dice.roll("gold")
+        return [Message(role="assistant", content="yes")]
+
+
+def demonstrations(tmp_path, monkeypatch, dice):
+    monkeypatch.setattr(FaultyGold, "dice", dice, raising=False)
+    family = FamilyConfig(
+        name="gold", env=f"{__name__}:FaultyGold", num_train=50, num_held_out=10, num_demonstrations=50
+    )
+    recipe = Recipe(name="r", sandbox="unsafe", families=[family])
+    made = asyncio.run(prepare_family(family, recipe, tmp_path, lambda done, wanted: None))
+    return asyncio.run(play_experts(made, recipe, Progress(), lambda: None))
+
+
+def test_gold_that_fails_in_five_of_a_hundred_calls_loses_no_demonstration(tmp_path, monkeypatch, caplog):
+    assert len(demonstrations(tmp_path, monkeypatch, Dice(0.05, hooks=("gold",)))) == 50
+    assert "FaultyGold.gold failed in task" in caplog.text
+    with pytest.raises(EnvironmentBug, match=r"by hook: gold [0-9]+; .*FaultyGold\.gold failed"):
+        demonstrations(tmp_path, monkeypatch, Dice(1.0, hooks=("gold",)))
+
+
+def test_tasks_that_cannot_be_loaded_end_a_run_with_the_hooks_name(tmp_path, monkeypatch):
+    with pytest.raises(EnvironmentBug, match=r"FaultyGold\.load failed"):
+        demonstrations(tmp_path, monkeypatch, Dice(1.0, hooks=("load",)))
 
 
 def test_bugs_of_comparisons_are_counted_too_and_tried_again(make_decoder, words):
