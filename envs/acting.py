@@ -1,7 +1,7 @@
 """What passes between an environment and whoever drives it, besides messages."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -88,13 +88,15 @@ def answer_of(found: Any) -> str | Message | Submission:
     """What a tool returned, as what answers its call: text as it is, lists and mappings as JSON, nothing as "".
 
     Raises:
-        TypeError: bytes, which are no text, or a list or a mapping that is not JSON.
+        TypeError: bytes or a generator, which are no text, or a list or a mapping that is not JSON.
     """
     if isinstance(found, Submission | Message):
         return found
     if isinstance(found, bytes | bytearray | memoryview):
         told = f"it returned {type(found).__name__}; return text, or a Message with attachments=(Attachment.of(...),)"
         raise TypeError(told)
+    if isinstance(found, Iterator):
+        raise TypeError(f"it returned a {type(found).__name__}, which has no text; return text, or a list")
     if isinstance(found, dict | list | tuple):
         return bounded(json.dumps(found, ensure_ascii=False))
     return "" if found is None else bounded(str(found))

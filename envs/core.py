@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 import gymnasium
 
-from ..errors import EnvironmentBug, TaskError
+from ..errors import EnvironmentBug, HookTimeout, TaskError
 from ..model.chat.actions import Action, decode_action
 from ..model.chat.messages import Message, ToolCall, ToolSpec
 from ..rewards.score import Score
@@ -28,7 +28,7 @@ from .sandbox.background import run_sync
 from .speakers import Speaker, StandIn, Waited
 from .task import Task
 from .tools.bounds import bounded, shown_as_text
-from .tools.hooks import Hooks
+from .tools.hooks import Hooks, text_of
 from .tools.spec import ToolError, tools_of
 from .tools.text_space import UnicodeText
 
@@ -328,10 +328,10 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
         except ToolError as error:
             return bounded(f"error: {error}")
         except EnvironmentBug as bug:
-            if (bound.on_error or self.on_error) == "fail":
-                raise
+            if (bound.on_error or self.on_error) == "fail" or isinstance(bug, HookTimeout):
+                raise  # with the thread of one that hangs what is tied to it is lost
             logger.info("the policy is told: %s", bug)
-            return bounded(f"error: {type(bug.__cause__).__name__}: {bug.__cause__}")
+            return bounded(f"error: {type(bug.__cause__).__name__}: {text_of(bug.__cause__)}")
         return self._hooks.read(f"tool {one.name}", answer_of, result)
 
     async def ascore(self, submission: Any) -> Score:

@@ -1,6 +1,5 @@
 """Which agent acts: a SPEC of the command line or a recipe to what runs an episode."""
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from ...envs.core import ToolEnv
+from ...envs.importing import import_named
 from ...envs.task import Task
 from ...errors import ConfigError
 from ...model.chat.sampling import Sampling
@@ -85,7 +85,7 @@ def harness_of(spec: str) -> "Harness":
         return MiniSweAgent(name=spec, config=rest) if rest else MiniSweAgent(name=spec)
     if rest and kind.replace(".", "").isidentifier():
         try:
-            found = getattr(importlib.import_module(kind), rest)
+            found = getattr(import_named(kind), rest)
         except (ImportError, AttributeError) as error:
             raise ConfigError(f"no agent {spec!r} ({error}); an agent is {AGENTS}") from None
         return found() if isinstance(found, type) else found

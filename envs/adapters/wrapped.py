@@ -1,6 +1,5 @@
 """Gymnasium wrappers around one of our environments, driven as the environment itself is."""
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from ...errors import ConfigError
 from ...rewards.score import Score
 from ..acting import Acted
 from ..core import ToolEnv
+from ..importing import import_named
 from ..task import Task
 from ..tools.hooks import Hooks
 
@@ -145,7 +145,7 @@ def wrapped(env: ToolEnv, wrappers: Sequence[str | Mapping[str, Any]]) -> ToolEn
 def _made(name: str, inner: gymnasium.Env[Any, Any], options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
     module, _, attribute = name.rpartition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        found = getattr(import_named(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"no wrapper {name!r} ({error}); write MODULE:CLASS") from None
     if not (inspect.isclass(found) and issubclass(found, gymnasium.Wrapper)):

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, redirect_stdout
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -80,4 +81,5 @@ async def serve_stdio(tools: EpisodeTools) -> None:
     from mcp.server.stdio import stdio_server
 
     async with stdio_server() as (reading, writing):
-        await server.run(reading, writing, server.create_initialization_options())
+        with redirect_stdout(sys.stderr):  # what hooks print is no part of the protocol
+            await server.run(reading, writing, server.create_initialization_options())

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import os
 import statistics
 import tempfile
 import time
@@ -70,7 +71,7 @@ async def check_environment(
         hook_timeout_s: of its hooks; None: as it says itself.
     """
     found: list[Finding] = []
-    hung = ""
+    ended = "" if tasks else "there is no task"
 
     def limited() -> ToolEnv:
         env = make()
@@ -79,13 +80,13 @@ async def check_environment(
         return env
 
     for name, check in CHECKS.items():
-        if hung:
-            found.append(Finding(name=name, passed=None, told=f"not made: {hung} hangs"))
+        if ended and found:
+            found.append(Finding(name=name, passed=None, told=f"not made: {ended}"))
             continue
         try:
-            found.append(Finding(name=name, passed=True, told=await check(limited, tasks)))
+            found.append(Finding(name=name, passed=True, told=await _in_place(check(limited, tasks))))
         except HookTimeout as error:
-            hung = f"{error.environment}.{error.hook.removeprefix('tool ')}"
+            ended = f"{error.environment}.{error.hook.removeprefix('tool ')} hangs"
             found.append(Finding(name=name, passed=False, told=str(error)))
         except _Failed as error:
             found.append(Finding(name=name, passed=False, told=str(error)))
@@ -94,6 +95,16 @@ async def check_environment(
         except Exception as error:  # of the environment that is checked: that is the finding
             found.append(Finding(name=name, passed=False, told=" ".join(f"{type(error).__name__}: {error}".split())))
     return found
+
+
+async def _in_place(check: Awaitable[str]) -> str:
+    """The check, whose episodes must leave the process in the folder where it was."""
+    here = os.getcwd()
+    told = await check
+    if os.getcwd() != here:
+        os.chdir(here)
+        raise _Failed("an episode changed the working folder of the process, which all share; use whole paths")
+    return told
 
 
 async def _tasks(make: Callable[[], ToolEnv], tasks: Sequence[Task]) -> str:
@@ -250,8 +261,10 @@ async def _secrets(make: Callable[[], ToolEnv], tasks: Sequence[Task]) -> str:
 
 async def _repeats(make: Callable[[], ToolEnv], tasks: Sequence[Task]) -> str:
     for task in tasks[:NUM_TASKS]:
-        messages = _some_script(make(), task)
+        messages, before = _some_script(make(), task), json.dumps(task.to_json())
         (first, one), (second, other) = [await play(make(), task, messages) for _ in range(2)]
+        if json.dumps(task.to_json()) != before:
+            raise _Failed(f"task {task.id!r} is another after an episode; all share it, so copy what you change")
         if one != other:
             raise _Failed(f"task {task.id!r}: the same actions under the same seed were answered in two ways")
         if (first.value, first.passed) != (second.value, second.passed):

@@ -1,7 +1,7 @@
 """The environments Gymnasium knows: ours, and those of packages with the entry-point group ``verigym.envs``."""
 
-import importlib
 import logging
+import math
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
@@ -10,6 +10,7 @@ import gymnasium
 
 from ...errors import ConfigError, EnvironmentBug, VerigymError
 from ..core import ToolEnv
+from ..importing import import_named
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def class_of(env_id: str) -> type[ToolEnv] | None:
     if not module or not name.isidentifier():
         return None
     try:
-        found = getattr(importlib.import_module(module), name, None)
+        found = getattr(import_named(module), name, None)
     except ImportError:
         return None
     return found if isinstance(found, type) and issubclass(found, ToolEnv) else None
@@ -81,7 +82,7 @@ def make_env(env_id: str, **kwargs: Any) -> ToolEnv:
         if found is not None:
             return _whole(found(**kwargs))
         if module:
-            _refuse_others(importlib.import_module(module), name)
+            _refuse_others(import_named(module), name)
         else:
             load_plugins(name)
         env = gymnasium.make(name, **kwargs).unwrapped
@@ -105,10 +106,19 @@ def make_env(env_id: str, **kwargs: Any) -> ToolEnv:
 
 
 def _whole(env: ToolEnv) -> ToolEnv:
-    """Raises ConfigError where a constructor left ours out."""
+    """Raises ConfigError where a constructor left ours out, or a setting of the class is none."""
+    name = type(env).__name__
     if not hasattr(env, "_hooks"):
-        name = type(env).__name__
         raise ConfigError(f"{name}.__init__ leaves ToolEnv's out; call super().__init__(**kwargs) in it")
+    for tool in env._tools:
+        if hasattr(ToolEnv, tool):
+            raise ConfigError(f"the tool {tool!r} of {name} takes the place of ToolEnv.{tool}; give it another name")
+    low, high = env.reward_bounds
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ConfigError(f"reward_bounds of {name} are {env.reward_bounds}; two finite numbers, the least first")
+    limit_s = env.hook_timeout_s
+    if limit_s is not None and not (isinstance(limit_s, int | float) and limit_s > 0):
+        raise ConfigError(f"hook_timeout_s of {name} is {limit_s!r}; a number of seconds above 0, or None")
     return env
 
 

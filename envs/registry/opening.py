@@ -1,6 +1,5 @@
 """From what a user names to what runs: an environment with the options it has, and the tasks of a file."""
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from gymnasium.envs.registration import load_env_creator
 
 from ...errors import ConfigError
 from ..core import ToolEnv
+from ..importing import import_named
 from ..sandbox.background import run_sync
 from ..task import Task
 from .ids import class_of, load_plugins, make_env
@@ -69,7 +69,7 @@ def _accepted(env_id: str, offered: Mapping[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in offered.items() if key in names}
     if module:
         try:
-            importlib.import_module(module)
+            import_named(module)
         except ImportError:
             return {}
     else:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from ...errors import EnvironmentBug, HookTimeout, VerigymError
 from .deadline import counted
 from .spec import ToolError
+from .stepped import LoopHeld, stepped
 
 T = TypeVar("T")
 
@@ -134,6 +135,21 @@ def _settle(answer: "asyncio.Future[Any]", result: Any, problem: BaseException |
         answer.exception()  # of a hook that was cut off nobody asks
 
 
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as another:
+        return f"its text cannot be had ({type(another).__name__})"
+
+
+def text_of(error: BaseException | None) -> str:
+    """Its message, also where asking for it fails."""
+    try:
+        return str(error)
+    except Exception as another:
+        return f"its text cannot be had ({type(another).__name__})"
+
+
 class Hooks:
     """Calls the hooks and tools of one environment.
 
@@ -186,13 +202,18 @@ class Hooks:
         scope = asyncio.timeout(None)
         try:
             async with scope:
-                with counted(limit_s, scope):
+                with counted(limit_s, scope) as deadline:
                     if inspect.iscoroutinefunction(function):
-                        return await function(*args, **kwargs)
+                        running = function(*args, **kwargs)
+                        if deadline is None:
+                            return await running
+                        return await stepped(running, f"{self._name}.{hook}", deadline)
                     thread = await self._free_thread()
                     here = contextvars.copy_context()
                     result = await asyncio.shield(thread.run(lambda: here.run(function, *args, **kwargs)))
                     return await result if inspect.isawaitable(result) else result
+        except LoopHeld as error:
+            raise self._overdue(hook, limit_s, None) from error
         except TimeoutError as error:
             if not scope.expired():
                 raise
@@ -255,7 +276,7 @@ class Hooks:
 
     def bug(self, hook: str, error: BaseException | str) -> EnvironmentBug:
         """The failure that an error in a hook makes."""
-        told = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        told = error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}"
         return EnvironmentBug(self._told(hook, told), environment=self._name, hook=hook)
 
     def _told(self, hook: str, problem: str) -> str:

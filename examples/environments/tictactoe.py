@@ -6,6 +6,12 @@ from verigym.model.chat.messages import Message
 
 LINES = [(0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4, 8), (2, 4, 6)]
 
+WINS = (
+    ["426", "345", "678", "258", "048", "147", "786", "528"],
+    ["426", "147", "258", "624", "825", "246", "528", "174"],
+)
+"""Of each seat, against who takes the first free square."""
+
 
 class TicTacToe(TurnGame):
     """A square is a digit; who takes one that is taken loses. A draw is worth 0."""
@@ -53,8 +59,7 @@ class TicTacToe(TurnGame):
 
     def gold(self, task):
         """Against the stand-in, which takes 0, 1, 2, ... as they are free."""
-        squares = {0: "4 2 6", 1: "4 2 6"}[task.metadata["seat"]]
-        return [Message(role="assistant", content=square) for square in squares.split()]
+        return [Message(role="assistant", content=square) for square in WINS[task.metadata["seat"]][task.hidden["n"]]]
 
     def empty(self, task):
         return [Message(role="assistant", content="")]

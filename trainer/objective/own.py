@@ -1,12 +1,12 @@
 """An algorithm of one's own: a class that says what each sampled token of a group's episodes is worth."""
 
-import importlib
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
 
 from ...agent.trajectory import Trajectory
+from ...envs.importing import import_named
 from ...errors import ConfigError, TrainingError
 from ..recipe.algorithms import OwnConfig
 
@@ -36,7 +36,7 @@ def load_credit(config: OwnConfig) -> Credit:
     """
     module, _, name = config.algorithm.partition(":")
     try:
-        made = getattr(importlib.import_module(module), name)(**config.options)
+        made = getattr(import_named(module), name)(**config.options)
     except (ImportError, AttributeError, TypeError) as error:
         raise ConfigError(
             f"algorithm {config.algorithm!r} cannot be made ({error}); it must be a class of an importable module that "

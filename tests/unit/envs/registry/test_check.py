@@ -5,6 +5,7 @@
 
 import asyncio
 import json
+import os
 import random
 import subprocess
 import sys
@@ -83,6 +84,15 @@ class Stuck(ToolEnv):
 """
 
 
+def test_a_module_of_the_working_folder_is_found(tmp_path, monkeypatch, capsys):
+    (tmp_path / "beside_me.py").write_text(STUCK.replace("time.sleep(3)", "pass").replace("Stuck", "Beside"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one])
+    assert main(["rollout", "beside_me:Beside", "--policy", "empty", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["reward"] == 1.0
+    sys.modules.pop("beside_me")
+
+
 def test_a_hook_that_hangs_is_told_and_the_rest_not_made(tmp_path, monkeypatch, capsys):
     (tmp_path / "stuck_env.py").write_text(STUCK)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -146,6 +156,10 @@ WRONG = {
     ),
     "the same again": ("answered in two ways", {"prompt": lambda self, task: f"{random.random()}"}),
     "at once": ("went otherwise among 16", dict(vars(Shared))),
+    "speed": (
+        "changed the working folder",
+        {"start": lambda self, task: os.chdir(os.path.dirname(os.getcwd()) or "/")},
+    ),
     "leaks": ("open files", {"start": opens}),
     "garbage": ("EnvironmentBug", {"hint": None, "reply": lambda self, task, message: message.encode()}),
 }
@@ -190,6 +204,18 @@ GARBAGE = {
     "Other": ("class Other:\n    pass", "is the class Other, not a subclass of verigym.envs.core.ToolEnv"),
     "Value": ("Value = 3", "is a int, not a subclass"),
     "Missing": ("", "has no class 'Missing'; its environments: Base"),
+    "Init": (
+        "class Init(Base):\n    def __init__(self, **k): raise KeyError('f')",
+        "Init cannot be made: KeyError: 'f'",
+    ),
+    "Broken": ("class Broken(Base):\n    x = 1 / 0", "cannot be imported: ZeroDivisionError: division by zero at "),
+    "Taken": (
+        "class Taken(Base):\n    @tool\n    def reset(self, x: int) -> str:\n        'Again.'",
+        "the tool 'reset' of Taken takes the place of ToolEnv.reset",
+    ),
+    "Bounds": ("class Bounds(Base):\n    reward_bounds = (1.0, 0.0)", "are (1.0, 0.0); two finite numbers"),
+    "Endless": ("class Endless(Base):\n    reward_bounds = (0.0, float('inf'))", "two finite numbers"),
+    "Soon": ("class Soon(Base):\n    hook_timeout_s = 'soon'", "hook_timeout_s of Soon is 'soon'"),
     "Locked": (
         "class Locked(Base):\n    @tool\n    def odd(self, x: Lock) -> str:\n        'Odd.'",
         "tool 'odd': a parameter's type has no JSON schema",
@@ -218,6 +244,15 @@ def test_what_is_wrong_is_found(name):
     assert one.passed is False, one
     assert told in one.told
     KEPT.clear()
+
+
+def test_a_task_that_an_episode_changes_is_found():
+    changes = {"start": lambda self, task: task.hidden.update(seen=True)}
+    one = found(type("Wrong", (Fine,), changes), Fine().load())["the same again"]
+    assert one.passed
+    changes = {"start": lambda self, task: task.hidden.update(count=task.hidden.get("count", 0) + 1)}
+    one = found(type("Wrong", (Fine,), changes), Fine().load())["the same again"]
+    assert (one.passed, "is another after an episode" in one.told) == (False, True)
 
 
 def test_costs_that_add_up_beyond_the_bounds_are_found():
@@ -256,7 +291,9 @@ def test_what_cannot_be_made_says_so():
     no_gold = found(type("Goldless", (Fine,), {"gold": ToolEnv.gold}))
     assert (no_gold["gold"].passed, "states no gold answer" in no_gold["gold"].told) == (None, True)
     assert no_gold["leaks"].passed
-    assert found(Fine, [])["tasks"].passed is False
+    nothing = found(Fine, [])
+    assert [one.passed for one in nothing.values()] == [False, *[None] * (len(nothing) - 1)]
+    assert nothing["speed"].told == "not made: there is no task"
 
 
 def test_a_new_package_holds_every_check_and_its_own_tests(tmp_path):

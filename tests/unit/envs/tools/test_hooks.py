@@ -4,6 +4,7 @@
 # pyright: reportArgumentType=false
 
 import asyncio
+import contextlib
 import functools
 import gc
 import re
@@ -20,7 +21,7 @@ from verigym.agent.policy import ScriptedPolicy, play
 from verigym.envs.core import Submission, ToolEnv
 from verigym.envs.scripts import script_of
 from verigym.envs.task import Task
-from verigym.envs.tools import hooks
+from verigym.envs.tools import deadline, hooks
 from verigym.envs.tools.spec import tool
 from verigym.errors import EnvironmentBug, HookTimeout, SandboxError
 from verigym.model.chat.actions import encode_calls
@@ -348,3 +349,72 @@ def test_whatever_a_synchronous_hook_raises_is_its_bug(kind):
     env.reset(options={"task": TASK})
     with pytest.raises(EnvironmentBug, match=r"Raises\.score failed"):
         env.step("x")
+
+
+def test_an_error_whose_text_cannot_be_had_is_a_bug_too():
+    class Mute(Exception):
+        def __str__(self):
+            raise ValueError("no")
+
+    class Raises(ToolEnv):
+        def score(self, task, submission):
+            raise Mute
+
+    env = Raises()
+    env.reset(options={"task": TASK})
+    with pytest.raises(EnvironmentBug, match=r"Raises\.score failed .*Mute: its text cannot be had \(ValueError\)"):
+        env.step("x")
+
+
+@pytest.mark.parametrize("how", ["loops", "blocks", "goes on"])
+def test_an_asynchronous_hook_that_keeps_the_loop_or_will_not_be_cancelled_ends(how, monkeypatch, caplog):
+    monkeypatch.setattr(deadline, "INSIST_S", 0.1)
+
+    class Keeps(ToolEnv):
+        hook_timeout_s = 0.3
+
+        async def score(self, task, submission):
+            await asyncio.sleep(0)
+            end = time.monotonic() + 1.0
+            while how == "loops":
+                pass
+            if how == "blocks":
+                time.sleep(1.0)
+            while time.monotonic() < end + 5.0:
+                with contextlib.suppress(BaseException):
+                    await asyncio.sleep(5.0)
+            return True
+
+    found = asyncio.run(
+        rollout(
+            Keeps(),
+            ScriptedPolicy(play([Message(role="assistant", content="x")])),
+            TASK,
+            budget=Budget(),
+            sampling=Sampling(),
+        )
+    )
+    assert (found.ending, found.failed_in) == ("environment_failure", "score")
+    assert "did not return within hook_timeout_s = 0.3 s" in found.detail
+    assert ("Keeps.score keeps the event loop, at " in caplog.text) == (how != "goes on")
+    assert found.timings["total"] < 2.0
+
+
+def test_an_asynchronous_hook_that_cleans_up_when_cancelled_is_let_do_so():
+    cleaned = []
+
+    class Cleans(ToolEnv):
+        hook_timeout_s = 0.1
+
+        async def score(self, task, submission):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.1)
+                cleaned.append(True)
+
+    env = Cleans()
+    env.reset(options={"task": TASK})
+    with pytest.raises(HookTimeout):
+        env.step("x")
+    assert cleaned == [True]
