@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ...envs.core import ToolEnv
+from ...envs.sandbox.network.forward import forwarded, to_port
 from ...envs.sandbox.types import Sandbox
 from ...envs.task import Task
 from ...errors import ConfigError
 from ...model.chat.messages import Message
 from ..gateway.serve import Gateway
 from ..gateway.session import Session
-from .forward import forwarded
 
 OUTPUT_CHARS = 8192
 """Most characters of what a harness printed that are kept: its last ones."""
@@ -89,7 +89,7 @@ class Stage:
     @asynccontextmanager
     async def inside(self) -> AsyncIterator[Access]:
         """For a harness in the sandbox, which has no network: a port of its own loopback leads here."""
-        async with forwarded(self.sandbox, self.gateway.port) as port:
+        async with forwarded(self.sandbox, [(0, to_port(self.gateway.port))]) as (port,):
             root = f"http://127.0.0.1:{port}/{self.session.id}"
             yield Access(root=root, key=self.session.key, model=self.session.model)
 

@@ -12,7 +12,7 @@ from ..swe.checkout import environment_of, open_workspace, placed, shell_env
 from .changes import change_of
 from .demands import LINE_CHARS
 
-MOST_LINES = 40
+MOST_LINES, FEW_LINES = 40, 3
 TELLING_CHARS = 2 * LINE_CHARS
 SEARCH_S = 300.0
 MOST_GIT = 4 << 30
@@ -47,13 +47,14 @@ class Leak:
 
 
 def telling_texts(row: SWERow) -> list[str]:
-    """What a reference is told by: lines of code that it brings, long enough to be no chance. Where all are short, the
-    places that it changes, each with the lines around it."""
+    """What a reference is told by: long lines of code that it brings. One such line may stand anywhere by chance, so
+    where there are few, also the places that it changes, each with the lines around it."""
     change = change_of(row.patch)
     before = {line.strip() for line in change.before.splitlines()}
     lines = dict.fromkeys(line.strip() for line in change.added.splitlines())
     long = [line for line in lines if len(line) >= TELLING_CHARS and line not in before and line[0] != "#"]
-    return (long or list(dict.fromkeys(_places(row.patch))))[:MOST_LINES]
+    places = _places(row.patch) if len(long) < FEW_LINES else ()
+    return list(dict.fromkeys((*long, *places)))[:MOST_LINES]
 
 
 def _places(patch: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -71,6 +71,9 @@ class SWERow(BaseModel):
     """Applied to the image's repository before the agent starts, and again before its patch is graded."""
     hidden_files: tuple[str, ...] = ()
     """Files of the image that the agent must not see; they are there again at grading."""
+    network: dict[Literal["hosts", "ports"], tuple[str, ...]] = Field(default_factory=dict)
+    """What the agent needs to reach: "hosts" of an allow-list (NAME, NAME:PORT, *.NAME), and "ports" of the machine by
+    name. It gets what the environment's option of this name allows."""
 
     @field_validator(
         "FAIL_TO_PASS", "PASS_TO_PASS", "pip_requirements", "pytest_plugins", "hidden_files", mode="before"

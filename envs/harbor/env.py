@@ -5,7 +5,7 @@ import os
 import posixpath
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +18,8 @@ from ..datasets.harbor import folder_of, instruction, packed, step_folder
 from ..datasets.harbor_config import Environment, HarborConfig, Step, read_config
 from ..sandbox.background import on_thread
 from ..sandbox.choose import make_backend
+from ..sandbox.network.attach import granted, networked
+from ..sandbox.network.policy import NetworkPolicy
 from ..sandbox.types import Limits, Sandbox, SandboxBackend, SandboxSpec
 from ..task import Task
 from ..tools.spec import tool
@@ -29,7 +31,8 @@ AGENT_S = 3600.0
 
 
 class HarborEnv(ToolEnv):
-    """The shell is root's, with what a container's root may do, without network. What is there when the work is handed
+    """The shell is root's, with what a container's root may do, and what ``network`` allows of the hosts that the
+    task asks for. What is there when the work is handed
     in, or when a budget ran out, is tested as in Harbor: in the agent's own sandbox, while what it started still runs,
     or, where the task says so, in a new one that gets the artifacts alone. An agent that shares its sandbox with the
     tests can forge them; such tasks trust it.
@@ -44,6 +47,7 @@ class HarborEnv(ToolEnv):
         sandbox: str | SandboxBackend = "auto",
         limits: Limits | None = None,
         host_env: Sequence[str] = (),
+        network: Mapping[str, Any] | NetworkPolicy | None = None,
         test_timeout_s: float | None = None,
         tasks: Sequence[Task] | None = None,
         max_turns: int | None = None,
@@ -54,11 +58,13 @@ class HarborEnv(ToolEnv):
             sandbox: the backend, or its name; it must have images.
             limits: of the sandboxes, where a task states none.
             host_env: names of this machine's variables that tasks may ask for.
+            network: what tasks may be given of their allow-lists (``NetworkPolicy.parse``); None: nothing.
             test_timeout_s: of one run of a task's tests; None: what the task states.
             tasks, max_turns, render_mode: as for every ToolEnv.
         """
         super().__init__(tasks=tasks, max_turns=max_turns, render_mode=render_mode)
         self._choice, self._limits, self._test_timeout_s = sandbox, limits or Limits(), test_timeout_s
+        self._network = NetworkPolicy.parse(network)
         self._host = {name: os.environ[name] for name in host_env if name in os.environ}
         self._box: Sandbox | None = None
         self._backend: SandboxBackend | None = None
@@ -185,6 +191,8 @@ class HarborEnv(ToolEnv):
         stated = {"cpus": environment.cpus, "memory_mib": environment.memory_mb, "disk_mib": environment.storage_mb}
         limits = replace(self._limits, **{name: value for name, value in stated.items() if value})
         env = resolved(environment.env, self._host, where=f"{self._folder}: environment.env")
+        hosts = environment.allowed_hosts if environment.network_mode == "allowlist" else ()
+        policy = granted(self._network, self._backend, self._folder.name, hosts=hosts)
         box = await self._backend.create(SandboxSpec(image=image, workdir="/", env=env, limits=limits, root=True))
         try:
             made = await box.arun(["sh", "-c", f"mkdir -p {' '.join(LOGS)}"], cwd="/")
@@ -193,7 +201,7 @@ class HarborEnv(ToolEnv):
         except BaseException:
             await box.aclose()
             raise
-        return box
+        return await networked(box, policy, task_id=self._folder.name)
 
     async def _wait_until_healthy(self, task: Task) -> None:
         import asyncio

@@ -1,5 +1,6 @@
 """What a machine says about its container engines, by environment variables ``VERIGYM_SANDBOX_…``."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -31,6 +32,8 @@ class SandboxSettings(BaseSettings):
     of an engine on this machine has so much room. 0 keeps them all."""
     runtime: str | None = None
     """Container runtime ("runsc" for gVisor); None is the engine's default."""
+    network_log: Path | None = None
+    """A file that gets a line of JSON for each request of a sandbox to its proxy; None writes none."""
 
     @field_validator("docker_hosts", mode="before")
     @classmethod

@@ -3,7 +3,7 @@
 import hashlib
 import posixpath
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from ...errors import SandboxError
@@ -16,6 +16,8 @@ from ..core import Submission, ToolEnv
 from ..datasets.swe import SWERow, require_repository, require_tests, row_of
 from ..datasets.swe_examples import example_tasks
 from ..sandbox.background import on_thread
+from ..sandbox.network.attach import granted, networked
+from ..sandbox.network.policy import NetworkPolicy
 from ..sandbox.types import Limits, Sandbox, SandboxBackend
 from ..task import Task
 from ..tools.files import MAX_FILE_BYTES, Edited, decode, edit_lines, view_lines
@@ -50,6 +52,7 @@ class SWEEnv(ToolEnv):
         test_timeout_s: float = TEST_TIMEOUT_S,
         untrusted: Untrusted = "fail",
         rubric: str = "tests",
+        network: Mapping[str, Any] | NetworkPolicy | None = None,
         tasks: Sequence[Task] | None = None,
         max_turns: int | None = None,
         render_mode: str | None = None,
@@ -67,12 +70,14 @@ class SWEEnv(ToolEnv):
                 (``trust.believed``): "fail" 0, "accept" 1, "drop" nothing: the sample is left out like one whose
                 grading failed. The score's ``detail`` begins with "not trusted" in each case.
             rubric: what a patch earns, by name (``rewards.patch_rubrics.SWE_RUBRICS``).
+            network: what tasks may be given of what they ask for under "network" (``NetworkPolicy.parse``); None:
+                nothing. The hidden tests run without network whatever it says.
             tasks, max_turns, render_mode: as for every ToolEnv.
         """
         super().__init__(tasks=tasks, max_turns=max_turns, render_mode=render_mode)
         self._choice = sandbox if isinstance(sandbox, str) else "auto"
         self._backend = None if isinstance(sandbox, str) else sandbox
-        self._rubric = swe_rubric(rubric)
+        self._rubric, self._network = swe_rubric(rubric), NetworkPolicy.parse(network)
         self._reuse_verdicts, self._limits, self._test_timeout_s = reuse_verdicts, limits or Limits(), test_timeout_s
         self._untrusted: Untrusted = untrusted
         self._sandbox: Sandbox | None = None
@@ -92,8 +97,10 @@ class SWEEnv(ToolEnv):
         self.patch = None
         backend = self._backend or await on_thread(backend_for, row_of(task), self._choice)
         row = placed(row_of(task), backend)
+        policy = granted(self._network, backend, task.id, **row.network)
         env = shell_env(row, await environment_of(row))
-        self._sandbox = await open_workspace(backend, row, limits=self._limits, env=env)
+        sandbox = await open_workspace(backend, row, limits=self._limits, env=env)
+        self._sandbox = await networked(sandbox, policy, task_id=task.id)
         self._row, self._used = row, backend
 
     async def stop(self) -> None:

@@ -240,3 +240,26 @@ def test_this_machines_variables_are_asked_for_by_name():
     assert resolved({"A": "x-${B}-${C:-d}"}, {"B": "1"}, where="it") == {"A": "x-1-d"}
     with pytest.raises(TaskError, match=r"it wants this machine's variable SECRET; allow it with host_env"):
         resolved({"A": "${SECRET}"}, {}, where="it")
+
+
+ASKS = """network_mode = "allowlist"
+allowed_hosts = ["good.org", "evil.org", "10.0.0.7"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("allowed", "said"), [({"hosts": ["good.org", "other.org"]}, "http://127.0.0.1:"), (None, "none")]
+)
+def test_a_task_gets_of_its_allow_list_what_the_environment_allows(backend, tmp_path, caplog, allowed, said):
+    task = write(tmp_path, toml=ASKS)
+    env = HarborEnv(sandbox=backend, network=allowed)
+
+    async def main():
+        await env.start(task)
+        told = await env.bash("echo ${http_proxy:-none}")
+        await env.stop()
+        return told
+
+    assert asyncio.run(main()).startswith(said)
+    denied = "evil.org, 10.0.0.7" if allowed else "good.org, evil.org, 10.0.0.7"
+    assert f"asks for {denied}, which is not allowed here" in caplog.text

@@ -270,3 +270,30 @@ def test_samples_that_hand_in_the_same_at_once_are_graded_once(local_backend, mo
 
     assert [score.value for score in asyncio.run(main())] == [0.0] * 6
     assert len(graded) == times
+
+
+@pytest.mark.parametrize(("allowed", "said"), [({"ports": {"web": 0}}, "from the host"), (None, "nothing")])
+def test_a_task_reaches_what_it_asks_for_and_the_environment_allows(local_backend, allowed, said):
+    task = example_tasks()[0]
+    asking = replace(task, hidden={**task.hidden, "network": {"ports": ["web"], "hosts": ["pypi.org"]}})
+
+    async def main():
+        async def serve(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.0 200 OK\r\n\r\nfrom the host")
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        env = SWEEnv(sandbox=local_backend, network=allowed and {"ports": {"web": port}})
+        async with server:
+            await env.start(asking)
+            get = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}').read().decode())"
+            told = await env.bash(f'python -c "{get}" 2>/dev/null || echo nothing')
+            reached = await env.bash("env | grep -ci _proxy")
+            await env.stop()
+        return told, reached
+
+    told, reached = asyncio.run(main())
+    assert told == said
+    assert reached.startswith("0")  # pypi.org was asked for and is not allowed
