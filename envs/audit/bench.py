@@ -26,6 +26,8 @@ Files = Mapping[str, str | None]
 
 MOST_COPY_S = 2.0
 """Processor seconds of one varied copy of a test."""
+HELD_TIMES = 6
+"""How much longer a run may take that is held up."""
 MOST_FILE = 2 << 20
 """Bytes of a source file that is varied."""
 
@@ -59,12 +61,14 @@ class Manner:
     Attributes:
         order, clock_s, watch: as of ``probing.Job``.
         env: further variables, such as another hash seed.
+        held_up: a word that says when the run is held up, as by others on a busy machine; "" never.
         whole: run all tests although one has failed.
         trace: note lines, functions and calls.
     """
 
     order: str = ""
     clock_s: int = 0
+    held_up: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     watch: tuple[str, ...] = ()
     whole: bool = False
@@ -178,12 +182,13 @@ class Bench:
             collect=tuple(dict.fromkeys(map(file_of, wanted))),
             files=files,
             keep=None if cut else wanted,
-            deadline_s=self._deadline_s,
-            test_s=self._test_s,
+            deadline_s=self._deadline_s * (HELD_TIMES if manner.held_up else 1),
+            test_s=None if manner.held_up else self._test_s,
             max_failing=0 if manner.whole or cut else 1,
             mode="trace" if manner.trace else "test",
             order=manner.order,
             clock_s=manner.clock_s,
+            held_up=manner.held_up,
             watch=manner.watch,
         )
 

@@ -9,11 +9,13 @@ from typing import Any, Literal
 
 from ...errors import TaskError
 
-VERSION = 3
+VERSION = 4
 """Of the audit's rules: a certificate of another version is made again."""
 
 NOT_RUN = "nothing could be run"
 """How ``problem`` begins where it is the machine's or the row's that no sandbox could measure it: tried again."""
+CUT = "cut after"
+"""How ``problem`` begins where a row took more minutes than it had."""
 
 Kind = Literal["weak", "narrow", "underspecified", "flaky", "leaky", "unrelated", "broken"]
 SCORES = ("weak", "narrow", "underspecified", "flaky", "leaky")

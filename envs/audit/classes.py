@@ -12,7 +12,9 @@ RULES: Mapping[str, Mapping[Basis, float]] = {
     "underspecified": {"signs": 0.5, "measured": 0.5},
 }
 """A score from which on a row is of a class, in the order of the rules; 1.01 is never: signs alone do not convict.
-"broken" comes before all of them, "unrelated" before "underspecified"."""
+"broken" comes before all of them, "unrelated" before "underspecified"; before "narrow" where it holds of all tests."""
+WHOLLY = "FAIL_TO_PASS"
+"""The ``where`` of a finding that holds of every deciding test."""
 
 
 def classify(
@@ -29,6 +31,9 @@ def classify(
     for kind, limits in RULES.items():
         if kind == "underspecified" and (unrelated := [one for one in findings if one.kind == "unrelated"]) and ran:
             return "unrelated", unrelated[0].what
+        wholly = next((one for one in findings if one.kind == "unrelated" and one.where == WHOLLY), None)
+        if kind == "narrow" and wholly is not None and ran:
+            return "unrelated", wholly.what
         limit = limits[basis[kind]]
         if scores[kind] >= limit:
             return kind, f"{kind} is {scores[kind]:.2f} by {basis[kind]}, at or above {limit:g}"

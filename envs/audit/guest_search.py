@@ -12,21 +12,26 @@ import tempfile
 import zipfile
 
 MOST_FILE = 4 << 20
+MANY = 3
 PLAIN = (".py", ".patch", ".diff", ".orig", ".rej", ".txt")
 PACKED = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
 
 def search(lines, roots, paths, most_git):
-    """Look for texts of one or more lines, those that HEAD's files hold left out.
+    """Look for texts of one or more lines. Those that HEAD's files hold are left out, unless one file holds so many of
+    them that it is a copy of the fix.
 
     Args:
         roots: folders to look through, besides those of Python's packages.
-        paths: files whose versions are looked at where git's objects have more bytes than ``most_git``.
+        paths: the files that the reference touches; their versions are looked at where git's objects have more bytes
+            than ``most_git``.
     Returns:
         {"found": line -> place, "asked": how many lines, "whole": whether all of git was looked at, "online"}.
     """
-    lines = {line: line.encode() for line in lines if not _stands(line)}
-    found = {}
+    holders = {line: _holders(line) for line in lines}
+    found = _copied(holders, paths)
+    copied = len(found)
+    lines = {line: line.encode() for line in lines if not holders[line]}
 
     def look(data, place):
         for line, text in lines.items():
@@ -41,18 +46,40 @@ def search(lines, roots, paths, most_git):
                 _look_into(path, look)
             except Exception:  # nobody can read it here, or it is no archive after all
                 continue
-    return {"found": found, "asked": len(lines), "whole": whole, "online": _online()}
+    return {"found": found, "asked": len(lines) + copied, "whole": whole, "online": _online()}
 
 
 def _git(*words):
     return subprocess.run(["git", *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
 
 
-def _stands(text):
-    """Whether a text, of one line or several, stands in a file of HEAD."""
+def _holders(text):
+    """The files of HEAD that hold a text, of one line or several."""
     some = max(text.splitlines(), key=len)
-    files = _git("grep", "-l", "-F", "-I", "-e", some, "HEAD", "--").decode("utf-8", "surrogateescape").splitlines()
-    return any("\n" not in text or text.encode() in _git("cat-file", "blob", file) for file in files)
+    told = _git("grep", "-l", "-z", "-F", "-I", "-e", some, "HEAD", "--").decode("utf-8", "surrogateescape")
+    files = [name for name in told.split("\0") if name]
+    return [name for name in files if "\n" not in text or text.encode() in _git("cat-file", "blob", name)]
+
+
+def _copied(holders, paths):
+    """Text -> file of HEAD, of the texts that one file besides ``paths`` holds: three or more that are half of all; of
+    a file with a name of ``paths`` in its own (build/lib/a.py, a.py.orig), a changed place with the lines around it.
+    What a file of ``paths`` holds itself is no fix."""
+    touched = {"HEAD:" + path for path in paths}
+    names = {os.path.basename(path) for path in paths}
+    by_file = {}
+    for text, files in holders.items():
+        for name in files if touched.isdisjoint(files) else ():
+            by_file.setdefault(name, []).append(text)
+    found = {}
+    for name, texts in sorted(by_file.items()):
+        place = any("\n" in text for text in texts)
+        if (place and any(one in os.path.basename(name) for one in names)) or (
+            len(texts) >= MANY and 2 * len(texts) >= len(holders)
+        ):
+            for text in texts:
+                found.setdefault(text, name[len("HEAD:") :])
+    return found
 
 
 def _look_into_git(look, longest, paths, most_git):

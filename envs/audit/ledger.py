@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import ConfigError, TaskError
 from ..runs.files import write_json, written_whole
 from ..task import read_jsonl
-from .certificate import NOT_RUN, VERSION, Certificate, signed
+from .certificate import CUT, NOT_RUN, VERSION, Certificate, signed
 
 
 class Ledger:
@@ -31,9 +31,10 @@ class Ledger:
             self._read()
 
     def known(self, row_sha256: str, *, measured: bool) -> Certificate | None:
-        """What was made of a row by these rules; where it is to be measured, only what was. A failure is no result."""
+        """What was made of a row by these rules; where it is to be measured, only what was. A failure is no result, nor
+        is what was cut."""
         found = self._known.get(row_sha256)
-        if found is None or found.problem.startswith(NOT_RUN) or (measured and not found.measured):
+        if found is None or found.problem.startswith((NOT_RUN, CUT)) or (measured and not found.measured):
             return None
         return found
 

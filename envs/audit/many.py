@@ -62,7 +62,7 @@ async def measure_rows(
             found = cache.get(certificate.row_sha256)
             if found is None:
                 found = await _measured(backend, raw, certificate, folder, effort)
-                if found.measured:
+                if found.measured and not found.problem:
                     cache.put(found)
             ledger.add(found)
         done += 1

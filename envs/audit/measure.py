@@ -1,38 +1,34 @@
 """The audit that runs: variants of a row's reference under its hidden tests, in one sandbox."""
 
 import ast
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from ...errors import GradingError, TaskError
+from ...rewards.patches import paths_of
 from ...rewards.swe import PASSING
 from ..datasets.swe import SWERow
 from ..sandbox.types import SandboxBackend
 from .bench import Bench, Manner, Outcome, open_bench
-from .certificate import MOST_FINDINGS, NOT_RUN, Basis, Certificate, Finding
-from .classes import classify
+from .certificate import CUT, MOST_FINDINGS, NOT_RUN, Basis, Certificate, Finding
+from .classes import WHOLLY, classify
 from .leaks import search_workspace
+from .manners import manners
 from .mutants import mutants
 from .notes import Notebook
 from .rewrites import Choice, choices, new_names, spelled_in
+from .static import unparsed_tests
 from .structure import structures
 from .variants import Solved, Variant, changed_functions, changed_lines, diff_of, first_line_of
 
-DAYS = 86_400
-MANNERS: Mapping[str, Manner] = {
-    "again": Manner(whole=True),
-    "in reverse order": Manner(whole=True, order="reversed"),
-    "shuffled": Manner(whole=True, order="one"),
-    "shuffled otherwise": Manner(whole=True, order="two"),
-    "with another hash seed": Manner(whole=True, env={"PYTHONHASHSEED": "4711"}),
-    "half a year and eleven hours later": Manner(whole=True, clock_s=183 * DAYS + 11 * 3600),
-    "on the last of February, years ago": Manner(whole=True, clock_s=-1000 * DAYS),
-}
-"""How the reference's tests are run besides the first time."""
 STILL = Manner(whole=True, clock_s=1)
 """A clock moved by nothing to speak of: what fails so fails because of how clocks are moved."""
 
+MANNERS = 19
+"""Ways to run the reference again, about."""
 NOTICED, RUN = 4, 3
 """Mutants counted as noticed, and lines counted as run, beforehand: two of three that are not say little."""
 
@@ -44,15 +40,17 @@ class Effort:
     Attributes:
         mutants: wrong solutions, at most.
         notes: copies of tests by which unnoticed mutants are told from the reference.
+        row_minutes: wall-clock minutes after which a row is left as far as it is.
     """
 
     mutants: int = 20
-    notes: int = 40
+    notes: int = 60
+    row_minutes: float = 15.0
 
     @property
     def runs(self) -> int:
         """Runs of the tests, about: what an estimate counts."""
-        return 2 + len(MANNERS) + self.mutants + 10 + 8
+        return 2 + MANNERS + self.mutants + 10 + 8
 
 
 async def measure(
@@ -67,15 +65,28 @@ async def measure(
         SandboxError: the sandbox failed.
     """
     effort = effort or Effort()
+    audit: Audit | None = None
     try:
-        async with open_bench(backend, row) as bench:
-            audit = Audit(bench, row, effort)
-            await audit.run()
-        if not audit.is_broken:
-            await audit.look_for_leaks(backend)
+        async with asyncio.timeout(effort.row_minutes * 60.0):
+            async with open_bench(backend, row) as bench:
+                audit = Audit(bench, row, effort)
+                await audit.run()
+            if not audit.is_broken:
+                await audit.look_for_leaks(backend)
     except (TaskError, GradingError) as error:
         return replace(certificate, problem=f"{NOT_RUN}: {error}")
+    except TimeoutError:
+        return _cut(certificate, audit, effort)
     return audit.complete(certificate)
+
+
+def _cut(certificate: Certificate, audit: "Audit | None", effort: Effort) -> Certificate:
+    """What was measured in time; a row of which nothing bad was seen is not called sound."""
+    problem = f"{CUT} {effort.row_minutes:g} minutes; give --row-minutes more to measure the rest"
+    found = audit.complete(certificate) if audit is not None else certificate
+    if found.kind == "sound":
+        found = replace(found, kind="unflagged", reason="it was not measured to the end")
+    return replace(found, problem=problem)
 
 
 class Audit:
@@ -90,6 +101,9 @@ class Audit:
         self.is_broken = False
 
     async def run(self) -> None:
+        if self._bench.can_vary_runs and (bad := unparsed_tests(self._bench.tests)):
+            self._broken(f"{bad[0]} is no valid Python with the test patch, so its tests cannot run; mend test_patch")
+            return
         watch = tuple(path for path, text in self._bench.gold.items() if text is not None)
         (gold,) = await self._bench.run([{}], Manner(whole=True, trace=True, watch=watch))
         self._bench.expect(gold)
@@ -99,7 +113,7 @@ class Audit:
             return
         (base,) = await self._bench.run([self._bench.base], Manner(whole=True))
         if base.resolved:
-            self._broken("the tests pass without the reference")
+            self._passes_without(paths_of(self._row.patch))
             return
         self._unrelated(gold, base)
         await self._flaky(gold)
@@ -113,6 +127,16 @@ class Audit:
     def _broken(self, why: str) -> None:
         self.is_broken = True
         self._findings.append(Finding(kind="broken", what=why))
+
+    def _passes_without(self, paths: Sequence[tuple[str, str]]) -> None:
+        """The tests pass without the reference's Python: it is no task, or they ask for its other files alone."""
+        others = [new or old for old, new in paths if not (new or old).endswith(".py")]
+        if not others:
+            self._broken("the tests pass without the reference")
+            return
+        self._measured["reference"] = {"functions": 0, "lines": 0, "lines_no_test_runs": 0}
+        what = "the tests pass without the Python of the reference; its other files are enough"
+        self._findings.append(Finding(kind="unrelated", what=what, where=WHOLLY, shown=", ".join(others[:5])))
 
     def _unrelated(self, gold: Outcome, base: Outcome) -> None:
         """Deciding tests that pass without the reference, or that come to none of its functions."""
@@ -129,6 +153,9 @@ class Audit:
             told = any(finding.where == test for finding in self._findings)
             if functions and not everywhere and not covered & set(functions) and not told:
                 self._findings.append(Finding(kind="unrelated", what="it runs nothing of the reference", where=test))
+        if functions and not reached & set(functions):
+            what = "no deciding test comes to a function that the reference changes"
+            self._findings.insert(0, Finding(kind="unrelated", what=what, where=WHOLLY))
         run_lines = {place for test in gold.traced.lines.values() for place in test}
         missed = [line for line in executable_lines(self._solved) if line not in run_lines]
         self._measured["reference"] = {
@@ -143,10 +170,12 @@ class Audit:
 
     async def _flaky(self, gold: Outcome) -> None:
         """The reference again, and otherwise; what fails once more counts."""
-        manners = MANNERS if self._bench.can_vary_runs else {"again": MANNERS["again"], "once more": MANNERS["again"]}
+        tried = manners(datetime.now(), suite_s=gold.seconds)
+        if not self._bench.can_vary_runs:
+            tried = {"again": Manner(whole=True), "once more": Manner(whole=True)}
         failed: dict[str, str] = {}
-        outcomes = await self._bench.run_in_manners(list(manners.values()))
-        for (name, manner), found in zip(manners.items(), outcomes):
+        outcomes = await self._bench.run_in_manners(list(tried.values()))
+        for (name, manner), found in zip(tried.items(), outcomes):
             if found.resolved:
                 continue
             if manner.clock_s:
@@ -157,8 +186,8 @@ class Audit:
             failed[name] = test
             shown = f"{why[:300]}"
             self._findings.append(Finding(kind="flaky", what=f"the reference fails {name}", where=test, shown=shown))
-        self._measured["runs"] = {"tried": len(manners), "manners": list(manners), "failed": sorted(failed)}
-        self._scores["flaky"] = len(failed) / len(manners)
+        self._measured["runs"] = {"tried": len(tried), "manners": list(tried), "failed": sorted(failed)}
+        self._scores["flaky"] = len(failed) / len(tried)
 
     async def _narrow(self) -> list[Variant]:
         """Other choices and other ways; the ways that the tests accept, for what they are to accept later."""
@@ -193,7 +222,7 @@ class Audit:
 
     async def _weak(self, gold: Outcome, neutral: Sequence[Variant]) -> None:
         """Wrong solutions that resolve, and that some call tells from the reference."""
-        tried = mutants(self._solved, most=self._effort.mutants, seed=self._row.instance_id)
+        tried = mutants(self._solved, most=self._effort.mutants, seed=self._row.instance_id, tests=self._bench.tests)
         outcomes = await self._bench.run([one.files for one in tried])
         alive = [one for one, outcome in zip(tried, outcomes) if outcome.resolved]
         told: dict[int, str] = {}
@@ -260,7 +289,8 @@ def changed_places(solved: Solved) -> tuple[dict[tuple[str, int], str], bool]:
         covered: set[int] = set()
         for name, node in changed_functions(before, after).items():
             found[path, first_line_of(node)] = name
-            covered |= set(range(first_line_of(node), (node.end_lineno or node.lineno) + 1))
+            # A decorator runs while the module is imported: what it does reaches every test.
+            covered |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
         code = [line for line in changed_lines(before, after) - covered if _is_code(after, line)]
         outside |= bool(code)
     return found, outside
@@ -273,16 +303,15 @@ def _is_code(text: str, line: int) -> bool:
 
 
 def executable_lines(solved: Solved) -> list[tuple[str, int]]:
-    """Lines of the reference on which a statement of a changed function begins."""
+    """First lines of the statements of changed functions in which the reference changes something."""
     found = []
     for path, before, after in solved.pairs():
         lines = changed_lines(before, after)
         for node in changed_functions(before, after).values():
-            starts = {
-                one.lineno
-                for statement in node.body
-                for one in ast.walk(statement)
-                if isinstance(one, ast.stmt) and not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))
-            }
-            found += [(path, line) for line in sorted(starts & lines)]
-    return list(dict.fromkeys(found))
+            for one in (part for statement in node.body for part in ast.walk(statement) if isinstance(part, ast.stmt)):
+                is_doc = isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant)
+                compound = hasattr(one, "body")  # its first line alone; the rest is of others
+                last = one.lineno if compound else one.end_lineno or one.lineno
+                if not is_doc and not lines.isdisjoint(range(one.lineno, last + 1)):
+                    found.append((path, one.lineno))
+    return sorted(set(found))

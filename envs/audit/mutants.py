@@ -5,11 +5,14 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
+from types import MappingProxyType
 
 from ..synthesis.mutations import mutations
 from ..synthesis.operators import OPERATORS
-from ..synthesis.spans import FunctionNode
+from ..synthesis.spans import FunctionNode, Text
+from .special import special_cases
 from .variants import (
+    Files,
     Solved,
     Variant,
     changed_blocks,
@@ -24,14 +27,15 @@ from .variants import (
 )
 
 
-def mutants(solved: Solved, *, most: int, seed: str) -> list[Variant]:
+def mutants(solved: Solved, *, most: int, seed: str, tests: Files = MappingProxyType({})) -> list[Variant]:
     """Wrong solutions of a task, kinds in turn, none twice, and none that is the reference or nothing.
 
     Args:
         most: how many.
+        tests: the hidden tests, for solutions that are right for one of their inputs alone.
         seed: of the order in which operators' mutants are taken; the same seed, the same mutants.
     """
-    kinds = (list(_hunks(solved)), list(_functions(solved)), *_spoilt(solved, seed))
+    kinds = (list(_hunks(solved)), list(_functions(solved)), list(special_cases(solved, tests)), *_spoilt(solved, seed))
     found: list[Variant] = []
     seen: set[tuple[tuple[str, str | None], ...]] = set()
     for round_of_kinds in zip_longest(*kinds):
@@ -94,7 +98,7 @@ def _spoilt(solved: Solved, seed: str) -> list[list[Variant]]:
                 what = f"{mutation.qualname}, line {mutation.lineno}"
                 text = mutation.apply(after)
                 found[mutation.operator].append(Variant(kind=mutation.operator, what=what, files={path: text}))
-        for variant in _unequal_constants(path, after, lines):
+        for variant in (*_unequal_constants(path, after, lines), *_unfiltered(path, after, lines)):
             found[variant.kind].append(variant)
     rng = random.Random(seed)
     for variants in found.values():
@@ -120,6 +124,20 @@ def _unequal_constants(path: str, after: str, lines: frozenset[int]) -> Iterator
             if parsed(text) is not None:
                 what = f"{node.value[:40]!r} otherwise, line {node.lineno}"
                 yield Variant(kind="string constant", what=what, files={path: text})
+
+
+def _unfiltered(path: str, after: str, lines: frozenset[int]) -> Iterator[Variant]:
+    """Comprehensions that the reference brings, each without one of its conditions."""
+    tree = parsed(after)
+    source = Text(after)
+    for node in ast.walk(tree) if tree else ():
+        for generator in getattr(node, "generators", ()):
+            for condition in generator.ifs:
+                if condition.lineno in lines:
+                    data = source.data
+                    text = (data[: source.start(condition)] + b"True" + data[source.end(condition) :]).decode()
+                    what = f"line {condition.lineno} without its condition"
+                    yield Variant(kind="condition dropped", what=what, files={path: text})
 
 
 def _is_spared(node: ast.AST) -> bool:

@@ -4,6 +4,7 @@ import ast
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..synthesis.probing import file_of
 from .bench import Bench, Files, Outcome
@@ -33,7 +34,7 @@ class Notebook:
     @classmethod
     async def make(cls, bench: Bench, gold: Outcome, neutral: Sequence[Variant], *, most: int) -> "Notebook":
         """Copy the tests that come to what the reference changes, and keep what is noted alike every time."""
-        wanted = concerned(bench, gold)
+        wanted, hints, options = concerned(bench, gold), constants_in(bench), options_in(bench)
         files: dict[str, str | None] = {}
         taken: dict[tuple[str, str], Snapshot] = {}
         for path, tests in wanted.items():
@@ -41,7 +42,7 @@ class Notebook:
             if text is None or parsed(text) is None:
                 continue
             share = max(4, most // len(wanted))
-            made = snapshots(text, tests, most=share, seed=bench.row.instance_id, hints=constants_in(bench))
+            made = snapshots(text, tests, most=share, seed=bench.row.instance_id, hints=hints, options=options)
             if made:
                 files[path] = noting_file(text, made)
                 taken |= {(path, one.name): one for one in made}
@@ -105,6 +106,22 @@ def constants_in(bench: Bench) -> list[int | str]:
                 if (type(value) is int and abs(value) < 10**6) or (type(value) is str and len(value) <= 20):
                     found.add(value)
     return sorted(found, key=repr)
+
+
+def options_in(bench: Bench) -> dict[str, list[tuple[str, Any]]]:
+    """Name of a function that the reference changes -> its parameters with plain defaults."""
+    found: dict[str, list[tuple[str, Any]]] = {}
+    for path, text in bench.gold.items():
+        changed = changed_functions(bench.base.get(path) or "", text) if text is not None else {}
+        for dotted, node in changed.items():
+            owner, _, name = dotted.rpartition(".")
+            called = owner.rpartition(".")[2] if name == "__init__" else name
+            positional = [*node.args.posonlyargs, *node.args.args]
+            with_default = zip(positional[::-1], node.args.defaults[::-1])
+            for argument, default in (*with_default, *zip(node.args.kwonlyargs, node.args.kw_defaults)):
+                if isinstance(default, ast.Constant) and type(default.value) in (int, float, str, bool, type(None)):
+                    found.setdefault(called, []).append((argument.arg, default.value))
+    return found
 
 
 def concerned(bench: Bench, gold: Outcome) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ..synthesis.spans import FunctionNode, Text
+from . import openings
 from .variants import Solved, Variant, changed_lines, functions_of, parsed
 from .wording import NAME, words
 
@@ -36,12 +37,15 @@ class Choice:
 
 def choices(solved: Solved) -> list[Choice]:
     """Every choice of the reference that nobody was told, made otherwise."""
-    return [*_definitions(solved), *_parameters(solved), *_orders(solved), *_messages(solved)]
+    further = (*openings.keys(solved), *openings.prints(solved), *openings.places(solved))
+    named = [*_definitions(solved), *_parameters(solved), *_orders(solved), *_messages(solved)]
+    return named + [Choice(variant=variant, spelled=spelled) for variant, spelled in further]
 
 
 def new_names(solved: Solved) -> set[str]:
-    """Names of definitions and parameters that the reference brings: candidates for ``Solved.known``."""
-    return set(_new_definitions(solved)) | {name for _, _, name in _new_parameters(solved)}
+    """Names of definitions, parameters and keys that the reference brings: candidates for ``Solved.known``."""
+    found = set(_new_definitions(solved)) | {name for _, _, name in _new_parameters(solved)}
+    return found | openings.new_keys(solved)
 
 
 def _untold(solved: Solved, name: str) -> bool:
@@ -110,20 +114,30 @@ def _names_of(node: FunctionNode) -> list[str]:
 
 
 def _parameters(solved: Solved) -> Iterator[Choice]:
-    """Parameters with defaults that the reference adds: callers may give them by name."""
+    """Parameters that the reference adds: callers may give them by name. Of a function that is new itself nobody but
+    the tests' own calls can know them, however common the name is at base."""
+    fresh = _new_definitions(solved)
     for path, function, parameter in _new_parameters(solved):
-        if not _untold(solved, parameter):
+        new_function = function.rpartition(".")[2] in fresh
+        if parameter in NAME.findall(solved.statement) or not (new_function or _untold(solved, parameter)):
             continue
         text = solved.gold[path]
         assert text is not None
         tree = parsed(text)
         node = functions_of(tree)[function] if tree else None
-        if node is None or parameter not in _defaulted(node):
+        if node is None or not (new_function or parameter in _defaulted(node)):
             continue
         changed = _renamed_parameter(text, node, parameter)
         if changed is not None and parsed(changed) is not None:
             what = f"parameter {parameter} of {function} has another name"
-            yield Choice(variant=Variant(kind="another name", what=what, files={path: changed}), spelled=parameter)
+            variant = Variant(kind="another parameter", what=what, files={path: changed})
+            yield Choice(variant=variant, spelled=f"{_called_as(function)}({parameter}=")
+
+
+def _called_as(function: str) -> str:
+    """The name by which a function is called; a class's for its ``__init__``."""
+    owner, _, name = function.rpartition(".")
+    return owner.rpartition(".")[2] if name == "__init__" else name
 
 
 def _defaulted(node: FunctionNode) -> list[str]:
@@ -248,7 +262,14 @@ def _reworded(node: ast.Constant | ast.JoinedStr) -> str:
 
 
 def spelled_in(spelled: str, kind: str, tests: Mapping[str, str | None]) -> list[str]:
-    """Test files that spell what a rewrite changed: the name; of a message, three words in a row, or all of fewer."""
+    """Test files that spell what a rewrite changed: the name; of a message, three words in a row, or all of fewer; of a
+    parameter, a call that gives it by name; of how objects print, a ``repr`` or ``str``."""
+    if kind == "another parameter":
+        function, _, parameter = spelled.rstrip("=").partition("(")
+        return [path for path, text in tests.items() if text and _gives_by_name(text, function, parameter)]
+    if kind == "another print":
+        asked = re.compile(r"\b(?:repr|str|format|print)\(|![rs]\b|\bcaps\w+")
+        return [path for path, text in tests.items() if text and asked.search(text)]
     if kind != "another wording":
         return [path for path, text in tests.items() if text and re.search(rf"\b{re.escape(spelled)}\b", text)]
     said = words(spelled)
@@ -260,3 +281,9 @@ def spelled_in(spelled: str, kind: str, tests: Mapping[str, str | None]) -> list
         if runs & longest:
             found.append(path)
     return found
+
+
+def _gives_by_name(text: str, function: str, parameter: str) -> bool:
+    tree = parsed(text)
+    calls = [one for one in ast.walk(tree) if isinstance(one, ast.Call) and one.keywords] if tree else []
+    return any(_calls(one, function) and parameter in [given.arg for given in one.keywords] for one in calls)

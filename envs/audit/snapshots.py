@@ -9,8 +9,10 @@ import ast
 import copy
 import json
 import random
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from .variants import parsed
@@ -19,6 +21,9 @@ MARK = "verigym noted "
 MOST_NOTED = 16
 """Values of one test; their text has to fit the message of a failure."""
 PREFIX = "test_varied_"
+MOST_OTHERS = 4
+"""Other literals of the same test that take a literal's place."""
+_DIGITS = re.compile(r"[0-9]{1,9}")
 
 _END = f"import json, pytest\npytest.fail({MARK!r} + json.dumps(verigym_notes), pytrace=False)"
 
@@ -72,13 +77,20 @@ class Snapshot:
 
 
 def snapshots(
-    text: str, tests: Collection[str], *, most: int, seed: str, hints: Collection[int | str] = ()
+    text: str,
+    tests: Collection[str],
+    *,
+    most: int,
+    seed: str,
+    hints: Collection[int | str] = (),
+    options: Mapping[str, Sequence[tuple[str, Any]]] = MappingProxyType({}),
 ) -> list[Snapshot]:
     """Copies of some tests of a file.
 
     Args:
         tests: dotted names of functions ("TestA.test_b").
         hints: numbers and texts of the code under test: at them it may turn.
+        options: name of a function under test -> its parameters with defaults: calls that leave them out give them.
         most: copies of all tests together; each test gets its share, the copy as it is among them.
     """
     tree = parsed(text)
@@ -91,6 +103,8 @@ def snapshots(
         rng = random.Random(f"{seed}/{name}")
         variations = list(_variations(node, hints))
         rng.shuffle(variations)
+        # What no test gives at all comes first: it is what a test that looks away from it would not notice.
+        variations = [*given_options(node, options), *variations]
         kept = [("", node), *variations[: share - 1]]
         for index, (what, varied) in enumerate(kept):
             copied = _noting(varied)
@@ -172,12 +186,33 @@ def _tests(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
 
 def _variations(node: ast.FunctionDef, hints: Collection[int | str]) -> Iterator[tuple[str, ast.FunctionDef]]:
     """The test with one literal otherwise: of its body, and of what its decorators give it."""
+    own = [one.value for one in _literals(node)]
     for position, constant in enumerate(_literals(node)):
-        for value in [*_near(constant.value), *_hinted(constant.value, hints)]:
+        others = [one for one in dict.fromkeys(own) if type(one) is type(constant.value) and one != constant.value]
+        values = [*_near(constant.value), *_hinted(constant.value, hints), *others[:MOST_OTHERS]]
+        for value in dict.fromkeys(values):
             changed = copy.deepcopy(node)
             target = list(_literals(changed))[position]
             target.value = value
             yield f"{constant.value!r} -> {value!r}"[:120], changed
+
+
+def given_options(
+    node: ast.FunctionDef, options: Mapping[str, Sequence[tuple[str, Any]]]
+) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """The test with one more argument in each call of a function that leaves a parameter with a default out."""
+    for name, parameters in options.items():
+        for parameter, default in parameters:
+            for value in _near(default) if default is not None else (True, 0, 1, 3, "", "a"):
+                changed = copy.deepcopy(node)
+                count = 0
+                for one in (part for part in ast.walk(changed) if isinstance(part, ast.Call)):
+                    given = {keyword.arg for keyword in one.keywords}
+                    if _method(one) == name and parameter not in given and None not in given:
+                        one.keywords.append(ast.keyword(arg=parameter, value=ast.Constant(value)))
+                        count += 1
+                if count:
+                    yield f"{name}(..., {parameter}={value!r})"[:120], changed
 
 
 def _literals(node: ast.FunctionDef) -> Iterator[ast.Constant]:
@@ -209,6 +244,8 @@ def _near(value: Any) -> list[Any]:
     assert isinstance(value, str)
     cut = value[:-1]
     near = ["", f"{value}{value[-1:] or 'a'}", value[::-1], cut, value.upper(), f" {value}", value.replace(" ", "", 1)]
+    near += [f"{value[: one.start()]}{int(one[0]) + 1}{value[one.end() :]}" for one in _DIGITS.finditer(value)]
+    near += [value + value, value.swapcase(), value.replace(value[:1], "", 1)]
     return [text for text in dict.fromkeys(near) if text != value]
 
 

@@ -85,12 +85,12 @@ def _unknown(row: SWERow) -> set[str]:
     return unknown
 
 
-def unparsed_tests(files: Mapping[str, str]) -> list[str]:
+def unparsed_tests(files: Mapping[str, str | None]) -> list[str]:
     """Test files that are no valid Python: nothing of them can be varied or traced."""
     bad = []
     for path, text in files.items():
         try:
-            ast.parse(text)
+            ast.parse(text or "")
         except (SyntaxError, ValueError):
             bad.append(path)
     return bad

@@ -83,7 +83,7 @@ async def strengthen(
             raise TaskError(f"{row.instance_id}: the reference does not pass; nothing can be told from it")
         neutral = [one for one in await neutral_variants(bench, row) if one.kind not in held_out]
         solved = Solved(base=bench.base, gold=bench.gold, statement=row.problem_statement)
-        tried = mutants(solved, most=effort.mutants, seed=row.instance_id)
+        tried = mutants(solved, most=effort.mutants, seed=row.instance_id, tests=bench.tests)
         outcomes = await bench.run([one.files for one in tried])
         alive = [one.files for one, outcome in zip(tried, outcomes) if outcome.resolved]
         if not alive:

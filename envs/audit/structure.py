@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ..synthesis.spans import FunctionNode
+from .inlining import inlined, moved
 from .variants import Solved, Variant, changed_functions, first_line_of, lines_of, parsed, with_lines
 
 _ASKS_ITSELF = frozenset(
@@ -32,7 +33,7 @@ def structures(solved: Solved) -> list[Variant]:
             text = _extracted(after, name, node, top)
             if text is not None:
                 found.append(Variant(kind="extracted", what=name, files={path: text}))
-    return found
+    return [*found, *inlined(solved), *moved(solved)]
 
 
 def _looks_at_itself(node: FunctionNode) -> bool:

@@ -33,7 +33,10 @@ def register(kinds: Any, *, sandbox_options: Any, positive: Any) -> None:
     )
     audit.add_argument("--mutants", type=positive, default=20, metavar="N", help="wrong solutions to try a row (20)")
     audit.add_argument(
-        "--notes", type=positive, default=40, metavar="N", help="varied copies of tests to tell mutants apart by (40)"
+        "--notes", type=positive, default=60, metavar="N", help="varied copies of tests to tell mutants apart by (60)"
+    )
+    audit.add_argument(
+        "--row-minutes", type=positive, default=15, metavar="M", help="leave a row after so many minutes (15)"
     )
     sandbox_options(audit)
     audit.set_defaults(run=run)
@@ -51,7 +54,7 @@ def register(kinds: Any, *, sandbox_options: Any, positive: Any) -> None:
     stronger.add_argument("--limit", type=positive, metavar="N", help="only the first N rows")
     stronger.add_argument("--mutants", type=positive, default=20, metavar="N", help="wrong solutions to try a row (20)")
     stronger.add_argument(
-        "--notes", type=positive, default=40, metavar="N", help="varied copies to try, by halves (40)"
+        "--notes", type=positive, default=60, metavar="N", help="varied copies to try, by halves (60)"
     )
     sandbox_options(stronger)
     stronger.set_defaults(run=run_strengthen)
@@ -176,10 +179,14 @@ def measure_all(
     from ..sandbox.choose import make_backend
     from .terminal import progress_bar
 
-    effort = Effort(mutants=args.mutants, notes=args.notes)
+    effort = Effort(mutants=args.mutants, notes=args.notes, row_minutes=args.row_minutes)
     left = sum(not one.measured and not one.problem for one in certificates)
     minutes = estimated_minutes(left, effort, workers=args.workers)
-    console(stderr=True).print(f"{left} rows to measure: about {minutes:.0f} minutes; --resume goes on where it stops")
+    most = left * args.row_minutes / args.workers
+    console(stderr=True).print(
+        f"{left} rows to measure: about {minutes:.0f} minutes, at most {args.row_minutes} a row ({most:.0f} in all); "
+        "--resume goes on where it stops"
+    )
     with progress_bar() as tell:
         return asyncio.run(
             measure_rows(

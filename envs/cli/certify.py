@@ -46,7 +46,10 @@ def register(kinds: Any, *, sandbox_options: Any, positive: Any) -> None:
     )
     certify.add_argument("--mutants", type=positive, default=20, metavar="N", help="wrong solutions to try a row (20)")
     certify.add_argument(
-        "--notes", type=positive, default=40, metavar="N", help="varied copies of tests to tell mutants apart by (40)"
+        "--notes", type=positive, default=60, metavar="N", help="varied copies of tests to tell mutants apart by (60)"
+    )
+    certify.add_argument(
+        "--row-minutes", type=positive, default=15, metavar="M", help="leave a row after so many minutes (15)"
     )
     certify.add_argument(
         "--test-timeout", type=float, default=1_800.0, metavar="S", help="seconds of one run of a row's tests (1800)"

@@ -8,7 +8,8 @@ It serves the making of tasks, where nobody forges outcomes. Rewards come from `
 A job: {"key", "files": {path: text}, "collect": [test files], "keep": [test ids] or null for all, "named": names of
 test functions, or [], "deadline_s", "budget_s": after so long no further test begins, or null; "test_s": after so many
 processor seconds a test fails, or null; "max_failing", "mode": "test" | "trace" | "warm"; "order": "" | "reversed" | a
-word that tests are shuffled by; "clock_s": how far the wall clock is moved; "watch": paths whose lines are noted in
+word that tests are shuffled by; "clock_s": how far the wall clock is moved; "held_up": "" | a word by which the run is
+stopped again and again; "watch": paths whose lines are noted in
 mode "trace"}. A file whose text is null is not there during the run. A result: see ``_result``.
 """
 
@@ -16,6 +17,7 @@ import contextlib
 import io
 import json
 import os
+import random
 import resource
 import select
 import signal
@@ -73,6 +75,7 @@ def _in_fork(job):
         os.close(reader)
         _child(job, writer)
     os.close(writer)
+    holder = _holder(pid, job["held_up"]) if job["held_up"] else None
     data, deadline = b"", started + job["deadline_s"]
     ended = "died"
     while True:
@@ -88,6 +91,9 @@ def _in_fork(job):
             ended = "done"
             break
     os.close(reader)
+    if holder is not None:
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
@@ -99,6 +105,25 @@ def _in_fork(job):
     os.waitpid(pid, 0)
     result = json.loads(data) if ended == "done" else {}
     return {"key": job["key"], "ended": ended, "wall_s": time.monotonic() - started, **result}
+
+
+def _holder(pid, word):
+    """A process that stops another and lets it go on, in a pattern: what others do to it on a busy machine."""
+    holder = os.fork()
+    if holder:
+        return holder
+    rng = random.Random(word)
+    try:
+        while True:
+            time.sleep(0.5 * rng.random())
+            busy_until = time.monotonic() + 0.2 + 0.8 * rng.random()
+            while time.monotonic() < busy_until:
+                time.sleep(0.002 * 20 ** rng.random())
+                os.kill(pid, signal.SIGSTOP)
+                time.sleep(0.005 * 60 ** rng.random())
+                os.kill(pid, signal.SIGCONT)
+    finally:
+        os._exit(0)
 
 
 def _child(job, writer):

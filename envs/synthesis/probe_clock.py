@@ -7,6 +7,7 @@ import time
 def move_clock(seconds):
     """Let time.time and datetime be ahead of what they are; classes of their own take part in ``isinstance``."""
     real_time, real, real_date = time.time, datetime.datetime, datetime.date
+    local, greenwich = time.localtime, time.gmtime
     utc = datetime.timezone(datetime.timedelta(0))
 
     class Kind(type):
@@ -37,4 +38,6 @@ def move_clock(seconds):
     Moved.__name__ = Moved.__qualname__ = "datetime"
     MovedDate.__name__ = MovedDate.__qualname__ = "date"
     time.time = lambda: real_time() + seconds
+    time.localtime = lambda at=None: local(time.time() if at is None else at)
+    time.gmtime = lambda at=None: greenwich(time.time() if at is None else at)
     datetime.datetime, datetime.date = Moved, MovedDate

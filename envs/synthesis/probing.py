@@ -57,6 +57,8 @@ class Job:
         mode: "test"; "trace" also notes what each test calls; "warm" collects only, and compiles what it imports.
         order: of the tests: "" as collected, "reversed", or a word that they are shuffled by.
         clock_s: seconds that the wall clock is moved by, for time.time, datetime and date.
+        held_up: "" or a word: by it the run is stopped and goes on again and again, as on a machine that others use; it
+            takes some three times as long.
         watch: files, of whose lines mode "trace" notes which test came there.
     """
 
@@ -72,6 +74,7 @@ class Job:
     mode: str = "test"
     order: str = ""
     clock_s: int = 0
+    held_up: str = ""
     watch: tuple[str, ...] = ()
 
 

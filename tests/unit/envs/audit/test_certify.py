@@ -142,7 +142,7 @@ def test_each_planted_fault_is_set_apart_with_its_reason(source, tmp_path):
     reasons = apart(out)
     assert {name: reason.partition(":")[0] for name, reason in reasons.items()} == {**WANTED, "?": "broken"}
     assert "pass without the reference" in reasons["empty passes"]
-    assert "years ago" in reasons["flaky"] or "later" in reasons["flaky"]
+    assert "years ago" in reasons["flaky"] or "later" in reasons["flaky"] or "leap day" in reasons["flaky"]
     found = {one["instance_id"]: one for one in read(out.with_suffix(".audit.jsonl"))}
     assert found["in history"]["measured"]["leaks"]["found"] == 1
 
@@ -152,7 +152,7 @@ def test_a_certificate_says_what_was_run(certified):
     assert set(found) == {"sound", "gold fails"}
     measured = found["sound"]["measured"]
     assert measured["graded"] == {"times": 2, "gold": "1 1", "empty": "0 0", "set_aside": []}
-    assert {"shuffled", "in reverse order", "half a year and eleven hours later"} <= set(measured["runs"]["manners"])
+    assert {"shuffled", "on a busy machine (one)", "on the next leap day at 00:02"} <= set(measured["runs"]["manners"])
     assert measured["mutants"]["tried"] - measured["mutants"]["resolved"] > 0
     assert measured["network"] is False
     assert measured["leaks"] == {"lines": 1, "found": 0, "searched": True, "all_of_git": True}

@@ -52,6 +52,39 @@ def test_nothing_is_found_where_nothing_is_and_what_base_holds_is_not_asked(plac
     assert told["whole"]
 
 
+def test_a_copy_of_the_fix_in_the_tree_is_found_and_one_line_of_it_is_none(places):
+    place = f"def fee(days):\n{FIX}\n"
+    Path("notes.txt").write_text(f"{FIX}\n")
+    git("add", ".")
+    git("commit", "-qm", "one line of it")
+    assert search(texts=[FIX.strip(), place])["found"] == {}
+    Path("build").mkdir()
+    Path("build/fees.py").write_text(f"{place}    # more\n")
+    git("add", "-f", ".")
+    git("commit", "-qm", "a copy")
+    told = search(texts=[FIX.strip(), place])
+    assert told["found"] == dict.fromkeys((FIX.strip(), place), "build/fees.py")
+    assert told["asked"] == 2
+
+
+def test_a_document_that_holds_half_of_many_lines_is_a_copy(places):
+    many = [f"the_value_of_number_{number} = compute_value({number})" for number in range(6)]
+    Path("notes.md").write_text("\n".join(many[:2]))
+    git("add", ".")
+    git("commit", "-qm", "two lines")
+    assert search(texts=many)["found"] == {}
+    Path("notes.md").write_text("\n".join(f"    {line}" for line in many[:3]))
+    git("commit", "-qam", "three lines")
+    assert search(texts=many)["found"] == dict.fromkeys(many[:3], "notes.md")
+
+
+def test_what_a_touched_file_holds_before_is_no_fix(places):
+    Path("copy.py").write_text(f"def fee(days):\n{STANDS}\n")
+    git("add", ".")
+    git("commit", "-qm", "twice")
+    assert search(texts=[f"def fee(days):\n{STANDS}"])["found"] == {}
+
+
 def as_wheel(places):
     path = places / "0a1b2c.body"  # as in pip's cache
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -112,12 +112,38 @@ def test_the_fault_that_was_planted_is_found_and_no_other(rows, backend, kind):
     path, found = rows
     raw = next(row for row in found if row["instance_id"] == kind)
     task = task_of(raw, folder=path.parent)
-    certificate = asyncio.run(measure(backend, row_of(task), audit_text(raw), Effort(mutants=14, notes=20)))
+    certificate = asyncio.run(measure(backend, row_of(task), audit_text(raw), Effort(mutants=20, notes=40)))
     assert certificate.problem == ""
     assert certificate.kind == WANTED.get(kind, kind), certificate.findings
     if kind in ("weak", "narrow", "flaky"):
         assert next(one for one in certificate.findings if one.kind == kind).shown
     assert certificate.measured["leaks"]["found"] == 0
+
+
+def test_a_row_is_left_after_its_minutes_and_not_called_sound(rows, backend):
+    path, found = rows
+    raw = next(row for row in found if row["instance_id"] == "sound")
+    effort = Effort(row_minutes=0.0001)
+    certificate = asyncio.run(measure(backend, row_of(task_of(raw, folder=path.parent)), audit_text(raw), effort))
+    assert certificate.problem.startswith("cut after 0.0001 minutes; give --row-minutes more")
+    assert certificate.kind != "sound"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("def test_fee():", "def (test_fee:"), "test_fees.py is no valid Python with the test patch"),
+        (("assert fee(30) > 0", "assert fee(29) == 0"), "the tests pass without the reference"),
+    ],
+)
+def test_a_row_that_is_no_task_says_why_in_one_sentence(rows, backend, change, told):
+    path, found = rows
+    raw = dict(next(row for row in found if row["instance_id"] == "weak"))
+    raw["test_patch"] = raw["test_patch"].replace(*change)
+    certificate = asyncio.run(measure(backend, row_of(task_of(raw, folder=path.parent)), audit_text(raw)))
+    assert certificate.kind == "broken"
+    assert told in certificate.reason
 
 
 @pytest.mark.slow

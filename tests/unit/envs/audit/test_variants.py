@@ -81,9 +81,10 @@ def test_what_was_chosen_and_nobody_told_is_chosen_otherwise():
     found = {(one.variant.kind, one.spelled) for one in made}
     assert found == {
         ("another name", "checked"),
-        ("another name", "strict"),
-        ("another name", "most"),
-        ("another name", "least"),
+        ("another parameter", "grade(strict="),
+        ("another parameter", "checked(points="),
+        ("another parameter", "checked(most="),
+        ("another parameter", "checked(least="),
         ("another wording", "few points: "),
         ("another wording", "fewer than none: "),
     }  # the order of most and least stays: grade gives one of them by name, but points by place
@@ -94,7 +95,7 @@ def test_what_is_told_or_stands_at_base_is_no_choice(told):
     stated = Solved(base=SOLVED.base, gold=SOLVED.gold, statement=f"name it {told}")
     known = Solved(base=SOLVED.base, gold=SOLVED.gold, known=frozenset({told}))
     for solved in (stated, known):
-        assert told not in {one.spelled for one in choices(solved)}
+        assert not {told, f"grade({told}="} & {one.spelled for one in choices(solved)}
 
 
 def test_every_right_solution_does_the_same():

@@ -1,0 +1,47 @@
+"""How the reference's tests are run besides the first time: what fails in one of these ways is flaky."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from .bench import Manner
+
+AGAIN_S, MOST_AGAIN = 12.0, 8
+"""Seconds that plain repetitions of a suite may take together, and how many there are at most; one is made in any
+case. A test that fails one time in five is missed by eight runs one time in six."""
+HELD_UP = ("one", "two", "three")
+"""Patterns in which a run is held up."""
+
+
+def manners(now: datetime, *, suite_s: float) -> dict[str, Manner]:
+    """Name -> manner.
+
+    Args:
+        now: what the clocks of the sandbox show.
+        suite_s: seconds that the tests take.
+    """
+    repeats = max(1, min(MOST_AGAIN, int(AGAIN_S / max(suite_s, 0.1))))
+    again = {"again": Manner(whole=True)} | {
+        f"again ({number})": Manner(whole=True) for number in range(2, repeats + 1)
+    }
+    held = {f"on a busy machine ({word})": Manner(whole=True, held_up=word) for word in HELD_UP}
+    orders = {
+        "in reverse order": Manner(whole=True, order="reversed"),
+        "shuffled": Manner(whole=True, order="one"),
+        "shuffled otherwise": Manner(whole=True, order="two"),
+        "with another hash seed": Manner(whole=True, env={"PYTHONHASHSEED": "4711"}),
+    }
+    clocks = {name: Manner(whole=True, clock_s=seconds) for name, seconds in moved_clocks(now).items()}
+    return again | held | orders | clocks
+
+
+def moved_clocks(now: datetime) -> Mapping[str, int]:
+    """Name of a time -> seconds that clocks have to be moved by: night and noon, week-end, leap day, other years."""
+    sunday = now + timedelta(days=6 - now.weekday() or 7)
+    leap = next(year for year in range(now.year + 1, now.year + 9) if year % 4 == 0)
+    times = {
+        "on a Sunday at 23:58": sunday.replace(hour=23, minute=58),
+        "on the next leap day at 00:02": datetime(leap, 2, 29, 0, 2),
+        "on the last day of a year, five years later": datetime(now.year + 5, 12, 31, 12, 30),
+        "three years ago at 05:30": datetime(now.year - 3, 7, 1, 5, 30),
+    }
+    return {name: round((time - now).total_seconds()) for name, time in times.items()}

@@ -1,0 +1,98 @@
+"""Further choices of a reference that nobody was told: the module that something stands in, keys of what is given back,
+how objects print. ``rewrites`` has names, orders and wordings."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from ..synthesis.spans import FunctionNode, Text
+from .variants import Solved, Variant, changed_lines, parsed
+from .wording import NAME
+
+PLACED = "placed_here"
+"""What is added to a module's name."""
+_PRINTING = frozenset({"__repr__", "__str__"})
+_TELLS_OF_PRINTING = re.compile(r"\b(?:repr|str|print(?:s|ed|ing)?|shown?|display(?:s|ed)?)\b|__(?:repr|str)__", re.I)
+
+
+def new_keys(solved: Solved) -> set[str]:
+    """Texts that the reference uses as keys and its files did not hold: candidates for ``Solved.known``."""
+    before = "\n".join(old for _, old, _ in solved.pairs())
+    found: set[str] = set()
+    for _, old, text in solved.pairs():
+        lines, tree = changed_lines(old, text), parsed(text)
+        for node in ast.walk(tree) if tree else ():
+            for key in node.keys if isinstance(node, ast.Dict) else ():
+                if isinstance(key, ast.Constant) and type(key.value) is str and key.lineno in lines:
+                    found.add(key.value)
+    return {key for key in found if NAME.fullmatch(key) and len(key) > 1 and key not in before}
+
+
+def keys(solved: Solved) -> Iterator[tuple[Variant, str]]:
+    """(variant, key) of each key that neither statement nor base has, with another text wherever it stands."""
+    for key in sorted(new_keys(solved) - solved.known - set(NAME.findall(solved.statement))):
+        files = {path: _respelled(text, key) for path, _, text in solved.pairs()}
+        files = {path: text for path, text in files.items() if text != solved.gold[path]}
+        yield Variant(kind="another key", what=f"the key {key!r} has another name", files=files), key
+
+
+def _respelled(text: str, key: str) -> str:
+    tree, source = parsed(text), Text(text)
+    nodes = [one for one in ast.walk(tree) if isinstance(one, ast.Constant) and one.value == key] if tree else []
+    data = source.data
+    for node in sorted(nodes, key=source.start, reverse=True):
+        data = data[: source.start(node)] + repr(f"{key}_here").encode() + data[source.end(node) :]
+    return data.decode()
+
+
+def prints(solved: Solved) -> Iterator[tuple[Variant, str]]:
+    """(variant, class or function) of each changed ``__repr__`` or ``__str__`` with another text around its values."""
+    if _TELLS_OF_PRINTING.search(solved.statement):
+        return
+    for path, old, text in solved.pairs():
+        lines, tree, source = changed_lines(old, text), parsed(text), Text(text)
+        for node in ast.walk(tree) if tree else ():
+            if not isinstance(node, FunctionNode) or node.name not in _PRINTING or node.lineno not in lines:
+                continue
+            returns = [one.value for one in ast.walk(node) if isinstance(one, ast.Return) and one.value is not None]
+            data = source.data
+            for value in sorted(returns, key=source.start, reverse=True):
+                shown = data[source.start(value) : source.end(value)]
+                data = data[: source.start(value)] + b"'zzz ' + (" + shown + b")" + data[source.end(value) :]
+            changed = data.decode()
+            if changed != text and parsed(changed) is not None:
+                what = f"{node.name}, line {node.lineno}, gives another text"
+                yield Variant(kind="another print", what=what, files={path: changed}), node.name
+
+
+def places(solved: Solved) -> Iterator[tuple[Variant, str]]:
+    """(variant, module) of each module that the reference makes and nobody named, in a file of another name."""
+    for path, text in solved.gold.items():
+        module = PurePosixPath(path).stem
+        if text is None or solved.base.get(path) is not None or module.startswith("__"):
+            continue
+        if _names_module(solved.statement, module):
+            continue
+        files: dict[str, str | None] = {path: None}
+        files[str(PurePosixPath(path).with_name(f"{module}_{PLACED}.py"))] = _reimported(text, module)
+        for other, held in solved.gold.items():
+            if other != path and held is not None and (changed := _reimported(held, module)) != held:
+                files[other] = changed
+        yield Variant(kind="another place", what=f"{path} has another name", files=files), module
+
+
+def _names_module(statement: str, module: str) -> bool:
+    """Whether a statement names a module as one; that it uses the word says nothing."""
+    name = re.escape(module)
+    asked = rf"[.`/]{name}\b|\b{name}(?:\.\w|`)|\b(?:import {name}|from {name} import|module {name}|{name} module)\b"
+    return re.search(asked, statement) is not None
+
+
+def _reimported(text: str, module: str) -> str:
+    """A source that imports a module by its other name."""
+    lines = text.splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        if line.lstrip().startswith(("import ", "from ")):
+            lines[number] = re.sub(rf"\b{re.escape(module)}\b", f"{module}_{PLACED}", line)
+    return "".join(lines)
