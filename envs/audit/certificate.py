@@ -56,6 +56,7 @@ class Certificate:
         findings: evidence, the strongest kinds first.
         signs: values that the scores from signs rest on.
         measured: counts of what ran: {"mutants": {"tried", "resolved"}, "rewrites": {...}, …}; empty without a sandbox.
+        asked: what policies said of the row, by question ("judge", "memory"; ``asked.py``); it gives no class.
         problem: why the row, or part of the audit, could not be done; "" where all of it was.
         processor_s: of the static part; seconds of the processor.
     """
@@ -69,6 +70,7 @@ class Certificate:
     findings: Sequence[Finding] = ()
     signs: Mapping[str, float] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
+    asked: Mapping[str, Any] = field(default_factory=dict)
     problem: str = ""
     processor_s: float = 0.0
     version: int = VERSION

@@ -38,6 +38,12 @@ def register(kinds: Any, *, sandbox_options: Any, positive: Any) -> None:
     audit.add_argument(
         "--row-minutes", type=positive, default=15, metavar="M", help="leave a row after so many minutes (15)"
     )
+    audit.add_argument(
+        "--judge", metavar="SPEC", help="ask a policy how narrow and underspecified it reads each row: no class changes"
+    )
+    audit.add_argument(
+        "--memory", metavar="SPEC", help="ask a policy for each reference from its statement alone: no class changes"
+    )
     sandbox_options(audit)
     audit.set_defaults(run=run)
 
@@ -77,6 +83,9 @@ def run(args: argparse.Namespace) -> int:
         certificates = read_all(rows, ledger, folder, args.clones, tell)
     if not args.static:
         certificates = measure_all(args, rows, certificates, ledger, folder)
+    for name, spec in (("judge", args.judge), ("memory", args.memory)):
+        if spec is not None:
+            certificates = _ask_all(args, name, spec, rows, certificates, ledger)
     ledger.finish(certificates)
     _show(certificates)
     print(f"wrote {args.out}")
@@ -202,6 +211,32 @@ def measure_all(
         )
 
 
+def _ask_all(
+    args: argparse.Namespace,
+    name: str,
+    spec: str,
+    rows: Sequence[Mapping[str, Any]],
+    certificates: "Sequence[Certificate]",
+    ledger: "Ledger",
+) -> "list[Certificate]":
+    """The certificates with what a policy says of their rows."""
+    import asyncio
+
+    from ..audit.asked import ask_rows
+    from .terminal import progress_bar
+
+    source = args.build_policy(spec)
+
+    async def ask() -> "list[Certificate]":
+        try:
+            return await ask_rows(name, spec, source.shared(), rows, certificates, keep=ledger.add, progress=tell)
+        finally:
+            await source.aclose()
+
+    with progress_bar() as tell:
+        return asyncio.run(ask())
+
+
 def _show(certificates: "Sequence[Certificate]") -> None:
     from collections import Counter
 
@@ -219,3 +254,17 @@ def _show(certificates: "Sequence[Certificate]") -> None:
             for one in flagged
         ),
     )
+    answers = {name: [one.asked[name] for one in certificates if name in one.asked] for name in ("judge", "memory")}
+    if any(answers.values()):
+        columns = {"judge": ("narrow", "underspecified"), "memory": ("share",)}
+        table(
+            "what policies say (means over the rows answered)",
+            ("question", "score", "mean", "answered", "asked"),
+            (
+                (name, column, f"{sum(known) / len(known):.2f}" if known else "-", len(known), len(found))
+                for name, found in answers.items()
+                for column in columns[name]
+                for known in [[one[column] for one in found if column in one]]
+                if found
+            ),
+        )
