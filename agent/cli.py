@@ -47,8 +47,22 @@ def register(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the episode and print it; 1 where the infrastructure failed."""
-    import asyncio
     import json
+    import sys
+    from contextlib import redirect_stdout
+
+    if not args.json:
+        trajectory = _played(args)
+        _print(trajectory, args.max_lines)
+    else:
+        with redirect_stdout(sys.stderr):  # what an environment prints is no JSON
+            trajectory = _played(args)
+        print(json.dumps(trajectory.to_json()))
+    return 1 if trajectory.is_infrastructure_failure else 0
+
+
+def _played(args: argparse.Namespace) -> "Trajectory":
+    import asyncio
 
     from ..envs.registry.opening import open_env, own_tasks, read_any_tasks
 
@@ -58,12 +72,7 @@ def run(args: argparse.Namespace) -> int:
     source = args.build_policy(args.policy, max_batch=1)
     if args.env_id in source.env_kwargs:
         env = open_env(args.env_id, {"sandbox": args.sandbox}, source.env_kwargs[args.env_id])
-    trajectory = asyncio.run(_episode(env, source, task, args))
-    if args.json:
-        print(json.dumps(trajectory.to_json()))
-    else:
-        _print(trajectory, args.max_lines)
-    return 1 if trajectory.is_infrastructure_failure else 0
+    return asyncio.run(_episode(env, source, task, args))
 
 
 def choose_task(tasks: "Sequence[Task]", task_id: str | None, seed: int) -> "Task":

@@ -9,6 +9,9 @@ from ..model.chat.messages import Message
 from .task import Task
 from .tools.bounds import bounded
 
+MAX_OPENING = 1 << 24
+"""Characters of the messages that open an episode: what any context takes, and no more than is encoded in minutes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
@@ -50,10 +53,10 @@ def opening_of(found: Any) -> list[Message]:
     """What a hook ``prompt`` returned, as the messages that open an episode.
 
     Raises:
-        ValueError: it is no text and no message, or a conversation whose last word is the assistant's.
+        ValueError: it is no text and no message, a conversation whose last word is the assistant's, or too long.
     """
     if isinstance(found, str):
-        return [Message(role="user", content=found)]
+        found = Message(role="user", content=found)
     messages = [_spoken(found)] if isinstance(found, Message) else found
     if not isinstance(messages, Sequence) or not messages or not all(isinstance(one, Message) for one in messages):
         raise ValueError(
@@ -61,6 +64,9 @@ def opening_of(found: Any) -> list[Message]:
         )
     if messages[-1].role == "assistant":
         raise ValueError("its last message is the assistant's, who would have to speak twice; end with another's")
+    size = sum(len(one.content) for one in messages)
+    if size > MAX_OPENING:
+        raise ValueError(f"its messages have {size:,} characters; {MAX_OPENING:,} are the most that are taken")
     return list(messages)
 
 

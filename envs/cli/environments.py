@@ -2,9 +2,12 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...terminal import console
+
+if TYPE_CHECKING:
+    from ..registry.check import Finding
 
 
 def register(commands: Any) -> None:
@@ -72,10 +75,29 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    import asyncio
     import json
+    import sys
+    from contextlib import redirect_stdout
 
-    from ..registry.check import check_environment, told_of
+    from ..registry.check import told_of
+
+    if not args.json:
+        findings = _findings(args)
+        for one in findings:
+            mark = {True: "ok", False: "FAILED", None: "-"}[one.passed]
+            print(f"{mark:6} {one.name:16} {one.told}")
+    else:
+        with redirect_stdout(sys.stderr):  # what an environment prints is no JSON
+            findings = _findings(args)
+        for one in findings:
+            print(json.dumps(told_of(one)))
+    return 1 if any(one.passed is False for one in findings) else 0
+
+
+def _findings(args: argparse.Namespace) -> "list[Finding]":
+    import asyncio
+
+    from ..registry.check import check_environment
     from ..registry.opening import open_env, own_tasks, read_any_tasks
 
     offered = {"sandbox": args.sandbox}
@@ -83,11 +105,4 @@ def _check(args: argparse.Namespace) -> int:
     limit_s = args.hook_timeout or (None if env.hook_timeout_s is None else min(60.0, env.hook_timeout_s))
     env.hook_timeout_s = limit_s
     tasks = read_any_tasks(args.data) if args.data is not None else own_tasks(env)
-    findings = asyncio.run(check_environment(lambda: open_env(args.env_id, offered), tasks, hook_timeout_s=limit_s))
-    for one in findings:
-        if args.json:
-            print(json.dumps(told_of(one)))
-        else:
-            mark = {True: "ok", False: "FAILED", None: "-"}[one.passed]
-            print(f"{mark:6} {one.name:16} {one.told}")
-    return 1 if any(one.passed is False for one in findings) else 0
+    return asyncio.run(check_environment(lambda: open_env(args.env_id, offered), tasks, hook_timeout_s=limit_s))

@@ -3,6 +3,9 @@
 # Stand-ins, and what no type allows.
 # pyright: reportArgumentType=false, reportReturnType=false
 
+import asyncio
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +59,7 @@ def test_an_episode_may_open_with_a_conversation():
         ([], "a list"),
         (["Go."], "a list"),
         ([Message(role="user", content="Hi."), Message(role="assistant", content="Hello.")], "is the assistant's"),
+        ("x" * 16_777_217, "16,777,217 characters; 16,777,216 are the most"),
     ],
 )
 def test_what_opens_no_episode_is_a_bug_of_prompt(opening, told):
@@ -81,7 +85,9 @@ def test_what_a_tool_returns_is_shown(answer, shown):
     one.close()
 
 
-@pytest.mark.parametrize(("answer", "told"), [(b"x", "it returned bytes"), ({"a": {1}}, "set is not JSON")])
+@pytest.mark.parametrize(
+    ("answer", "told"), [(b"x", "it returned bytes"), ({"a": {1}}, "set is not JSON"), (iter("x"), "has no text")]
+)
 def test_what_cannot_be_shown_is_a_bug_of_the_tool(answer, told):
     one, _ = env(answer=answer)
     with pytest.raises(EnvironmentBug, match=told) as found:
@@ -97,6 +103,25 @@ def test_scalars_of_other_libraries_are_numbers(found):
     assert (reward, type(reward), info) == (0.5, float, {})
     rubric, _ = env(score=ToolEnv.score, rubric=Rubric(lambda submission: found))
     assert rubric.step("done")[1] == 0.5
+
+
+def test_a_turns_reward_has_no_name_of_a_part_of_the_score():
+    def reply(self, task, message):
+        self.reward(0.0, "score")
+        return Submission(value=message)
+
+    one, _ = env(reply=reply)
+    with pytest.raises(EnvironmentBug, match="have one name, 'score'"):
+        one.step("x")
+    one.close()
+
+
+def test_what_comparing_adds_has_no_name_of_another_part():
+    one, _ = env(compare=lambda self, task, episodes: [{"score": 0.1} for _ in episodes])
+    one.close()
+    episode = SimpleNamespace(breakdown={"score": 1.0})
+    with pytest.raises(EnvironmentBug, match="has a part 'score' already"):
+        asyncio.run(one.acompare(TASK, [episode]))
 
 
 def test_a_number_passes_where_the_whole_reward_is_the_most_there_is():

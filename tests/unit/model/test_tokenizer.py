@@ -80,3 +80,8 @@ def test_a_missing_or_broken_tokenizer_is_one_message(tmp_path: Path) -> None:
 def test_config_and_tokenizer_import_no_torch() -> None:
     code = "import sys, verigym.model.config, verigym.model.tokenizer; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_it_learns_from_text_with_half_of_a_surrogate_pair() -> None:
+    found = train_tokenizer(["half \ud800 of it", "half of it"], 320)
+    assert found.decode(found.encode("half \ud800")) == "half ?"

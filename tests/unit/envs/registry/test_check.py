@@ -85,7 +85,8 @@ class Stuck(ToolEnv):
 
 
 def test_a_module_of_the_working_folder_is_found(tmp_path, monkeypatch, capsys):
-    (tmp_path / "beside_me.py").write_text(STUCK.replace("time.sleep(3)", "pass").replace("Stuck", "Beside"))
+    code = STUCK.replace("time.sleep(3)", "print('no JSON')").replace("Stuck", "Beside")
+    (tmp_path / "beside_me.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [one for one in sys.path if one])
     assert main(["rollout", "beside_me:Beside", "--policy", "empty", "--json"]) == 0
