@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 import gymnasium
 
-from ..errors import EnvironmentBug, HookTimeout, TaskError
+from ..errors import EnvironmentBug, GradingError, HookTimeout, SandboxError, TaskError
 from ..model.chat.actions import Action, decode_action
 from ..model.chat.messages import Message, ToolCall, ToolSpec
 from ..rewards.score import Score
@@ -263,12 +263,15 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
     async def aclose(self) -> None:
         """Free what the episode holds. May be called twice."""
         self._over = True
-        started, self._started = self._started, False  # one that fails would fail again
+        started, self._started = self._started, False
         try:
             if started:
                 await self._hooks.call_to_its_end("stop", self.stop)
         except asyncio.CancelledError:
             self._started = inspect.iscoroutinefunction(self.stop)  # which was cut off: it is called again
+            raise
+        except (SandboxError, GradingError):
+            self._started = True  # of the machinery, which may do the next time; a bug would be one again
             raise
         finally:
             self._hooks.close()
