@@ -6,6 +6,7 @@ import pytest
 from verigym.envs.audit.certificate import SCORES, Certificate
 from verigym.evals.verdict import Verdict
 from verigym.evals.worth import corrected_rate, error_rates, strata_of, worth_of
+from verigym.evals.worth_simulated import covered
 from verigym.evals.worth_told import told_worth, worth_rows
 
 
@@ -81,31 +82,6 @@ def test_nothing_measured_is_said_by_none():
     worth = worth_of([verdict("a", True)], {"a": certificate("a", "unflagged", tried=0)})
     assert worth["corrected"] is None
     assert worth["sound"] is None
-
-
-def covered(num_tasks, rate, *, errors, shift, runs=250, audited=1.0, seed=0):
-    """The share of simulated runs whose interval holds the true rate.
-
-    Seven tasks in ten are sound, the others weak or narrow, with error rates of their own each; ``shift`` moves how
-    often each class is solved, so that errors and ability go together. Rates are measured by 14 mutants and 3 choices.
-    """
-    rng, hits = np.random.default_rng(seed), 0
-    shares = np.array([0.7, 0.15, 0.15])
-    by_class = np.clip(rate + np.array(shift), 0.02, 0.98)
-    for run in range(runs):
-        kinds = rng.choice(3, size=num_tasks, p=shares)
-        accepts = np.where(kinds == 1, rng.beta(2, 4, num_tasks), rng.beta(1, 30, num_tasks)) * errors
-        refuses = np.where(kinds == 2, rng.beta(2, 3, num_tasks), 0.0) * errors
-        right = rng.random(num_tasks) < by_class[kinds]
-        passed = np.where(right, rng.random(num_tasks) >= refuses, rng.random(num_tasks) < accepts).astype(float)
-        seen = rng.binomial(14, accepts) / 14
-        refused = rng.binomial(3, refuses) / 3
-        named = np.where(refused > 0, "narrow", np.where(seen * 14 / 18 >= 0.2, "weak", "sound"))
-        out = rng.random(num_tasks) > audited
-        seen[out], refused[out], named[out] = np.nan, np.nan, ""
-        _, low, high = corrected_rate(passed, seen, refused, strata_of(list(named)), seed=run, resamples=300)
-        hits += low <= by_class @ shares <= high
-    return hits / runs
 
 
 @pytest.mark.parametrize(

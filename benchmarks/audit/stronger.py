@@ -1,0 +1,67 @@
+"""What ``strengthen`` is worth: how many wrong solutions that weak tests accept its tests refuse, and whether they
+refuse right ones of kinds that had no say.
+
+    python -P benchmarks/audit/stronger.py ROWS [--planted weak]
+"""
+
+import argparse
+import asyncio
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from verigym.envs.audit.bench import open_bench
+from verigym.envs.audit.strengthen import neutral_variants, strengthen
+from verigym.envs.datasets.swe import SWERow, row_of, task_of
+from verigym.envs.sandbox.choose import make_backend
+from verigym.envs.sandbox.types import SandboxBackend
+from verigym.errors import SandboxError, TaskError
+
+HELD_OUT = ("extracted", "inlined", "moved", "result named")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", type=Path)
+    parser.add_argument("--planted", default="weak", help="rows whose planted fault begins so")
+    parser.add_argument("--sandbox", default="local")
+    args = parser.parse_args()
+    backend, total = make_backend(args.sandbox), Counter()
+    for line in args.rows.read_text().splitlines():
+        raw = json.loads(line)
+        if raw["planted"].startswith(args.planted):
+            began = time.monotonic()
+            try:
+                found = asyncio.run(measured(backend, raw, args.rows.parent))
+            except (TaskError, SandboxError) as error:
+                print(raw["instance_id"], "not measured:", str(error)[:120], flush=True)
+                continue
+            print(raw["instance_id"], *(f"{name} {value}" for name, value in found.items()), end=" ")
+            print(f"{time.monotonic() - began:.0f} s", flush=True)
+            total += Counter(found)
+    print(f"refused now {total['killed']} of {total['accepted']} wrong solutions; of held-out kinds", end=" ")
+    print(f"{total['refused']} of {total['right']} right ones refused ({', '.join(HELD_OUT)})")
+    return 0
+
+
+async def measured(backend: SandboxBackend, raw: dict[str, Any], folder: Path) -> dict[str, int]:
+    """Wrong solutions accepted before and refused now; right ones of kinds held out, and those refused now."""
+    row = row_of(task_of(raw, folder=folder))
+    stronger = await strengthen(backend, row, held_out=HELD_OUT)
+    found = {"accepted": stronger.num_alive, "killed": stronger.num_killed, "right": 0, "refused": 0}
+    if stronger.files:
+        async with open_bench(backend, row) as bench:
+            right = [one for one in await neutral_variants(bench, row) if one.kind in HELD_OUT]
+        second: SWERow = row_of(task_of(stronger.row(raw, row), folder=folder))
+        async with open_bench(backend, second) as bench:
+            outcomes = await bench.run([{}, *(one.files for one in right)])
+        if not outcomes[0].resolved:
+            raise TaskError(f"{row.instance_id}: the reference fails its own stronger tests")
+        found |= {"right": len(right), "refused": sum(not one.resolved for one in outcomes[1:])}
+    return found
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
