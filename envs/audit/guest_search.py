@@ -94,8 +94,9 @@ def _look_into_git(look, longest, paths, most_git):
         asked.seek(0)
         reader = subprocess.Popen(["git", "cat-file", "--batch"], stdin=asked, stdout=subprocess.PIPE)
         kept = b""
-        assert reader.stdout is not None
-        for piece in iter(lambda: reader.stdout.read(8 << 20), b""):
+        stdout = reader.stdout
+        assert stdout is not None
+        for piece in iter(lambda: stdout.read(8 << 20), b""):
             look(kept + piece, "git")
             kept = piece[-longest:]
         reader.wait()
