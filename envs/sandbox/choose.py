@@ -16,7 +16,7 @@ from .types import SandboxBackend, SandboxSpec
 
 logger = logging.getLogger(__name__)
 
-NAMES = ("auto", "docker", "local", "oci", "podman", "unsafe")
+NAMES = ("auto", "docker", "local", "oci", "podman", "ssh", "unsafe")
 PLUGINS = "verigym.sandboxes"
 """The entry-point group of backends that other packages bring."""
 
@@ -40,8 +40,8 @@ def sandbox_name(text: str) -> str:
 
 
 def make_backend(name: str = "auto") -> SandboxBackend:
-    """The backend of a name: "docker", "podman", "oci", "local", "unsafe", one that an installed package has under the
-    entry-point group ``verigym.sandboxes``, or "auto": docker where an engine answers, else oci, which is
+    """The backend of a name: "docker", "podman", "oci", "local", "ssh", "unsafe", one that an installed package has
+    under the entry-point group ``verigym.sandboxes``, or "auto": docker where an engine answers, else oci, which is
     local for what names no image.
 
     The first call really starts a sandbox, a local one with each way this machine might have, and the first way that
@@ -51,7 +51,8 @@ def make_backend(name: str = "auto") -> SandboxBackend:
         ConfigError: an unknown name, or a package's that cannot be imported.
         SandboxError: no way works here; the message says why, and the remedy.
     """
-    made = {"auto": _best, "docker": _docker, "local": _probed, "oci": _oci, "podman": _podman, "unsafe": UnsafeBackend}
+    made = {"auto": _best, "docker": _docker, "local": _probed, "oci": _oci, "podman": _podman}
+    made |= {"ssh": _ssh, "unsafe": UnsafeBackend}
     return made[name]() if name in made else _plugin(name)
 
 
@@ -80,6 +81,15 @@ def _oci() -> SandboxBackend:
     from .oci.backend import OciBackend
 
     backend = OciBackend()
+    _run(_probe(backend))
+    return backend
+
+
+@lru_cache(maxsize=1)
+def _ssh() -> SandboxBackend:
+    from .ssh import SshBackend
+
+    backend = SshBackend()
     _run(_probe(backend))
     return backend
 

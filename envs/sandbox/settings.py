@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 class SandboxSettings(BaseSettings):
-    """Settings of the container backend. Each is read from ``VERIGYM_SANDBOX_`` and its name in capitals."""
+    """Settings of sandboxes. Each is read from ``VERIGYM_SANDBOX_`` and its name in capitals."""
 
     model_config = SettingsConfigDict(env_prefix="VERIGYM_SANDBOX_", frozen=True)
 
@@ -32,10 +32,16 @@ class SandboxSettings(BaseSettings):
     of an engine on this machine has so much room. 0 keeps them all."""
     runtime: str | None = None
     """Container runtime ("runsc" for gVisor); None is the engine's default."""
+    ssh_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Machines of the sandbox ssh ("user@host", or a name of ssh's own configuration), separated by commas."""
+    ssh_config: Path | None = None
+    """A configuration file of ssh; None: the user's."""
+    ssh_folder: str = ""
+    """Folder on those machines for what is brought there; empty: verigym-ssh in the user's cache."""
     network_log: Path | None = None
     """A file that gets a line of JSON for each request of a sandbox to its proxy; None writes none."""
 
-    @field_validator("docker_hosts", mode="before")
+    @field_validator("docker_hosts", "ssh_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

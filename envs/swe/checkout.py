@@ -28,7 +28,7 @@ from .worktree import run_script, snapshot
 
 DEFAULT_REQUIREMENTS = ("pytest==8.3.4",)
 
-HOST_BACKENDS = ("local", "unsafe")
+HOST_BACKENDS = ("local", "ssh", "unsafe")
 """Backends without images: they take a row's archive and its pinned requirements."""
 
 NO_IMAGE = {"image": "", "interpreter": "", "workdir": ""}
