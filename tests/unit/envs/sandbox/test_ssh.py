@@ -108,9 +108,11 @@ async def session(backend, command, spec=None):
 
 
 def checks(quick):
-    for check in (*CHECKS, *ISOLATION_CHECKS):
-        marks = [] if check.__name__ in quick else [pytest.mark.slow]
-        yield pytest.param(check, marks=marks, id=check.__name__)
+    """Every check, those that are not quick marked slow."""
+    return [
+        pytest.param(check, marks=[] if check.__name__ in quick else [pytest.mark.slow], id=check.__name__)
+        for check in (*CHECKS, *ISOLATION_CHECKS)
+    ]
 
 
 @pytest.mark.parametrize("check", checks(QUICK))
@@ -123,6 +125,20 @@ def test_it_passes_that_as_a_user_too(check, as_user):
     asyncio.run(asyncio.wait_for(check(as_user), 120))
 
 
+def another(machine, missing):
+    """As where the machine is another one, on which a path is not what it is here."""
+    backend = SshBackend(settings=machine)
+    (one,) = backend._machines
+    honest = one._look
+
+    def look(digests):
+        facts = honest(digests)
+        return {**facts, "same": [path for path in facts["same"] if path != missing]}
+
+    one._look = look
+    return backend
+
+
 def test_what_the_machine_lacks_is_brought_once_and_whole(backend, machine, tmp_path):
     brought = Path(machine.ssh_folder)
     here = tmp_path / "shown"
@@ -130,18 +146,14 @@ def test_what_the_machine_lacks_is_brought_once_and_whole(backend, machine, tmp_
     (here / "a" / "text").write_text("brought\n")
     (here / "link").symlink_to("a/text")
     spec = SandboxSpec(binds=(Bind(source=here, target="/opt/shown"),))
-    elsewhere = SshBackend(settings=machine)
-    # On another machine the path would not be there: whatever is the same here is called another.
-    (one,) = elsewhere._machines
-    honest = one._look
-    one._look = lambda digests: {**honest(digests), "same": [path for path in digests if path != str(here)]}
-    assert asyncio.run(
-        session(elsewhere, "cat /opt/shown/link; touch /opt/shown/x 2>/dev/null || echo kept", spec)
-    ) == ("brought\nkept\n")
+    elsewhere = another(machine, str(here))
+    read = "cat /opt/shown/link; touch /opt/shown/x 2>/dev/null || echo kept"
+    assert asyncio.run(session(elsewhere, read, spec)) == "brought\nkept\n"
     name = f"bind-{guest_look.digest(str(here))}"
     assert (brought / name / "item" / "a" / "text").read_text() == "brought\n"
-    one._send = lambda source, script: pytest.fail("it was brought already")
-    assert asyncio.run(session(elsewhere, "cat /opt/shown/a/text", spec)) == "brought\n"
+    for later in (elsewhere, another(machine, str(here))):
+        later._machines[0]._send = lambda source, script: pytest.fail("it was brought already")
+        assert asyncio.run(session(later, read, spec)) == "brought\nkept\n"
     assert not [path.name for path in brought.iterdir() if path.name.startswith(".part")]
 
 
