@@ -1,6 +1,7 @@
 """GSM8K with a Python tool beside NeMo Gym's server of its kind, ``math_with_code``: what final answers are worth."""
 
 import asyncio
+import importlib
 import json
 import os
 import subprocess
@@ -61,10 +62,10 @@ async def ours(texts, make):
 def test_final_answers_are_worth_the_same_where_they_stand_in_a_box(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "examples" / "environments"))
     sys.modules.pop("gsm8k", None)
-    from gsm8k import Gsm8k
+    make = importlib.import_module("gsm8k").Gsm8k
 
     try:
-        found = asyncio.run(ours([*SAME, *OURS_ALONE], Gsm8k))
+        found = asyncio.run(ours([*SAME, *OURS_ALONE], make))
     except SandboxError as error:
         pytest.skip(f"no sandbox works here: {error}")
     theirs = worth([*SAME, *OURS_ALONE])

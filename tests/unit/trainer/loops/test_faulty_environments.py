@@ -1,7 +1,7 @@
 """Environments whose own code is wrong now and then: a bug is one bad episode, and too many end the run."""
 
 # Stand-ins, and what no type allows.
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportOptionalOperand=false
 
 import asyncio
 import logging
@@ -58,6 +58,10 @@ class Dice:
         self.num_open = 0
         self.lock = threading.Lock()
 
+    def opened(self, by):
+        with self.lock:  # of episodes on threads of their own
+            self.num_open += by
+
     def roll(self, hook):
         if hook not in self.hooks:
             return
@@ -99,7 +103,7 @@ class Faulty(ToolEnv):
 
     def start(self, task):
         self.room = object()
-        self.dice.num_open += 1
+        self.dice.opened(1)
         self.dice.roll("start")
 
     @tool
@@ -144,7 +148,7 @@ class Faulty(ToolEnv):
     def stop(self):
         if self.room is not None:
             self.room = None
-            self.dice.num_open -= 1
+            self.dice.opened(-1)
         self.dice.roll("stop")
 
 
@@ -181,11 +185,11 @@ class FaultyLake(GymnasiumText):
         super().__init__("FrozenLake-v1", render=render)
 
     def start(self, task):
-        self.dice.num_open += 1
+        self.dice.opened(1)
         super().start(task)
 
     def stop(self):
-        self.dice.num_open -= 1
+        self.dice.opened(-1)
         super().stop()
 
 
@@ -196,10 +200,10 @@ def run(make_decoder, words, dice, *, steps, env="Faulty", **changes):
         make_env=lambda: make_env(f"{__name__}:{env}", dice=dice),
         budget=Budget(turns=3, tokens=64, seconds=30),
         turn_tokens=4,
-        compares=env == "Faulty",
+        compares=env != "FaultyLake",
     )
     tasks = [
-        Task(id=str(n), family="faulty" if env == "Faulty" else "gymnasium", prompt=f"{n} please") for n in range(4)
+        Task(id=str(n), family="gymnasium" if env == "FaultyLake" else "faulty", prompt=f"{n} please") for n in range(4)
     ]
     loop = RL(
         decoder,
@@ -261,6 +265,25 @@ def test_an_observation_that_cannot_be_shown_is_a_bug_by_its_name(make_decoder, 
     dice = Dice(0.5)
     with pytest.raises(EnvironmentBug, match=r"by hook: render [0-9]+; .*FaultyLake\.render failed"):
         run(make_decoder, words, dice, steps=6, env="FaultyLake", retries=0)
+    assert dice.num_open == 0
+
+
+class Hanging(Faulty):
+    hook_timeout_s = 0.3
+
+    def prompt(self, task):
+        try:
+            return super().prompt(task)
+        except (Exception, SystemExit):
+            while True:
+                pass
+
+
+def test_a_hook_that_hangs_in_five_of_a_hundred_calls_loses_no_step(make_decoder, words):
+    dice = Dice(0.05, hooks=("prompt",))
+    found = run(make_decoder, words, dice, steps=3, env="Hanging")
+    assert [one.step for one in found] == [1, 2, 3]
+    assert sum(one.metrics.get("rollout/bugs_prompt/count", 0) for one in found) == dice.hits["prompt"] > 1
     assert dice.num_open == 0
 
 
