@@ -386,7 +386,8 @@ def run_score(args: argparse.Namespace) -> int:
             continue
         all_of[fault] += 1
         kind = audits[name]["kind"]
-        right = kind == fault.split()[0] or any(one["kind"] == fault.split()[0] for one in strong(audits[name]))
+        wanted = {one.split()[0] for one in fault.split("|")}
+        right = kind in wanted or any(one["kind"] in wanted for one in strong(audits[name]))
         if fault == "sound":
             right = kind in ("sound", "underspecified")
         found[fault] += right

@@ -42,8 +42,10 @@ class Leak:
 
     @property
     def share(self) -> float:
-        """Of the lines found, with two counted as not found beforehand: one line may stand anywhere by chance."""
-        return len(self.found) / (self.asked + 2)
+        """Of the texts found. Two are counted as not found beforehand where only lines were found, as a line may stand
+        anywhere by chance; a changed place with the lines around it does not."""
+        chance = 0 if any("\n" in text for text in self.found) else 2
+        return len(self.found) / (self.asked + chance) if self.found else 0.0
 
 
 def telling_texts(row: SWERow) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from verigym.envs.audit import guest_search
-from verigym.envs.audit.leaks import telling_texts
+from verigym.envs.audit.leaks import Leak, telling_texts
 from verigym.envs.datasets.swe import parse_row
 
 FIX = "    return rate_of(members) * (days - 29)"
@@ -198,3 +198,10 @@ def test_a_fix_of_short_lines_is_told_by_its_place(places):
     git("add", ".")
     git("commit", "-qm", "the same at base")
     assert search(texts=[text])["asked"] == 0
+
+
+def test_one_line_may_be_chance_and_a_changed_place_is_not():
+    assert Leak(asked=1, found={"a line": "git"}).share == pytest.approx(1 / 3)
+    assert Leak(asked=2, found={"a\nplace": "git"}).share == 0.5
+    assert Leak(asked=1, found={"a\nplace": "git"}).share == 1.0
+    assert Leak(asked=0, found={}).share == 0.0
