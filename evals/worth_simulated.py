@@ -14,6 +14,7 @@ def covered(
     runs: int = 250,
     audited: float = 1.0,
     seed: int = 0,
+    resamples: int = 300,
 ) -> float:
     """The share of simulated runs whose interval holds the true rate.
 
@@ -24,6 +25,7 @@ def covered(
         errors: what the error rates are multiplied by.
         shift: how much more often than ``rate`` each class is solved, so that errors and ability go together.
         audited: the share of tasks that have a certificate.
+        resamples: of an interval; a report takes more, and its intervals hold the truth a little more often.
     """
     rng, hits = np.random.default_rng(seed), 0
     shares = np.array([0.7, 0.15, 0.15])
@@ -39,6 +41,6 @@ def covered(
         named = np.where(refused > 0, "narrow", np.where(seen * 14 / 18 >= 0.2, "weak", "sound"))
         out = rng.random(num_tasks) > audited
         seen[out], refused[out], named[out] = np.nan, np.nan, ""
-        _, low, high = corrected_rate(passed, seen, refused, strata_of(list(named)), seed=run, resamples=300)
+        _, low, high = corrected_rate(passed, seen, refused, strata_of(list(named)), seed=run, resamples=resamples)
         hits += bool(low <= by_class @ shares <= high)
     return hits / runs
