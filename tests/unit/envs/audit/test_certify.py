@@ -142,7 +142,7 @@ def test_each_planted_fault_is_set_apart_with_its_reason(source, tmp_path):
     reasons = apart(out)
     assert {name: reason.partition(":")[0] for name, reason in reasons.items()} == {**WANTED, "?": "broken"}
     assert "pass without the reference" in reasons["empty passes"]
-    assert "years ago" in reasons["flaky"] or "later" in reasons["flaky"] or "leap day" in reasons["flaky"]
+    assert any(word in reasons["flaky"] for word in ("years ago", "later", "leap day", "Sunday"))
     found = {one["instance_id"]: one for one in read(out.with_suffix(".audit.jsonl"))}
     assert found["in history"]["measured"]["leaks"]["found"] == 1
 
