@@ -37,13 +37,15 @@ class Verdicts(Generic[T]):
         return len(self._known)
 
     async def once(self, key: Key, grade: Callable[[], Awaitable[T]]) -> T:
-        """The verdict of a key, by ``grade`` where it is not known. Raises what ``grade`` raises, and keeps none then."""
+        """The verdict of a key, by ``grade`` where it is not known; what that raises is raised, and kept for nobody."""
         turns = self._turns.get()
         turn = turns.setdefault(key, _Turn())
         turn.num += 1
         try:
             async with turn.lock:
-                found = self._known[key] if key in self._known else await grade()
+                found = self._known.get(key)
+                if found is None:
+                    found = await grade()
                 self._keep(key, found)
                 return found
         finally:
