@@ -2,11 +2,13 @@
 
 import asyncio
 import struct
+import time
 
 import pytest
 
 from verigym.envs.sandbox.network.forward import Breach, Connection
 from verigym.envs.sandbox.network.guest_forward import DATA, END, TOOK, WINDOW
+from verigym.envs.sandbox.network.heads import Refused, read_head
 from verigym.envs.sandbox.network.policy import NetworkPolicy
 from verigym.envs.sandbox.network.proxy import HEAD_BYTES, Proxy, is_public
 
@@ -167,6 +169,15 @@ def test_a_head_that_could_be_read_in_two_ways_is_refused(head):
     world, (said, status) = World(), ODD_HEADS[head]
     assert status_of(world.ask(said)) == status
     assert world.dialled == []
+
+
+def test_blanks_around_a_value_are_no_part_of_it_and_cost_nothing():
+    method, target, fields = read_head(b"GET http://good.org/ HTTP/1.1\r\nHost: \t good.org \t\r\nA:")
+    assert (method, target, fields) == ("GET", "http://good.org/", [("Host", "good.org"), ("A", "")])
+    began = time.process_time()
+    with pytest.raises(Refused):
+        read_head(b"GET http://good.org/ HTTP/1.1\r\nA: " + b" " * 16_000 + b"\0")
+    assert time.process_time() - began < 0.2  # a pattern that tries every end of the value takes seconds
 
 
 def test_a_second_request_behind_the_first_is_not_passed_on():
