@@ -3,7 +3,6 @@ what it is."""
 
 import asyncio
 import contextvars
-import ctypes
 import inspect
 import logging
 import sys
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 
 from ...errors import EnvironmentBug, HookTimeout, VerigymError
 from .deadline import counted
+from .interrupting import interrupt
 from .spec import ToolError
 from .stepped import LoopHeld, stepped
 
@@ -99,13 +99,10 @@ class HookThread:
         self._jobs.put(None)
 
     def abandon(self) -> None:
-        """End, whatever it does: Python code is interrupted at its next instruction, a call that blocks once it
-        returns. Nobody waits for it, the process's exit neither."""
+        """End, whatever it does: Python code is interrupted at its next instruction; a call that blocks in C is left to
+        itself, and the thread ends when its function returns. Nobody waits for it, the process's exit neither."""
         self.close()
-        if self._thread.ident is not None:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(self._thread.ident), ctypes.py_object(_LeftBehind)
-            )
+        interrupt(self._thread, _LeftBehind)
 
     def place(self) -> str:
         """The line that it is at: "FILE:LINE in FUNCTION", of an environment's code where there is some."""

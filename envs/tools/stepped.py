@@ -1,7 +1,6 @@
 """Asynchronous hooks, driven step by step: one that keeps the event loop, or that will not be cancelled, ends too."""
 
 import asyncio
-import ctypes
 import logging
 import os
 import sys
@@ -14,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from .deadline import Deadline
+from .interrupting import raise_in, take_back
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class _Watch:
         with self._lock:
             self._steps.pop(step.thread, None)
             if step.interrupted:  # it may not have been met yet
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(step.thread), None)
+                take_back(step.thread)
 
     def _run(self) -> None:
         while True:
@@ -77,8 +77,7 @@ class _Watch:
 
     def _interrupt(self, step: _Step) -> None:
         step.interrupted = True
-        thread = ctypes.c_ulong(step.thread)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(LoopHeld))
+        raise_in(step.thread, LoopHeld)
         frame = sys._current_frames().get(step.thread)
         place = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}" if frame else "nowhere"
         logger.error(
