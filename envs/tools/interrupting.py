@@ -9,7 +9,9 @@ import ctypes
 import threading
 
 MET_S = 0.2
-"""Seconds in which a thread that runs Python code has met its exception."""
+"""Seconds in which a thread that runs Python code has met its exception, where the machine lets it run."""
+PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Before it is raised once more in a thread that has not met it."""
 
 
 class _Met(BaseException):
@@ -38,12 +40,16 @@ def take_back(thread: int) -> None:
 
 
 def interrupt(thread: threading.Thread, error: type[BaseException]) -> None:
-    """Raise an exception in a thread that runs Python code; one that waits in C is left to itself. Returns at once."""
+    """Raise an exception in a thread that runs Python code; one that waits in C for long is left to itself. Returns at
+    once."""
     threading.Thread(target=_interrupt, args=(thread, error), name="verigym-interrupt", daemon=True).start()
 
 
 def _interrupt(thread: threading.Thread, error: type[BaseException]) -> None:
-    if thread.ident is not None:
+    for pause_s in (*PAUSES_S, 0.0):
+        if thread.ident is None or not thread.is_alive():
+            return
         raise_in(thread.ident, error)
         thread.join(MET_S)
         take_back(thread.ident)
+        thread.join(pause_s)

@@ -210,7 +210,7 @@ class Hangs(ToolEnv):
             while True:
                 pass
         if hook == self.where and self.how == "blocks":
-            time.sleep(1.0)
+            time.sleep(2.5)
 
     def load(self):
         self.hang("load")
@@ -268,7 +268,7 @@ def test_a_hook_that_hangs_ends_the_episode_by_its_name(hook, how):
     assert re.search(
         r"did not return within hook_timeout_s = 0\.2 s and was left at .*test_hooks\.py:[0-9]+ in hang", detail
     )
-    assert time.monotonic() - started < 0.9  # it was not waited for
+    assert time.monotonic() - started < 2.0  # it was not waited for
     assert settled(before) <= before
 
 
