@@ -132,13 +132,6 @@ def _settle(answer: "asyncio.Future[Any]", result: Any, problem: BaseException |
         answer.exception()  # of a hook that was cut off nobody asks
 
 
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as another:
-        return f"its text cannot be had ({type(another).__name__})"
-
-
 def text_of(error: BaseException | None) -> str:
     """Its message, also where asking for it fails."""
     try:
