@@ -66,38 +66,31 @@ def estimate(recipe: Recipe, costs: Costs) -> list[tuple[str, float]]:
         written = min(SHARE_SAMPLED * SHARE_FILLED * recipe.model.max_context, config.turns * config.turn_tokens / 2)
         return costs.episode_s[name] + written * costs.sampled_s
 
-    parts: list[tuple[str, float]] = []
     demonstrations = sum(one.num_demonstrations * costs.played_s[one.name] for one in recipe.families)
-    parts.append(("demonstrations", demonstrations if recipe.uses_demonstrations else 0.0))
-    scripts = sum(one.num_held_out * costs.episode_s[one.name] for one in recipe.families) * len(recipe.eval.controls)
+    shown = ("demonstrations", demonstrations if recipe.uses_demonstrations else 0.0)
+    scripted = sum(one.num_held_out * costs.episode_s[one.name] for one in recipe.families) * len(recipe.eval.controls)
+    scripts = ("scripts on the held-out tasks", scripted)
     worth = sum(one.num_held_out * sampled(one.name) for one in recipe.families)
     worth *= recipe.eval.samples + recipe.eval.greedy
     steps = None if recipe.sft is None else recipe.sft.train.max_steps
-    imitation = 0.0
+    updates = 0.0
     if recipe.sft is not None and steps is not None:
-        imitation = steps * recipe.sft.train.batch_tokens * costs.token_s
-    around = [
-        ("scripts on the held-out tasks", scripts),
-        (f"imitation, up to {steps} updates", imitation),
-        ("evaluation before rewards", worth),
-    ]
+        updates = steps * recipe.sft.train.batch_tokens * costs.token_s
+    imitation, before = (f"imitation, up to {steps} updates", updates), ("evaluation before rewards", worth)
     if recipe.rl is None:
-        return _longer_than_nothing([*parts, *around])
+        return _longer_than_nothing([shown, scripts, imitation, before])
     train, shares = recipe.rl.train, sum(one.weight for one in recipe.families)
     count = train.num_tasks * train.group_size
     sampling = sum(count * one.weight / shares * sampled(one.name) for one in recipe.families)
     learning = count * SHARE_FILLED * recipe.model.max_context * train.num_epochs * costs.token_s
     step = max(sampling, learning) if recipe.rl.asynchronous is not None else sampling + learning
     rewards = (f"reinforcement, {recipe.rl.steps} steps of {count} episodes", recipe.rl.steps * step)
+    after, last = ("evaluation after rewards", worth), ("evaluation of the control", worth)
     if recipe.has_control and recipe.overlap:
-        beside = max(rewards[1], scripts + 2 * worth)
-        control = ("control, and evaluations and scripts beside it", beside)
-        parts += [around[1], rewards, control, ("evaluation of the control", worth)]
-        return _longer_than_nothing(parts)
-    parts += [*around, rewards, ("evaluation after rewards", worth)]
-    if recipe.has_control:
-        parts += [("control", rewards[1]), ("evaluation of the control", worth)]
-    return _longer_than_nothing(parts)
+        control = ("control, and evaluations and scripts beside it", max(rewards[1], scripted + 2 * worth))
+        return _longer_than_nothing([shown, imitation, rewards, control, last])
+    control = [("control", rewards[1]), last] if recipe.has_control else []
+    return _longer_than_nothing([shown, scripts, imitation, before, rewards, after, *control])
 
 
 def _longer_than_nothing(parts: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
@@ -157,15 +150,15 @@ async def _seconds_of(play: Callable[[Family, str, Task], Awaitable[object]], fa
     config, rng = family.config, random.Random(0)
     names = rng.choices(list(config.experts), list(config.experts.values()), k=EPISODES)
 
-    async def many(count: int) -> int:
-        pairs = list(zip(family.train[:count], names))
-        await asyncio.gather(*(play(family, name, task) for task, name in pairs))
-        return len(pairs)
+    pairs = list(zip(family.train, names))
 
-    await many(EPISODES // 4)
+    async def all_of(some: Sequence[tuple[Task, str]]) -> None:
+        await asyncio.gather(*(play(family, name, task) for task, name in some))
+
+    await all_of(pairs[: EPISODES // 4])
     started = time.perf_counter()
-    count = await many(EPISODES)
-    return (time.perf_counter() - started) / count
+    await all_of(pairs)
+    return (time.perf_counter() - started) / len(pairs)
 
 
 async def _graded(family: Family, name: str, task: Task) -> object:
