@@ -149,7 +149,10 @@ def policy_metrics(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
     sampler's draws leave (Kish), are those of the first, before the weights have moved."""
     if not updates:
         return {}
-    names = ("loss", "approx_kl", "clipfrac", "ratio", "entropy", "kl", "correction", "value_loss", "critic_grad_norm")
+    names = (
+        *("loss", "approx_kl", "clipfrac", "ratio", "sampler_divergence", "entropy", "kl", "correction"),
+        *("value_loss", "critic_grad_norm"),
+    )
     names = (*names, "echo_loss", "divergence", "teacher_kl", "teacher_gain", "teacher_gain_over_student")
     known = [name for name in names if name in updates[0]]
     first = updates[0]

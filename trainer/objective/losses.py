@@ -5,17 +5,14 @@ component of an observation exists, and no NaN log-probability of one can reach 
 (its ratio) stands at each of its tokens.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from .surrogates import MAX_LOG_RATIO, TokenLoss, clipped_surrogate, masked_surrogate, weighted_log_likelihood
 from .taught import Taught
-
-# Beyond e^20 a ratio says only that something is wrong; infinity times an advantage of 0 would be NaN.
-_MAX_LOG_RATIO = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,21 +52,6 @@ class TrainedTokens:
         return totals.repeat_interleave(lengths, output_size=values.numel())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenLoss:
-    """A loss before aggregation.
-
-    Attributes:
-        components: [N]; the step's loss is their weighted mean over all tokens of the step.
-        metrics: name -> [N] detached; reported as the same weighted mean.
-        maxima: name -> [N] detached; the largest of the step is reported.
-    """
-
-    components: Tensor
-    metrics: Mapping[str, Tensor]
-    maxima: Mapping[str, Tensor] = field(default_factory=dict)
-
-
 class Loss(Protocol):
     """What a training step minimizes."""
 
@@ -91,48 +73,12 @@ class Loss(Protocol):
         ...
 
 
-def clipped_surrogate(
-    log_ratio: Tensor, advantages: Tensor, *, clip_low: float | Tensor, clip_high: float | Tensor
-) -> TokenLoss:
-    """The clipped surrogate of PPO, negated, per token.
-
-    Args:
-        log_ratio, advantages: [N] float; all finite.
-        clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high]; numbers, or [N] each.
-    Returns:
-        components [N] = -min(r A, clip(r) A) with r = exp(log_ratio); metrics "clipfrac" (clipped on the side the
-        advantage pushes to) and "ratio".
-    Source: PPO, arXiv:1707.06347; two clips as in DAPO, arXiv:2503.14476.
-    """
-    ratio = log_ratio.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO).exp()
-    clipped = ratio.clamp(1.0 - clip_low, 1.0 + clip_high)  # type: ignore[arg-type]  # both numbers, or both tensors
-    components = -torch.minimum(ratio * advantages, clipped * advantages)
-    with torch.no_grad():
-        too_low = (ratio < 1.0 - clip_low) & (advantages < 0)
-        too_high = (ratio > 1.0 + clip_high) & (advantages > 0)
-        metrics = {"clipfrac": (too_low | too_high).to(log_ratio.dtype), "ratio": ratio.detach()}
-    return TokenLoss(components=components, metrics=metrics)
-
-
-def weighted_log_likelihood(logprobs: Tensor, log_ratio: Tensor, advantages: Tensor, *, max_weight: float) -> TokenLoss:
-    """CISPO: -min(r, max_weight) A log p, with no gradient through the weight (arXiv:2506.13585).
-
-    Returns:
-        components [N]; metrics "clipfrac" (weights cut where the advantage is positive) and "ratio".
-    """
-    with torch.no_grad():
-        ratio = log_ratio.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO).exp()
-        cut = ((ratio > max_weight) & (advantages > 0)).to(logprobs.dtype)
-    components = -ratio.clamp(max=max_weight) * advantages * logprobs
-    return TokenLoss(components=components, metrics={"clipfrac": cut, "ratio": ratio})
-
-
 def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: Literal["k1", "k2", "k3"]) -> Tensor:
     """[N] single-sample estimates, nats, of KL(policy || reference) for tokens that the policy drew.
 
     Source: joschu.net/blog/kl-approx.
     """
-    gap = (logprobs - reference).clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)
+    gap = (logprobs - reference).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     if estimator == "k1":
         return gap
     return 0.5 * gap.square() if estimator == "k2" else torch.expm1(-gap) + gap
@@ -164,7 +110,7 @@ class Correction:
         gap = tokens.anchor_logprobs - tokens.old_logprobs
         if self.level == "sequence":
             gap = tokens.over_document(gap, "sum")
-        weights = gap.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO).exp()
+        weights = gap.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
         if self.kind == "truncate":
             return weights.clamp(max=self.cap)
         return torch.where((weights >= self.floor) & (weights <= self.cap), weights, torch.zeros_like(weights))
@@ -177,7 +123,9 @@ class PolicyLoss:
     Attributes:
         clip_low, clip_high: see ``clipped_surrogate``.
         ratio: of a "token", or of its sequence: the geometric mean of its tokens' ratios or their product.
-        max_weight: CISPO's; the surrogate is then ``weighted_log_likelihood``, and the clips are unused.
+        max_weight: CISPO's; the surrogate is then ``weighted_log_likelihood``, and the clips are unused. Of DPPO the
+            largest ratio.
+        divergence: DPPO's; the surrogate is then ``masked_surrogate`` from what the sampler said, bounded by the clips.
         entropy_coef, kl_coef, value_coef: weights; 0 leaves the part out.
         kl_estimator: see ``kl_estimate``.
         value_clip: see ``value_loss``.
@@ -189,6 +137,7 @@ class PolicyLoss:
     clip_high: float = 0.2
     ratio: Literal["token", "sequence_mean", "sequence_product"] = "token"
     max_weight: float | None = None
+    divergence: Literal["tv", "kl"] | None = None
     entropy_coef: float = 0.0
     kl_coef: float = 0.0
     kl_estimator: Literal["k2", "k3"] = "k3"
@@ -214,15 +163,7 @@ class PolicyLoss:
             log_ratio = tokens.over_document(gap, "mean" if self.ratio == "sequence_mean" else "sum")
         else:
             log_ratio = gap
-        if self.max_weight is None:
-            surrogate = clipped_surrogate(
-                log_ratio,
-                tokens.advantages,
-                clip_low=self.clip_low if tokens.clip_low is None else tokens.clip_low,
-                clip_high=self.clip_high if tokens.clip_high is None else tokens.clip_high,
-            )
-        else:
-            surrogate = weighted_log_likelihood(logprobs, log_ratio, tokens.advantages, max_weight=self.max_weight)
+        surrogate = self._surrogate(logprobs, log_ratio, tokens)
         components, metrics = surrogate.components, dict(surrogate.metrics)
         if taught is not None:
             components = components + self._divergence(taught, tokens)
@@ -245,13 +186,26 @@ class PolicyLoss:
             components = components + self.value_coef * errors
             metrics["value_loss"] = errors.detach()
         with torch.no_grad():
-            bounded = gap.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)
+            bounded = gap.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
             metrics |= {"approx_kl": torch.expm1(bounded) - bounded, "entropy": entropy.detach()}
             sampler_gap = logprobs - tokens.old_logprobs
-            weight = sampler_gap.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO).exp()
+            weight = sampler_gap.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
             metrics |= {"sampler_weight": weight, "sampler_weight_squared": weight.square()}
             maxima = {"logprob_gap": sampler_gap.abs()}
         return TokenLoss(components=components, metrics=metrics, maxima=maxima)
+
+    def _surrogate(self, logprobs: Tensor, log_ratio: Tensor, tokens: TrainedTokens) -> TokenLoss:
+        low = self.clip_low if tokens.clip_low is None else tokens.clip_low
+        high = self.clip_high if tokens.clip_high is None else tokens.clip_high
+        if self.divergence is not None:
+            assert self.max_weight is not None, "a masked surrogate bounds its ratio"
+            return masked_surrogate(
+                logprobs, tokens.old_logprobs, tokens.advantages,
+                kind=self.divergence, low=low, high=high, max_ratio=self.max_weight,
+            )  # fmt: skip
+        if self.max_weight is not None:
+            return weighted_log_likelihood(logprobs, log_ratio, tokens.advantages, max_weight=self.max_weight)
+        return clipped_surrogate(log_ratio, tokens.advantages, clip_low=low, clip_high=high)
 
     def _divergence(self, taught: Taught, tokens: TrainedTokens) -> Tensor:
         """[N] what the distance to the teachers adds."""

@@ -9,6 +9,7 @@ from ...model.divergence import Divergence
 from ..recipe.algorithms import (
     CISPOConfig,
     DAPOConfig,
+    DPPOConfig,
     DrGRPOConfig,
     GRPOConfig,
     GSPOConfig,
@@ -41,6 +42,9 @@ def loss_of(config: RLConfig) -> PolicyLoss:
     match config:
         case CISPOConfig():
             return PolicyLoss(max_weight=config.max_weight, **parts)
+        case DPPOConfig():
+            bounds = {"clip_low": config.clip_low, "clip_high": config.clip_high, "max_weight": config.max_weight}
+            return PolicyLoss(divergence=config.divergence, **bounds, **parts)
         case GSPOConfig():
             return PolicyLoss(clip_low=config.clip_low, clip_high=config.clip_high, ratio="sequence_mean", **parts)
         case RLOOConfig():
@@ -83,7 +87,7 @@ def baselined(config: RLConfig, trajectories: Sequence[Trajectory], rewards: Seq
     """Rewards less the baseline that comes from the other samples of the task, where the algorithm has one."""
     by_turn = config.credit == "turn"
     match config:
-        case GRPOConfig() | CISPOConfig():
+        case GRPOConfig() | CISPOConfig() | DPPOConfig():
             scale = config.scale
         case DAPOConfig() | GSPOConfig():
             scale = "std"

@@ -120,6 +120,31 @@ class CISPOConfig(_Grouped):
     """"std" divides advantages by the population standard deviation of their group; "none" does not."""
 
 
+class DPPOConfig(_Grouped):
+    """No gradient for tokens whose probability has moved too far from the sampler's, in the direction that the
+    advantage pushes to; the rest as GRPO, without a clip of the ratio (arXiv:2602.04879, its binary divergences)."""
+
+    algorithm: Literal["dppo"] = "dppo"
+    """Which algorithm these settings are of."""
+    divergence: Literal["tv", "kl"] = "tv"
+    """What is bounded of the drawn token against all others: "tv" the difference of its probabilities, "kl" their
+    divergence in nats (the paper's bound is then 0.05)."""
+    clip_low: float = Field(default=0.15, gt=0, lt=1)
+    """Largest divergence where the advantage is negative and the token has become less likely."""
+    clip_high: float = Field(default=0.15, gt=0)
+    """Largest divergence where the advantage is positive and the token has become likelier."""
+    max_weight: float = Field(default=20.0, ge=1)
+    """Largest probability ratio."""
+    scale: Literal["none", "std"] = "none"
+    """"std" divides advantages by the population standard deviation of their group; "none" does not."""
+
+    @model_validator(mode="after")
+    def _is_of_the_sampler(self) -> Self:
+        if self.correction.kind != "none":
+            raise ValueError("dppo compares with the sampler already; leave correction out, or take algorithm = 'grpo'")
+        return self
+
+
 class RLOOConfig(_Grouped):
     """REINFORCE with the mean of the other samples as the baseline (arXiv:2402.14740).
 
@@ -249,6 +274,7 @@ ALGORITHMS: dict[str, type[RLConfig]] = {
     "dapo": DAPOConfig,
     "gspo": GSPOConfig,
     "cispo": CISPOConfig,
+    "dppo": DPPOConfig,
     "rloo": RLOOConfig,
     "max_rl": MaxRLConfig,
     "opd": OPDConfig,
@@ -275,6 +301,7 @@ Algorithm = Annotated[
     | Annotated[DAPOConfig, Tag("dapo")]
     | Annotated[GSPOConfig, Tag("gspo")]
     | Annotated[CISPOConfig, Tag("cispo")]
+    | Annotated[DPPOConfig, Tag("dppo")]
     | Annotated[RLOOConfig, Tag("rloo")]
     | Annotated[MaxRLConfig, Tag("max_rl")]
     | Annotated[OPDConfig, Tag("opd")]

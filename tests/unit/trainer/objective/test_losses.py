@@ -7,11 +7,15 @@ from verigym.trainer.objective.losses import (
     Correction,
     PolicyLoss,
     TrainedTokens,
-    clipped_surrogate,
     sft_loss,
-    weighted_log_likelihood,
 )
 from verigym.trainer.objective.objective import loss_of
+from verigym.trainer.objective.surrogates import (
+    binary_divergence,
+    clipped_surrogate,
+    masked_surrogate,
+    weighted_log_likelihood,
+)
 from verigym.trainer.recipe.algorithms import ALGORITHMS, RLConfig
 
 
@@ -48,6 +52,35 @@ def test_a_weight_of_cispo_is_cut_and_has_no_gradient():
     loss.components.sum().backward()
     torch.testing.assert_close(logprobs.grad, -weights * advantages)
     assert loss.metrics["clipfrac"].tolist() == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize(("old", "kept"), [(0.9, [1, 0, 1, 1, 0, 1]), (0.001, [1, 1, 1, 1, 1, 1])])
+def test_dppo_masks_what_moved_far_the_way_it_is_pushed(old, kept):
+    """A likely token that loses half is held; a rare one may double and halve, whatever a clip of its ratio said."""
+    ratio = torch.tensor([1.0, 0.5, 0.5, 1.1, 1.1, 0.9], dtype=torch.float64)
+    advantages = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0], dtype=torch.float64)
+    before = torch.full((6,), math.log(old), dtype=torch.float64)
+    logprobs = (before + ratio.log()).requires_grad_()
+    loss = masked_surrogate(logprobs, before, advantages, kind="tv", low=0.095, high=0.085, max_ratio=20.0)
+    expected = -ratio * advantages * torch.tensor(kept, dtype=torch.float64)
+    torch.testing.assert_close(loss.components, expected)
+    loss.components.sum().backward()
+    torch.testing.assert_close(logprobs.grad, expected)
+    assert loss.metrics["clipfrac"].tolist() == [1 - one for one in kept]
+    torch.testing.assert_close(loss.metrics["sampler_divergence"], (old * (ratio - 1)).abs())
+
+
+def test_binary_divergences_are_those_of_two_outcomes():
+    new, old = torch.tensor([0.2, 0.5, 0.999, 1e-6, 1.0]), torch.tensor([0.7, 0.5, 0.1, 0.3, 1.0])
+    two, before = torch.stack([new, 1 - new]).double(), torch.stack([old, 1 - old]).double()
+    variation = (two - before).abs().sum(0) / 2
+    divergence = torch.special.xlogy(before, before / two).nan_to_num().sum(0)
+    for kind, expected in (("tv", variation), ("kl", divergence)):
+        found = binary_divergence(two[0].log(), before[0].log(), kind)
+        torch.testing.assert_close(found, expected)
+    certain = binary_divergence(torch.tensor([0.0]), torch.tensor([-1.0]), "kl")  # the others have no probability left
+    assert torch.isfinite(certain).all()
+    assert certain > 10
 
 
 @pytest.mark.parametrize(("kind", "kept"), [("truncate", [0.5, 1.0, 1.4, 1.4]), ("mask", [0.0, 1.0, 1.4, 0.0])])
@@ -111,12 +144,19 @@ def by_definition(config: RLConfig, lp, entropy, tokens: TrainedTokens, values):
                 ratio = math.prod(ratios) ** (1 / count)
             elif config.algorithm == "rloo":
                 ratio = math.prod(ratios)
-            if config.algorithm == "cispo":
+            if config.algorithm == "dppo":
+                ratio = (lp[t] - old[t]).exp()
+                moved = float(abs(lp[t].exp() - old[t].exp()).detach())
+                away = moved > (config.clip_high if a > 0 else config.clip_low) and (ratio > 1) == (a > 0)
+                loss = -(0.0 if away else ratio) * a
+            elif config.algorithm == "cispo":
                 loss = -min(float(ratio.detach()), config.max_weight) * a * lp[t]
             else:
                 low, high = 1 - config.clip_low, 1 + config.clip_high
                 loss = -torch.minimum(ratio * a, torch.clip(ratio, low, high) * a)
             drift = [float((anchor[i] - old[i]).exp()) for i in span]
+            if config.correction.kind == "none":
+                drift = [1.0 for _ in span]
             weight = math.prod(drift) if config.correction.level == "sequence" else drift[t - span.start]
             if config.correction.kind == "truncate":
                 weight = min(weight, config.correction.cap)
@@ -138,11 +178,12 @@ def by_definition(config: RLConfig, lp, entropy, tokens: TrainedTokens, values):
 @pytest.mark.parametrize(("kind", "estimator"), [("truncate", "k2"), ("mask", "k3")])
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_algorithm_equals_its_formula(name, kind, estimator, level):
+    correction = {"kind": kind, "level": level, "cap": 1.4, **({"floor": 0.6} if kind == "mask" else {})}
     config = ALGORITHMS[name](
         **({"teacher": "there"} if name == "opd" else {}),
         entropy_coef=0.01,
         kl={"coef": 0.3, "estimator": estimator},
-        correction={"kind": kind, "level": level, "cap": 1.4, **({"floor": 0.6} if kind == "mask" else {})},
+        **({"correction": correction} if name != "dppo" else {"clip_low": 0.01, "clip_high": 0.02}),
     )
     generator = torch.Generator().manual_seed(3)
 

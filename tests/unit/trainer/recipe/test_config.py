@@ -50,6 +50,7 @@ def test_every_field_is_described_and_unknown_keys_are_refused(cls):
         (OPDConfig, {}, "set teacher"),
         (OPDConfig, {"teacher": "there", "credit": "turn"}, "leave it out"),
         (ALGORITHMS["max_rl"], {"credit": "turn"}, "leave it out"),
+        (ALGORITHMS["dppo"], {"correction": {"kind": "mask"}}, "leave correction out"),
         (OPDConfig, {"teacher": "there", "reward_weight": 1.0, "group_size": 1}, "2 or more"),
         (KLConfig, {"estimator": "k2"}, "set it above 0"),
         (KLConfig, {"coef": 0.1, "estimator": "k1"}, "k2' or 'k3'"),

@@ -16,7 +16,8 @@ from verigym.trainer.learning.experience import experience_of
 from verigym.trainer.learning.optim import Optimizer
 from verigym.trainer.learning.step import TrainStep
 from verigym.trainer.loops.reinforce import RL
-from verigym.trainer.objective.losses import PolicyLoss, TrainedTokens, clipped_surrogate
+from verigym.trainer.objective.losses import PolicyLoss, TrainedTokens
+from verigym.trainer.objective.surrogates import clipped_surrogate
 from verigym.trainer.recipe.algorithms import GRPOConfig, PPOConfig
 from verigym.trainer.recipe.config import OptimConfig
 from verigym.trainer.recipe.per_family import FamilyAlgorithm
