@@ -18,6 +18,13 @@ from .policy import NetworkPolicy
 HEAD_BYTES = 16_384
 HEAD_S, CONNECT_S = 30.0, 30.0
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+SPECIAL = tuple(
+    map(
+        ipaddress.ip_network,
+        ("192.0.0.0/24", "192.88.99.0/24", "64:ff9b:1::/48", "100:0:0:1::/64", "3fff::/20", "5f00::/16", "fec0::/10"),
+    )
+)
+"""Of IANA's registries of special-purpose addresses, what ``is_global`` of some Python counts as global."""
 
 _STATUS = {400: "Bad Request", 403: "Forbidden", 431: "Request Header Fields Too Large", 502: "Bad Gateway"}
 
@@ -71,7 +78,8 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+    special = any(ip in network for network in SPECIAL)
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved and not special
 
 
 class Proxy:

@@ -258,6 +258,7 @@ def test_a_host_that_cannot_be_reached_is_said_so():
         *("224.0.0.1", "255.255.255.255", "240.0.0.1", "192.0.2.1", "198.18.0.1", "::", "::1", "fe80::1", "fc00::1"),
         *("ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "2002:7f00:1::", "64:ff9b::7f00:1", "64:ff9b::a00:1"),
         *("2001:db8::1", "fe80::1%eth0", "not an address"),
+        *("fec0::1", "192.0.0.8", "192.88.99.1", "3fff::1", "5f00::1", "64:ff9b:1::a00:1", "100:0:0:1::1"),
     ],
 )
 def test_addresses_that_are_not_of_the_open_internet_are_known(address):
