@@ -3,15 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..errors import ChatFormatError, CheckpointError, ConfigError
 from .chat.incremental import Decode
 from .chat.protocols import Parser, Renderer, TextTokenizer
-from .chat.settings import checkpoint_settings
+from .chat.settings import Tools, checkpoint_settings
 from .families.find import eos_token_ids, model_type
 
-Tools = Literal["native", "text"]
 _BLANK = "\N{LOWER ONE EIGHTH BLOCK}"  # SentencePiece's
 Encode = Callable[[str, bool], list[int]]
 

@@ -33,6 +33,7 @@ class Form:
         one_call: an assistant's message holds one call at most; several follow each other, each with its answer.
         short_ids: ids of calls are nine letters or digits; others are turned into such.
         tools_as_text: tools, calls and answers are written into messages, for a template that knows none of them.
+        lists_tools: tools that are written into messages are listed in the first of them.
         no_system: the system's message stands before the first user's.
     """
 
@@ -41,13 +42,14 @@ class Form:
     one_call: bool = False
     short_ids: bool = False
     tools_as_text: bool = False
+    lists_tools: bool = True
     no_system: bool = False
 
 
 def conversation(messages: Sequence[Message], tools: Sequence[ToolSpec], form: Form) -> list[dict[str, Any]]:
     """Rows for ``apply_chat_template``."""
     if form.tools_as_text:
-        messages = _without_tools(messages, tools)
+        messages = _without_tools(messages, tools if form.lists_tools else ())
     if form.no_system:
         messages = _without_system(messages)
     if form.one_call:

@@ -7,7 +7,7 @@ it only appends, ``extend`` appends; where it does not, ``extend`` returns None 
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from ...errors import ChatFormatError
 from .messages import Message, ToolSpec
@@ -15,6 +15,7 @@ from .native import PARSERS
 from .openai import JsonParser
 from .piece_ids import PieceIds
 from .protocols import Parser, Rendered
+from .settings import Tools
 from .template import PROBE_CALL, PROBE_TOOL, ChatTemplate
 
 _KEPT = 16  # renderers with other options
@@ -49,7 +50,7 @@ class HuggingFaceRenderer:
         tokenizer: TemplateTokenizer,
         *,
         eos_token_ids: Sequence[int] = (),
-        tools: Literal["native", "text"] = "native",
+        tools: Tools = "native",
         options: Mapping[str, Any] | None = None,
     ) -> None:
         """
@@ -57,7 +58,8 @@ class HuggingFaceRenderer:
             tokenizer: a fast tokenizer of transformers with a ``chat_template``.
             eos_token_ids: that the model's settings of generation name, besides the tokenizer's.
             tools: "native", as the template writes them; "text", for a template that knows no tools: they are listed in
-                the system's message, calls are JSON between <tool_call> and </tool_call>, answers are a user's.
+                the system's message, calls are JSON between <tool_call> and </tool_call>, answers are a user's;
+                "taught", so without that list.
             options: passed to the template, such as ``{"enable_thinking": False}``.
         Raises:
             ChatFormatError: there is no template, it drops messages, or it does not end an assistant's turn with a
@@ -67,7 +69,7 @@ class HuggingFaceRenderer:
         self._settings = {"eos_token_ids": eos_token_ids, "tools": tools}
         self._options, self._others = dict(options or {}), {}
         self._encoder = PieceIds(tokenizer)
-        self._template = ChatTemplate(tokenizer, options or {}, self._encoder.special, tools_as_text=tools == "text")
+        self._template = ChatTemplate(tokenizer, options or {}, self._encoder.special, tools=tools)
         self._end_of_turn = self._template.end_of_turn
         self._end_id = int(tokenizer.convert_tokens_to_ids(self._end_of_turn))
         ends = [*eos_token_ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])]

@@ -7,6 +7,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...errors import CheckpointError
 
+Tools = Literal["native", "text", "taught"]
+"""How a chat template is given tools: as it writes them, as messages, or as messages that do not list them, for a model
+that knows its tools from demonstrations."""
+
 
 class RendererSettings(BaseModel):
     """Of CWM's renderer; see there."""
@@ -24,8 +28,8 @@ class TemplateSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    tools: Literal["native", "text"] = "native"
-    """As the template writes them, or as messages."""
+    tools: Tools = "native"
+    """How it is given tools."""
     options: dict[str, Any] = {}
     """Passed to the template, such as {"enable_thinking": false}."""
 

@@ -14,6 +14,7 @@ from ...errors import ChatFormatError
 from .conversation import Form, conversation
 from .messages import Message, ToolCall, ToolSpec
 from .piece_ids import Piece
+from .settings import Tools
 
 ANCHOR = "zqanchorqz"
 _MARK = re.compile(r"zq(\d+)qz")
@@ -38,12 +39,12 @@ class ChatTemplate:
     """
 
     def __init__(
-        self, tokenizer: Any, options: Mapping[str, Any], special: Sequence[str], *, tools_as_text: bool = False
+        self, tokenizer: Any, options: Mapping[str, Any], special: Sequence[str], *, tools: Tools = "native"
     ) -> None:
         """
         Args:
             special: spellings of the tokenizer's special tokens, the longest first.
-            tools_as_text: see ``conversation.Form``.
+            tools: how it is given them.
         Raises:
             ChatFormatError: it cannot be trusted; the message says why.
         """
@@ -51,7 +52,7 @@ class ChatTemplate:
             raise ChatFormatError("the tokenizer has no chat_template; set one, or use CWM's format")
         self._tokenizer, self._options = tokenizer, dict(options)
         self._special = special
-        self._form = Form(tools_as_text=tools_as_text)
+        self._form = Form(tools_as_text=tools != "native", lists_tools=tools != "taught")
         question = Message(role="user", content=_QUESTION)
         text = self._render([question, Message(role="assistant", content=ANCHOR), question])
         if text.count(_QUESTION) != 2 or ANCHOR not in text:
@@ -180,7 +181,7 @@ class ChatTemplate:
             )
         except ChatFormatError as error:
             return str(error)
-        if _PURPOSE not in text:
+        if form.lists_tools and _PURPOSE not in text:
             return "it does not show the tools"
         if any(f"{_VALUE}{i}" not in text for i in range(count)):
             return "it does not show calls"

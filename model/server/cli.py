@@ -69,9 +69,9 @@ def register(commands: Any) -> None:
     )
     parser.add_argument(
         "--tools-as",
-        choices=("native", "text"),
-        help="how a chat template is given tools: as it writes them, or, where it knows none, as messages (default: "
-        "native)",
+        choices=("native", "text", "taught"),
+        help="how a chat template is given tools: as it writes them; where it knows none, as messages; or as messages "
+        "that do not list them, to a model that was trained so (default: as the checkpoint's verigym.json says)",
     )
     parser.add_argument(
         "--chat-template-kwargs",

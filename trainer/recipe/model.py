@@ -21,8 +21,9 @@ class ModelConfig(Settings):
     checkpoint: Path | None = None
     """A folder with a checkpoint to start from instead of random weights: CWM's, or any causal language model of
     transformers. Its tokenizer and chat template are used as they are."""
-    tools: Literal["native", "text"] = "native"
-    """How the chat template of ``checkpoint`` is given tools: as it writes them, or, if it knows none, as messages. Not
+    tools: Literal["native", "text", "taught"] = "native"
+    """How the chat template of ``checkpoint`` is given tools: as it writes them; if it knows none, as messages; or as
+    messages that do not list them, which imitation has to teach ("taught"): as many tokens less in every episode. Not
     set: as the checkpoint's verigym.json says."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Options of the chat template, such as {enable_thinking = false}."""

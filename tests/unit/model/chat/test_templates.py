@@ -197,6 +197,19 @@ def test_tools_as_text_serve_a_template_that_knows_none(template: str) -> None:
     assert text.count("Be brief.") == text.count("Changes a file.") == text.count("done 0") == 1
 
 
+def test_taught_tools_are_used_and_not_listed() -> None:
+    tokenizer = make(KNOWS_NO_TOOLS)
+    renderer = HuggingFaceRenderer(tokenizer, tools="taught")
+    asked = [Message(role="user", content="hello")]
+    first = renderer.start(asked, [EDIT])
+    assert first == renderer.start(asked, [])
+    said = renderer.encode_turn(renderer.parser.format(Message(role="assistant", content="", calls=(CALL,)), [EDIT]))
+    message, _ = renderer.parser.parse(renderer.decode(said), [EDIT])
+    assert message.calls == (CALL,)
+    more = renderer.extend(said, [Message(role="tool", content="done", name="edit")])
+    assert more is not None and "done" in tokenizer.decode(more.token_ids)
+
+
 @pytest.mark.parametrize("prepends", [False, True], ids=["as it is", "a blank before a text"])
 @pytest.mark.parametrize(
     "template",
