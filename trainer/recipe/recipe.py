@@ -16,7 +16,14 @@ from .record import RecordConfig
 from .stages import EvalConfig, MidtrainStage, RLStage, SFTStage
 from .teachers import OWN, TeacherConfig, teacher_named
 
-SMALL_SOURCES = ("small-repositories", "small-programs", "small-sums", "small-traces")
+SMALL_SOURCES = (
+    "small-repositories",
+    "small-programs",
+    "small-repairs",
+    "small-sums",
+    "word-problems",
+    "small-traces",
+)
 
 
 class SeatConfig(Settings):
@@ -69,10 +76,10 @@ class FamilyConfig(Settings):
     env: str
     """Gymnasium id of the environment; "MODULE:ID" imports the module first."""
     tasks: str = "environment"
-    """Where tasks come from: "small-repositories", "small-programs", "small-sums", "small-traces" (made by the recipe),
-    "environment" (the environment's own), or a training set: the path of a file or a folder of files (JSON Lines, JSON,
-    Parquet), "hub:OWNER/NAME", "hub:OWNER/NAME/CONFIG/SPLIT" for the train or another split of a dataset, or
-    "harbor:FOLDER" of tasks in Harbor's format."""
+    """Where tasks come from: "small-repositories", "small-programs", "small-repairs", "small-sums", "word-problems",
+    "small-traces" (made by the recipe), "environment" (the environment's own), or a training set: the path of a file or
+    a folder of files (JSON Lines, JSON, Parquet), "hub:OWNER/NAME", "hub:OWNER/NAME/CONFIG/SPLIT" for the train or
+    another split of a dataset, or "harbor:FOLDER" of tasks in Harbor's format."""
     format: str = "auto"
     """Of the training set's rows: "tasks", "swe", or a published one (``envs/datasets/training.py`` lists them); "auto"
     tells it by their keys."""

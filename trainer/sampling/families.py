@@ -193,9 +193,17 @@ async def _write_tasks(
             write_jsonl(path, (task.to_json() for task in part))
     elif config.tasks in SMALL_SOURCES:
         from ...envs.synthesis.small_programs import small_programs
+        from ...envs.synthesis.small_repairs import small_repairs
         from ...envs.synthesis.small_sums import small_sums
+        from ...envs.synthesis.word_problems import word_problems
 
-        make = small_programs if config.tasks == "small-programs" else small_sums
+        makers = {
+            "small-programs": small_programs,
+            "small-repairs": small_repairs,
+            "small-sums": small_sums,
+            "word-problems": word_problems,
+        }
+        make = makers[config.tasks]
         splits = [make(num=config.num_train, seed=recipe.seed, held_out=False)]
         splits.append(make(num=config.num_held_out, seed=recipe.seed, held_out=True))
         for path, tasks in zip(paths, splits, strict=True):

@@ -207,7 +207,8 @@ def test_taught_tools_are_used_and_not_listed() -> None:
     message, _ = renderer.parser.parse(renderer.decode(said), [EDIT])
     assert message.calls == (CALL,)
     more = renderer.extend(said, [Message(role="tool", content="done", name="edit")])
-    assert more is not None and "done" in tokenizer.decode(more.token_ids)
+    assert more is not None
+    assert "done" in tokenizer.decode(more.token_ids)
 
 
 @pytest.mark.parametrize("prepends", [False, True], ids=["as it is", "a blank before a text"])

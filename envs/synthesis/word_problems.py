@@ -1,0 +1,109 @@
+"""Word problems of two or three steps. Stories that are held out are none of those that are trained on."""
+
+import random
+from string import Formatter
+
+from ...errors import TaskError
+from ..task import Task
+from .small_sums import NAMES, THINGS
+
+NUMBERS = {"a": range(50, 100), "b": range(20, 50), "x": range(2, 10), "y": range(2, 10), "z": range(2, 10)}
+"""What the numbers of a story are drawn from, by their names in it."""
+
+TRAIN: tuple[tuple[str, str], ...] = (
+    ("{name} has {a} {things} and buys {x} bags of {y} each. How many are there now?", "{a} + {x} * {y}"),
+    ("{name} has {a} {things} and gives {x} to each of {y} friends. How many are left?", "{a} - {x} * {y}"),
+    ("{name} finds {a} {things} in the morning and {b} at noon, and loses {x}. How many are left?", "{a} + {b} - {x}"),
+    (
+        "{name} sorts {a} {things} into {x} equal rows and takes {y} from one row. How many stay in that row?",
+        "{a} // {x} - {y}",
+    ),
+    (
+        "A box holds {a} {things}. {name} takes {x} out of each of {y} boxes. How many are left in them in all?",
+        "({a} - {x}) * {y}",
+    ),
+    (
+        "{name} packs {x} boxes with {a} {things} each and {y} boxes with {b} each. How many in all?",
+        "{x} * {a} + {y} * {b}",
+    ),
+    ("A ticket costs {x} coins and a cake {y}. {name} buys {z} of both. How many coins is that?", "({x} + {y}) * {z}"),
+    ("{name} has {a} {things}, {x} times as many as Sam. How many more does {name} have?", "{a} - {a} // {x}"),
+    (
+        "{a} and {b} {things} are put together and shared among {x} children. How many does each get?",
+        "({a} + {b}) // {x}",
+    ),
+    ("A train has {x} cars with {a} seats. {b} seats are taken. How many are free?", "{x} * {a} - {b}"),
+    ("{name} reads {x} pages a day for {y} days and then {a} more. How many pages is that?", "{x} * {y} + {a}"),
+    ("A farm has {a} hens. Each lays {x} eggs, and {b} eggs break. How many eggs are whole?", "{a} * {x} - {b}"),
+    ("{name} saves {x} coins a week. After {y} weeks {z} coins are spent. How many are left?", "{x} * {y} - {z}"),
+    (
+        "There are {a} {things} in a shop. It sells {b}, then gets {x} boxes of {y}. How many are there?",
+        "{a} - {b} + {x} * {y}",
+    ),
+    (
+        "{name} cuts a rope of {a} feet into {x} equal pieces and ties {y} of them together. How long is that?",
+        "{a} // {x} * {y}",
+    ),
+    ("{name} has {a} {things}, {b} more than Sam. How many do both have?", "{a} + {a} - {b}"),
+)
+HELD_OUT: tuple[tuple[str, str], ...] = (
+    ("{name} picks {a} {things} and puts {x} into each of {y} baskets. How many are over?", "{a} - {x} * {y}"),
+    ("A bus has {a} people. At {x} stops {y} people get on. How many people are on it then?", "{a} + {x} * {y}"),
+    ("{name} bakes {x} trays of {a} buns and eats {y}. How many buns are left?", "{x} * {a} - {y}"),
+    ("A class of {a} girls and {b} boys makes {x} equal teams. How many are in a team?", "({a} + {b}) // {x}"),
+    (
+        "{name} works {x} hours a day and {y} hours of homework, on {z} days. How many hours is that?",
+        "({x} + {y}) * {z}",
+    ),
+    ("{name} has {a} {things}, loses {b} and wins {x} games that pay {y} each. How many now?", "{a} - {b} + {x} * {y}"),
+    ("A library buys {x} shelves for {a} books and {y} for {b}. How many books fit?", "{x} * {a} + {y} * {b}"),
+    (
+        "{a} {things} are shared among {x} friends. One then gets {y} more. How many does that one have?",
+        "{a} // {x} + {y}",
+    ),
+)
+MAX_ATTEMPTS = 1000
+
+
+def word_problems(*, num: int, seed: int, held_out: bool) -> list[Task]:
+    """Distinct problems of one split, as tasks of family "math", evenly over its stories. Answers are whole numbers
+    above 0 that the story does not state.
+
+    Raises:
+        TaskError: more are asked for than can be found.
+    """
+    rng, stories = random.Random(f"{seed}/{held_out}"), HELD_OUT if held_out else TRAIN
+    split = "held-out" if held_out else "train"
+    tasks: dict[str, Task] = {}
+    for number in range(num):
+        place = number % len(stories)
+        for _ in range(MAX_ATTEMPTS):
+            task = _draw(f"word-{split}-{place}", *stories[place], rng)
+            if task is not None and task.id not in tasks:
+                tasks[task.id] = task
+                break
+        else:
+            raise TaskError(f"{num} word problems were asked for, and {len(tasks)} were found; ask for fewer")
+    return list(tasks.values())
+
+
+def _draw(name: str, story: str, rule: str, rng: random.Random) -> Task | None:
+    """A problem with numbers drawn at random; None where its answer is none to ask for."""
+    slots = sorted({slot for _, slot, _, _ in Formatter().parse(story) if slot in NUMBERS})
+    numbers = {slot: rng.choice(NUMBERS[slot]) for slot in slots}
+    solution = rule.format(**numbers)
+    answer = _value(solution)
+    if answer is None or answer <= 0 or answer in numbers.values():
+        return None
+    return Task(
+        id=f"{name}-{'-'.join(map(str, numbers.values()))}",
+        family="math",
+        prompt=story.format(name=rng.choice(NAMES), things=rng.choice(THINGS), **numbers),
+        hidden={"answer": str(answer), "solution": solution},
+    )
+
+
+def _value(solution: str) -> int | None:
+    """What a rule of this module's gives; None where a division leaves a rest."""
+    value = eval(solution)
+    return value if value == eval(solution.replace("//", "/")) else None
