@@ -24,6 +24,7 @@ from verigym.envs.synthesis.small_functions import (
     value_of,
 )
 from verigym.envs.synthesis.small_programs import small_programs
+from verigym.envs.synthesis.small_repairs import small_repairs
 from verigym.envs.synthesis.small_repositories import (
     FILES,
     NUM_FUNCTIONS,
@@ -37,6 +38,7 @@ from verigym.envs.synthesis.small_repositories import (
 from verigym.envs.synthesis.small_sums import small_sums
 from verigym.envs.synthesis.small_tasks import broken_module, write_small_repository_tasks
 from verigym.envs.synthesis.statement import changed_lines
+from verigym.envs.synthesis.word_problems import HELD_OUT, TRAIN, word_problems
 from verigym.errors import TaskError
 
 SEEDS = range(3)
@@ -107,6 +109,54 @@ def test_sums_come_in_the_number_asked_for():
     assert len(tasks) == len({task.id for task in tasks}) == len({task.prompt for task in tasks}) == 40
     assert tasks == small_sums(num=40, seed=1, held_out=True)
     assert {task.family for task in tasks} == {"math"}
+
+
+# Word problems.
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_word_problems_have_whole_answers_that_they_do_not_state(held_out):
+    tasks = word_problems(num=200, seed=0, held_out=held_out)
+    assert tasks == word_problems(num=200, seed=0, held_out=held_out)
+    assert len({task.id for task in tasks}) == len({task.prompt for task in tasks}) == 200
+    for task in tasks:
+        stated = re.findall(r"\d+", task.prompt)
+        assert eval(task.hidden["solution"].replace("//", "/")) == int(task.hidden["answer"]) > 0, task.prompt
+        assert task.hidden["answer"] not in stated
+        assert set(re.findall(r"\d+", task.hidden["solution"])) == set(stated)
+
+
+def test_stories_of_word_problems_are_of_one_split_and_take_turns():
+    assert not {story for story, _ in TRAIN} & {story for story, _ in HELD_OUT}
+    tasks = word_problems(num=4 * len(HELD_OUT), seed=1, held_out=True)
+    assert Counter(task.id.split("-")[3] for task in tasks) == {str(place): 4 for place in range(len(HELD_OUT))}
+    with pytest.raises(TaskError, match=r"100000 word problems were asked for, and \d+ were found"):
+        word_problems(num=100_000, seed=0, held_out=True)
+
+
+# Repairs of one line.
+
+
+def test_tests_of_a_repair_pass_its_solution_and_fail_what_is_as_it_was():
+    tasks = small_repairs(num=80, seed=0, held_out=False)
+    assert tasks == small_repairs(num=80, seed=0, held_out=False)
+    for task in tasks:
+        broken = task.prompt.partition("```python\n")[2].removesuffix("```")
+        assert task.hidden["mistakes"] == [broken]
+        for source, right in ((task.hidden["solution"], True), (broken, False)):
+            scope = {}
+            exec(source, scope)
+            found = [scope[task.hidden["fn_name"]](*test["args"]) for test in task.hidden["tests"]]
+            assert (found == [test["expected"] for test in task.hidden["tests"]]) is right, task.prompt
+    assert Counter(task.id.split("-")[1] for task in tasks) == dict.fromkeys(KINDS, 20)
+
+
+def test_repairs_of_the_splits_share_no_function():
+    train, held_out = (
+        {task.hidden["solution"] for seed in SEEDS for task in small_repairs(num=num, seed=seed, held_out=split)}
+        for split, num in ((False, 400), (True, 100))
+    )
+    assert not train & held_out
 
 
 # Repositories.
