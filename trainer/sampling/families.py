@@ -129,7 +129,8 @@ def open_family(config: FamilyConfig, recipe: Recipe, *, backend: SandboxBackend
         return wrapped(env, config.wrappers)
 
     env = make_env()
-    experts: Mapping[str, Expert] = EXPERTS.get(config.tasks) or {
+    experts: Mapping[str, Expert] = {
+        **EXPERTS.get(config.tasks, {}),
         "gold": lambda task: play(script_of(env, "gold", task)),
         "empty": lambda task: play(script_of(env, "empty", task), on=True),
     }
