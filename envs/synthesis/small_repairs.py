@@ -12,13 +12,16 @@ MAX_ATTEMPTS = 1000
 
 
 def is_held_out(function: SmallFunction) -> bool:
-    """A fifth of all functions, by a hash of their text."""
-    return hashlib.sha256(function.source().encode()).digest()[0] % 5 == 0
+    """A fifth of all functions, by a hash of what they compute: those that differ in names alone are of one split."""
+    rule, places = function.rule, {name: str(place) for place, name in enumerate(function.arguments)}
+    computed = f"argument {places[rule.left]} {rule.operator} {places.get(rule.right, f'number {rule.right}')}"
+    return hashlib.sha256(computed.encode()).digest()[0] % 5 == 0
 
 
 def small_repairs(*, num: int, seed: int, held_out: bool) -> list[Task]:
     """Distinct repairs of one split, as tasks of family "code", evenly over the kinds of mistakes. No right function
-    is in both splits. Tests tell the right line from every other of its form, the mistaken one among them.
+    of one split has a twin by other names in the other. Tests tell the right line from every other of its form, the
+    mistaken one among them.
 
     Raises:
         TaskError: more are asked for than can be found.
