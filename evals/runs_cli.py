@@ -58,7 +58,8 @@ def _print(rows: list[dict[str, Any]]) -> None:
 
 def _progress(row: dict[str, Any]) -> str:
     if row.get("step"):
-        of = f" of {row['steps']}" if row.get("stage") == "rl" and row.get("steps") else ""
+        steps = row["steps"].get(row["stage"])
+        of = f" of {steps}" if steps else ""
         return f"{row['stage']} {row['step']}{of}"
     return f"{row['episodes']} samples" if row.get("episodes") is not None else "-"
 

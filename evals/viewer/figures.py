@@ -9,7 +9,7 @@ from ...errors import ConfigError
 from ..metrics import breakdown, family_summary, paired_difference, task_pass_rates
 from ..verdict import Verdict
 from .flags import passes_of, worth_shown
-from .runs import FoundRun, about, evaluations_in, find_runs, read_json, stages_of
+from .runs import SAMPLED, FoundRun, about, evaluations_in, find_runs, read_json, stages_of
 from .tail import Rows
 
 SPARK_POINTS = 60
@@ -47,13 +47,13 @@ class Metrics:
 
     def headline(self, run: FoundRun, stages: Sequence[str]) -> dict[str, Any]:
         """What the list of runs shows of a training: its last step, and a line of rewards."""
-        stage = "rl" if "rl" in stages else (stages[-1] if stages else "")
+        stage = next((name for name in ("rl", "distill") if name in stages), stages[-1] if stages else "")
         if not stage:
             return {}
         rows = self.rows(run.path / stage / "metrics.jsonl").rows
         if not rows:
             return {}
-        name = "rollout/reward/mean" if stage == "rl" else "trainer/loss/mean"
+        name = "rollout/reward/mean" if stage in SAMPLED else "trainer/loss/mean"
         values = [row[name] for row in rows if row.get(name) is not None]
         stride = max(1, -(-len(values) // SPARK_POINTS))
         spark = [_mean(values[start : start + stride]) for start in range(0, len(values), stride)]
@@ -63,7 +63,10 @@ class Metrics:
             "stage": stage,
             "step": last.get("step"),
             "seconds": last.get("seconds"),
-            "figure": {"name": "reward" if stage == "rl" else "loss", "value": _mean(values[-5:]) if values else None},
+            "figure": {
+                "name": "reward" if stage in SAMPLED else "loss",
+                "value": _mean(values[-5:]) if values else None,
+            },
             "passed": last.get("rollout/passed/rate"),
             "tokens_per_second": _mean(rates) if rates else None,
             "spark": spark,

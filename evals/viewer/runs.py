@@ -16,7 +16,9 @@ DEPTH = 4
 """How far below a given folder runs are looked for."""
 SIGNS = ("metrics.jsonl", "verdicts.jsonl", "trajectories.jsonl", "progress.json", "report.json")
 """Files by whose times a run shows that it lives, in its folder and in those of its stages."""
-STAGES = ("midtrain", "sft", "start", "rl", "control")
+SAMPLED = ("distill", "rl")
+"""Stages that learn from episodes; the others from documents."""
+STAGES = ("midtrain", "sft", "start", "distill", "rl", "control")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +119,10 @@ def about(run: FoundRun) -> dict[str, Any]:
     found: dict[str, Any] = {"id": run.id, "name": run.name, "path": str(run.path), "kind": run.kind, **state_of(run)}
     if run.kind == "training":
         recipe = read_json(run.path / "recipe.json") or {}
-        rl = recipe.get("rl") or {}
         found |= {
             "recipe": recipe.get("name", ""),
             "of": ", ".join(family.get("name", "") for family in recipe.get("families", ())),
-            "steps": rl.get("steps"),
+            "steps": {name: (recipe.get(name) or {}).get("steps") for name in SAMPLED},
             "stages": stages_of(run),
         }
     else:

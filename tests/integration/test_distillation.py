@@ -46,6 +46,54 @@ def test_a_checkpoint_teaches_another_run_that_samples_ahead(tmp_path):
     assert set(report["families"]["code"]) >= {"sft", "rl"}
 
 
+FIRST = """
+[distill]
+steps = 2
+
+[distill.train]
+algorithm = "opd"
+teacher = "{teacher}"
+num_tasks = 2
+group_size = 2
+microbatch_tokens = 512
+
+[rl]
+steps = 2
+
+[rl.train]
+num_tasks = 2
+group_size = 3
+microbatch_tokens = 512
+"""
+
+
+def test_a_teacher_comes_before_rewards_or_in_their_place(tmp_path, capsys):
+    assert train(tmp_path / "teacher" / "recipe.toml", "rl = false\n" + SETTINGS + LONG) == 0
+    teacher = tmp_path / "teacher" / "run" / "sft" / "checkpoint"
+    student = tmp_path / "student" / "recipe.toml"
+    assert train(student, SETTINGS + SHORT + FIRST.format(teacher=teacher)) == 0
+    run = student.parent / "run"
+    before, after = metrics(run, "distill"), metrics(run, "rl")
+    assert [row["step"] for row in before] == [row["step"] for row in after] == [1, 2]
+    assert all(math.isfinite(row["trainer/teacher_kl/mean"]) for row in before)
+    assert not any("trainer/teacher_kl/mean" in row for row in after)
+    assert [row["rollout/episodes/count"] for row in (*before, *after)] == [4, 4, 6, 6]
+    report = json.loads((run / "report.json").read_text())
+    assert list(report["stages"]) == ["sft", "distill", "rl"]
+    assert {"distill-sft", "rl-distill", "rl-sft"} <= report["paired"]["code"].keys()
+    # What is done is found done, and rewards go on from what the teacher made of the weights.
+    (run / "rl" / "stage.json").unlink()
+    told = (run / "distill" / "metrics.jsonl").read_text()
+    assert train(student, student.read_text(), "--resume") == 0
+    assert (run / "distill" / "metrics.jsonl").read_text() == told
+    # Or in their place.
+    first = FIRST.format(teacher=teacher)
+    alone = tmp_path / "alone" / "recipe.toml"
+    assert train(alone, "rl = false\n" + SETTINGS + SHORT + first[: first.index("[rl]")]) == 0
+    assert list(json.loads((alone.parent / "run" / "report.json").read_text())["stages"]) == ["sft", "distill"]
+    assert "distilled" in capsys.readouterr().out
+
+
 SHOWN = """
 [rl]
 steps = 3

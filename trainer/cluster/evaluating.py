@@ -17,7 +17,7 @@ from ..engines.fleet import Fleet
 from ..engines.sizes import Sizes
 from ..policies import build_policy, checkpoint_of
 from ..recipe.config import EnginesConfig
-from ..recipe.recipe import SeatConfig
+from ..recipe.family import SeatConfig
 from ..sampling.seats import open_seats
 from .commands import Room, all_free_room
 from .elsewhere import Elsewhere

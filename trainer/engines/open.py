@@ -67,7 +67,7 @@ class Engines:
     @property
     def concurrency(self) -> int:
         """Episodes at once."""
-        return self._recipe.rl.train.concurrency if self._recipe.rl else 64
+        return max((stage.train.concurrency for stage in self._recipe.sampled_stages), default=64)
 
     @asynccontextmanager
     async def open(self, trainee: Trainee, *, ahead: bool = False) -> AsyncIterator[RolloutEngine]:

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 from ...terminal import console
 from .cluster import ClusterConfig
+from .family import SMALL_SOURCES
 from .fits import GIB, Need, check_fits, needs_of_rank
 from .layouts import model_config
-from .recipe import SMALL_SOURCES, Recipe, teachers_of
+from .recipe import Recipe, teachers_of
 
 if TYPE_CHECKING:
     from ...model.parallel.layout import Layout
@@ -24,11 +25,12 @@ def dry_run(path: str | Path, recipe: Recipe, layout: "Layout", *, ray: str | No
     from rich.table import Table
 
     table = Table(title=f"{recipe.name}: a recipe that can be run", title_justify="left", show_header=False)
-    stages = [name for name in ("midtrain", "sft", "rl") if getattr(recipe, name) is not None]
+    stages = [name for name in ("midtrain", "sft", "distill", "rl") if getattr(recipe, name) is not None]
     axes = ", ".join(f"{name} {getattr(layout, name)}" for name in ("replicate", "shard", "context", "tensor"))
     table.add_row("model", model_of(recipe))
     table.add_row("stages", ", ".join(stages))
-    table.add_row("algorithm", recipe.rl.train.algorithm if recipe.rl is not None else "none")
+    algorithms = [stage.train.algorithm for stage in recipe.sampled_stages]
+    table.add_row("algorithm", ", then ".join(algorithms) or "none")
     table.add_row("processes", f"{layout.num_ranks} ({axes})")
     table.add_row("packs at a time", f"{layout.replicate * layout.shard}")
     table.add_row("engines", engines_of(recipe))

@@ -47,11 +47,12 @@ def needs_of_rank(recipe: Recipe, layout: "Layout") -> list[Need]:
     ways = layout.fsdp * layout.tensor
     sizes = [math.prod(part.shape) / ways for part in parts(config)]
     weights, largest = sum(sizes), max(sizes)
-    moments = 1 if recipe.rl is not None and recipe.rl.optim.matrices == "muon" else 2
+    stages = recipe.sampled_stages
+    moments = 1 if stages and all(stage.optim.matrices == "muon" for stage in stages) else 2
     resident = _FLOAT * (1 + moments) * weights
     bf16 = recipe.engines is not None and recipe.engines.dtype == "bfloat16"
     copied = (2 if bf16 else _FLOAT) * weights
-    tokens = recipe.rl.train.microbatch_tokens if recipe.rl else recipe.model.max_context
+    tokens = max((stage.train.microbatch_tokens for stage in stages), default=recipe.model.max_context)
     traced = trace_by_period(config, layout, [tokens])
     kept = copied if bf16 else 0.0
     return [

@@ -7,134 +7,14 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from .algorithms import OPDConfig, RLConfig
-from .audited import AuditConfig
 from .cluster import ClusterConfig
 from .config import FILE_NAME, EnginesConfig, LayoutConfig, Settings
+from .family import SMALL_SOURCES, FamilyConfig
 from .model import ModelConfig
 from .per_family import FamilyAlgorithm
 from .record import RecordConfig
-from .stages import EvalConfig, MidtrainStage, RLStage, SFTStage
+from .stages import DistillStage, EvalConfig, MidtrainStage, RLStage, SFTStage
 from .teachers import OWN, TeacherConfig, teacher_named
-
-SMALL_SOURCES = (
-    "small-repositories",
-    "small-programs",
-    "small-repairs",
-    "small-sums",
-    "word-problems",
-    "small-traces",
-)
-
-
-class SeatConfig(Settings):
-    """Another speaker of a family's episodes: a simulated user, an opponent, a judge."""
-
-    policy: str
-    """"self" for the policy that is trained, under its weights of then; else a SPEC as for --policy:
-    "openai:BASE_URL#MODEL", "engine:CHECKPOINT", "tokens:CHECKPOINT@BASE_URL#MODEL"."""
-    max_tokens: int = Field(default=512, ge=1)
-    """Most tokens of one of its turns."""
-    temperature: float = Field(default=1.0, ge=0)
-    """Of its sampling. An answer that is kept for the run (a judge's) is drawn at 0."""
-    train: bool = False
-    """Train on its turns too, rewarded by what ``Score.others`` says that it earned. Of "self" alone."""
-    answers: Path | None = None
-    """File of the answers that are kept, which later runs find again; None keeps them for this run."""
-
-    @model_validator(mode="after")
-    def _works_together(self) -> Self:
-        if self.train and self.policy != "self":
-            raise ValueError(f"train is of the policy that is trained, and this seat has {self.policy!r}; remove it")
-        return self
-
-
-class AgentConfig(Settings):
-    """Who acts with the policy in a family's episodes."""
-
-    name: str = "verigym"
-    """"verigym" for our own loop, "mini-swe-agent", "mini-swe-agent:CONFIG", "command:COMMAND", "beside:COMMAND", or
-    "MODULE:NAME" of a harness; see docs/agents.md."""
-    sampling: Literal["episode", "agent"] = "episode"
-    """Whose temperature and the like count: the recipe's, or what the agent asks for. Log-probabilities of another
-    temperature than the recipe's are not those that training compares with, so "agent" is for evaluations alone."""
-    at_once: int = Field(default=8, ge=1)
-    """Requests of one episode in work at once; more are told to come again."""
-
-    @model_validator(mode="after")
-    def _works_together(self) -> Self:
-        asked = self.model_dump(exclude={"name"}) != AgentConfig.model_construct().model_dump(exclude={"name"})
-        if self.name == "verigym" and asked:  # a recipe that was saved states the defaults too
-            raise ValueError("our own loop asks no gateway; remove sampling and at_once, or name an agent")
-        return self
-
-
-class FamilyConfig(Settings):
-    """One family of tasks."""
-
-    name: str = Field(pattern=FILE_NAME)
-    """Its name in reports and of its files: letters, digits, "_", "." and "-"."""
-    env: str
-    """Gymnasium id of the environment; "MODULE:ID" imports the module first."""
-    tasks: str = "environment"
-    """Where tasks come from: "small-repositories", "small-programs", "small-repairs", "small-sums", "word-problems",
-    "small-traces" (made by the recipe), "environment" (the environment's own), or a training set: the path of a file or
-    a folder of files (JSON Lines, JSON, Parquet), "hub:OWNER/NAME", "hub:OWNER/NAME/CONFIG/SPLIT" for the train or
-    another split of a dataset, or "harbor:FOLDER" of tasks in Harbor's format."""
-    format: str = "auto"
-    """Of the training set's rows: "tasks", "swe", or a published one (``envs/datasets/training.py`` lists them); "auto"
-    tells it by their keys."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of the environment."""
-    models: dict[str, SeatConfig] = Field(default_factory=dict)
-    """Other speakers that the environment asks by name, as a SPEC or a table: ``user = "openai:..."``."""
-    reward: Literal["raw", "unit"] = "raw"
-    """"raw" takes rewards as they are; "unit" maps them from the environment's bounds to [0, 1], so that families of
-    other bounds weigh the same."""
-    wrappers: list[str | dict[str, Any]] = Field(default_factory=list)
-    """Gymnasium wrappers around the environment, the first innermost: "MODULE:CLASS", or a table with ``wrapper`` and
-    the arguments of its constructor."""
-    hook_timeout_s: float | None = Field(default=None, gt=0)
-    """Seconds that one call of the environment's hooks and tools may take; None: as the environment says (600 where it
-    says nothing)."""
-    num_train: int = Field(default=100, ge=0)
-    """Tasks to train on; 0 takes all that are not held out."""
-    num_held_out: int = Field(default=100, ge=1)
-    """Tasks kept for evaluation."""
-    turns: int = Field(default=8, ge=1)
-    """Most assistant turns of an episode."""
-    turn_tokens: int = Field(default=160, ge=1)
-    """Most tokens of one turn."""
-    num_demonstrations: int = Field(default=100, ge=0)
-    """Episodes the experts play on the training tasks."""
-    experts: dict[str, float] = Field(default_factory=lambda: {"gold": 1.0})
-    """Shares of the experts. "gold" and "empty" exist for every environment that states its gold answers."""
-    weight: float = Field(default=1.0, gt=0)
-    """Share of this family's groups in a step of reinforcement learning."""
-    audit: AuditConfig = Field(default_factory=AuditConfig)
-    """How often audited tasks of a class are drawn: ``audit = {weak = 0.5, narrow = 0}``."""
-    agent: AgentConfig = Field(default_factory=AgentConfig)
-    """Who acts in the episodes of the policy that is trained; demonstrations are played by our own loop."""
-    rl: FamilyAlgorithm = Field(default_factory=FamilyAlgorithm)
-    """What of ``[rl.train]`` is otherwise for this family."""
-
-    @field_validator("models", mode="before")
-    @classmethod
-    def _specs(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {name: {"policy": seat} if isinstance(seat, str) else seat for name, seat in value.items()}
-
-    @model_validator(mode="after")
-    def _works_together(self) -> Self:
-        if any(share < 0 for share in self.experts.values()) or not sum(self.experts.values()) > 0:
-            raise ValueError(f"experts are {self.experts}; each share must be at least 0, and one above it")
-        if self.format != "auto" and self.tasks in (*SMALL_SOURCES, "environment"):
-            raise ValueError(f"format means nothing to tasks = {self.tasks!r}, which are no rows; leave it out")
-        if self.audit.is_on and self.tasks in SMALL_SOURCES:
-            raise ValueError(f"audit is of rows that were audited, and {self.tasks} are made by the run; remove it")
-        if self.num_train == 0 and self.tasks in SMALL_SOURCES:
-            raise ValueError(f"num_train is 0, and {self.tasks} has no end; say how many tasks to make")
-        return self
 
 
 class Recipe(Settings):
@@ -171,13 +51,16 @@ class Recipe(Settings):
     """Traces and trajectories, before imitation."""
     sft: SFTStage | None = Field(default_factory=SFTStage)
     """Imitation; false starts reinforcement learning from the checkpoint."""
+    distill: DistillStage | None = None
+    """Distillation from teachers, before reinforcement learning or in its place."""
     rl: RLStage | None = Field(default_factory=RLStage)
-    """Reinforcement learning; false ends after imitation."""
+    """Reinforcement learning; false ends with the stage before it."""
     teachers: dict[str, TeacherConfig] = Field(default_factory=dict)
-    """Who scores the tokens that the policy samples, by name; ``rl.train.teacher`` and ``families.rl.teacher`` say
-    whose are asked."""
+    """Who scores the tokens that the policy samples, by name; ``train.teacher`` of ``distill`` and ``rl``, and those of
+    a family, say whose are asked."""
     control: bool = True
-    """Train the supervised checkpoint on demonstrations for as long as reinforcement learning took, and report it."""
+    """Train the supervised checkpoint on demonstrations for as long as distillation and reinforcement learning took,
+    and report it."""
     eval: EvalConfig = Field(default_factory=EvalConfig)
     """Evaluation."""
     record: RecordConfig = Field(default_factory=RecordConfig)
@@ -208,6 +91,11 @@ class Recipe(Settings):
         return self.threads or os.cpu_count() or 1
 
     @property
+    def sampled_stages(self) -> list[RLStage]:
+        """Those in which the policy learns from what it samples, in order."""
+        return [stage for stage in (self.distill, self.rl) if stage is not None]
+
+    @property
     def has_control(self) -> bool:
         """Whether the supervised checkpoint goes on imitating beside reinforcement."""
         return self.control and self.sft is not None and self.rl is not None
@@ -227,7 +115,7 @@ class Recipe(Settings):
             raise ValueError(f"there is no sandbox {value!r}; known: {', '.join(names())}")
         return value
 
-    @field_validator("midtrain", "sft", "rl", "engines", "cluster", mode="before")
+    @field_validator("midtrain", "sft", "distill", "rl", "engines", "cluster", mode="before")
     @classmethod
     def _left_out(cls, value: Any) -> Any:
         return None if value is False else value  # TOML has no null
@@ -247,18 +135,21 @@ class Recipe(Settings):
         if self.decontaminate and made and not read:
             raise ValueError("decontaminate compares sets and files that are read, and no family has one; remove it")
         for family in self.families:
-            if self.rl is not None and family.agent.sampling == "agent":
+            if self.sampled_stages and family.agent.sampling == "agent":
                 raise ValueError(
-                    f"agent.sampling of family {family.name!r} is 'agent', and reinforcement learning needs the "
-                    "temperature of rl.train; remove it"
+                    f"agent.sampling of family {family.name!r} is 'agent', and what is learned from needs the "
+                    "temperature of its stage; remove it"
                 )
-            if self.rl is None and family.rl != FamilyAlgorithm():
-                raise ValueError(f"family {family.name!r} has settings of rl, and that stage is left out; remove them")
-            if self.rl is not None:
+            for name, stage in (("distill", self.distill), ("rl", self.rl)):
+                if stage is None and getattr(family, name) != FamilyAlgorithm():
+                    raise ValueError(
+                        f"family {family.name!r} has settings of {name}, and that stage is left out; remove them"
+                    )
+            for stage in self.sampled_stages:
                 try:
-                    family.rl.applied_to(self.rl.train)
+                    family.trained_in(stage)
                 except ValueError as error:
-                    raise ValueError(f"rl of family {family.name!r}: {error}") from None
+                    raise ValueError(f"{stage.name} of family {family.name!r}: {error}") from None
         return self
 
     @model_validator(mode="after")
@@ -268,9 +159,10 @@ class Recipe(Settings):
         if idle:
             raise ValueError(
                 f"nobody asks the teacher {idle[0]!r}; set rl.train.algorithm to one that has teachers (opd, sdpo, "
-                f"sdft, opsd) and teacher = {idle[0]!r} in rl.train or in a family's rl, or remove it"
+                f"sdft, opsd) and teacher = {idle[0]!r} in rl.train or in a family's rl (or in those of distill), or "
+                "remove it"
             )
-        for name, config in algorithms_of(self).items():
+        for name, config in (one for stage in self.sampled_stages for one in algorithms_of(self, stage).items()):
             if not isinstance(config, OPDConfig) or config.teacher is None or config.teacher not in asked:
                 continue
             teacher = asked[config.teacher]
@@ -286,29 +178,31 @@ class Recipe(Settings):
                 )
             if teacher.is_served and config.temperature != 1.0:
                 raise ValueError(
-                    f"the teacher of family {name!r} is a server, which scores at temperature 1, and that of rl is "
+                    f"the teacher of family {name!r} is a server, which scores at temperature 1, and the run's is "
                     f"{config.temperature:g}; set it to 1.0, or take the teacher as engine:"
                 )
         return self
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
-        if self.sft is None and self.model.checkpoint is None and (self.midtrain is None or self.rl is not None):
+        sampled = self.sampled_stages
+        if self.sft is None and self.model.checkpoint is None and (self.midtrain is None or sampled):
             raise ValueError("without the stage sft a model of random weights would be rewarded; set model.checkpoint")
-        if self.midtrain is None and self.sft is None and self.rl is None:
-            raise ValueError("there is no stage; set midtrain, sft or rl")
-        if not self.families and (self.rl is not None or self.sft is None):
+        if self.midtrain is None and self.sft is None and not sampled:
+            raise ValueError("there is no stage; set midtrain, sft, distill or rl")
+        if not self.families and (sampled or self.sft is None):
             raise ValueError("there is no family of tasks; give one, or imitate sft.sources alone (rl = false)")
         played = any(family.num_demonstrations for family in self.families)
         if self.sft is not None and not played and not self.sft.sources:
             raise ValueError(
                 "the stage sft has no demonstrations; set num_demonstrations of a family above 0, or give sft.sources"
             )
-        if self.rl is not None and self.rl.train.num_tasks < len(self.families):
-            raise ValueError(
-                f"rl.train.num_tasks is {self.rl.train.num_tasks}, less than the {len(self.families)} families; every "
-                "step takes tasks of each, so raise it"
-            )
+        for stage in sampled:
+            if stage.train.num_tasks < len(self.families):
+                raise ValueError(
+                    f"{stage.name}.train.num_tasks is {stage.train.num_tasks}, less than the {len(self.families)} "
+                    "families; every step takes tasks of each, so raise it"
+                )
         evaluation = None if self.rl is None else self.rl.evaluation
         small = [family.name for family in self.families if evaluation and family.num_held_out <= evaluation.num_tasks]
         if evaluation is not None and small:
@@ -322,19 +216,20 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _engines_fit(self) -> Self:
-        ahead = self.rl.asynchronous if self.rl is not None else None
-        if self.engines is not None and self.engines.kind == "vllm" and ahead and ahead.on_weight_update == "keep":
-            raise ValueError(
-                "vLLM would give new requests the keys that old weights have computed; set "
-                "rl.asynchronous.on_weight_update = 'recompute', or leave engines.kind out"
-            )
+        for stage in self.sampled_stages:
+            ahead = stage.asynchronous
+            if self.engines is not None and self.engines.kind == "vllm" and ahead and ahead.on_weight_update == "keep":
+                raise ValueError(
+                    "vLLM would give new requests the keys that old weights have computed; set "
+                    f"{stage.name}.asynchronous.on_weight_update = 'recompute', or leave engines.kind out"
+                )
         return self
 
     @model_validator(mode="after")
     def _model_fits(self) -> Self:
         if self.model.lora is not None and self.layout != LayoutConfig():
             raise ValueError("adapters are trained by one process, and the layout is of many; remove layout")
-        if self.rl is not None and self.model.lora is not None and self.model.lora.dropout:
+        if self.sampled_stages and self.model.lora is not None and self.model.lora.dropout:
             raise ValueError(
                 f"lora.dropout is {self.model.lora.dropout}, and reinforcement learning must train on the distribution "
                 "it sampled from; set it to 0, or rl = false"
@@ -346,14 +241,14 @@ class Recipe(Settings):
         return self
 
 
-def algorithms_of(recipe: Recipe) -> dict[str, RLConfig]:
-    """Name of a family -> the algorithm's settings for it; {} without reinforcement learning."""
-    if recipe.rl is None:
-        return {}
-    return {family.name: family.rl.applied_to(recipe.rl.train) for family in recipe.families}
+def algorithms_of(recipe: Recipe, stage: RLStage) -> dict[str, RLConfig]:
+    """Name of a family -> the algorithm's settings for it in a stage."""
+    return {family.name: family.trained_in(stage) for family in recipe.families}
 
 
-def teachers_of(recipe: Recipe) -> dict[str, TeacherConfig]:
-    """The teachers that any family asks, by name."""
-    asked = [one for one in algorithms_of(recipe).values() if isinstance(one, OPDConfig) and one.teacher_weight]
+def teachers_of(recipe: Recipe, stage: RLStage | None = None) -> dict[str, TeacherConfig]:
+    """The teachers that any family asks in a stage, or in any, by name."""
+    stages = recipe.sampled_stages if stage is None else [stage]
+    configs = [config for one in stages for config in algorithms_of(recipe, one).values()]
+    asked = [one for one in configs if isinstance(one, OPDConfig) and one.teacher_weight]
     return {one.teacher: teacher_named(one.teacher, recipe.teachers) for one in asked if one.teacher is not None}

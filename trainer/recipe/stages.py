@@ -1,11 +1,11 @@
 """What a recipe says of each stage. Reading it imports no torch."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from .algorithms import Algorithm, AsyncConfig, GRPOConfig
+from .algorithms import Algorithm, AsyncConfig, GRPOConfig, OPDConfig
 from .config import (
     FILE_NAME,
     DifficultyConfig,
@@ -101,7 +101,9 @@ class SFTStage(Settings):
 
 
 class RLStage(Settings):
-    """Reinforcement learning from the supervised checkpoint."""
+    """Reinforcement learning from the checkpoint of the stage before."""
+
+    name: ClassVar[Literal["distill", "rl"]] = "rl"
 
     train: Algorithm = Field(default_factory=GRPOConfig)
     """The algorithm, chosen by ``algorithm``."""
@@ -123,6 +125,26 @@ class RLStage(Settings):
     @classmethod
     def _left_out(cls, value: Any) -> Any:
         return None if value is False else value  # TOML has no null
+
+
+class DistillStage(RLStage):
+    """Distillation before rewards: the policy samples, and teachers score what it sampled."""
+
+    name: ClassVar[Literal["distill", "rl"]] = "distill"
+
+    train: Algorithm
+    """The algorithm, one with a teacher, chosen by ``algorithm``."""
+
+    @model_validator(mode="after")
+    def _has_a_teacher(self) -> Self:
+        if not isinstance(self.train, OPDConfig):
+            raise ValueError(
+                f"{self.train.algorithm} has no teacher; set distill.train.algorithm to opd, sdpo, sdft or opsd, or "  # type: ignore[attr-defined]
+                "call the stage rl"
+            )
+        if self.evaluation is not None:
+            raise ValueError("the best checkpoint is looked for in the stage rl alone; remove distill.evaluation")
+        return self
 
 
 class EvalConfig(Settings):

@@ -18,6 +18,7 @@ from ..loops.loop import SFT
 from ..recipe.config import OptimConfig, SFTConfig
 from ..recipe.layouts import model_config
 from ..recipe.recipe import Recipe
+from ..recipe.stages import RLStage
 from ..sampling.families import Family
 
 UPDATES = 2
@@ -77,20 +78,27 @@ def estimate(recipe: Recipe, costs: Costs) -> list[tuple[str, float]]:
     if recipe.sft is not None and steps is not None:
         updates = steps * recipe.sft.train.batch_tokens * costs.token_s
     imitation, before = (f"imitation, up to {steps} updates", updates), ("evaluation before rewards", worth)
-    if recipe.rl is None:
+
+    def learning(stage: RLStage) -> tuple[str, float]:
+        train, shares = stage.train, sum(one.weight for one in recipe.families)
+        count = train.num_tasks * train.group_size
+        sampling = sum(count * one.weight / shares * sampled(one.name) for one in recipe.families)
+        updating = count * SHARE_FILLED * recipe.model.max_context * train.num_epochs * costs.token_s
+        step = max(sampling, updating) if stage.asynchronous is not None else sampling + updating
+        what = "reinforcement" if stage.name == "rl" else "distillation"
+        return f"{what}, {stage.steps} steps of {count} episodes", stage.steps * step
+
+    learned = [learning(stage) for stage in recipe.sampled_stages]
+    if not learned:
         return _longer_than_nothing([shown, scripts, imitation, before])
-    train, shares = recipe.rl.train, sum(one.weight for one in recipe.families)
-    count = train.num_tasks * train.group_size
-    sampling = sum(count * one.weight / shares * sampled(one.name) for one in recipe.families)
-    learning = count * SHARE_FILLED * recipe.model.max_context * train.num_epochs * costs.token_s
-    step = max(sampling, learning) if recipe.rl.asynchronous is not None else sampling + learning
-    rewards = (f"reinforcement, {recipe.rl.steps} steps of {count} episodes", recipe.rl.steps * step)
-    after, last = ("evaluation after rewards", worth), ("evaluation of the control", worth)
+    as_long = sum(seconds for _, seconds in learned)
+    worth_after, last = len(learned) * worth, ("evaluation of the control", worth)
+    after = ("evaluation after it" if recipe.rl is None else "evaluation after rewards", worth_after)
     if recipe.has_control and recipe.overlap:
-        control = ("control, and evaluations and scripts beside it", max(rewards[1], scripted + 2 * worth))
-        return _longer_than_nothing([shown, imitation, rewards, control, last])
-    control = [("control", rewards[1]), last] if recipe.has_control else []
-    return _longer_than_nothing([shown, scripts, imitation, before, rewards, after, *control])
+        control = ("control, and evaluations and scripts beside it", max(as_long, scripted + worth + worth_after))
+        return _longer_than_nothing([shown, imitation, *learned, control, last])
+    control = [("control", as_long), last] if recipe.has_control else []
+    return _longer_than_nothing([shown, scripts, imitation, before, *learned, after, *control])
 
 
 def _longer_than_nothing(parts: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:

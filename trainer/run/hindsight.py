@@ -11,15 +11,16 @@ from ...errors import ConfigError, EnvironmentBug, TaskError
 from ..learning.hindsight import Hindsight, encoder_of
 from ..recipe.algorithms import OPDConfig
 from ..recipe.recipe import Recipe, algorithms_of
+from ..recipe.stages import RLStage
 from ..sampling.families import Family
 from .context import Run
 
 logger = logging.getLogger(__name__)
 
 
-def hindsight_of(run: Run, max_context: int) -> Hindsight | None:
-    """None where no family's teacher is shown anything."""
-    parts = {part for config in _settings(run.recipe).values() for part in config}
+def hindsight_of(run: Run, stage: RLStage, max_context: int) -> Hindsight | None:
+    """What teachers are shown in a stage. None where no family's teacher is shown anything."""
+    parts = {part for config in _settings(run.recipe, stage).values() for part in config}
     if not parts:
         return None
     tasks = {(task.family, task.id): (family, task) for family in run.families for task in family.train}
@@ -63,7 +64,11 @@ def check_hindsight(recipe: Recipe, family: Family) -> None:
     Raises:
         ConfigError: it says which part, and what the family has.
     """
-    parts = _settings(recipe).get(family.config.name, ())
+    for stage in recipe.sampled_stages:
+        _check(recipe, family, _settings(recipe, stage).get(family.config.name, ()))
+
+
+def _check(recipe: Recipe, family: Family, parts: tuple[str, ...]) -> None:
     env, name = family.make_env(), family.config.name
     inner = getattr(env, "inner", env)
     if "feedback" in parts and parts == ("feedback",) and type(inner).feedback is ToolEnv.feedback:
@@ -91,10 +96,10 @@ def check_hindsight(recipe: Recipe, family: Family) -> None:
         )
 
 
-def _settings(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+def _settings(recipe: Recipe, stage: RLStage) -> dict[str, tuple[str, ...]]:
     """Name of a family -> the parts that its teacher is shown."""
     found = {}
-    for name, config in algorithms_of(recipe).items():
+    for name, config in algorithms_of(recipe, stage).items():
         if isinstance(config, OPDConfig) and config.hindsight is not None and config.teacher_weight:
             found[name] = config.hindsight.parts
     return found

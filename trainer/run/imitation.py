@@ -37,7 +37,7 @@ async def play_experts(
     drawn = [(family.train[number % len(family.train)], name) for number, name in enumerate(names)]
     distinct = {(task.id, name): (task, name) for task, name in drawn}
     slots = asyncio.Semaphore(4 * recipe.num_workers)
-    failures = Failures(0.2 if recipe.rl is None else recipe.rl.train.max_failures)
+    failures = Failures(max((stage.train.max_failures for stage in recipe.sampled_stages), default=0.2))
     with progress.bar(f"demonstrations: {config.name}", total=len(distinct)) as bar:
 
         async def play(task: Task, name: str) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def _plan(args: argparse.Namespace) -> int:
         return plan_rollouts(recipe, args.rollouts, args.gpus, as_json=args.json)
     config = model_config(recipe)
     layout = _layout(recipe, args)
-    tokens = recipe.rl.train.microbatch_tokens if recipe.rl else recipe.model.max_context
+    tokens = max((stage.train.microbatch_tokens for stage in recipe.sampled_stages), default=recipe.model.max_context)
     if args.tokens is not None:
         tokens = args.tokens
     if tokens < 1:
@@ -113,15 +113,15 @@ def _taught(recipe: "Recipe", config: "DecoderConfig") -> "dict[str, Teaching]":
     from ..objective.objective import divergence_of
     from ..recipe.recipe import teachers_of
 
-    divergence = None if recipe.rl is None else divergence_of(recipe.rl.train)
-    if divergence is None:
-        return {}
     found = {}
-    for name, teacher in teachers_of(recipe).items():
-        own = None if teacher.policy == "self" else config
-        if teacher.checkpoint is not None and Path(teacher.checkpoint).exists():
-            own = load_config(Path(teacher.checkpoint))
-        found[f"teacher {name}"] = Teaching(divergence=divergence, config=own)
+    for stage in recipe.sampled_stages:
+        divergence = divergence_of(stage.train)
+        for name, teacher in teachers_of(recipe, stage).items() if divergence is not None else ():
+            assert divergence is not None
+            own = None if teacher.policy == "self" else config
+            if teacher.checkpoint is not None and Path(teacher.checkpoint).exists():
+                own = load_config(Path(teacher.checkpoint))
+            found[f"teacher {name}"] = Teaching(divergence=divergence, config=own)
     return found
 
 

@@ -15,6 +15,8 @@ from .told import closing, report_table
 from .watching import evaluations_of
 
 SMOOTHING = 5
+PAIRS = (("distill", "sft"), ("rl", "distill"), ("rl", "sft"), ("rl", "control"), ("control", "sft"))
+"""Stages that are compared task by task: (after, before)."""
 
 
 def write_report(
@@ -31,8 +33,8 @@ def write_report(
     """Write the report into ``out`` and show its table.
 
     ``report.json``: "families" {NAME: {STAGE: {"pass@1", "interval", "greedy", "n", ...}}}, "mean" {STAGE: pass@1},
-    "paired" {NAME: {"rl-sft", "rl-control": {"mean", "interval", "n"}}}, "stages" {STAGE: {"seconds", "checkpoint",
-    "steps", of "rl" "updates" of the weights, and "cut", why, where a limit of time ended it}},
+    "paired" {NAME: {"rl-sft", "rl-control" (``PAIRS``): {"mean", "interval", "n"}}}, "stages" {STAGE: {"seconds",
+    "checkpoint", "steps", of "distill" and "rl" "updates", and "cut", why, where a limit of time ended it}},
     "left_out" {SOURCE: {REASON: items like what is held out}} (``held_out.jsonl`` names each),
     "evaluations" (those during RL, {"step", "pass@1", "families", ...} each, none without rl.evaluation),
     "num_infrastructure_failures", "seconds". Stage "best" is of the tasks that did not choose it; which step it is of
@@ -74,7 +76,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _paired(name: str, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> dict[str, dict[str, Any]]:
     """Differences of pass@1 on the same tasks, with their 95 % intervals."""
     rows: dict[str, dict[str, Any]] = {}
-    for after, before in (("rl", "sft"), ("rl", "control"), ("control", "sft")):
+    for after, before in PAIRS:
         if after in evaluations and before in evaluations:
             found = paired_difference(evaluations[before][name].sampled, evaluations[after][name].sampled)
             rows[f"{after}-{before}"] = {"mean": found.mean, "interval": [found.low, found.high], "n": found.num_tasks}
@@ -122,7 +124,7 @@ def _smooth(values: Sequence[float]) -> list[float]:
 
 def _write_episodes(out: Path, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> None:
     """One full episode of each family after the last trained stage, as text."""
-    stage = next((stage for stage in ("rl", "sft", "midtrain", "start") if stage in evaluations), None)
+    stage = next((stage for stage in ("rl", "distill", "sft", "midtrain", "start") if stage in evaluations), None)
     if stage is None:
         return
     episodes = [found.episode for found in evaluations[stage].values() if found.episode is not None]

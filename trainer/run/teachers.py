@@ -14,6 +14,7 @@ from ..learning.served import ServedTeachers
 from ..recipe.algorithms import RLConfig
 from ..recipe.per_family import ConfigOf
 from ..recipe.recipe import Recipe, teachers_of
+from ..recipe.stages import RLStage
 from ..recipe.teachers import TeacherConfig
 
 
@@ -25,7 +26,7 @@ async def check_teachers(recipe: Recipe) -> None:
             what = "has the tokenizer of" if teacher.is_served else "is to be"
             raise ConfigError(
                 f"there is no folder {teacher.tokenizer}, which {what} the teacher {name!r}; check teachers and "
-                "rl.train.teacher"
+                "train.teacher of rl and distill"
             )
     for scorer in (await _connected(teachers)).values():
         await scorer.aclose()
@@ -33,21 +34,21 @@ async def check_teachers(recipe: Recipe) -> None:
 
 @asynccontextmanager
 async def served_teachers(
-    recipe: Recipe, config: RLConfig, config_of: ConfigOf | None, hindsight: Hindsight | None, longest: int
+    recipe: Recipe, stage: RLStage, config_of: ConfigOf | None, hindsight: Hindsight | None, longest: int
 ) -> AsyncIterator[ServedTeachers | None]:
     """Those behind servers, while a stage asks them; None where there is none.
 
     Args:
-        config, config_of: the stage's settings, and those of a family's tasks.
+        config_of: the settings of a family's tasks, where they are not the stage's.
         longest: tokens that an episode may have.
     Raises:
         ConfigError: a server does not tell what is needed, or reads less at once. PolicyError: there is none.
     """
 
     def settings(episode: Trajectory) -> RLConfig:
-        return config if config_of is None else config_of(episode.family, episode.task_id)
+        return stage.train if config_of is None else config_of(episode.family, episode.task_id)
 
-    scorers = await _connected(teachers_of(recipe))
+    scorers = await _connected(teachers_of(recipe, stage))
     if hindsight is not None and scorers:
         room = min(one.max_context for one in scorers.values()) - 1
         hindsight = replace(hindsight, max_context=min(hindsight.max_context, room))

@@ -14,6 +14,7 @@ STAGE_TITLES = {
     "start": "start",
     "midtrain": "mid-trained",
     "sft": "supervised",
+    "distill": "distilled",
     "rl": "after RL",
     "best": "best of RL",
     "control": "control",
@@ -34,10 +35,11 @@ def report_table(recipe: Recipe, names: Sequence[str], report: Mapping[str, Any]
         many terminals have.
     """
     stages = [stage for stage in STAGE_TITLES if stage in report["mean"]]
-    heads = ["n", *(_title(stage, report) for stage in stages), "gain of RL"]
-    rows = {name: _row(name, stages, report) for name in names}
+    last = "rl" if "rl" in report["mean"] or "distill" not in report["mean"] else "distill"
+    heads = ["n", *(_title(stage, report) for stage in stages), "gain of RL" if last == "rl" else "gain"]
+    rows = {name: _row(name, stages, last, report) for name in names}
     means = report["mean"]
-    gain = "" if "rl" not in means or "sft" not in means else f"{100 * (means['rl'] - means['sft']):+.1f}"
+    gain = "" if last not in means or "sft" not in means else f"{100 * (means[last] - means['sft']):+.1f}"
     rows["mean"] = ["", *(_percent(means[stage]) for stage in stages), gain]
     title = f"{recipe.name}: pass@1 on held-out tasks, sampled (greedy), 95 % interval below"
     if len(rows) < len(heads):
@@ -65,8 +67,8 @@ def _title(stage: str, report: Mapping[str, Any]) -> str:
     return STAGE_TITLES[stage] + (" (cut)" if is_cut else "")
 
 
-def _row(name: str, stages: Sequence[str], report: Mapping[str, Any]) -> list[str]:
-    found, pair = report["families"][name], report["paired"][name].get("rl-sft")
+def _row(name: str, stages: Sequence[str], last: str, report: Mapping[str, Any]) -> list[str]:
+    found, pair = report["families"][name], report["paired"][name].get(f"{last}-sft")
     gain = ""
     if pair is not None:
         low, high = pair["interval"]
@@ -91,7 +93,7 @@ def closing(out: Path, recipe: Recipe, report: Mapping[str, Any], *, plotted: bo
     """Lines below the table: what was cut short or did nothing, where things are, and a command to go on with."""
     stages = report["stages"]
     checkpoints = {stage: row["checkpoint"] for stage, row in stages.items()}
-    last = checkpoints.get("rl") or checkpoints.get("sft") or checkpoints.get("midtrain")
+    last = next((checkpoints[stage] for stage in ("rl", "distill", "sft", "midtrain") if stage in checkpoints), None)
     cut = [
         f"cut: {STAGE_TITLES.get(stage, stage)} after {row['steps']} steps, for {row['cut']}"
         for stage, row in stages.items()

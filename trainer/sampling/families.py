@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from ...agent.experts import BLIND, EXPERTS, Expert, always_say
 from ...agent.harness.open import AgentSettings, Rollout, open_agent
@@ -24,7 +25,9 @@ from ...envs.scripts import script_of
 from ...envs.task import Task, write_jsonl
 from ...errors import EnvironmentBug, TaskError
 from ...model.chat.messages import ToolSpec
-from ..recipe.recipe import SMALL_SOURCES, AgentConfig, FamilyConfig, Recipe
+from ..recipe.family import SMALL_SOURCES, AgentConfig, FamilyConfig
+from ..recipe.per_family import FamilyAlgorithm
+from ..recipe.recipe import Recipe
 from .audits import task_weights
 from .rollouts import EpisodePlan
 from .seats import nothing_to_close, open_seats
@@ -68,15 +71,20 @@ class Family:
     close: Callable[[], Awaitable[None]] = nothing_to_close
     weights: Mapping[str, float] = field(default_factory=dict)
 
-    def plan(self, max_context: int) -> EpisodePlan:
-        """How to run an episode of this family in an engine with so much context."""
+    def plan(self, max_context: int, stage: Literal["distill", "rl"] = "rl") -> EpisodePlan:
+        """How to run an episode of this family in an engine with so much context.
+
+        Args:
+            stage: whose settings of this family count.
+        """
+        own: FamilyAlgorithm = getattr(self.config, stage)
         budget = Budget(turns=self.config.turns, tokens=max_context, seconds=self.seconds)
         return EpisodePlan(
             make_env=self.make_env,
             budget=budget,
             turn_tokens=self.config.turn_tokens,
-            group_size=self.config.rl.group_size,
-            temperature=self.config.rl.temperature,
+            group_size=own.group_size,
+            temperature=own.temperature,
             act=self.act,
             seats=self.seats,
             unit=self.config.reward == "unit",

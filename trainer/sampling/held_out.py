@@ -17,7 +17,7 @@ from ...envs.trace.shown_code import programs_in
 from ...envs.trace.twins import keys_in, shape_of
 from ...errors import TaskError
 from ...model.chat.messages import Message
-from ..recipe.recipe import SMALL_SOURCES
+from ..recipe.family import SMALL_SOURCES
 from .families import Family
 from .left_out import Account, LeftOut
 

@@ -1,4 +1,4 @@
-"""What the stage of reinforcement learning trains on: the families' mixture, each one's settings, measured tasks."""
+"""What a stage that learns from samples trains on: the families' mixture, each one's settings, measured tasks."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ def mixture_of(families: Sequence[Family], settings: RLStage, seed: int) -> Task
 
 def config_of_families(families: Sequence[Family], settings: RLStage, mixture: TaskMixture) -> ConfigOf | None:
     """The algorithm's settings of each task; None where no family has any of its own."""
-    own = {family.config.name: family.config.rl.applied_to(settings.train) for family in families}
+    own = {family.config.name: family.config.trained_in(settings) for family in families}
     if all(config is settings.train for config in own.values()):
         return None
     return lambda family, task_id: own[mixture.family_of(family, task_id)]
@@ -53,7 +53,7 @@ async def measure_tasks(
     samples, done = settings.difficulty.samples, itertools.count(1)
     total = samples * sum(len(family.train) for family in families)
     for family in families:
-        name, train = family.config.name, family.config.rl.applied_to(settings.train)
+        name, train = family.config.name, family.config.trained_in(settings)
         counts = await pass_counts(
             family,
             family.train,

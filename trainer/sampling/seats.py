@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from ...agent.sources import PolicySource
 from ...agent.speakers import Answers, Seat
 from ..policies import build_policy
-from ..recipe.recipe import SeatConfig
+from ..recipe.family import SeatConfig
 
 
 async def nothing_to_close() -> None:

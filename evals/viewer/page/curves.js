@@ -26,7 +26,7 @@ export async function showCurves(page, { keys, reasons = false, runs = null }) {
   }
   // Who has chosen no stage is taken along to the next one.
   let isChosen = stages.includes(kept.stage);
-  const newest = () => (stages.includes("rl") ? "rl" : stages.at(-1));
+  const newest = () => ["rl", "distill"].find((name) => stages.includes(name)) ?? stages.at(-1);
   if (!isChosen) kept.stage = newest();
 
   const controls = h("div.bar"), box = h("div"), extra = h("div");

@@ -3,7 +3,7 @@
 import { h, fill, number, percent, signed, seconds, command } from "./dom.js";
 import { ask } from "./api.js";
 
-const STAGES = ["start", "midtrain", "sft", "rl", "best", "control", "trivial", "gold", "empty"];
+const STAGES = ["start", "midtrain", "sft", "distill", "rl", "best", "control", "trivial", "gold", "empty"];
 
 export async function showResults(page) {
   const { run } = page;

@@ -39,7 +39,7 @@ export async function showRuns(page) {
   function rowOf(run, place) {
     const box = h("input", { type: "checkbox", "aria-label": `Compare ${run.name}`, onchange: () => { box.checked ? chosen.add(run.id) : chosen.delete(run.id); drawChoice(); } });
     box.checked = chosen.has(run.id);
-    const progress = run.kind === "training" ? [run.stage ?? NONE, run.step ? ` ${number(run.step)}${run.stage === "rl" && run.steps ? ` of ${number(run.steps)}` : ""}` : ""] : run.episodes !== undefined ? `${number(run.episodes)} samples` : NONE;
+    const progress = run.kind === "training" ? [run.stage ?? NONE, run.step ? ` ${number(run.step)}${run.steps?.[run.stage] ? ` of ${number(run.steps[run.stage])}` : ""}` : ""] : run.episodes !== undefined ? `${number(run.episodes)} samples` : NONE;
     const figure = run.figure && run.figure.value !== null && run.figure.value !== undefined ? [h("span.sub", {}, `${run.figure.name} `), h("b", {}, run.figure.name === "pass@1" ? percent(run.figure.value) : number(run.figure.value))] : NONE;
     return h("tr", { class: place === row ? "chosen" : "" }, h("td", {}, box), h("td", {}, h("a.name", { href: `#/run/${run.id}` }, run.name), h("div.sub", {}, [run.recipe, run.of].filter(Boolean).join(" · "))), h("td", {}, stateOf(run)), h("td.wide-only", {}, run.kind), h("td.wide-only", {}, progress), h("td.n", {}, figure), h("td.wide-only", {}, run.spark?.length > 1 ? spark(run.spark, `${run.figure.name} over the steps`) : ""), h("td.n.wide-only", {}, run.tokens_per_second ? number(run.tokens_per_second) : NONE), h("td.n", {}, ago(run.sign)));
   }

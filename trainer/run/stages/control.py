@@ -17,7 +17,8 @@ class Control:
         assert run.recipe.sft is not None
         run.trainee.load(run.checkpoint("sft"))
         run.begin_beside()
-        seed, seconds = run.recipe.seed + 1, run.stages["rl"]["seconds"]
+        seed = run.recipe.seed + 1
+        seconds = sum(run.stages[stage.name]["seconds"] for stage in run.recipe.sampled_stages)
         await run.aside(supervise, run, "control", further(run.recipe.sft), seed=seed, seconds=seconds)
         await run.evaluations.of_weights("control", run.trainee, run.families)
 

@@ -6,7 +6,8 @@ from ....errors import ConfigError
 from ...objective.own import load_credit
 from ...recipe.algorithms import OwnConfig
 from ...recipe.context import check_context
-from ...recipe.recipe import FamilyConfig, Recipe
+from ...recipe.family import FamilyConfig
+from ...recipe.recipe import Recipe
 from ...sampling.families import Family, prepare_family
 from ...sampling.held_out import keep_apart
 from ..context import Run

@@ -27,7 +27,8 @@ from verigym.rewards.rubric import Rubric, part
 from verigym.trainer.loops.reinforce import RL
 from verigym.trainer.recipe.algorithms import GRPOConfig
 from verigym.trainer.recipe.config import OptimConfig
-from verigym.trainer.recipe.recipe import FamilyConfig, Recipe
+from verigym.trainer.recipe.family import FamilyConfig
+from verigym.trainer.recipe.recipe import Recipe
 from verigym.trainer.run.imitation import play_experts
 from verigym.trainer.run.progress import Progress
 from verigym.trainer.sampling.families import prepare_family

@@ -24,7 +24,7 @@ from verigym.rewards.score import Score
 from verigym.trainer.learning.experience import experience_of
 from verigym.trainer.loops.metrics import rollout_metrics
 from verigym.trainer.recipe.algorithms import GRPOConfig
-from verigym.trainer.recipe.recipe import FamilyConfig
+from verigym.trainer.recipe.family import FamilyConfig
 from verigym.trainer.sampling.rollouts import Collector, EpisodePlan
 from verigym.trainer.sampling.seats import open_seats
 
