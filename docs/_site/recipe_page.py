@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 from verigym.trainer.recipe.algorithms import ALGORITHMS
 from verigym.trainer.recipe.config import Settings
 from verigym.trainer.recipe.recipe import Recipe
+from verigym.trainer.recipe.stages import DistillStage, RLStage
 
 INTRODUCTION = """# Recipes: every setting
 
@@ -71,16 +72,20 @@ def _title(name: str) -> str:
 
 
 def _table(kind: type[Settings], name: str) -> str:
-    hidden = set()
-    if kind in ALGORITHMS.values() and kind is not ALGORITHMS["grpo"]:
-        base = ALGORITHMS["grpo"].model_fields
-        hidden = {key for key, field in kind.model_fields.items() if key in base and _same(field, base[key])}
+    hidden, told = set(), ""
+    if kind is DistillStage:
+        base, told = RLStage, "in `[rl]`"
+    elif kind in ALGORITHMS.values() and kind is not ALGORITHMS["grpo"]:
+        base, told = ALGORITHMS["grpo"], 'with `algorithm = "grpo"`'
+    if told:
+        known = base.model_fields
+        hidden = {key for key, field in kind.model_fields.items() if key in known and _same(field, known[key])}
     rows = [
         f"| `{key}` | {_type(field.annotation)} | {_default(field)} | {_text(field.description)}{_bounds(field)} |"
         for key, field in kind.model_fields.items()
         if key not in hidden
     ]
-    more = '\n\nEverything else is as with `algorithm = "grpo"`.' if hidden else ""
+    more = f"\n\nEverything else is as {told}." if hidden else ""
     return "\n".join(["| key | type | default | what it is |", "|---|---|---|---|", *rows]) + more
 
 

@@ -51,10 +51,10 @@ class Recipe(Settings):
     """Traces and trajectories, before imitation."""
     sft: SFTStage | None = Field(default_factory=SFTStage)
     """Imitation; false starts reinforcement learning from the checkpoint."""
-    distill: DistillStage | None = None
-    """Distillation from teachers, before reinforcement learning or in its place."""
     rl: RLStage | None = Field(default_factory=RLStage)
     """Reinforcement learning; false ends with the stage before it."""
+    distill: DistillStage | None = None
+    """Distillation from teachers, before reinforcement learning or in its place."""
     teachers: dict[str, TeacherConfig] = Field(default_factory=dict)
     """Who scores the tokens that the policy samples, by name; ``train.teacher`` of ``distill`` and ``rl``, and those of
     a family, say whose are asked."""

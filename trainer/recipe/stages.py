@@ -132,7 +132,7 @@ class DistillStage(RLStage):
 
     name: ClassVar[Literal["distill", "rl"]] = "distill"
 
-    train: Algorithm
+    train: Algorithm = Field(default=...)
     """The algorithm, one with a teacher, chosen by ``algorithm``."""
 
     @model_validator(mode="after")

@@ -84,7 +84,7 @@ def test_an_error_ends_both_and_the_last_does_not_come(monkeypatch, fails):
 
 def test_nothing_that_runs_beside_is_last_and_nothing_trains_beside():
     stages = known_stages()
-    assert [name for name, stage in stages.items() if stage.beside] == ["scripts", "start", "reinforced"]
+    assert [name for name, stage in stages.items() if stage.beside] == ["scripts", "start", "distilled", "reinforced"]
     assert list(stages)[-1] == "report"
 
 
