@@ -88,6 +88,13 @@ class Trajectory:
     agent: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def every_message(self) -> tuple[Message, ...]:
+        """Those of all branches, each once; without a tree ``messages``."""
+        if self.tree is None:
+            return self.messages
+        return tuple(message for node in self.tree.nodes for message in node.messages)
+
+    @property
     def is_infrastructure_failure(self) -> bool:
         return self.ending in INFRASTRUCTURE
 

@@ -97,6 +97,37 @@ def last_turn(place: Place) -> Place | None:
     return one
 
 
+def unanswered(first: Place) -> list[Message]:
+    """The messages from one on where no turn is behind them, on the way that was taken last; else none."""
+    news, one = [], first
+    while True:
+        if isinstance(one.entry, Turn):
+            return []
+        if isinstance(one.entry, Message):
+            news.append(one.entry)
+        if not one.children:
+            return news
+        one = max((child for children in one.children.values() for child in children), key=lambda child: child.order)
+
+
+def last_words(place: Place) -> Place:
+    """The end of the way on from a message that was taken last."""
+    while place.children:
+        following = [child for children in place.children.values() for child in children]
+        place = max(following, key=lambda child: child.order)
+    return place
+
+
+def told_until(place: Place) -> list[Message]:
+    """A branch's messages up to one, that one included, as the harness was told them."""
+    found: list[Message] = []
+    one: Place | None = place
+    while one is not None and one.told is not None:
+        found.append(one.told)
+        one = one.parent
+    return found[::-1]
+
+
 def _path(place: Place) -> list[Entry]:
     entries: list[Entry] = []
     one: Place | None = place

@@ -9,6 +9,7 @@ from contextvars import Context
 from dataclasses import replace
 from typing import Any
 
+from ...model.chat.messages import ToolSpec
 from ...model.chat.turns import Delta
 from ..policy import Turn
 from .asked import Answered
@@ -20,15 +21,16 @@ class Drawing:
 
     Attributes:
         place: the message that it answers.
+        tools: that it was offered.
         turn: what was sampled, once it is there.
         said: its place among the messages, once it is there.
         delivered: whether some reader has had all of it.
         num_readers: that are reading, or about to; whoever made it is one.
     """
 
-    def __init__(self, place: Place, *, one_call: bool) -> None:
+    def __init__(self, place: Place, *, one_call: bool, tools: tuple[ToolSpec, ...] = ()) -> None:
         self.id, self.created = uuid.uuid4().hex, int(time.time())
-        self.place, self._one_call = place, one_call
+        self.place, self.tools, self._one_call = place, tools, one_call
         self.turn: Turn | None = None
         self.said: Place | None = None
         self.delivered, self.num_readers = False, 1

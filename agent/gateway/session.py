@@ -21,7 +21,7 @@ from ..policy import ContextFull, Entry, ObservingPolicy, Policy, Turn, streamed
 from ..seeds import derive_seed
 from ..tree import Growing, MessageTree, TreeBuilder
 from .asked import Asked, GatewayError
-from .branches import Branches, Place, followed, last_turn
+from .branches import Branches, followed, last_turn, last_words, told_until, unanswered
 from .drawing import Drawing
 
 MODEL = "verigym"
@@ -148,7 +148,7 @@ class Session:
         self._check_limits()
         matched = self._branches.match(asked.messages, asked.tools)
         self.counts.changed += matched.changed
-        drawing = Drawing(matched.place, one_call=asked.one_call)
+        drawing = Drawing(matched.place, one_call=asked.one_call, tools=tuple(asked.tools))
         sampling = self._sampling_of(asked, len(self._drawings))
         self._drawings.append(drawing)
         self._answers[digest] = drawing
@@ -247,7 +247,7 @@ class Session:
         kept = self.settle()
         if not kept or kept[-1].said is None:
             return ()
-        return tuple(_told(_last_words(kept[-1].said)))
+        return tuple(told_until(last_words(kept[-1].said)))
 
     def tree(self, observe: bool = True) -> MessageTree | None:
         """The tokens of all branches; None for a policy of text only.
@@ -264,7 +264,7 @@ class Session:
                 return None
             before = last_turn(one.place)
             after = None if before is None else grown.get(id(before))
-            leaf = builder.add(one.turn.tokens, _told(one.place), one.turn.message, after)
+            leaf = builder.add(one.turn.tokens, told_until(one.place), one.turn.message, after)
             grown[id(one.said)] = leaf
         if observe:
             self._observe(builder, grown)
@@ -278,7 +278,7 @@ class Session:
             if one.said is None or id(one.said) not in grown:
                 continue
             for first in [child for children in one.said.children.values() for child in children]:
-                news = _unanswered(first)
+                news = unanswered(first)
                 if not news:
                     continue
                 conversation: list[Entry] = [one.turn, *news] if one.turn is not None else []
@@ -294,33 +294,3 @@ class Session:
         self._closed = True
         for one in self._drawings:
             await one.aclose()
-
-
-def _unanswered(first: Place) -> list[Message]:
-    """The messages from one on where no turn is behind them, on the way that was taken last; else none."""
-    news, one = [], first
-    while True:
-        if isinstance(one.entry, Turn):
-            return []
-        if isinstance(one.entry, Message):
-            news.append(one.entry)
-        if not one.children:
-            return news
-        one = max((child for children in one.children.values() for child in children), key=lambda child: child.order)
-
-
-def _last_words(place: Place) -> Place:
-    """The end of the way on from a message that was taken last."""
-    while place.children:
-        following = [child for children in place.children.values() for child in children]
-        place = max(following, key=lambda child: child.order)
-    return place
-
-
-def _told(place: Place) -> list[Message]:
-    found: list[Message] = []
-    one: Place | None = place
-    while one is not None and one.told is not None:
-        found.append(one.told)
-        one = one.parent
-    return found[::-1]

@@ -66,7 +66,7 @@ async def rollout_with(
     """
     limits = Limits(turns=budget.turns, tokens=budget.tokens, seconds=budget.seconds, at_once=at_once)
     session = Session(policy, sampling, limits=limits, override=override, model=model)
-    episode = _Driven(harness, env, task, budget, session)
+    episode = Driven(harness, env, task, budget, session)
     try:
         speakers = seated(seats, policy, sampling)
         return await conduct(episode, env, task, group_id, failures=failures, speakers=speakers, unit=unit)
@@ -74,7 +74,7 @@ async def rollout_with(
         await episode.left()
 
 
-class _Driven:
+class Driven:
     """See ``loop.Episode``."""
 
     def __init__(self, harness: Harness, env: ToolEnv, task: Task, budget: Budget, session: Session) -> None:
@@ -90,15 +90,23 @@ class _Driven:
     def num_turns(self) -> int:
         return self.session.counts.turns
 
+    async def play(self) -> Ending:
+        """The episode up to its grading.
+
+        Raises:
+            PolicyError: it could not answer. AgentError: the harness broke down before the policy had spoken.
+        """
+        self.session.adopt_context()
+        with self._timed("environment"):
+            _, info = await self.env.areset(options={"task": self.task})
+        self.messages = tuple(info["messages"])
+        with self._timed("policy"):
+            await self._perform()
+        return self._ending()
+
     async def run(self) -> tuple[Ending, Score, str]:
         with clocked() as clock:
-            self.session.adopt_context()
-            with self._timed("environment"):
-                _, info = await self.env.areset(options={"task": self.task})
-            self.messages = tuple(info["messages"])
-            with self._timed("policy"):
-                await self._perform()
-            ending = self._ending()
+            ending = await self.play()
             if ending == "wall_clock" and (clock.asked is not None or self.session.failure is not None):
                 trouble = clock.asked or f"the policy could not answer: {self.session.failure}"
                 raise PolicyError(f"the episode's {self.budget.seconds:g} s ran out while {trouble}")

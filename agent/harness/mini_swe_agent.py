@@ -12,9 +12,12 @@ from typing import Any
 from ...envs.sandbox.background import on_thread_to_its_end
 from ...envs.sandbox.types import Sandbox
 from ...errors import ConfigError
+from ...model.chat.messages import Message, ToolCall
 from .spec import Done, Stage
 
 COMMAND_S = 60.0
+SUBMIT = {"command": "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"}
+HAND_IN = Message(role="assistant", content="", calls=(ToolCall(name="bash", arguments=SUBMIT),))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +26,11 @@ class MiniSweAgent:
 
     name: str
     config: str = "mini.yaml"
+    hand_in: Message = HAND_IN
 
     async def run(self, stage: Stage) -> Done:
-        default, litellm_model, told = _installed(self.config)
+        # The first import takes seconds, in which other episodes go on.
+        default, litellm_model, told = await on_thread_to_its_end(_installed, self.config)
         loop, access, sandbox = asyncio.get_running_loop(), stage.beside, stage.sandbox
         options = {**told["model"].get("model_kwargs", {}), "api_base": f"{access.root}/v1", "api_key": access.key}
         settings = {**told["model"], "model_kwargs": options, "cost_tracking": "ignore_errors"}
@@ -76,6 +81,7 @@ def _installed(config: str) -> tuple[Any, Any, dict[str, Any]]:
     os.environ.setdefault("MSWEA_SILENT_STARTUP", "1")
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else litellm fetches its prices when imported
     try:
+        import litellm  # pyright: ignore[reportMissingImports]  # an extra
         import yaml
         from minisweagent.agents import default  # pyright: ignore[reportMissingImports]  # an extra
         from minisweagent.config import get_config_path  # pyright: ignore[reportMissingImports]  # an extra
@@ -85,6 +91,7 @@ def _installed(config: str) -> tuple[Any, Any, dict[str, Any]]:
             f"mini-swe-agent is not installed ({error}); pip install 'verigym[agents]', or 'mini-swe-agent>=2.4,<3'"
         ) from None
     logging.getLogger("LiteLLM").setLevel(logging.WARNING)
+    litellm.suppress_debug_info = True  # else it prints a list of providers at each turn, whose price it does not know
     try:
         found = yaml.safe_load(Path(get_config_path(config)).read_text(encoding="utf-8"))
         return default, litellm_model, {"agent": found["agent"], **{"model": {}, "environment": {}}, **found}

@@ -11,9 +11,10 @@ from ...envs.importing import import_named
 from ...envs.task import Task
 from ...errors import ConfigError
 from ...model.chat.sampling import Sampling
+from ..demonstrations import Demonstration, demonstrate
 from ..failures import Failures
 from ..loop import Budget, rollout
-from ..policy import Policy
+from ..policy import Policy, Script, ScriptedPolicy
 from ..speakers import Seat
 from ..trajectory import Trajectory
 
@@ -40,6 +41,20 @@ class Rollout(Protocol):
         seats: Mapping[str, Seat] = MappingProxyType({}),
         unit: bool = False,
     ) -> Trajectory: ...
+
+
+class Demonstrate(Protocol):
+    """Lets a script act, see ``demonstrations.demonstrate``."""
+
+    async def __call__(
+        self,
+        env: ToolEnv,
+        script: Script,
+        task: Task,
+        *,
+        budget: Budget,
+        seats: Mapping[str, Seat] = MappingProxyType({}),
+    ) -> tuple[Demonstration, ...]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +84,32 @@ def open_agent(spec: str, settings: AgentSettings | None = None) -> Rollout:
     from .episode import rollout_with
 
     return partial(rollout_with, harness_of(spec), override=settings.override, at_once=settings.at_once)
+
+
+def open_demonstrator(spec: str) -> Demonstrate:
+    """What plays a demonstration with the agent that SPEC names. Raises ConfigError where there is none."""
+    if spec == OWN:
+        return by_own_loop
+    from .demonstrations import demonstrate_with
+
+    return partial(demonstrate_with, harness_of(spec))
+
+
+async def by_own_loop(
+    env: ToolEnv, script: Script, task: Task, *, budget: Budget, seats: Mapping[str, Seat] = MappingProxyType({})
+) -> tuple[Demonstration, ...]:
+    """See ``Demonstrate``; the seconds do not count."""
+    played = await demonstrate(env, script, task, max_turns=budget.turns, seats=seats)
+    return (Demonstration(trajectory=played, tools=env.tool_specs),)
+
+
+def scripted(spec: str, script: Script) -> Policy:
+    """A script as the policy of an agent, in words that the agent takes."""
+    if spec == OWN:
+        return ScriptedPolicy(script)
+    from .demonstrations import InTheirWords
+
+    return InTheirWords(script, harness_of(spec))
 
 
 def harness_of(spec: str) -> "Harness":
