@@ -119,8 +119,8 @@ class HeldOut:
         found = None if identity is None else self._of_identity(identity, key, near=not is_apart)
         if found:
             return found
-        texts = [text for message in trajectory.messages for text in _texts_of(message)]
-        asked = [message.content for message in trajectory.messages if message.role == "user"]
+        texts = [text for message in trajectory.every_message for text in _texts_of(message)]
+        asked = [message.content for message in trajectory.every_message if message.role == "user"]
         for text in texts:
             found = self._of_program(text)
             if found:

@@ -9,6 +9,7 @@ import pytest
 
 from verigym.agent.identity import Identity, identity_of
 from verigym.agent.trajectory import Trajectory
+from verigym.agent.tree import MessageTree, Node
 from verigym.envs.registry.opening import read_any_tasks
 from verigym.envs.synthesis.small_tasks import write_small_repository_tasks
 from verigym.envs.task import Task, write_jsonl
@@ -194,6 +195,14 @@ def test_a_call_that_writes_the_gold_patch_is_found():
     messages = (Message(role="user", content="Mend it."), Message(role="assistant", content="", calls=(call,)))
     found = HELD_OUT.of_episode(Trajectory(task_id="x", family="swe", ending="submitted", messages=messages))
     assert found == ("patch", "held__swe-1")
+
+
+def test_a_branch_that_an_agent_left_is_looked_at():
+    """An agent of others that saw it, and then began anew."""
+    left, last = Message(role="user", content=f"+{FIX}"), Message(role="user", content="Mend it.")
+    tree = MessageTree((Node(parent=-1, messages=(left,)), Node(parent=-1, messages=(last,))))
+    seen = Trajectory(task_id="x", family="swe", ending="submitted", messages=(last,), tree=tree)
+    assert HELD_OUT.of_episode(seen) == ("patch", "held__swe-1")
 
 
 @pytest.mark.parametrize("family", OTHERS)
