@@ -49,7 +49,7 @@ class AgentConfig(Settings):
 
     name: str = "verigym"
     """"verigym" for our own loop, "mini-swe-agent", "mini-swe-agent:CONFIG", "command:COMMAND", "beside:COMMAND", or
-    "MODULE:NAME" of a harness; see docs/agents.md."""
+    "MODULE:NAME" of a harness; see docs/agents.md. A CONFIG that lies beside the recipe is found there."""
     sampling: Literal["episode", "agent"] = "episode"
     """Whose temperature and the like count: the recipe's, or what the agent asks for. Log-probabilities of another
     temperature than the recipe's are not those that training compares with, so "agent" is for evaluations alone."""
@@ -109,7 +109,7 @@ class FamilyConfig(Settings):
     audit: AuditConfig = Field(default_factory=AuditConfig)
     """How often audited tasks of a class are drawn: ``audit = {weak = 0.5, narrow = 0}``."""
     agent: AgentConfig = Field(default_factory=AgentConfig)
-    """Who acts in the episodes of the policy that is trained; demonstrations are played by our own loop."""
+    """Who acts in the episodes of the policy that is trained, and in demonstrations."""
     distill: FamilyAlgorithm = Field(default_factory=FamilyAlgorithm)
     """What of ``[distill.train]`` is otherwise for this family."""
     rl: FamilyAlgorithm = Field(default_factory=FamilyAlgorithm)

@@ -15,6 +15,7 @@ from .packaged import find_recipe, packaged_recipes
 from .recipe import Recipe
 
 QUICK = "quick"
+MINI_SWE_AGENT = "mini-swe-agent"
 KEPT = "recipe.json"
 """In the folder of a run: the recipe it began with, resolved."""
 
@@ -54,11 +55,25 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None, *, quick: 
             _set(values, key, value, f"[{QUICK}] {key!r}")
     for override in overrides or ():
         _override(values, override)
+    _find_beside(values, path.parent)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
         problems = "; ".join(_describe(dict(problem)) for problem in error.errors())
         raise ConfigError(f"{path}: {problems}") from None
+
+
+def _find_beside(values: dict[str, Any], folder: Path) -> None:
+    """The settings of an agent that lie beside the recipe, by their whole path."""
+    families = values.get("families")
+    for family in families if isinstance(families, list) else ():
+        agent = family.get("agent") if isinstance(family, dict) else None
+        if not isinstance(agent, dict):
+            continue
+        name = agent.get("name")
+        kind, _, config = name.partition(":") if isinstance(name, str) else ("", "", "")
+        if kind == MINI_SWE_AGENT and config and (folder / config).is_file():
+            family["agent"] = {**agent, "name": f"{kind}:{(folder / config).resolve()}"}
 
 
 def _set_in(resolved: Any) -> Any:

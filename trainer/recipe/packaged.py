@@ -44,7 +44,7 @@ def describe(path: Path) -> str:
 
 
 def copy_packaged(name: str, out: Path | None = None) -> Path:
-    """Copy a recipe or an example to where it can be edited.
+    """Copy a recipe or an example to where it can be edited, with its agent's settings where it has any.
 
     Args:
         name: as ``packaged_recipes`` or ``packaged_examples`` has it.
@@ -65,6 +65,14 @@ def copy_packaged(name: str, out: Path | None = None) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
         shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "build"))
-    else:
-        shutil.copyfile(source, target)
+        return target
+    shutil.copyfile(source, target)
+    for beside in _settings_of(source):
+        if not (target.parent / beside.name).exists():
+            shutil.copyfile(beside, target.parent / beside.name)
     return target
+
+
+def _settings_of(recipe: Path) -> list[Path]:
+    """What lies beside a recipe under its own name: settings of the agent that acts in it."""
+    return [path for path in sorted(recipe.parent.glob(f"{recipe.stem}.*")) if path != recipe]

@@ -6,9 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from ...agent.demonstrations import demonstrate
-from ...agent.loop import rollout
-from ...agent.policy import ScriptedPolicy
+from ...agent.harness.open import scripted
 from ...agent.trajectory import Segment, Trajectory
 from ...envs.task import Task
 from ...model.chat.sampling import Sampling
@@ -170,11 +168,10 @@ async def _seconds_of(play: Callable[[Family, str, Task], Awaitable[object]], fa
 
 
 async def _graded(family: Family, name: str, task: Task) -> object:
-    policy = ScriptedPolicy(family.experts[name](task))
-    return await rollout(family.make_env(), policy, task, budget=family.plan(1 << 20).budget, sampling=Sampling())
+    policy = scripted(family.config.agent.name, family.experts[name](task))
+    return await family.act(family.make_env(), policy, task, budget=family.plan(1 << 20).budget, sampling=Sampling())
 
 
 async def _played(family: Family, name: str, task: Task) -> object:
-    return await demonstrate(
-        family.make_env(), family.experts[name](task), task, max_turns=family.config.turns, seats=family.seats
-    )
+    script, budget = family.experts[name](task), family.plan(1 << 20).budget
+    return await family.demonstrate(family.make_env(), script, task, budget=budget, seats=family.seats)

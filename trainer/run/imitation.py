@@ -6,12 +6,12 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ...agent.demonstrations import demonstrate
+from ...agent.demonstrations import Demonstration
 from ...agent.failures import Failures, lost_to
 from ...agent.trajectory import Trajectory
 from ...envs.sandbox.background import all_or_first_error
 from ...envs.task import Task
-from ...errors import EnvironmentBug, SandboxError, TaskError
+from ...errors import AgentError, EnvironmentBug, SandboxError, TaskError
 from ..recipe.recipe import Recipe
 from ..recipe.stages import SFTStage
 from ..sampling.families import Family
@@ -25,7 +25,8 @@ DEMONSTRATION_ATTEMPTS = 3
 async def play_experts(
     family: Family, recipe: Recipe, progress: Progress, check_interrupt: Callable[[], None]
 ) -> list[dict[str, Any]]:
-    """The demonstrations of a family: {"name", "expert", "trajectory"} each.
+    """The demonstrations of a family: {"name", "expert", "trajectory"} each, and "tools" in OpenAI's form where
+    its agent offers others than its environment.
 
     Each (task, expert) acts once: scripts and environments are deterministic, so a second time says the same.
 
@@ -40,37 +41,42 @@ async def play_experts(
     failures = Failures(max((stage.train.max_failures for stage in recipe.sampled_stages), default=0.2))
     with progress.bar(f"demonstrations: {config.name}", total=len(distinct)) as bar:
 
-        async def play(task: Task, name: str) -> dict[str, Any]:
+        async def play(task: Task, name: str) -> list[dict[str, Any]]:
             async with slots:
                 check_interrupt()
-                episode = await _demonstrate(family, name, task, failures)
+                episodes = await _demonstrate(family, name, task, failures)
             bar.advance()
-            failures.ended(episode)
-            return {"name": config.name, "expert": name, "trajectory": episode.to_json()}
+            failures.ended(episodes[0].trajectory)
+            return [_row(family, name, one) for one in episodes if not one.trajectory.failed_in]
 
         played = dict(zip(distinct, await all_or_first_error([play(*pair) for pair in distinct.values()])))
-    whole = [played[task.id, name] for task, name in drawn if not played[task.id, name]["trajectory"]["failed_in"]]
+    whole = [row for task, name in drawn for row in played[task.id, name]]
     if not whole and drawn:
         raise EnvironmentBug(f"every demonstration of family {config.name!r} met a bug of its environment; mend that")
     return whole
 
 
-async def _demonstrate(family: Family, name: str, task: Task, failures: Failures) -> Trajectory:
-    """One demonstration; where the sandbox or the environment fails it is tried again. One that an environment fails to
+def _row(family: Family, expert: str, played: Demonstration) -> dict[str, Any]:
+    row = {"name": family.config.name, "expert": expert, "trajectory": played.trajectory.to_json()}
+    return row if played.tools == family.tools else row | {"tools": [spec.to_openai() for spec in played.tools]}
+
+
+async def _demonstrate(family: Family, name: str, task: Task, failures: Failures) -> tuple[Demonstration, ...]:
+    """One demonstration; where sandbox, agent or environment fail it is tried again. One that an environment fails to
     the last is marked as failed."""
+    budget = family.plan(1 << 20).budget
     for attempt in range(DEMONSTRATION_ATTEMPTS):
         try:
             script = family.experts[name](task)
-            turns = family.config.turns
-            return await demonstrate(family.make_env(), script, task, max_turns=turns, seats=family.seats)
-        except SandboxError as error:
+            return await family.demonstrate(family.make_env(), script, task, budget=budget, seats=family.seats)
+        except (SandboxError, AgentError) as error:
             if attempt + 1 == DEMONSTRATION_ATTEMPTS:
                 raise
             logger.warning("the demonstration of %s is tried again: %s", task.id, error)
         except EnvironmentBug as bug:
             failures.met(bug)
             if attempt + 1 == DEMONSTRATION_ATTEMPTS:
-                return lost_to(bug, task)
+                return (Demonstration(trajectory=lost_to(bug, task), tools=family.tools),)
     raise AssertionError("the last attempt returns or raises")
 
 

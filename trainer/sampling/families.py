@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...agent.experts import BLIND, EXPERTS, Expert, always_say
-from ...agent.harness.open import AgentSettings, Rollout, open_agent
+from ...agent.harness.open import AgentSettings, Demonstrate, Rollout, by_own_loop, open_agent, open_demonstrator
 from ...agent.loop import Budget, rollout
 from ...agent.policy import play
 from ...agent.speakers import Seat
@@ -50,7 +50,7 @@ class Family:
         experts: by name, those the recipe shares out.
         trivial: the best policy that reads next to nothing, as a yardstick; None where none is known.
         seconds: wall clock of one episode.
-        act: runs an episode of the policy that is trained.
+        act: runs an episode of the policy that is trained; demonstrate: one that an expert plays, by the same agent.
         seats: other speakers of its episodes.
         compares: whether its environment compares the episodes of a group.
         close: frees what the seats hold.
@@ -66,6 +66,7 @@ class Family:
     trivial: Expert | None
     seconds: float
     act: Rollout = rollout
+    demonstrate: Demonstrate = by_own_loop
     seats: Mapping[str, Seat] = field(default_factory=dict)
     compares: bool = False
     close: Callable[[], Awaitable[None]] = nothing_to_close
@@ -156,6 +157,7 @@ def open_family(config: FamilyConfig, recipe: Recipe, *, backend: SandboxBackend
         trivial=None,
         seconds=recipe.episode_seconds,
         act=_acting(config.agent),
+        demonstrate=open_demonstrator(config.agent.name),
     )
 
 

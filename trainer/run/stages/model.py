@@ -7,6 +7,7 @@ from typing import Any
 from ....agent.demonstrations import texts_of, tokenize
 from ....agent.trajectory import Trajectory
 from ....envs.task import read_jsonl, write_jsonl
+from ....model.chat.api import from_openai_tools
 from ....model.chat.protocols import Parser
 from ...learning.trainee import open_trainee
 from ...loops.midtrain_sources import Episode, gather
@@ -78,10 +79,14 @@ async def _demonstrations(run: Run, held_out: HeldOut) -> list[Episode]:
         write_jsonl(path, rows)
         keep(run.out, path)
     check_kept(run.out, path.name)
-    played = [(row["name"], Trajectory.from_json(row["trajectory"])) for row in read_jsonl(path)]
     tools = {family.config.name: family.tools for family in run.families}
-    kept = without_held_out(played, held_out, run.account)
-    return [Episode(trajectory=one, tools=tools[name]) for name, one in kept]
+    episodes = []
+    for row in read_jsonl(path):
+        name, played = row["name"], Trajectory.from_json(row["trajectory"])
+        if without_held_out([(name, played)], held_out, run.account):
+            offered = tuple(from_openai_tools(row["tools"])) if "tools" in row else tools[name]
+            episodes.append(Episode(trajectory=played, tools=offered))
+    return episodes
 
 
 STAGE = Model()

@@ -64,6 +64,19 @@ def test_copies(tmp_path, monkeypatch, capsys):
     assert "no recipe or example is called '../errors'; there are" in capsys.readouterr().err
 
 
+def test_settings_of_an_agent_come_along_and_are_found_beside_the_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for given, folder in (
+        ("mini-swe-agent", RECIPES),
+        (copy_packaged("mini-swe-agent", tmp_path / "a.toml"), tmp_path),
+    ):
+        (family,) = load_recipe(given).families
+        assert family.agent.name == f"mini-swe-agent:{folder / 'mini-swe-agent.yaml'}"
+        assert (folder / "mini-swe-agent.yaml").is_file()
+    plain = load_recipe("mini-swe-agent", ["families.0.agent.name=mini-swe-agent:swebench.yaml"])
+    assert plain.families[0].agent.name == "mini-swe-agent:swebench.yaml"  # one that it brings itself
+
+
 def test_quick_sets_what_the_recipe_says(tmp_path):
     recipe = tmp_path / "r.toml"
     recipe.write_text('name = "r"\n' + SMALL + '[quick]\n"families.0.turns" = 2\nseed = 7\n')
