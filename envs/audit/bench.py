@@ -59,7 +59,7 @@ class Manner:
     """How tests are run: the same everywhere but for what is said here.
 
     Attributes:
-        order, clock_s, watch: as of ``probing.Job``.
+        order, clock_s, watch, calls: as of ``probing.Job``.
         env: further variables, such as another hash seed.
         held_up: a word that says when the run is held up, as by others on a busy machine; "" never.
         whole: run all tests although one has failed.
@@ -71,6 +71,7 @@ class Manner:
     held_up: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     watch: tuple[str, ...] = ()
+    calls: tuple[tuple[str, int], ...] = ()
     whole: bool = False
     trace: bool = False
 
@@ -82,6 +83,7 @@ class Bench:
         row: placed.
         base, gold: the Python files that the reference changes, before and after it.
         tests, tests_before: the hidden tests' Python files, with the test patch and without.
+        spent_s: processor seconds of the runs so far; of those by a script, of the wall.
         can_vary_runs: whether order, clock and tracing can be had; a row's script knows none of them.
     """
 
@@ -99,6 +101,7 @@ class Bench:
         self.row, self.base, self.gold, self.tests, self.tests_before = row, base, gold, tests, tests_before
         self._sandbox, self._probe = sandbox, probe
         self._deadline_s, self._test_s = 600.0, 60.0
+        self.spent_s = 0.0
         self.can_vary_runs = probe is not None
 
     async def run(self, variants: Sequence[Files], manner: Manner | None = None) -> list[Outcome]:
@@ -113,7 +116,13 @@ class Bench:
         if not variants:
             return []
         jobs = [self._job(number, files, manner) for number, files in enumerate(variants)]
-        return [self._outcome(result, manner) for result in await self._probe.run(jobs, env=manner.env)]
+        return [self._outcome(result, manner) for result in await self._probed(jobs, manner.env)]
+
+    async def _probed(self, jobs: Sequence[Job], env: Mapping[str, str]) -> list[JobResult]:
+        assert self._probe is not None
+        results = await self._probe.run(jobs, env=env)
+        self.spent_s += sum(one.cpu_s for one in results)
+        return results
 
     async def run_in_manners(self, manners: Sequence[Manner]) -> list[Outcome]:
         """The reference's outcomes, run in several manners; those with the same variables share a process's start."""
@@ -123,19 +132,23 @@ class Bench:
         for env in {tuple(sorted(one.env.items())): one.env for one in manners}.values():
             numbers = [number for number, one in enumerate(manners) if one.env == env]
             jobs = [self._job(number, {}, manners[number]) for number in numbers]
-            for number, result in zip(numbers, await self._probe.run(jobs, env=env)):
+            for number, result in zip(numbers, await self._probed(jobs, env)):
                 found[number] = self._outcome(result, manners[number])
         return [found[number] for number in range(len(manners))]
 
     async def run_others(
-        self, variants: Sequence[Files], collect: Iterable[str], names: Sequence[str]
+        self, variants: Sequence[Files], collect: Iterable[str], names: Sequence[str], manner: Manner | None = None
     ) -> list[Outcome]:
         """The outcomes of other tests than the row's, by the names of their functions, on variants.
 
+        Args:
+            names: () for all tests of the files.
+            manner: its order, clock and variables.
         Returns:
             Of each variant an outcome whose ``failing`` holds every test of these names that failed.
         """
         assert self._probe is not None
+        manner = manner or Manner()
         jobs = [
             Job(
                 key=str(number),
@@ -145,10 +158,13 @@ class Bench:
                 deadline_s=self._deadline_s,
                 budget_s=self._deadline_s / 2,  # arguments that nobody chose may take for ever
                 test_s=min(self._test_s, MOST_COPY_S),
+                order=manner.order,
+                clock_s=manner.clock_s,
+                plain=True,
             )
             for number, files in enumerate(variants)
         ]
-        results = await self._probe.run(jobs)
+        results = await self._probed(jobs, manner.env)
         return [
             Outcome(
                 resolved=False,
@@ -190,6 +206,7 @@ class Bench:
             clock_s=manner.clock_s,
             held_up=manner.held_up,
             watch=manner.watch,
+            calls=manner.calls,
         )
 
     def _outcome(self, result: JobResult, manner: Manner) -> Outcome:

@@ -117,11 +117,11 @@ async def _stronger(backend: SandboxBackend, raw: Mapping[str, Any], folder: Pat
     except (SandboxError, TaskError, GradingError) as error:
         return Strengthened(task_id=name, problem=str(error))
     problem = ""
-    if not found.files:
+    if not found.kept.files:
         problem = "no wrong solution was accepted" if not found.num_alive else "no call tells them from the reference"
     return Strengthened(
         task_id=name,
-        row=found.row(raw, row) if found.files else None,
+        row=found.row(raw, row) if found.kept.files else None,
         num_tests=len(found.fail_to_pass) + len(found.pass_to_pass),
         num_alive=found.num_alive,
         num_killed=found.num_killed,

@@ -41,11 +41,13 @@ class Effort:
         mutants: wrong solutions, at most.
         notes: copies of tests by which unnoticed mutants are told from the reference.
         row_minutes: wall-clock minutes after which a row is left as far as it is.
+        search_s: processor seconds after which no further round of a search for stronger tests begins.
     """
 
     mutants: int = 20
     notes: int = 60
     row_minutes: float = 15.0
+    search_s: float = 60.0
 
     @property
     def runs(self) -> int:

@@ -2,98 +2,195 @@
 
 import ast
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 from ..synthesis.probing import file_of
-from .bench import Bench, Files, Outcome
-from .snapshots import Snapshot, notes_in, noting_file, snapshots
+from .bench import Bench, Files, Manner, Outcome
+from .calls import Plan, calling_tests
+from .noting import UNTOLD, notes_in
+from .snapshots import Snapshot, noting_file, snapshots
+from .targets import Target
 from .variants import Variant, changed_functions, first_line_of, parsed
+from .ways import Way
 
-TIMES = 3
+MANNERS = (Manner(), Manner(order="reversed"), Manner(order="notes", env={"PYTHONHASHSEED": "4711"}))
 """Runs under the reference; what is not noted alike in all of them is not used."""
+
+Unit = tuple[str, str, int]
+"""(file, name of a copy, -1), or (file, name of a test of calls, number of the call): what is kept or not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What is tried beyond copies with other literals.
+
+    Attributes:
+        targets: functions that are called by themselves.
+        ways: in which copies are varied besides.
+        plan: how many calls.
+        number: of the round; names of copies differ by it.
+    """
+
+    targets: Sequence[Target]
+    ways: Sequence[Callable[[ast.FunctionDef], Iterator[Way]]]
+    plan: Plan
+    number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notebook:
-    """Copies of tests, and what they note.
+    """Copies of tests, and tests of calls, and what they note.
 
     Attributes:
         bench: where they run.
-        files: the hidden test files with the copies.
+        files: the hidden test files with those of which something is stable.
         taken: the copies by file and name.
-        stable: test id of a copy -> its notes: the same every time under the reference and its neutral rewrites.
+        stable: test id of a copy -> its notes: the same every time under the reference and its neutral rewrites. Of
+            calls those that are not are None; of a copy all are.
     """
 
     bench: Bench
     files: Files
     taken: Mapping[tuple[str, str], Snapshot]
-    stable: Mapping[str, str]
+    stable: Mapping[str, Sequence[str | None]]
 
     @classmethod
-    async def make(cls, bench: Bench, gold: Outcome, neutral: Sequence[Variant], *, most: int) -> "Notebook":
-        """Copy the tests that come to what the reference changes, and keep what is noted alike every time."""
-        wanted, hints, options = concerned(bench, gold), constants_in(bench), options_in(bench)
-        files: dict[str, str | None] = {}
-        taken: dict[tuple[str, str], Snapshot] = {}
-        for path, tests in wanted.items():
-            text = bench.tests.get(path)
-            if text is None or parsed(text) is None:
-                continue
-            share = max(4, most // len(wanted))
-            made = snapshots(text, tests, most=share, seed=bench.row.instance_id, hints=hints, options=options)
-            if made:
-                files[path] = noting_file(text, made)
-                taken |= {(path, one.name): one for one in made}
-        if not files:
-            return cls(bench=bench, files={}, taken={}, stable={})
-        book = cls(bench=bench, files=files, taken=taken, stable={})
-        seen = await book.notes([{}] * TIMES + [one.files for one in neutral])
-        stable = {
-            test: notes
-            for test, notes in seen[0].items()
-            if all(other.get(test) == notes for other in seen) and json.loads(notes)
-        }
-        return cls(bench=bench, files=files, taken=taken, stable=stable)
+    async def make(
+        cls, bench: Bench, gold: Outcome, neutral: Sequence[Variant], *, most: int, search: Search | None = None
+    ) -> "Notebook":
+        """Copy the tests that come to what the reference changes, and keep what is noted alike every time; in a search
+        what the reference notes once, as most of it tells nothing apart: see ``confirmed``."""
+        taken = _taken(bench, gold, most, search)
+        book = cls(bench=bench, files=_noting_files(bench, taken), taken=taken, stable={})
+        (seen,) = await book.notes([{}], MANNERS[0])
+        book = book._with(_agreed(book, seen, seen))
+        return book if search is not None else await book.confirmed(book.stable, neutral)
 
-    async def notes(self, variants: Sequence[Files]) -> list[dict[str, str]]:
+    async def confirmed(self, tests: Collection[str], neutral: Sequence[Variant]) -> "Notebook":
+        """The notebook with these tests alone, as far as they note the same in other manners and of right solutions."""
+        book = self._with({test: notes for test, notes in self.stable.items() if test in tests})
+        for manner in MANNERS[1:]:  # one by one: what is slow or fails is not run again
+            (seen,) = await book.notes([{}], manner)
+            book = book._with(_agreed(book, book.stable, seen))
+        for seen in await book.notes([one.files for one in neutral]):
+            book = book._with(_agreed(book, book.stable, seen))
+        return book
+
+    def _with(self, stable: Mapping[str, Sequence[str | None]]) -> "Notebook":
+        """The notebook with what is stable alone."""
+        names = {(file_of(test), name_of(test)) for test in stable}
+        taken = {key: one for key, one in self.taken.items() if key in names}
+        return replace(self, files=_noting_files(self.bench, taken), taken=taken, stable=stable)
+
+    async def notes(self, variants: Sequence[Files], manner: Manner | None = None) -> list[dict[str, list[str]]]:
         """Of each variant: test id of a copy -> its notes."""
         if not self.files:
             return [{} for _ in variants]
         names = sorted({name for _, name in self.taken})
-        runs = await self.bench.run_others([{**one, **self.files} for one in variants], self.files, names)
+        runs = await self.bench.run_others([{**one, **self.files} for one in variants], self.files, names, manner)
         found = []
         for run in runs:
             told = {test: notes_in(message) for test, message in run.failing.items()}
-            found.append({test: notes for test, notes in told.items() if notes is not None})
+            found.append({test: json.loads(notes) for test, notes in told.items() if notes is not None})
         return found
 
     async def tell_apart(self, variants: Sequence[Files]) -> dict[int, str]:
         """Which variants are told from the reference, and by what: number -> one sentence."""
         told: dict[int, str] = {}
         for number, seen in enumerate(await self.notes(variants)):
-            test = next(iter(self.differing(seen)), None)
+            test = next(iter(self.telling(seen)), None)
             if test is not None:
-                told[number] = self._sentence(test, self.stable[test], seen[test])
+                told[number] = self._sentence(test, seen[test])
         return told
 
-    def differing(self, seen: Mapping[str, str]) -> list[str]:
-        """Copies that noted something else than under the reference; one that was not reached in time says nothing."""
-        return [test for test, notes in self.stable.items() if seen.get(test, notes) != notes]
+    def differing(self, seen: Mapping[str, Sequence[str]]) -> set[Unit]:
+        """What noted something else than under the reference; what was not reached in time says nothing."""
+        found: set[Unit] = set()
+        for test in self.telling(seen):
+            path, name = file_of(test), name_of(test)
+            calls = self.taken[path, name].calls
+            found |= {(path, name, place if calls else -1) for place in self._places(test, seen)}
+        return found
 
-    def snapshot_of(self, test: str) -> Snapshot:
-        """The copy that a test id means."""
-        name = test.rsplit("::", 1)[-1].partition("[")[0]
-        return self.taken[file_of(test), name]
+    def telling(self, seen: Mapping[str, Sequence[str]]) -> list[str]:
+        """The tests in which something else was noted."""
+        return [test for test in self.stable if self._places(test, seen)]
 
-    def _sentence(self, test: str, notes: str, other: str) -> str:
-        one = self.snapshot_of(test)
+    def _places(self, test: str, seen: Mapping[str, Sequence[str]]) -> list[int]:
+        if test not in seen:
+            return []
+        pairs = list(zip_longest(self.stable[test], seen[test], fillvalue="nothing"))
+        return [place for place, (mine, other) in enumerate(pairs) if mine is not None and mine != other]
+
+    def _sentence(self, test: str, seen: Sequence[str]) -> str:
+        one = self.taken[file_of(test), name_of(test)]
+        place = self._places(test, {test: seen})[0]
         how = f" with {one.what}" if one.what else ""
-        mine, theirs = json.loads(notes), json.loads(other)
-        place = next((n for n, (a, b) in enumerate(zip(mine, theirs)) if a != b), min(len(mine), len(theirs)))
-        first, second = (str(one[place])[:120] if place < len(one) else "nothing" for one in (mine, theirs))
-        return f"{one.test}{how}: the reference gives {first}, this gives {second}"
+        first, second = (
+            str(notes[place])[:120] if place < len(notes) else "nothing" for notes in (self.stable[test], seen)
+        )
+        told = one.calls[place].removeprefix("verigym_notes.") if one.calls else f"{one.test}{how}"
+        return f"{told}: the reference gives {first}, this gives {second}"
+
+
+def _taken(bench: Bench, gold: Outcome, most: int, search: Search | None) -> dict[tuple[str, str], Snapshot]:
+    wanted, hints, options = concerned(bench, gold), constants_in(bench), options_in(bench)
+    taken: dict[tuple[str, str], Snapshot] = {}
+    prefix = f"{search.number}_" if search else ""
+    for path, tests in wanted.items():
+        text = bench.tests.get(path)
+        if text is not None and parsed(text) is not None:
+            made = snapshots(
+                text,
+                tests,
+                most=max(4, most // len(wanted)),
+                seed=f"{bench.row.instance_id}{prefix}",
+                hints=hints,
+                options=options,
+                ways=search.ways if search else (),
+                prefix=prefix,
+            )
+            taken |= {(path, one.name): one for one in made}
+    places = [path for path, text in bench.tests.items() if text is not None and parsed(text) is not None]
+    if search is not None and search.targets and places:
+        made = calling_tests(search.targets, hints, search.plan, prefix=f"{prefix}calls_")
+        taken |= {(places[0], one.name): one for one in made}
+    return taken
+
+
+def _noting_files(bench: Bench, taken: Mapping[tuple[str, str], Snapshot]) -> dict[str, str | None]:
+    by_path: dict[str, list[Snapshot]] = {}
+    for (path, _), one in taken.items():
+        by_path.setdefault(path, []).append(one)
+    return {path: noting_file(bench.tests[path] or "", made) for path, made in by_path.items()}
+
+
+def _agreed(
+    book: Notebook, stable: Mapping[str, Sequence[str | None]], seen: Mapping[str, Sequence[str]]
+) -> dict[str, list[str | None]]:
+    """What is noted alike, without what says more of the machine than of the code."""
+    found: dict[str, list[str | None]] = {}
+    for test, notes in stable.items():
+        others = seen.get(test, [])
+        if len(others) != len(notes) or not notes:
+            continue
+        kept = [one if one == other and not _is_untold(one) else None for one, other in zip(notes, others)]
+        by_itself = bool(book.taken[file_of(test), name_of(test)].calls)
+        if any(one is not None for one in kept) if by_itself else None not in kept:
+            found[test] = kept
+    return found
+
+
+def _is_untold(text: str | None) -> bool:
+    return text is None or any(one in text for one in UNTOLD)
+
+
+def name_of(test: str) -> str:
+    """The name of a test's function."""
+    return test.rsplit("::", 1)[-1].partition("[")[0]
 
 
 def constants_in(bench: Bench) -> list[int | str]:

@@ -9,54 +9,21 @@ import ast
 import copy
 import json
 import random
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice, zip_longest
 from types import MappingProxyType
 from typing import Any
 
+from .noting import HELPER, called, expected_in, noting
+from .values import Hints, hinted, near
 from .variants import parsed
+from .ways import Way
 
-MARK = "verigym noted "
-MOST_NOTED = 16
-"""Values of one test; their text has to fit the message of a failure."""
 PREFIX = "test_varied_"
 MOST_OTHERS = 4
 """Other literals of the same test that take a literal's place."""
-_DIGITS = re.compile(r"[0-9]{1,9}")
-
-_END = f"import json, pytest\npytest.fail({MARK!r} + json.dumps(verigym_notes), pytrace=False)"
-
-HELPER = f'''
-
-class VerigymNotes(list):
-    """What a test saw, as text."""
-
-    def note(self, value):
-        if len(self) < {MOST_NOTED}:
-            self.append(self.text(value))
-        return value
-
-    def text(self, value, depth=3):
-        kind = type(value)
-        if kind in (bool, int, float, complex, str, bytes, type(None)):
-            text = repr(value)
-        elif kind in (list, tuple) and depth:
-            text = kind.__name__ + "(" + ", ".join(self.text(one, depth - 1) for one in list(value)[:50]) + ")"
-        elif kind in (set, frozenset) and depth:
-            text = kind.__name__ + "(" + ", ".join(sorted(self.text(one, depth - 1) for one in list(value)[:50])) + ")"
-        elif isinstance(value, dict) and depth:
-            few = list(value.items())[:50]
-            pairs = [self.text(key, depth - 1) + ": " + self.text(one, depth - 1) for key, one in few]
-            text = kind.__name__ + "(" + ", ".join(pairs) + ")"
-        elif isinstance(value, BaseException):
-            text = "raises " + kind.__name__
-        else:
-            text = repr(value)
-            if " at 0x" in text or "_here" in text:
-                text = kind.__name__
-        return text[:200]
-'''
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +35,16 @@ class Snapshot:
         test: the function that it was copied from, dotted.
         what: the literal that was varied, as "old -> new"; "" where none was.
         node: the copy, which ends by telling its notes.
+        calls: of a test that is no copy but calls by itself: a statement for each note; they do not hang together.
+        start: the statement before them.
     """
 
     name: str
     test: str
     what: str
     node: ast.FunctionDef
+    calls: tuple[str, ...] = ()
+    start: str = ""
 
 
 def snapshots(
@@ -82,8 +53,10 @@ def snapshots(
     *,
     most: int,
     seed: str,
-    hints: Collection[int | str] = (),
+    hints: Hints = (),
     options: Mapping[str, Sequence[tuple[str, Any]]] = MappingProxyType({}),
+    ways: Sequence[Callable[[ast.FunctionDef], Iterator[Way]]] = (),
+    prefix: str = "",
 ) -> list[Snapshot]:
     """Copies of some tests of a file.
 
@@ -92,6 +65,8 @@ def snapshots(
         hints: numbers and texts of the code under test: at them it may turn.
         options: name of a function under test -> its parameters with defaults: calls that leave them out give them.
         most: copies of all tests together; each test gets its share, the copy as it is among them.
+        ways: of varying more than literals; they take turns with these, and some copies are varied twice.
+        prefix: of the copies' names, so that they differ from those made before.
     """
     tree = parsed(text)
     if tree is None:
@@ -101,16 +76,38 @@ def snapshots(
     share = max(2, most // max(1, len(nodes)))
     for number, (name, node) in enumerate(nodes):
         rng = random.Random(f"{seed}/{name}")
-        variations = list(_variations(node, hints))
-        rng.shuffle(variations)
-        # What no test gives at all comes first: it is what a test that looks away from it would not notice.
-        variations = [*given_options(node, options), *variations]
-        kept = [("", node), *variations[: share - 1]]
+        kept = [("", node), *_chosen(node, rng, hints, options, ways, most=share - 1)]
         for index, (what, varied) in enumerate(kept):
-            copied = _noting(varied)
-            copied.name = f"{PREFIX}{number}_{index}"
+            copied = noting(varied)
+            copied.name = f"{PREFIX}{prefix}{number}_{index}"
             found.append(Snapshot(name=copied.name, test=name, what=what, node=copied))
     return found[:most]
+
+
+def _chosen(
+    node: ast.FunctionDef,
+    rng: random.Random,
+    hints: Hints,
+    options: Mapping[str, Sequence[tuple[str, Any]]],
+    ways: Sequence[Callable[[ast.FunctionDef], Iterator[Way]]],
+    *,
+    most: int,
+) -> list[tuple[str, ast.FunctionDef]]:
+    """Variations of a test; what no test gives at all comes first: it is what a test that looks away from it would not
+    notice."""
+    kinds = [list(_variations(node, hints)), *(list(way(node)) for way in ways)]
+    for one in kinds:
+        rng.shuffle(one)
+    turns = [found for row in zip_longest(*kinds) for found in row if found is not None]
+    chosen = list(islice(given_options(node, options), most))
+    chosen += [make() for make in turns[: most - len(chosen)]]
+    for number in range(len(chosen) // 3 if ways else 0):  # a third is varied once more
+        what, varied = chosen[-1 - number]
+        again = [one for kind in (lambda other: _variations(other, hints), *ways) for one in kind(varied)]
+        if again:
+            further, twice = rng.choice(again)()
+            chosen[-1 - number] = (f"{what}, {further}", twice)
+    return chosen
 
 
 def noting_file(text: str, taken: Collection[Snapshot]) -> str:
@@ -135,18 +132,6 @@ def judging_file(text: str, expected: Mapping[str, tuple[Snapshot, Sequence[str]
         return node
 
     return _with_copies(text, [one for one, _ in expected.values()], judge)
-
-
-def notes_in(message: str) -> str | None:
-    """The notes in the message of a copy's failure; None where it did not come to its end."""
-    _, found, rest = message.partition(MARK)
-    if not found:
-        return None
-    end = rest.rfind("]")
-    try:
-        return json.dumps(json.loads(rest[: end + 1]))
-    except ValueError:
-        return None
 
 
 def _with_copies(text: str, taken: Collection[Snapshot], made: Callable[[Snapshot], ast.FunctionDef]) -> str:
@@ -184,17 +169,21 @@ def _tests(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
                     yield f"{node.name}.{child.name}", child
 
 
-def _variations(node: ast.FunctionDef, hints: Collection[int | str]) -> Iterator[tuple[str, ast.FunctionDef]]:
+def _variations(node: ast.FunctionDef, hints: Hints) -> Iterator[Way]:
     """The test with one literal otherwise: of its body, and of what its decorators give it."""
     own = [one.value for one in _literals(node)]
     for position, constant in enumerate(_literals(node)):
         others = [one for one in dict.fromkeys(own) if type(one) is type(constant.value) and one != constant.value]
-        values = [*_near(constant.value), *_hinted(constant.value, hints), *others[:MOST_OTHERS]]
+        values = [*near(constant.value), *hinted(constant.value, hints), *others[:MOST_OTHERS]]
         for value in dict.fromkeys(values):
-            changed = copy.deepcopy(node)
-            target = list(_literals(changed))[position]
-            target.value = value
-            yield f"{constant.value!r} -> {value!r}"[:120], changed
+            yield partial(_with_literal, node, position, value)
+
+
+def _with_literal(node: ast.FunctionDef, position: int, value: Any) -> tuple[str, ast.FunctionDef]:
+    changed = copy.deepcopy(node)
+    target = list(_literals(changed))[position]
+    was, target.value = target.value, value
+    return f"{was!r} -> {value!r}"[:120], changed
 
 
 def given_options(
@@ -203,12 +192,12 @@ def given_options(
     """The test with one more argument in each call of a function that leaves a parameter with a default out."""
     for name, parameters in options.items():
         for parameter, default in parameters:
-            for value in _near(default) if default is not None else (True, 0, 1, 3, "", "a"):
+            for value in near(default) if default is not None else (True, 0, 1, 3, "", "a"):
                 changed = copy.deepcopy(node)
                 count = 0
                 for one in (part for part in ast.walk(changed) if isinstance(part, ast.Call)):
                     given = {keyword.arg for keyword in one.keywords}
-                    if _method(one) == name and parameter not in given and None not in given:
+                    if called(one) == name and parameter not in given and None not in given:
                         one.keywords.append(ast.keyword(arg=parameter, value=ast.Constant(value)))
                         count += 1
                 if count:
@@ -217,7 +206,7 @@ def given_options(
 
 def _literals(node: ast.FunctionDef) -> Iterator[ast.Constant]:
     """Numbers and texts that a test uses, in order; not what it says of itself or of its failures."""
-    spared: set[int] = set()
+    spared = expected_in(node)
     for one in ast.walk(node):
         if isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant):
             spared.add(id(one.value))
@@ -231,109 +220,3 @@ def _literals(node: ast.FunctionDef) -> Iterator[ast.Constant]:
     for one in ast.walk(node):
         if isinstance(one, ast.Constant) and id(one) not in spared and type(one.value) in (int, float, str, bool):
             yield one
-
-
-def _near(value: Any) -> list[Any]:
-    """Values near a literal: neighbours, the other sign, zero, the empty one."""
-    if isinstance(value, bool):
-        return [not value]
-    if isinstance(value, int):
-        return [near for near in (value + 1, value - 1, -value, 0, 2 * value + 1) if near != value]
-    if isinstance(value, float):
-        return [near for near in (-value, value / 2, value + 1.0, 0.0) if near != value]
-    assert isinstance(value, str)
-    cut = value[:-1]
-    near = ["", f"{value}{value[-1:] or 'a'}", value[::-1], cut, value.upper(), f" {value}", value.replace(" ", "", 1)]
-    near += [f"{value[: one.start()]}{int(one[0]) + 1}{value[one.end() :]}" for one in _DIGITS.finditer(value)]
-    near += [value + value, value.swapcase(), value.replace(value[:1], "", 1)]
-    return [text for text in dict.fromkeys(near) if text != value]
-
-
-def _hinted(value: Any, hints: Collection[int | str]) -> list[Any]:
-    """Hints of a literal's own type; of a number its neighbours too."""
-    if type(value) is str:
-        return [one for one in hints if type(one) is str and one != value]
-    if type(value) is not int:
-        return []
-    near = {one + step for one in hints if type(one) is int for step in (-1, 0, 1)}
-    return sorted(near - {value, *_near(value)})
-
-
-def _noting(node: ast.FunctionDef) -> ast.FunctionDef:
-    """A test that notes the operands of its checks, goes on after them, and fails with its notes."""
-    made = _Noter().visit(copy.deepcopy(node))
-    start = ast.parse("verigym_notes = VerigymNotes()").body
-    end = ast.parse(_END).body
-    body: list[ast.stmt] = [
-        one for one in made.body if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))
-    ]
-    guarded = ast.parse(
-        "try:\n    pass\nexcept Exception as verigym_error:\n    verigym_notes.note(verigym_error)"
-    ).body[0]
-    assert isinstance(guarded, ast.Try)
-    guarded.body = [*body, ast.Pass()]
-    made.body = [*start, guarded, ast.If(test=ast.Constant(True), body=end, orelse=[])]
-    made.returns = None
-    return made
-
-
-def _note(value: ast.expr) -> ast.Expr:
-    return ast.Expr(ast.Call(ast.Attribute(ast.Name("verigym_notes", ast.Load()), "note", ast.Load()), [value], []))
-
-
-class _Noter(ast.NodeTransformer):
-    """Checks become notes."""
-
-    def visit_Assert(self, node: ast.Assert) -> list[ast.stmt]:
-        test = node.test
-        if isinstance(test, ast.Compare) and len(test.ops) == 1:
-            noted: list[ast.stmt] = [
-                _note(one) for one in (test.left, *test.comparators) if not isinstance(one, ast.Constant)
-            ]
-            return noted
-        return [_note(test)]
-
-    def visit_Expr(self, node: ast.Expr) -> ast.stmt | list[ast.stmt]:
-        call = node.value
-        name = _method(call)
-        if not name.startswith("assert") or not isinstance(call, ast.Call):
-            # What a test calls without looking at it is noted too.
-            return node if isinstance(call, ast.Constant | ast.Await | ast.Yield | ast.YieldFrom) else _note(call)
-        if name in ("assertRaises", "assertRaisesRegex", "assertWarns") and len(call.args) > 1:
-            used = call.args[2:] if name == "assertRaisesRegex" else call.args[1:]
-            if not used:
-                return node
-            return [_note(ast.Call(used[0], used[1:], call.keywords))]
-        return [_note(one) for one in call.args if not isinstance(one, ast.Constant)] or [node]
-
-    def visit_Assign(self, node: ast.Assign) -> ast.stmt | list[ast.stmt]:
-        target = node.targets[0]
-        if isinstance(node.value, ast.Call) and len(node.targets) == 1 and isinstance(target, ast.Name):
-            return [node, _note(ast.Name(target.id, ast.Load()))]
-        return node
-
-    def visit_With(self, node: ast.With) -> ast.stmt | list[ast.stmt]:
-        self.generic_visit(node)
-        names = [_method(item.context_expr) for item in node.items]
-        if len(names) == 1 and names[0] in ("raises", "assertRaises", "assertRaisesRegex", "assertRaisesRegexp"):
-            if node.items[0].optional_vars is not None:
-                return node  # it looks at the exception
-            guarded = ast.parse(
-                "try:\n    pass\nexcept Exception as verigym_error:\n    verigym_notes.note(verigym_error)"
-            )
-            whole = guarded.body[0]
-            assert isinstance(whole, ast.Try)
-            end: list[ast.stmt] = [_note(ast.Constant("nothing is raised"))]
-            whole.body = [one for block in (node.body, end) for one in block]
-            return whole
-        return node
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.stmt:
-        self.generic_visit(node)
-        return node
-
-
-def _method(call: ast.expr) -> str:
-    if not isinstance(call, ast.Call):
-        return ""
-    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")

@@ -1,6 +1,8 @@
-"""Stronger tests for a row: copies of its tests with other arguments, which tell the reference from wrong solutions
-that the row's own tests accept. The official verdict stays what it is; the stronger row gives a second one."""
+"""Stronger tests for a row: copies of its tests with other arguments, and calls of what the reference changes, which
+tell the reference from wrong solutions that the row's own tests accept. The official verdict stays what it is; the
+stronger row gives a second one."""
 
+import ast
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,22 +10,27 @@ from typing import Any
 
 from ...errors import TaskError
 from ...rewards.patches import paths_of, sections_of
-from ...rewards.swe import PASSING
 from ..datasets.swe import SWERow
 from ..sandbox.types import SandboxBackend
 from ..synthesis.probing import file_of
 from ..synthesis.rows import git_diff
-from .bench import Bench, Files, Manner, open_bench
+from .bench import Bench, Manner, Outcome, open_bench
+from .calls import Plan, learn
+from .keeping import Kept, Pool, keep
 from .measure import Effort
 from .mutants import mutants
-from .notes import TIMES, Notebook
+from .notes import Notebook, Search, name_of
 from .rewrites import choices, new_names
-from .snapshots import Snapshot, judging_file
 from .structure import structures
-from .variants import Solved, Variant
+from .targets import Target, examples_in, look_at_calls, module_of, targets
+from .variants import Files, Solved, Variant, changed_functions, first_line_of
+from .ways import WAYS
+from .wording import NAME
 
-MOST_TESTS = 12
-"""Tests that are added to a row."""
+ROUNDS = 4
+"""Most rounds of a search; after the first only what lies near the wrong solutions that are left is called."""
+CALLS, WALKS = 360, 40
+"""Calls of functions, and objects whose methods are called, in a round."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,21 +38,41 @@ class Stronger:
     """What came of one row.
 
     Attributes:
-        files: hidden test file -> its text with the further tests; empty where none was found.
-        fail_to_pass, pass_to_pass: ids of the further tests.
-        num_alive: wrong solutions that the row's own tests accept.
-        num_killed: of them, those that the further tests refuse.
+        kept: the further tests.
+        alive: wrong solutions that the row's own tests accept.
         num_neutral: right solutions that accepted all of them, three times.
+        spent_s: processor seconds of all runs.
         test_patch: brings the row's own hidden tests and the further ones.
     """
 
-    files: Mapping[str, str] = field(default_factory=dict)
-    fail_to_pass: tuple[str, ...] = ()
-    pass_to_pass: tuple[str, ...] = ()
-    num_alive: int = 0
-    num_killed: int = 0
+    kept: Kept = field(default_factory=Kept)
+    alive: Sequence[Variant] = ()
     num_neutral: int = 0
+    spent_s: float = 0.0
     test_patch: str = ""
+
+    @property
+    def fail_to_pass(self) -> tuple[str, ...]:
+        """Ids of the further tests that fail at base."""
+        return tuple(sorted(self.kept.failing))
+
+    @property
+    def pass_to_pass(self) -> tuple[str, ...]:
+        """Ids of the others."""
+        return tuple(sorted(self.kept.tests - self.kept.failing))
+
+    @property
+    def num_alive(self) -> int:
+        return len(self.alive)
+
+    @property
+    def num_killed(self) -> int:
+        return len(self.kept.killed)
+
+    @property
+    def left(self) -> list[Variant]:
+        """Wrong solutions that no further test refuses."""
+        return [one for number, one in enumerate(self.alive) if number not in self.kept.killed]
 
     def row(self, raw: Mapping[str, Any], row: SWERow) -> dict[str, Any]:
         """A raw row with the further tests; ``strengthened`` says what they are worth."""
@@ -77,20 +104,43 @@ async def strengthen(
     async with open_bench(backend, row) as bench:
         if not bench.can_vary_runs:
             raise TaskError(f"{row.instance_id}: its tests are run by a script; further tests need pytest's ids")
-        (gold,) = await bench.run([{}], Manner(whole=True, trace=True))
+        found = targets(bench.base, bench.gold, _told(bench, row))
+        places = tuple(one.place for one in found)
+        (gold,) = await bench.run([{}], Manner(whole=True, trace=True, calls=places))
         bench.expect(gold)
         if not gold.resolved:
             raise TaskError(f"{row.instance_id}: the reference does not pass; nothing can be told from it")
+        see(found, bench, row, gold)
         neutral = [one for one in await neutral_variants(bench, row) if one.kind not in held_out]
         solved = Solved(base=bench.base, gold=bench.gold, statement=row.problem_statement)
         tried = mutants(solved, most=effort.mutants, seed=row.instance_id, tests=bench.tests)
         outcomes = await bench.run([one.files for one in tried])
-        alive = [one.files for one, outcome in zip(tried, outcomes) if outcome.resolved]
+        alive = [one for one, outcome in zip(tried, outcomes) if outcome.resolved]
         if not alive:
-            return Stronger()
-        notebook = await Notebook.make(bench, gold, neutral, most=2 * effort.notes)
-        chosen = cover([set(notebook.differing(seen)) for seen in await notebook.notes(alive)], notebook)
-        return await _kept(bench, notebook, chosen, alive, neutral)
+            return Stronger(spent_s=bench.spent_s)
+        pool = Pool()
+        left = list(range(len(alive)))
+        for number in range(ROUNDS):
+            plan = Plan(calls=CALLS, walks=WALKS, seed=f"{row.instance_id}/{number}")
+            near = found if number == 0 else concerning(found, bench.gold, [alive[one] for one in left])
+            search = Search(targets=near, ways=WAYS, plan=plan, number=number)
+            book = await Notebook.make(bench, gold, neutral, most=2 * effort.notes, search=search)
+            learn(found, [(book.taken[file_of(test), name_of(test)], notes) for test, notes in book.stable.items()])
+            noted = await book.notes([alive[one].files for one in left])
+            book = await book.confirmed({test for seen in noted for test in book.telling(seen)}, neutral)
+            for one, seen in zip(left, noted):
+                pool.add(book, one, book.differing(seen))
+            left = [one for one in left if not pool.tells(one)]
+            if not left or bench.spent_s > effort.search_s:
+                break
+        kept = await keep(bench, pool, [one.files for one in alive], neutral)
+        return Stronger(
+            kept=kept,
+            alive=tuple(alive),
+            num_neutral=len(neutral),
+            spent_s=bench.spent_s,
+            test_patch=_with_files(bench, kept.files),
+        )
 
 
 async def neutral_variants(bench: Bench, row: SWERow) -> list[Variant]:
@@ -103,91 +153,55 @@ async def neutral_variants(bench: Bench, row: SWERow) -> list[Variant]:
     return [one for one, outcome in zip(made, outcomes) if outcome.resolved]
 
 
-def cover(differing: Sequence[set[str]], notebook: Notebook) -> list[str]:
-    """Names of copies that together differ under as many variants as any do, the fewest that a greedy choice finds. A
-    copy with parameters counts as a whole, and only where all its notes are stable."""
-    by_copy: dict[tuple[str, str], set[int]] = {}
-    for number, tests in enumerate(differing):
-        for test in tests:
-            by_copy.setdefault((file_of(test), notebook.snapshot_of(test).name), set()).add(number)
-    chosen: list[str] = []
-    left = set().union(*by_copy.values()) if by_copy else set()
-    while left and len(chosen) < MOST_TESTS:
-        best = max(sorted(by_copy), key=lambda one: len(by_copy[one] & left))
-        left -= by_copy.pop(best)
-        chosen.append(f"{best[0]}::{best[1]}")
-    return chosen
+def _told(bench: Bench, row: SWERow) -> set[str]:
+    """Names that the statement or the hidden tests spell."""
+    return {name for text in (row.problem_statement, *bench.tests.values()) if text for name in NAME.findall(text)}
 
 
-async def _kept(
-    bench: Bench, notebook: Notebook, chosen: Sequence[str], alive: Sequence[Files], neutral: Sequence[Variant]
-) -> Stronger:
-    """Write the chosen copies as tests, and keep those that hold: the reference and every neutral rewrite pass them,
-    three times, and a wrong solution does not."""
-    expected = _expected(notebook, chosen)
-    while True:
-        files = {path: judging_file(bench.tests[path] or "", copies) for path, copies in expected.items() if copies}
-        names = sorted({name for copies in expected.values() for name in copies})
-        if not names:
-            return Stronger(num_alive=len(alive))
-        right = [{**one, **files} for one in ({}, *(one.files for one in neutral))] * TIMES
-        runs = await bench.run_others(right, files, names)
-        refused = {test for run in runs for test in names_of(run.statuses, names) - passing(run.statuses)}
-        ran = set().union(*(names_of(run.statuses, names) for run in runs))
-        bad = {(file_of(test), test.rsplit("::", 1)[-1].partition("[")[0]) for test in refused}
-        bad |= {(path, name) for path, copies in expected.items() for name in copies if not _ran(name, ran)}
-        if not bad:
-            break
-        expected = {
-            path: {name: one for name, one in copies.items() if (path, name) not in bad}
-            for path, copies in expected.items()
-        }
-    killed = [
-        run
-        for run in await bench.run_others([{**one, **files} for one in alive], files, names)
-        if _refuses(run.statuses, ran)
-    ]
-    (base,) = await bench.run_others([{**bench.base, **files}], files, names)
-    failing = tuple(sorted(test for test in ran if base.statuses.get(test) not in PASSING))
-    return Stronger(
-        files=files,
-        fail_to_pass=failing,
-        pass_to_pass=tuple(sorted(ran - set(failing))),
-        num_alive=len(alive),
-        num_killed=len(killed),
-        num_neutral=len(neutral),
-        test_patch=_with_files(bench, files),
-    )
+def see(found: Sequence[Target], bench: Bench, row: SWERow, gold: Outcome) -> None:
+    """Note what functions are given in tests, by what ran and by what is written, and in examples."""
+    look_at_calls(found, [text for text in bench.tests.values() if text])
+    documented = [doc for one in found if (doc := ast.get_docstring(one.node))]
+    for text in (row.problem_statement, *documented):
+        look_at_calls(found, list(examples_in(text)))
+    by_place = {one.place: one for one in found}
+    for calls in (gold.traced.calls if gold.traced is not None else {}).values():
+        for path, line, given in calls:
+            target = by_place[path, line]
+            told = {name: "?" if _is_new(value, bench) else value for name, value in given.items()}
+            target.see({name: value for name, value in told.items() if name in _known(target)})
+            receiver = told.get("self", "?")
+            if target.owner and not receiver.startswith("?") and receiver not in target.receivers:
+                target.receivers.append(receiver)
 
 
-def _expected(notebook: Notebook, chosen: Sequence[str]) -> dict[str, dict[str, tuple[Snapshot, list[str]]]]:
-    """File -> name of a copy -> (the copy, what it may note)."""
-    expected: dict[str, dict[str, tuple[Snapshot, list[str]]]] = {}
-    for test, notes in notebook.stable.items():
-        path, one = file_of(test), notebook.snapshot_of(test)
-        if f"{path}::{one.name}" in chosen:
-            held = expected.setdefault(path, {}).setdefault(one.name, (one, []))[1]
-            if notes not in held:
-                held.append(notes)
-    return expected
+def _is_new(source: str, bench: Bench) -> bool:
+    """Whether an object's source has attributes that may be the reference's own choice: its class is of a changed file,
+    and they do not stand there at base."""
+    if not any(f"VerigymNotes.made({module_of(path)!r}" in source for path in bench.gold):
+        return False
+    known = {name for text in bench.base.values() if text for name in NAME.findall(text)}
+    states = [one for one in ast.walk(ast.parse(source)) if isinstance(one, ast.Dict)]
+    keys = {key.value for one in states for key in one.keys if isinstance(key, ast.Constant)}
+    return not all(isinstance(key, str) and key in known for key in keys)
 
 
-def names_of(statuses: Mapping[str, str], names: Sequence[str]) -> set[str]:
-    """Ids of a run's tests that have one of these names."""
-    wanted = set(names)
-    return {test for test in statuses if test.rsplit("::", 1)[-1].partition("[")[0] in wanted}
+def _known(target: Target) -> set[str]:
+    return {*target.parameters, *(one.arg for one in target.node.args.kwonlyargs), "*", "**"}
 
 
-def passing(statuses: Mapping[str, str]) -> set[str]:
-    return {test for test, status in statuses.items() if status in PASSING}
-
-
-def _ran(name: str, tests: set[str]) -> bool:
-    return any(test.rsplit("::", 1)[-1].partition("[")[0] == name for test in tests)
-
-
-def _refuses(statuses: Mapping[str, str], tests: set[str]) -> bool:
-    return any(statuses.get(test) not in PASSING for test in tests)
+def concerning(found: Sequence[Target], gold: Files, left: Sequence[Variant]) -> list[Target]:
+    """Targets in whose code the wrong solutions that are left differ, and the rest of their classes; all where they
+    differ elsewhere."""
+    places: set[tuple[str, int]] = set()
+    for one in left:
+        for path, text in one.files.items():
+            after = gold.get(path)
+            if after is not None:
+                places |= {(path, first_line_of(node)) for node in changed_functions(text or "", after).values()}
+    owners = {one.name.partition(".")[0] for one in found if one.place in places and (one.owner or "." in one.name)}
+    near = [one for one in found if one.place in places or one.name.partition(".")[0] in owners]
+    return near or list(found)
 
 
 def _with_files(bench: Bench, files: Mapping[str, str]) -> str:
@@ -199,7 +213,7 @@ def _with_files(bench: Bench, files: Mapping[str, str]) -> str:
     ]
     before = {path: bench.tests_before.get(path) or "" for path in files}
     made = [path for path in files if bench.tests_before.get(path) is None]
-    patch = git_diff(before, files)
+    patch = git_diff(before, files) if files else ""
     for path in made:  # git has to make the file, not find an empty one
         patch = patch.replace(f"--- a/{path}\n", "--- /dev/null\n").replace(
             f"diff --git a/{path} b/{path}\n", f"diff --git a/{path} b/{path}\nnew file mode 100644\n"

@@ -9,8 +9,9 @@ A job: {"key", "files": {path: text}, "collect": [test files], "keep": [test ids
 test functions, or [], "deadline_s", "budget_s": after so long no further test begins, or null; "test_s": after so many
 processor seconds a test fails, or null; "max_failing", "mode": "test" | "trace" | "warm"; "order": "" | "reversed" | a
 word that tests are shuffled by; "clock_s": how far the wall clock is moved; "held_up": "" | a word by which the run is
-stopped again and again; "watch": paths whose lines are noted in
-mode "trace"}. A file whose text is null is not there during the run. A result: see ``_result``.
+stopped again and again; "watch": paths whose lines are noted in mode "trace"; "calls": (path, first line) of functions
+whose arguments are noted in it; "plain": whether assertions are left without words, which is quicker}. A file
+whose text is null is not there during the run. A result: see ``_result``.
 """
 
 import contextlib
@@ -102,9 +103,10 @@ def _in_fork(job):
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
-    os.waitpid(pid, 0)
+    _, _, used = os.wait4(pid, 0)
     result = json.loads(data) if ended == "done" else {}
-    return {"key": job["key"], "ended": ended, "wall_s": time.monotonic() - started, **result}
+    spent = {"wall_s": time.monotonic() - started, "cpu_s": used.ru_utime + used.ru_stime}
+    return {"key": job["key"], "ended": ended, **spent, **result}
 
 
 def _holder(pid, word):
@@ -151,6 +153,8 @@ def _run_pytest(job):
         move_clock(job["clock_s"])
     recorder = Recorder(job, os.getcwd())
     arguments = [*OPTIONS, f"--rootdir={os.getcwd()}", f"--maxfail={job['max_failing']}", *job["collect"]]
+    if job["plain"]:
+        arguments.append("--assert=plain")
     if job["mode"] == "warm":
         arguments.append("--collect-only")
     with contextlib.redirect_stderr(io.StringIO()) as said:
@@ -179,6 +183,7 @@ def _result(recorder, exit_code):
         "locations": recorder.locations,
         "covered": recorder.covered,
         "lines": recorder.lines,
+        "calls": recorder.calls,
         "collected": recorder.collected,
         "stopped": recorder.stopped,
     }

@@ -10,9 +10,11 @@ import time
 
 import pytest
 
-from .probe_values import plain_text, seen_in
+from .probe_values import given_in, plain_text, seen_in
 
 MESSAGE_CHARACTERS = 4000
+MOST_CALLS = 60
+"""Of one test, whose arguments are noted."""
 WAITING_FACTOR = 6
 """Seconds of the wall clock for one of the processor's, before a test counts as one that hangs."""
 
@@ -30,6 +32,8 @@ class Recorder:
         self.locations = {}
         self.covered = {}
         self.lines = {}
+        self.calls = {}
+        self.asked = {(os.path.join(root, path), line) for path, line in job["calls"]}
         self.watched = {os.path.join(root, path): path for path in job["watch"]}
         self.not_collected = []
         self.inputs = {}
@@ -89,6 +93,7 @@ class Recorder:
     def _traced(self, item):
         called = set()
         lines = set()
+        calls = []
 
         def note_line(frame, event, argument):
             if event == "line":
@@ -97,6 +102,10 @@ class Recorder:
 
         def note_call(frame, event, argument):
             called.add(frame.f_code)
+            if self.asked and len(calls) < MOST_CALLS:
+                place = (frame.f_code.co_filename, frame.f_code.co_firstlineno)
+                if place in self.asked:
+                    calls.append([self._relative(place[0]), place[1], given_in(frame)])
             return note_line if frame.f_code.co_filename in self.watched else None  # no line events of others
 
         threading.settrace(note_call)
@@ -107,6 +116,8 @@ class Recorder:
             sys.settrace(None)
             threading.settrace(None)
             self.lines[item.nodeid] = sorted(lines)
+            if calls:
+                self.calls[item.nodeid] = calls
             inside = self.root + os.sep
             self.covered[item.nodeid] = sorted(
                 {

@@ -60,6 +60,8 @@ class Job:
         held_up: "" or a word: by it the run is stopped and goes on again and again, as on a machine that others use; it
             takes some three times as long.
         watch: files, of whose lines mode "trace" notes which test came there.
+        calls: (file, first line) of functions of which mode "trace" notes what they are given.
+        plain: whether assertions are left without words for their failures, which is quicker.
     """
 
     key: str
@@ -76,6 +78,8 @@ class Job:
     clock_s: int = 0
     held_up: str = ""
     watch: tuple[str, ...] = ()
+    calls: tuple[tuple[str, int], ...] = ()
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +110,8 @@ class JobResult:
         locations: test -> (file, first line) of its function; in mode "trace" only.
         covered: test -> (file, first line) of the tree's functions it entered; in mode "trace" only.
         lines: test -> (file, line) of the watched files that it ran; in mode "trace" only.
+        calls: test -> (file, first line, parameter -> source of its value) of calls asked for; in mode "trace" only.
+        cpu_s: processor seconds of the run and of what it waited for.
         collected: how many tests there are.
         stopped: whether the job's ``budget_s`` ended the run.
     """
@@ -121,6 +127,8 @@ class JobResult:
     locations: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     covered: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
     lines: Mapping[str, frozenset[tuple[str, int]]] = field(default_factory=dict)
+    calls: Mapping[str, tuple[tuple[str, int, Mapping[str, str]], ...]] = field(default_factory=dict)
+    cpu_s: float = 0.0
     collected: int = 0
     stopped: bool = False
 
@@ -258,6 +266,11 @@ def _result(record: Mapping[str, Any]) -> JobResult:
         lines={
             test: frozenset((path, line) for path, line in places) for test, places in record.get("lines", {}).items()
         },
+        calls={
+            test: tuple((path, line, given) for path, line, given in made)
+            for test, made in record.get("calls", {}).items()
+        },
+        cpu_s=record.get("cpu_s", 0.0),
         collected=record.get("collected", 0),
         stopped=record.get("stopped", False),
     )

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from verigym.envs.audit.mutants import mutants
+from verigym.envs.audit.noting import notes_in
 from verigym.envs.audit.rewrites import choices, spelled_in
-from verigym.envs.audit.snapshots import judging_file, notes_in, noting_file, snapshots
+from verigym.envs.audit.snapshots import judging_file, noting_file, snapshots
 from verigym.envs.audit.structure import structures
 from verigym.envs.audit.variants import Solved, changed_functions, changed_lines, diff_of
 
