@@ -51,8 +51,9 @@ def calling_tests(targets: Sequence[Target], hints: Hints, plan: Plan, *, prefix
             found.append(_test(f"{prefix}{len(found)}", target, lines[start : start + AT_ONCE]))
     walked = [one for one in targets if one.owner]
     makers = {one.name: one for one in single}
-    for lines in dict.fromkeys(_walks(walked, makers, hints, rng, most=plan.walks)):
-        found.append(_walk(f"{prefix}{len(found)}", walked[0], list(lines)))
+    modules = {one.owner: one.module for one in walked}
+    for owner, lines in dict.fromkeys(_walks(walked, makers, hints, rng, most=plan.walks)):
+        found.append(_walk(f"{prefix}{len(found)}", owner, modules[owner], lines))
     return found
 
 
@@ -65,13 +66,12 @@ def learn(targets: Sequence[Target], tests: Iterable[tuple[Snapshot, Sequence[st
     by_name = {f"{one.name}()": one for one in targets}
     for test, notes in tests:
         target = by_name.get(test.test)
-        fresh: dict[str, str] = {}
-        for line, note in zip(test.calls, notes):
-            if target is not None and note is not None and not note.startswith("raises") and note not in target.gave:
-                fresh.setdefault(note, line.replace("verigym_notes.call(", "", 1))
-        for note, rest in list(fresh.items()) if target is not None and len(target.gave) < MOST_LEARNED else ():
+        for line, note in zip(test.calls, notes) if target is not None else ():
+            assert target is not None
+            if note is None or note.startswith("raises") or note in target.gave or len(target.gave) >= MOST_LEARNED:
+                continue
             target.gave.add(note)
-            name, _, arguments = rest.partition(",")
+            name, _, arguments = line.removeprefix("verigym_notes.call(").partition(",")
             look_at_calls([target], [f"{name.rstrip(')')}({arguments or ')'}"])
 
 
@@ -87,9 +87,8 @@ def _test(name: str, target: Target, lines: Sequence[str]) -> Snapshot:
     return Snapshot(name=node.name, test=f"{target.name}()", what="", node=node, calls=tuple(lines), start=start)
 
 
-def _walk(name: str, target: Target, lines: Sequence[str]) -> Snapshot:
-    owner = target.name.partition(".")[0]
-    node = calling(f"{PREFIX}{name}", [f"from {target.module} import {owner}", *lines])
+def _walk(name: str, owner: str, module: str, lines: Sequence[str]) -> Snapshot:
+    node = calling(f"{PREFIX}{name}", [f"from {module} import {owner.partition('.')[0]}", *lines])
     return Snapshot(name=node.name, test=f"{owner}()", what="; ".join(lines)[:300], node=node)
 
 
@@ -195,8 +194,8 @@ def _arguments(target: Target, given: Given) -> list[str]:
 
 def _walks(
     targets: Sequence[Target], makers: dict[str, Target], hints: Hints, rng: random.Random, *, most: int
-) -> Iterator[tuple[str, ...]]:
-    """Objects, and calls of their methods one after another; what is seen of them at last is noted too."""
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(class, statements): an object and calls of its methods in turn; what is seen of it at last is noted."""
     owners = list(dict.fromkeys(one.owner for one in targets))
     for _ in range(most if owners else 0):
         owner = rng.choice(owners)
@@ -216,7 +215,7 @@ def _walks(
         head, rest = lines[0], lines[1:]
         if rng.random() < 0.5:
             rng.shuffle(rest)
-        yield (head, *rest[: MOST_NOTED - 2], "verigym_notes.note(one)")
+        yield owner, (head, *rest[: MOST_NOTED - 2], "verigym_notes.note(one)")
 
 
 def _few(target: Target, hints: Hints, rng: random.Random) -> list[Given]:
