@@ -134,13 +134,18 @@ class Driven:
                 await self._until_over(left)
                 if not self._running.done():
                     self.session.limit_met = self.session.limit_met or "wall_clock"
-                    await self.session.aclose()  # a harness that waits for a turn is told that there will be none
-                    self._running.cancel()
-                    await asyncio.wait({self._running}, timeout=GRACE_S)
             finally:
-                self._running.cancel()
+                await self._end(self._running)
         if self._running.done() and not self._running.cancelled():
             self.done = self._running.result()
+
+    async def _end(self, running: asyncio.Task[Done]) -> None:
+        """End the harness while the gateway still answers: one that waits for a turn, or asks for another, is told that
+        there will be none. Without an answer it would try again for minutes, also where the episode was cancelled."""
+        if not running.done():
+            await self.session.aclose()
+            running.cancel()
+            await asyncio.wait({running}, timeout=GRACE_S)
 
     @asynccontextmanager
     async def _tools_by_mcp(self) -> AsyncGenerator[None, None]:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from ...agent.harness.open import OWN
 from ..recipe.recipe import Recipe
 
 STAGE_TITLES = {
@@ -134,4 +135,6 @@ def eval_command(out: Path, recipe: Recipe, checkpoint: str) -> str:
     words += ["--max-turns", str(family.turns), "--max-tokens", str(family.turn_tokens)]
     if recipe.sandbox != "auto":
         words += ["--sandbox", recipe.sandbox]
+    if family.agent.name != OWN:
+        words += ["--agent", family.agent.name]
     return shlex.join(words)

@@ -5,15 +5,20 @@ import gc
 import json
 import os
 import socket
+import threading
+import time
 
+import httpx
 import pytest
 
 from verigym.agent.gateway.serve import shared_gateway
 from verigym.agent.gateway.session import Session
+from verigym.agent.harness.episode import rollout_with
 from verigym.agent.harness.open import AgentSettings, open_agent
 from verigym.agent.harness.spec import Done
 from verigym.agent.loop import Budget
 from verigym.envs.core import Submission
+from verigym.envs.sandbox.background import on_thread_to_its_end
 from verigym.envs.tools.spec import tool
 from verigym.errors import ConfigError, PolicyError, SandboxError
 from verigym.model.chat.sampling import Sampling
@@ -305,6 +310,52 @@ class Raises:
 def test_a_sandbox_that_fails_under_a_harness_is_no_crash(policy, task):
     found = run(f"{__name__}:Raises", policy("x"), task, env=Words())
     assert (found.ending, found.reward) == ("sandbox_failure", None)
+
+
+class Stubborn:
+    """Works on a thread when its episode ends, then asks, and again where it gets no answer, as clients do."""
+
+    name = "stubborn"
+
+    def __init__(self):
+        self.working, self.heard = threading.Event(), []
+
+    async def run(self, stage):
+        body = {"model": stage.beside.model, "messages": [{"role": "user", "content": "q"}]}
+        headers = {"authorization": f"Bearer {stage.beside.key}"}
+
+        def ask():
+            self.working.set()
+            time.sleep(1.5)
+            for _ in range(8):
+                try:
+                    url = f"{stage.beside.root}/v1/chat/completions"
+                    self.heard.append(httpx.post(url, json=body, headers=headers, timeout=60).status_code)
+                    return
+                except httpx.TransportError as error:
+                    self.heard.append(type(error).__name__)
+                    time.sleep(0.25)
+
+        await on_thread_to_its_end(ask)
+        return Done(exit="ended")
+
+
+@pytest.mark.parametrize("seconds", [1.0, 60.0], ids=["time over", "cancelled"])
+def test_a_harness_on_a_thread_is_told_that_it_is_over(seconds, policy, task):
+    """It is not left to ask a gateway that has gone, for minutes."""
+    harness = Stubborn()
+
+    async def cut():
+        budget = Budget(turns=8, tokens=4000, seconds=seconds)
+        sampling = Sampling(max_tokens=300)
+        work = asyncio.create_task(rollout_with(harness, Words(), policy("x"), task, budget=budget, sampling=sampling))
+        await asyncio.to_thread(harness.working.wait)
+        if seconds > 10:
+            work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+    asyncio.run(cut())
+    assert harness.heard == [401]
 
 
 def test_mini_swe_agent_as_it_is_published(policy, task):
