@@ -275,6 +275,6 @@ EXPERTS: Mapping[str, Mapping[str, Expert]] = {
         "mistake_the_order": calculate_mistake(1),
     },
     "small-repairs": {"solve": write_solution, "change_nothing": write_mistake(0)},
-    "word-problems": {"solve": calculate_solution},
+    "word-problems": {"solve": calculate_solution, "stop_after_one_step": calculate_mistake(0)},
 }
 """Experts by the source of the tasks and by name; a recipe states each one's share."""

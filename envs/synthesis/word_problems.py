@@ -1,5 +1,6 @@
 """Word problems of two or three steps. Stories that are held out are none of those that are trained on."""
 
+import ast
 import random
 from string import Formatter
 
@@ -67,7 +68,7 @@ MAX_ATTEMPTS = 1000
 
 def word_problems(*, num: int, seed: int, held_out: bool) -> list[Task]:
     """Distinct problems of one split, as tasks of family "math", evenly over its stories. Answers are whole numbers
-    above 0 that the story does not state.
+    above 0 that neither the story states nor its first step gives.
 
     Raises:
         TaskError: more are asked for than can be found.
@@ -93,14 +94,24 @@ def _draw(name: str, story: str, rule: str, rng: random.Random) -> Task | None:
     numbers = {slot: rng.choice(NUMBERS[slot]) for slot in slots}
     solution = rule.format(**numbers)
     answer = _value(solution)
-    if answer is None or answer <= 0 or answer in numbers.values():
+    step = _first_step(solution)
+    if answer is None or answer <= 0 or answer in (*numbers.values(), _value(step)):
         return None
     return Task(
         id=f"{name}-{'-'.join(map(str, numbers.values()))}",
         family="math",
         prompt=story.format(name=rng.choice(NAMES), things=rng.choice(THINGS), **numbers),
-        hidden={"answer": str(answer), "solution": solution},
+        hidden={"answer": str(answer), "solution": solution, "mistakes": [step]},
     )
+
+
+def _first_step(solution: str) -> str:
+    """The operation that is done first."""
+    node = ast.parse(solution, mode="eval").body
+    assert isinstance(node, ast.BinOp)
+    while deeper := next((side for side in (node.left, node.right) if isinstance(side, ast.BinOp)), None):
+        node = deeper
+    return ast.unparse(node)
 
 
 def _value(solution: str) -> int | None:

@@ -124,6 +124,8 @@ def test_word_problems_have_whole_answers_that_they_do_not_state(held_out):
         stated = re.findall(r"\d+", task.prompt)
         assert eval(task.hidden["solution"].replace("//", "/")) == int(task.hidden["answer"]) > 0, task.prompt
         assert task.hidden["answer"] not in stated
+        (step,) = task.hidden["mistakes"]
+        assert (len(re.findall(r"\d+", step)), str(eval(step)) != task.hidden["answer"]) == (2, True)
         assert set(re.findall(r"\d+", task.hidden["solution"])) == set(stated)
 
 
