@@ -251,7 +251,7 @@ def expected_in(node: ast.FunctionDef) -> set[int]:
     return {id(part) for side in sides for part in ast.walk(side)}
 
 
-def called(call: ast.expr) -> str:
+def called(call: ast.AST) -> str:
     """The last name of what is called; "" where nothing is."""
     if not isinstance(call, ast.Call):
         return ""

@@ -214,7 +214,7 @@ def _literals(node: ast.FunctionDef) -> Iterator[ast.Constant]:
             spared |= {id(part) for part in ast.walk(one)}
         elif isinstance(one, ast.Assert) and one.msg is not None:
             spared |= {id(part) for part in ast.walk(one.msg)}
-        elif isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute) and one.func.attr == "parametrize":
+        elif called(one) == "parametrize" and isinstance(one, ast.Call):
             spared |= {id(part) for argument in one.args[:1] for part in ast.walk(argument)}
             spared |= {id(part) for keyword in one.keywords for part in ast.walk(keyword)}
     for one in ast.walk(node):

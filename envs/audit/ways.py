@@ -18,7 +18,8 @@ _WRAPPED_CALLABLES = (*CALLABLES[:3], "__import__('functools').partial({})")
 
 def displays(node: ast.FunctionDef) -> Iterator[Way]:
     """A list, tuple, set or mapping that is written out: shorter, longer, turned round."""
-    spared = expected_in(node)
+    # A list of parameters of another shape: the whole file is not collected.
+    spared = expected_in(node) | {id(part) for one in node.decorator_list for part in ast.walk(one)}
     for position, one in enumerate(ast.walk(node)):
         if id(one) in spared:
             continue

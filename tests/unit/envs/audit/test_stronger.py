@@ -65,6 +65,16 @@ def test_a_body_otherwise_leaves_what_is_expected_alone():
     assert any(", " in one.what for one in snapshots(TEST, {"test_a"}, most=30, seed="s", ways=WAYS))
 
 
+def test_what_a_file_is_collected_by_stays():
+    text = "@parametrize('a,b', [(1, 2), (3, 4)])\ndef test_a(a, b):\n    assert f(a) == b\n"
+    made = snapshots(text, {"test_a"}, most=60, seed="s", ways=WAYS)
+    heads = [ast.literal_eval(one.node.decorator_list[0].args[0]) for one in made]
+    shapes = [[len(pair.elts) for pair in one.node.decorator_list[0].args[1].elts] for one in made]
+    assert set(heads) == {"a,b"}
+    assert all(shape == [2, 2] for shape in shapes)
+    assert len({ast.unparse(one.node.decorator_list[0]) for one in made}) > 1
+
+
 CODE = '''
 class Box:
     def __init__(self, items=()):
