@@ -162,7 +162,8 @@ class Recipe(Settings):
                 f"sdft, opsd) and teacher = {idle[0]!r} in rl.train or in a family's rl (or in those of distill), or "
                 "remove it"
             )
-        for name, config in (one for stage in self.sampled_stages for one in algorithms_of(self, stage).items()):
+        told = ((stage.name, *one) for stage in self.sampled_stages for one in algorithms_of(self, stage).items())
+        for stage, name, config in told:
             if not isinstance(config, OPDConfig) or config.teacher is None or config.teacher not in asked:
                 continue
             teacher = asked[config.teacher]
@@ -178,8 +179,8 @@ class Recipe(Settings):
                 )
             if teacher.is_served and config.temperature != 1.0:
                 raise ValueError(
-                    f"the teacher of family {name!r} is a server, which scores at temperature 1, and the run's is "
-                    f"{config.temperature:g}; set it to 1.0, or take the teacher as engine:"
+                    f"the teacher of family {name!r} is a server, which scores at temperature 1, and that of "
+                    f"{stage} is {config.temperature:g}; set it to 1.0, or take the teacher as engine:"
                 )
         return self
 
