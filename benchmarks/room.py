@@ -111,8 +111,9 @@ def measured(count: int, folder: Path) -> dict[str, Any]:
             found["indexed_s"] = round(time.perf_counter() - started, 1)
             found["indexed_cpu_s"] = round(cpu_s(server.pid), 1)
             before = cpu_s(server.pid)
-            found["first_paint_s"] = median_of(lambda: opened(browser, place))
-            found["first_paint_server_cpu_s"] = round((cpu_s(server.pid) - before) / REPEATS, 3)
+            found["first_rows_s"] = median_of(lambda: opened(browser, place)[1])
+            found["first_rows_server_cpu_s"] = round((cpu_s(server.pid) - before) / REPEATS, 3)
+            found["first_paint_s"] = median_of(lambda: opened(browser, place)[0])
             found["opened_again_s"] = median_of(lambda: painted(page, place))
             found["sorted_s"] = median_of(
                 lambda: asked(page, f"{address}/api/episodes?run={number}&sort=reward&limit=100")
@@ -136,11 +137,14 @@ def measured(count: int, folder: Path) -> dict[str, Any]:
     return found
 
 
-def opened(browser: Any, place: str) -> float:
-    """``painted`` in a browser that has kept nothing of the page."""
+def opened(browser: Any, place: str) -> tuple[float, float]:
+    """Seconds to the first content that a browser paints which has kept nothing of the page, and ``painted``."""
     context = browser.new_context(viewport=SCREEN)
     try:
-        return painted(context.new_page(), place)
+        page = context.new_page()
+        rows = painted(page, place)
+        paint = page.evaluate("() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? NaN")
+        return paint / 1000, rows
     finally:
         context.close()
 
