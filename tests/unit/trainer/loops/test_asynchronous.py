@@ -71,6 +71,14 @@ class FirstIsLast(SlowEngine):
         self.updated.set()
 
 
+def until(holds, seconds=60.0):
+    """Wait on a thread of its own, while the loop goes on."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
 def tasks(count):
     return [Task(id=str(number), family="guess", prompt=f"{number} please") for number in range(count)]
 
@@ -156,15 +164,15 @@ def test_every_prompt_is_accounted_for_through_failures_and_resumes(make, words,
 def test_sampling_goes_on_while_an_update_runs_but_not_beyond_the_cap(make):
     engine = SlowEngine(1, slow=0.001)
     trainer = make(engine, max_lag=2, concurrency=64)
-    ahead = []
+    # In the first update: 2 groups are trained on, and 2 x 2 more wait for the two steps after it.
+    ahead, expected = [], [6, 6, 6, 4, 2]
 
     async def main():
         original = trainer.learn
 
         def learn(trajectories, said):
-            import time
-
-            time.sleep(0.3)  # long enough for every group that may be started to end
+            until(lambda: trainer._num_open >= expected[len(ahead)] and not trainer._running)
+            time.sleep(0.05)  # for one more to begin that may not
             ahead.append(trainer._num_open)
             return original(trajectories, said)
 
@@ -175,8 +183,7 @@ def test_sampling_goes_on_while_an_update_runs_but_not_beyond_the_cap(make):
 
     steps = asyncio.run(main())
     check(steps, 4, 2)
-    # In the first update: 2 groups are trained on, and 2 x 2 more wait for the two steps after it.
-    assert ahead == [6, 6, 6, 4, 2]
+    assert ahead == expected
     assert max(result.metrics["trainer/lag/max"] for result in steps) == 2
     assert engine.modes[0] == "keep"
 
@@ -221,6 +228,7 @@ async def _one(trainer):
 
     def watch(result):
         steps.append(result)
+        until(lambda: trainer._ready)  # a group has ended that the next step would take
         trainer.stop()
 
     await trainer.run(99, on_step=watch)
