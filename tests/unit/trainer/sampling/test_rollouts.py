@@ -155,10 +155,10 @@ def test_an_environment_that_is_cancelled_while_it_starts_is_closed_when_it_has(
 
 
 def test_a_straggler_is_cut_at_the_deadline_and_the_group_stands_if_a_quorum_has_ended(words):
-    long = {"budget": Budget(turns=2, tokens=64, seconds=60), "concurrency": 8, "deadline": 0.3}
+    long = {"budget": Budget(turns=2, tokens=64, seconds=60), "concurrency": 8, "deadline": 1.0}
     turns = [NINE, None, FOUR, NINE]
     found, _ = run(words, turns, quorum=2, **long)
-    assert [one.reward for one in found.trajectories] == [1.0, 0.0]
+    assert sorted(one.reward for one in found.trajectories) == [0.0, 1.0]  # who asks first gets the first turn
     assert (found.num_cut, found.num_late) == (1, 0)
     found, _ = run(words, turns, **long)
     assert found.trajectories == ()
