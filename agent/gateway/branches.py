@@ -63,15 +63,17 @@ class Branches:
         found, count = [root], 0
         for message in messages:
             key = _key(message)
-            following = [child for place in found for child in place.children.get(key, ()) if _same(message, child)]
-            if not following:
+            same = [child for place in found for child in place.children.get(key, ()) if _same(message, child)]
+            if not same:
                 break
-            found, count = following, count + 1
+            found, count = same, count + 1
         place = max(found, key=lambda one: one.order)
         changed = changed or (count < len(messages) and any(one.children for one in found))
         for message in messages[count:]:
             place = self.put(place, message, message)
-        return Matched(place=place, conversation=_path(place), changed=changed)
+        return Matched(
+            place=place, conversation=[one.entry for one in path_to(place) if one.entry is not None], changed=changed
+        )
 
     def put(self, after: Place, entry: Entry, told: Message) -> Place:
         """A message behind another."""
@@ -107,34 +109,39 @@ def unanswered(first: Place) -> list[Message]:
             news.append(one.entry)
         if not one.children:
             return news
-        one = max((child for children in one.children.values() for child in children), key=lambda child: child.order)
+        one = taken_last(one)
 
 
 def last_words(place: Place) -> Place:
     """The end of the way on from a message that was taken last."""
     while place.children:
-        following = [child for children in place.children.values() for child in children]
-        place = max(following, key=lambda child: child.order)
+        place = taken_last(place)
     return place
 
 
-def told_until(place: Place) -> list[Message]:
-    """A branch's messages up to one, that one included, as the harness was told them."""
-    found: list[Message] = []
+def following(place: Place) -> list[Place]:
+    """The messages right behind one."""
+    return [child for children in place.children.values() for child in children]
+
+
+def taken_last(place: Place) -> Place:
+    """Of the messages right behind one that which came last."""
+    return max(following(place), key=lambda child: child.order)
+
+
+def path_to(place: Place) -> list[Place]:
+    """From a branch's first message to one, that one included."""
+    found: list[Place] = []
     one: Place | None = place
-    while one is not None and one.told is not None:
-        found.append(one.told)
+    while one is not None and one.entry is not None:
+        found.append(one)
         one = one.parent
     return found[::-1]
 
 
-def _path(place: Place) -> list[Entry]:
-    entries: list[Entry] = []
-    one: Place | None = place
-    while one is not None and one.entry is not None:
-        entries.append(one.entry)
-        one = one.parent
-    return entries[::-1]
+def told_until(place: Place) -> list[Message]:
+    """A branch's messages up to one, that one included, as the harness was told them."""
+    return [one.told for one in path_to(place) if one.told is not None]
 
 
 def _key(message: Message) -> Key:

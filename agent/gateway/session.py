@@ -21,7 +21,7 @@ from ..policy import ContextFull, Entry, ObservingPolicy, Policy, Turn, streamed
 from ..seeds import derive_seed
 from ..tree import Growing, MessageTree, TreeBuilder
 from .asked import Asked, GatewayError
-from .branches import Branches, followed, last_turn, last_words, told_until, unanswered
+from .branches import Branches, followed, following, last_turn, last_words, told_until, unanswered
 from .drawing import Drawing
 
 MODEL = "verigym"
@@ -277,7 +277,7 @@ class Session:
         for one in self.settle():
             if one.said is None or id(one.said) not in grown:
                 continue
-            for first in [child for children in one.said.children.values() for child in children]:
+            for first in following(one.said):
                 news = unanswered(first)
                 if not news:
                     continue

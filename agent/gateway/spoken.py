@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ...model.chat.messages import ToolSpec
 from ..policy import Turn
 from ..tree import MessageTree, Node
-from .branches import Place, last_words, unanswered
+from .branches import Place, following, last_words, path_to, unanswered
 from .drawing import Drawing
 
 Spoken = tuple[tuple[ToolSpec, ...], MessageTree]
@@ -25,12 +25,12 @@ def spoken(drawings: Sequence[Drawing]) -> list[Spoken]:
     for one in drawings:
         if one.said is None:
             continue
-        path = _path(one.said)
+        path = path_to(one.said)
         _, nodes = trees.setdefault(id(path[0].parent), (one.tools, []))
         _put(path, nodes, numbers)
-        for first in [child for children in one.said.children.values() for child in children]:
+        for first in following(one.said):
             if unanswered(first):
-                _put(_path(last_words(first)), nodes, numbers)
+                _put(path_to(last_words(first)), nodes, numbers)
     return [(tools, MessageTree(tuple(nodes))) for tools, nodes in trees.values()]
 
 
@@ -42,13 +42,3 @@ def _put(path: Sequence[Place], nodes: list[Node], numbers: dict[int, int]) -> N
         message = entry.message if isinstance(entry, Turn) else entry
         numbers[id(place)] = len(nodes)
         nodes.append(Node(parent=numbers.get(id(place.parent), -1), messages=(message,), trained=is_turn))
-
-
-def _path(place: Place) -> list[Place]:
-    """From the first message to one, that one included."""
-    found = []
-    one: Place | None = place
-    while one is not None and one.entry is not None:
-        found.append(one)
-        one = one.parent
-    return found[::-1]
