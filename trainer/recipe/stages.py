@@ -139,7 +139,7 @@ class DistillStage(RLStage):
     def _has_a_teacher(self) -> Self:
         if not isinstance(self.train, OPDConfig):
             raise ValueError(
-                f"{self.train.algorithm} has no teacher; set distill.train.algorithm to opd, sdpo, sdft or opsd, or "  # type: ignore[attr-defined]
+                f"{self.train.algorithm} has no teacher; set distill.train.algorithm to opd, sdpo, sdft or opsd, or "
                 "call the stage rl"
             )
         if self.evaluation is not None:
