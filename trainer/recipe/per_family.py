@@ -53,7 +53,7 @@ class FamilyAlgorithm(Settings):
         unknown = [key for key in changes if key not in type(train).model_fields]
         if unknown:
             name = getattr(train, "algorithm", type(train).__name__)
-            raise ValueError(f"{', '.join(unknown)} is no setting of {name}; remove it, or change rl.train.algorithm")
+            raise ValueError(f"{', '.join(unknown)} is no setting of {name}; remove it, or change the algorithm")
         try:
             return type(train).model_validate({**train.model_dump(), **changes})
         except ValidationError as error:
