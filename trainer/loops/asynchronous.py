@@ -285,6 +285,11 @@ class AsyncRL(RL):
             self._source.observe(found.trajectories)
             self._ready.append(Group(number=number, task=task, rollouts=found))
             self.counts["sampled"] += 1
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                raise
+            self._failure = TrainingError(f"group {number} of task {task.id!r} was cancelled from within")
+            self._failure.__cause__ = error
         except Exception as error:
             self._failure = error
         finally:
@@ -336,3 +341,9 @@ class AsyncRL(RL):
         self._again = [self._source.find(*names) for names in state["again"]]
         self._ready = [Group.from_json(row, self._source.find) for row in state["ready"]]
         self._num_open = len(self._ready)
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody asked the running task to end; what it awaits may have been cancelled by itself."""
+    current = asyncio.current_task()
+    return current is not None and current.cancelling() > 0

@@ -103,7 +103,10 @@ class Curves:
 
     def _pace(self) -> list[str]:
         told = []
-        if self._newest.get("trainer/updates/count") == 0:
+        failed, ended = (int(self._newest.get(f"rollout/{name}/count", 0)) for name in ("failures", "episodes"))
+        if failed:
+            told.append(f"{failed} of {failed + ended} episodes had no reward, lost to failures")
+        if self._newest.get("trainer/updates/count") == 0 and (ended or not failed):
             told.append("no update: each group's rewards were the same")
         if self._seconds and self._step < self._num_steps:
             told.append(f"{_clock(median(self._seconds) * (self._num_steps - self._step))} left")

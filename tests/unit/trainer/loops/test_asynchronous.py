@@ -251,6 +251,17 @@ def test_a_run_whose_environment_always_fails_ends_with_the_reason(make, words):
     assert words.env.open_count == 0
 
 
+def test_a_group_that_something_within_cancels_ends_the_run(make):
+    class Cancelled(SlowEngine):
+        async def generate(self, prompt_ids, sampling, stop_token_ids):
+            waited = asyncio.get_running_loop().create_future()
+            waited.cancel()
+            await waited
+
+    with pytest.raises(TrainingError, match="was cancelled from within"):
+        asyncio.run(asyncio.wait_for(make(Cancelled(0)).run(3), 60))
+
+
 def test_a_run_all_of_whose_groups_are_dropped_ends_with_the_reason(make, words):
     class Same(SlowEngine):
         async def generate(self, prompt_ids, sampling, stop_token_ids):

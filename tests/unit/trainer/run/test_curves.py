@@ -91,3 +91,15 @@ def test_a_family_none_of_whose_episodes_was_graded_has_no_new_point():
     curves = Curves(Progress(console()), 2, [{"step": 1, "rollout/reward_f/mean": 0.5}])
     curves.add(2, {"rollout/reward_f/mean": None})
     assert curves._values == {"f": [0.5]}
+
+
+def test_episodes_that_failed_are_told_and_are_no_equal_rewards(clock):
+    out = console()
+    curves = Curves(Progress(out), 3)
+    clock(1)
+    lost = {"trainer/updates/count": 0.0, "rollout/episodes/count": 0.0, "rollout/failures/count": 8.0}
+    curves.add(1, lost)
+    assert "8 of 8 episodes had no reward, lost to failures" in out.file.getvalue()
+    assert "no update" not in out.file.getvalue()
+    curves.add(2, {**lost, "rollout/episodes/count": 6.0, "rollout/failures/count": 2.0})
+    assert "2 of 8 episodes had no reward, lost to failures; no update" in out.file.getvalue()
