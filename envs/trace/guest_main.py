@@ -136,11 +136,11 @@ def stands_at_the_limit():
 def replace_streams(job, telling):
     """Descriptors 0 and 1 become files of their own; Python's streams tell what is printed."""
     for number, data in ((0, job["stdin"].encode("utf-8", "surrogateescape")), (1, b"")):
-        memory = os.memfd_create("stream")
-        os.write(memory, data)
-        os.lseek(memory, 0, os.SEEK_SET)
-        os.dup2(memory, number)
-        os.close(memory)
+        file = nameless_file()
+        os.write(file, data)
+        os.lseek(file, 0, os.SEEK_SET)
+        os.dup2(file, number)
+        os.close(file)
     sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
     for name, number in (("stdout", 1), ("stderr", 2)):
         raw = Printed(telling, number)
@@ -148,6 +148,14 @@ def replace_streams(job, telling):
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     sys.__stdin__ = sys.stdin
+
+
+def nameless_file():
+    """In memory, or on disk where the sandbox refuses that, because without a control group nothing bounds it."""
+    try:
+        return os.memfd_create("stream")
+    except OSError:
+        return os.open("/tmp", os.O_TMPFILE | os.O_RDWR, 0o600)
 
 
 def run(job, name, tracer, watching):

@@ -8,6 +8,7 @@ import pytest
 
 from verigym.envs.code.box import RunLimits
 from verigym.envs.code.grade import ProgramGrader
+from verigym.envs.sandbox import control_group
 from verigym.envs.task import Task
 
 FORGED = '{"status": "ok", "stdout": "31337", "stderr": ""}'
@@ -239,7 +240,10 @@ SERVER = "server = int(open(f'/proc/{os.getppid()}/stat').read().rpartition(')')
         "open('/tmp/left', 'w').close()",
         "import os\nos.mkdir(os.path.expanduser('~/left'))",
         "open('/dev/shm/left', 'w').close()",
-        "import ctypes\nctypes.CDLL(None).shmget(7, 4096, 0o1666)",
+        pytest.param(
+            "import ctypes\nctypes.CDLL(None).shmget(7, 4096, 0o1666)",
+            marks=pytest.mark.skipif(control_group.place() is None, reason="refused where no control group bounds it"),
+        ),
         "import os\n" + SERVER + "os.setpriority(os.PRIO_PROCESS, server, 19)",
         "import os, resource\n" + SERVER + "resource.prlimit(server, resource.RLIMIT_NOFILE, (64, 64))",
     ],

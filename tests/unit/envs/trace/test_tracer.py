@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verigym.envs.code.box import ProgramBox
+from verigym.envs.sandbox import control_group
 from verigym.envs.trace.programs import any_program, small_program
 from verigym.envs.trace.run import TraceBox, TraceJob, context_of
 from verigym.errors import TaskError
@@ -269,3 +270,9 @@ def test_a_call_must_be_an_expression_on_one_line(backend):
     for call in ("x = 1", "f(", "f(\n1)"):
         with pytest.raises(TaskError):
             asyncio.run(TraceBox(backend).trace([TraceJob(source="", call=call)]))
+
+
+def test_where_no_control_group_can_be_had(trace, monkeypatch):
+    monkeypatch.setattr(control_group, "make", lambda *limits: None)
+    found = trace("print(input())\nx = 1", stdin="a line\n")
+    assert (found.ended, found.stdout) == ("returned", "a line\n")
