@@ -15,7 +15,8 @@ from .attention_documents import Documents, SharedDocuments
 from .attention_sdpa import sdpa_attention, shared_attention
 from .kernels.attention import LARGEST_HEAD, blocks_of, varlen_attention
 from .kernels.launch import on_cuda, why_not
-from .kernels.reference import reference_attention
+from .kernels.reference import reference_attention, reference_tree_attention
+from .kernels.tree import tree_attention
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def attend(
     if window is not None and window < 1:
         raise ValueError(f"the window is {window}; a token sees at least itself: give 1 or more, or None")
     if isinstance(documents, SharedDocuments):
-        return shared_attention(q_THK, k_SGK, v_SGK, documents, window)
+        return _attend_shared(q_THK, k_SGK, v_SGK, documents, window, backend)
     if keys is not None:
         _check_keys(documents, keys)
     chosen = choose_backend(backend, q_THK.device, q_THK.dtype, q_THK.shape[-1])
@@ -74,6 +75,24 @@ def attend(
     out, _ = varlen_attention(
         *(q_THK, k_SGK, v_SGK, documents.cu_seqlens, keys.cu_seqlens),
         *(documents.tiles(tile, of="queries"), keys.tiles(tile, of="keys"), seen, head_dim**-0.5, tile),
+    )
+    return out
+
+
+def _attend_shared(
+    q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor, documents: SharedDocuments, window: int | None, backend: Backend
+) -> Tensor:
+    """Each token sees those on its path."""
+    head_dim = q_THK.shape[-1]
+    chosen = choose_backend(backend, q_THK.device, q_THK.dtype, head_dim)
+    if chosen == "sdpa":
+        return shared_attention(q_THK, k_TGK, v_TGK, documents, window)
+    if chosen == "reference":
+        return reference_tree_attention(q_THK, k_TGK, v_TGK, documents.ends, documents.positions, window)[0]
+    blocks, seen = blocks_of(head_dim, q_THK.dtype), window or 0
+    out, _ = tree_attention(
+        *(q_THK, k_TGK, v_TGK, documents.ends, documents.depths, *documents.tree(blocks, seen)),
+        *(seen, head_dim**-0.5, blocks.tile),
     )
     return out
 

@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .kernels.attention import tile_table
+from .kernels.attention import Blocks, tile_table
+from .kernels.tree import tree_tables
 
 
 class Documents:
@@ -51,12 +53,12 @@ class Documents:
 
     def tiles(self, rows: int, *, of: Literal["queries", "keys"]) -> Tensor:
         """[tiles, 2] int32, (document, first row) of the tiles of ``rows`` rows that kernels work on."""
-        return self._once(of, rows, lambda: tile_table(self.lengths, rows, heaviest_last_rows=of == "queries"))
+        made = self._once(of, rows, lambda: tile_table(self.lengths, rows, heaviest_last_rows=of == "queries"))
+        return made.view(-1, 2)
 
     def _once(self, name: str, size: int, make: Callable[[], list]) -> Tensor:
         if (name, size) not in self._made:
-            made = torch.tensor(make(), dtype=torch.int32, device=self.positions.device)
-            self._made[name, size] = made if made.numel() else made.view(0, 2)
+            self._made[name, size] = torch.tensor(make(), dtype=torch.int32, device=self.positions.device)
         return self._made[name, size]
 
     def band(self, window: int) -> Tensor:
@@ -75,12 +77,14 @@ class SharedDocuments(Documents):
     them wherever they lie.
 
     Attributes:
-        paths: of each document, [L] int64: where all of its tokens lie, its own at the end.
+        paths: of each document, [L] int64: where all of its tokens lie, its own at the end. Documents are in
+            depth-first order: what two of them share is shared by all between them.
     """
 
     def __init__(self, lengths: Sequence[int], positions: Tensor, paths: Sequence[Tensor]) -> None:
         super().__init__(lengths, positions)
         self.paths = list(paths)
+        self._trees: dict[tuple[Blocks, int], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
 
     @classmethod
     def from_paths(cls, paths: Sequence[Tensor], lengths: Sequence[int]) -> "SharedDocuments":
@@ -91,6 +95,33 @@ class SharedDocuments(Documents):
         """
         runs = [torch.arange(len(path) - own, len(path)) for path, own in zip(paths, lengths, strict=True)]
         return cls(lengths, torch.cat(runs).to(paths[0].device), paths)
+
+    @property
+    def ends(self) -> Tensor:
+        """[T] int32, where the documents that a token is of end: behind its last descendant."""
+        return self._once("ends", 0, lambda: self._ends().tolist())
+
+    @property
+    def depths(self) -> Tensor:
+        """[T] int32, the positions."""
+        return self._once("depths", 0, lambda: self.positions.tolist())
+
+    def tree(self, blocks: Blocks, window: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``kernels.tree.tree_tables``: tiles of queries, their blocks, tiles of keys, their blocks."""
+        if (blocks, window) not in self._trees:
+            by_queries, by_keys = tree_tables(self._ends(), self.positions.cpu().numpy(), window, blocks)
+            tiles, met, key_tiles, key_met = (
+                torch.from_numpy(part).to(self.positions.device) for part in (*by_queries, *by_keys)
+            )
+            self._trees[blocks, window] = tiles, met, key_tiles, key_met
+        return self._trees[blocks, window]
+
+    def _ends(self) -> np.ndarray:
+        ends, count = np.zeros(self.num_tokens, np.int64), 0
+        for path, own in zip(self.paths, self.lengths, strict=True):
+            count += own
+            ends[path.cpu().numpy()] = count
+        return ends
 
 
 def _band(lengths: Sequence[int], window: int, device: torch.device) -> Tensor:

@@ -88,7 +88,7 @@ def varlen_attention(
     from .attention_forward_triton import LOG2_E, attention_forward
 
     num_tokens, num_heads, head_dim = q.shape
-    q, k, v = _channels_contiguous(q), _channels_contiguous(k), _channels_contiguous(v)
+    q, k, v = channels_contiguous(q), channels_contiguous(k), channels_contiguous(v)
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     logsumexp = torch.empty(num_heads, num_tokens, dtype=torch.float32, device=q.device)
     if not query_tiles.shape[0]:
@@ -101,7 +101,7 @@ def varlen_attention(
         *(*q.stride()[:2], *k.stride()[:2], *v.stride()[:2], *out.stride()[:2], logsumexp.stride(0)),
         *(scale * LOG2_E.value, window),
         blocks=blocks.forward,
-        **_constants(q, k, tile, window),
+        **constants_of(q, k, tile, window),
     )
     return out, logsumexp
 
@@ -134,7 +134,7 @@ def varlen_attention_backward(
     from .attention_backward_triton import attention_grad_keys, attention_grad_queries
 
     head_dim = q.shape[2]
-    q, k, v = _channels_contiguous(q), _channels_contiguous(k), _channels_contiguous(v)
+    q, k, v = channels_contiguous(q), channels_contiguous(k), channels_contiguous(v)
     grad = grad.contiguous()
     grad_q = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     grad_k, grad_v = (torch.empty(k.shape, dtype=k.dtype, device=k.device) for _ in range(2))
@@ -149,7 +149,7 @@ def varlen_attention_backward(
             *(q, k, v, out, grad, grad_q, logsumexp, deltas, *where, query_tiles),
             *(*strides, logsumexp.stride(0), scale, window),
             blocks=blocks.grad_queries,
-            **_constants(q, k, tile, window),
+            **constants_of(q, k, tile, window),
         )
     if key_tiles.shape[0]:
         launch(
@@ -158,7 +158,7 @@ def varlen_attention_backward(
             *(q, k, v, grad, grad_k, grad_v, logsumexp, deltas, *where, key_tiles),
             *(*strides, *grad_k.stride()[:2], logsumexp.stride(0), scale, window),
             blocks=blocks.grad_keys,
-            **_constants(q, k, tile, window),
+            **constants_of(q, k, tile, window),
         )
     return grad_q, grad_k, grad_v
 
@@ -184,11 +184,12 @@ def _backward(ctx, grad, _):
 varlen_attention.register_autograd(_backward, setup_context=_save)
 
 
-def _channels_contiguous(x: Tensor) -> Tensor:
+def channels_contiguous(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def _constants(q: Tensor, k: Tensor, tile: int, window: int) -> dict[str, int | bool]:
+def constants_of(q: Tensor, k: Tensor, tile: int, window: int) -> dict[str, int | bool]:
+    """What the passes are compiled for."""
     head_dim = q.shape[2]
     return {
         "GROUP": q.shape[1] // k.shape[1],

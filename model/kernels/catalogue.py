@@ -5,7 +5,14 @@ from typing import Any
 
 import torch
 
-from . import attention_backward_triton, attention_forward_triton, decode_triton, loss_head_triton, pointwise_triton
+from . import (
+    attention_backward_triton,
+    attention_forward_triton,
+    decode_triton,
+    loss_head_triton,
+    pointwise_triton,
+    tree_triton,
+)
 from .attention import Blocks, blocks_of
 from .decode import BLOCKS, SPLIT
 from .launch import padded
@@ -34,6 +41,9 @@ def _attention_passes(blocks: Blocks, windowed: bool) -> list[Launch]:
         "attention forward": (attention_forward_triton.attention_forward, blocks.forward),
         "attention dQ": (attention_backward_triton.attention_grad_queries, blocks.grad_queries),
         "attention dK dV": (attention_backward_triton.attention_grad_keys, blocks.grad_keys),
+        "tree forward": (tree_triton.tree_forward, blocks.forward),
+        "tree dQ": (tree_triton.tree_grad_queries, blocks.grad_queries),
+        "tree dK dV": (tree_triton.tree_grad_keys, blocks.grad_keys),
     }
     return [
         Launch(
@@ -130,7 +140,7 @@ def _types(kernel: Any, **known: str) -> dict[str, str]:
 
 
 def _type(name: str) -> str:
-    if name in ("cu_queries", "cu_keys", "tiles"):
+    if name in ("cu_queries", "cu_keys", "tiles", "ends", "depths", "blocks"):
         return "*i32"
     if name.endswith("stride") or name == "window" or name.startswith("num_") or name == "page_size":
         return "i32"

@@ -36,6 +36,20 @@ def _document(q_LHK: Tensor, k_LGK: Tensor, v_LGK: Tensor, window: int | None) -
     return torch.einsum("hqs,shk->qhk", scores.softmax(dim=-1), v), scores.logsumexp(dim=-1)
 
 
+def reference_tree_attention(
+    q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor, ends: Tensor, depths: Tensor, window: int | None
+) -> tuple[Tensor, Tensor]:
+    """As ``tree.tree_attention``, scaled by K^-1/2, with a mask of all pairs."""
+    index = torch.arange(len(ends), device=q_THK.device)
+    seen = (index <= index[:, None]) & (index[:, None] < ends)
+    if window is not None:
+        seen &= depths[:, None] - depths < window
+    k, v = (x.repeat_interleave(q_THK.shape[1] // x.shape[1], dim=1) for x in (k_TGK, v_TGK))
+    scores = torch.einsum("qhk,shk->hqs", q_THK, k) * q_THK.shape[-1] ** -0.5
+    scores = scores.masked_fill(~seen, float("-inf"))
+    return torch.einsum("hqs,shk->qhk", scores.softmax(dim=-1), v), scores.logsumexp(dim=-1)
+
+
 def reference_decode(
     q_BHK: Tensor, k_PCGK: Tensor, v_PCGK: Tensor, page_table: Tensor, lengths: Sequence[int], window: int | None
 ) -> tuple[Tensor, Tensor]:

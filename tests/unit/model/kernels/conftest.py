@@ -46,7 +46,7 @@ def assert_near(value: Tensor, exact: Tensor, tolerance: float) -> None:
 @pytest.fixture
 def launches(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each kernel is launched in this test."""
-    from verigym.model.kernels import attention, decode, launch, loss_head, norm, pointwise
+    from verigym.model.kernels import attention, decode, launch, loss_head, norm, pointwise, tree
 
     counts: Counter[str] = Counter()
 
@@ -54,6 +54,6 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counts[kernel.__name__] += 1
         launch.launch(kernel, *args, **kwargs)
 
-    for module in (attention, decode, loss_head, norm, pointwise):
+    for module in (attention, decode, loss_head, norm, pointwise, tree):
         monkeypatch.setattr(module, "launch", counted)
     return counts

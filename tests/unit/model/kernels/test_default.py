@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from verigym.model.attention import Documents
+from verigym.model.attention_documents import SharedDocuments
 from verigym.model.chat.sampling import CompletionPart, Sampling
 from verigym.model.config import DecoderConfig
 from verigym.model.decoder import Decoder
@@ -63,6 +64,39 @@ def test_a_training_step(launches: Counter[str]) -> None:
     }
     for value, exact in zip(got, expected, strict=True):
         torch.testing.assert_close(value, exact, atol=1e-5, rtol=1e-4)
+
+
+def test_a_training_step_over_shared_prefixes(launches: Counter[str]) -> None:
+    """A group with a branch: the gradients of its documents laid end to end, on the tree's own kernels."""
+    decoder = Decoder(CONFIG, seed=0)
+    prompt, answers = [*range(9)], [[20, 21], [22, 23, 24, 25, 26, 27], [22, 23, 9], []]
+    flat = [prompt + answer for answer in answers]
+    paths = [[*range(11)], [*range(9), *range(11, 17)], [*range(9), 11, 12, 17], [*range(9)]]
+    documents = SharedDocuments.from_paths([torch.tensor(path) for path in paths], [11, 6, 1, 0])
+    ids = torch.tensor([*flat[0], *answers[1], 9])
+    assert [ids[path].tolist() for path in documents.paths] == flat
+    at, targets = torch.cat(documents.paths), torch.tensor([token for one in flat for token in [*one[1:], 3]])
+
+    def gradients(hidden: torch.Tensor, index: torch.Tensor | None) -> list[torch.Tensor]:
+        taken = hidden if index is None else hidden[index]
+        logprobs, entropy = token_logprobs(taken, decoder.head.weight, targets, 0.7)
+        loss = -(logprobs + 0.1 * entropy).sum()
+        return [loss.detach(), *torch.autograd.grad(loss, list(decoder.parameters()))]
+
+    each = Documents.from_lengths([len(one) for one in flat])
+    expected = gradients(decoder(torch.tensor([token for one in flat for token in one]), each), None)
+    on_cpu = gradients(decoder(ids, documents), at)
+    assert not launches
+    with as_on_cuda():
+        got = gradients(decoder(ids, documents), at)
+    assert {name: count for name, count in launches.items() if "tree" in name or "attention" in name} == {
+        "tree_forward": 2,
+        "tree_grad_queries": 2,
+        "tree_grad_keys": 2,
+    }
+    for value, plain, exact in zip(got, on_cpu, expected, strict=True):
+        torch.testing.assert_close(value, exact, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(plain, exact, atol=1e-5, rtol=1e-5)
 
 
 def test_the_engines_prefill_and_decode(launches: Counter[str]) -> None:
