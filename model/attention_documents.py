@@ -48,6 +48,11 @@ class Documents:
         return self.positions.shape[0]
 
     @property
+    def longest(self) -> int:
+        """Tokens of the longest document, what it shares included."""
+        return max(self.lengths, default=0)
+
+    @property
     def cu_seqlens(self) -> Tensor:
         return self._once("bounds", 0, lambda: [0, *accumulate(self.lengths)])
 
@@ -95,6 +100,10 @@ class SharedDocuments(Documents):
         """
         runs = [torch.arange(len(path) - own, len(path)) for path, own in zip(paths, lengths, strict=True)]
         return cls(lengths, torch.cat(runs).to(paths[0].device), paths)
+
+    @property
+    def longest(self) -> int:
+        return max(map(len, self.paths), default=0)
 
     @property
     def ends(self) -> Tensor:

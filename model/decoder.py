@@ -252,7 +252,7 @@ class Decoder(TokenScorer):
         return self.head.matrix()[: self.config.num_ids]
 
     def _check_lengths(self, documents: Documents) -> None:
-        longest, limit = max(documents.lengths, default=0), self.config.max_position_embeddings
+        longest, limit = documents.longest, self.config.max_position_embeddings
         if longest > limit:
             raise ConfigError(f"a document has {longest} tokens and the model's context {limit}; shorten or split it")
 

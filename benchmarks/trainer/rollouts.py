@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -93,6 +93,7 @@ class SleepingLearning:
     """An update that takes its time, in proportion to the episodes' tokens."""
 
     ways = 1
+    share: Literal["off"] = "off"
 
     def __init__(self, seconds_a_token: float) -> None:
         self._seconds = seconds_a_token

@@ -39,7 +39,8 @@ def _meeting(ends: np.ndarray, depths: np.ndarray, window: int, queries: int, ke
     # Rows behind the last token are not stored, and weigh nothing.
     last_query, last_key = np.minimum(first_query + queries, len(ends)) - 1, first_key + keys - 1
     if not len(ends):
-        return (np.zeros((0, 0), bool),) * 2
+        nothing = np.zeros((0, 0), bool)
+        return nothing, nothing
     some = (first_key <= last_query) & (np.maximum.reduceat(ends, key_starts) > first_query)
     whole = (last_key <= first_query) & (np.minimum.reduceat(ends, key_starts) > last_query)
     if window:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .documents import Document, Hint
 from .rooms import Rooms
-from .sharing import Share
+from .sharing import Share, plan_shared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +78,29 @@ def pack(
     ways: int = 1,
     share: Share = "off",
 ) -> list[PackedBatch]:
-    """Documents as packs of at most ``max_tokens``; see ``plan_packs``."""
-    plan = plan_packs(documents, max_tokens=max_tokens, ways=ways)
-    found = [join([documents[index] for index in members], temperature=temperature) for members in plan]
-    return [replace(one, share=share) for one in found]
+    """Documents as packs of at most ``max_tokens``; see ``planned``."""
+    plan, share = planned(documents, max_tokens=max_tokens, ways=ways, share=share)
+    return [
+        replace(join([documents[index] for index in members], temperature=temperature), share=share) for members in plan
+    ]
+
+
+def planned(
+    documents: Sequence[Document], *, max_tokens: int, ways: int = 1, share: Share = "off"
+) -> tuple[list[list[int]], Share]:
+    """(which documents share a pack, what their packs say of sharing): by ``sharing.plan_shared`` where what they have
+    in common is computed once, and then it counts once; else by ``plan_packs``.
+
+    Raises:
+        ValueError: one document is longer than ``max_tokens``.
+    """
+    if share != "off":
+        check_lengths(lengths_of(documents), max_tokens)
+        sequences = [document.token_ids for document in documents]
+        plan = plan_shared(sequences, share, max_tokens=max_tokens, ways=ways)
+        if plan is not None:
+            return plan, "on"
+    return plan_packs(documents, max_tokens=max_tokens, ways=ways), "off"
 
 
 def plan_packs(documents: Sequence[Document], *, max_tokens: int, ways: int = 1) -> list[list[int]]:

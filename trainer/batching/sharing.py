@@ -30,6 +30,53 @@ class SharedPack:
     places: Tensor
 
 
+def plan_shared(
+    sequences: Sequence[np.ndarray], share: Share, *, max_tokens: int, ways: int = 1
+) -> list[list[int]] | None:
+    """Which documents share a pack, where what they have in common counts once; None where they are to stay flat.
+
+    In the order of their ids, so that those with a common beginning are in one pack where it holds them. Deterministic.
+
+    Args:
+        sequences: ids of each document, none of them longer than ``max_tokens``.
+        share: "auto" does it where a fifth of all tokens is saved.
+        ways: ranks that work on the packs at the same time, one each: there are then as many packs as fill whole rounds
+            of them, and the largest is as small as that allows.
+    Returns:
+        indices of the documents of each pack.
+    """
+    if share == "off" or not sequences:
+        return None
+    order, common = _in_order(sequences)
+    lengths = [len(sequences[number]) for number in order]
+
+    def cut(most: int) -> tuple[list[list[int]], int]:
+        """(packs of at most ``most`` tokens, tokens of them all)."""
+        packs: list[list[int]] = []
+        size = total = 0
+        for number, length, known in zip(order, lengths, common, strict=True):
+            if not packs or size + length - known > most:
+                packs.append([])
+                size, known = 0, 0
+            packs[-1].append(number)
+            size, total = size + length - known, total + length - known
+        return packs, total
+
+    packs, total = cut(max_tokens)
+    if share == "auto" and total > (1 - LEAST_SAVED) * sum(lengths):
+        return None
+    wanted = -(-len(packs) // ways) * ways
+    low, high = max(max(lengths), -(-total // wanted)), max_tokens
+    while ways > 1 and low < high:
+        middle = (low + high) // 2
+        tried, _ = cut(middle)
+        if len(tried) > wanted:
+            low = middle + 1
+        else:
+            packs, high = tried, middle
+    return packs
+
+
 def shared_pack(token_ids: Tensor, lengths: Sequence[int], share: Share) -> SharedPack | None:
     """The pack with what its documents share put together; None where it is to stay flat.
 
@@ -45,17 +92,16 @@ def shared_pack(token_ids: Tensor, lengths: Sequence[int], share: Share) -> Shar
         return None
     ends = np.cumsum(lengths)
     sequences = np.split(token_ids.cpu().numpy(), ends[:-1])
-    order = sorted(range(len(sequences)), key=lambda number: sequences[number].astype(">i8").tobytes())
+    order, common = _in_order(sequences)
     paths: list[np.ndarray] = []
     news: list[np.ndarray] = []
-    before, count = np.zeros(0, np.int64), 0
-    for number in order:
+    count = 0
+    for number, known in zip(order, common, strict=True):
         own = sequences[number]
-        known = _common(before, own)
         path = np.arange(count, count + len(own) - known)
         paths.append(np.concatenate([paths[-1][:known], path]) if known else path)
         news.append(own[known:])
-        before, count = own, count + len(own) - known
+        count += len(own) - known
     if not count or (share == "auto" and count > (1 - LEAST_SAVED) * token_ids.numel()):
         return None
     places: list[np.ndarray] = [np.zeros(0, np.int64)] * len(order)
@@ -68,6 +114,13 @@ def shared_pack(token_ids: Tensor, lengths: Sequence[int], share: Share) -> Shar
         documents=SharedDocuments.from_paths(lie, [len(new) for new in news]),
         places=torch.from_numpy(np.concatenate(places)).to(device),
     )
+
+
+def _in_order(sequences: Sequence[np.ndarray]) -> tuple[list[int], list[int]]:
+    """(sequences in the order of their ids, how many ids each has in common with the one before it)."""
+    order = sorted(range(len(sequences)), key=lambda number: sequences[number].astype(">i8").tobytes())
+    before = [np.zeros(0, np.int64), *(sequences[number] for number in order[:-1])]
+    return order, [_common(one, sequences[number]) for one, number in zip(before, order, strict=True)]
 
 
 def _common(left: np.ndarray, right: np.ndarray) -> int:

@@ -11,7 +11,8 @@ from ...agent.trajectory import TRUNCATED, Trajectory
 from ...model.lora import AnyDecoder
 from ...model.parallel.place import Place
 from ..batching.documents import Document, document_of
-from ..batching.packs import PackedBatch, join, plan_packs
+from ..batching.packs import PackedBatch, join, planned
+from ..batching.sharing import Share
 from ..objective.advantages import GroupAdvantages, finite_rewards
 from ..objective.critic import Critic
 from ..objective.objective import baselined_each, shaped_rewards, weighting
@@ -100,19 +101,22 @@ def annotate(
     columns_of: Callable[[Sequence[PackedBatch]], list[dict[str, Tensor]]],
     *,
     ways: int = 1,
+    share: Share = "off",
 ) -> list[Document]:
     """Documents with the columns that their loss needs; see ``Scorer``.
 
     Args:
         columns_of: ``Scorer.columns``, here or over many ranks.
         ways: packs are made for so many ranks.
+        share: of ``packs.planned``.
     """
     asked = isinstance(config, PPOConfig) or (isinstance(config, OPDConfig) and not config.is_exact)
     if config.correction.kind == "none" and not config.kl.coef and not asked:
         return list(documents)
     found: list[Document] = list(documents)
-    plan = plan_packs(documents, max_tokens=config.microbatch_tokens, ways=ways)
-    batches = [join([documents[index] for index in members], temperature=config.temperature) for members in plan]
+    plan, share = planned(documents, max_tokens=config.microbatch_tokens, ways=ways, share=share)
+    joined = (join([documents[index] for index in members], temperature=config.temperature) for members in plan)
+    batches = [replace(batch, share=share) for batch in joined]
     for members, batch, columns in zip(plan, batches, columns_of(batches), strict=True):
         place = np.flatnonzero(batch.loss_mask.numpy())
         for name, column in columns.items():

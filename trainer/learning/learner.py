@@ -8,12 +8,14 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from ...errors import ConfigError
 from ...model.decoder import Decoder
 from ...model.lora import AnyDecoder, copy_trained, dropping
 from ...model.parallel.checkpoint import read_pieces
 from ...model.parallel.place import Place
 from ...model.parallel.whole import gather_module, reshard, spread_module
 from ..batching.packs import PackedBatch
+from ..batching.sharing import Share
 from ..objective.average import Average
 from ..objective.critic import Critic
 from ..objective.losses import Loss, sft_loss
@@ -69,6 +71,11 @@ class Learning(Protocol):
         """Ranks that have packs of their own."""
         ...
 
+    @property
+    def share(self) -> Share:
+        """Whether packs are to be made for what their documents share; see ``sharing_of``."""
+        ...
+
     def step(
         self, packs: Sequence[PackedBatch], *, divisor: float | None = None, critic_only: bool = False
     ) -> dict[str, float]:
@@ -104,6 +111,29 @@ class Learning(Protocol):
         ...
 
 
+def sharing_of(rl: RLConfig | None, decoder: AnyDecoder, token_split: int = 1) -> Share:
+    """What ``share_prefixes`` comes to for a model and a layout: "auto" is "off" where it cannot be done.
+
+    Args:
+        token_split: ranks that a pack's tokens are split over.
+    Raises:
+        ConfigError: it is "on" where it cannot be done.
+    """
+    if rl is None or rl.share_prefixes == "off":
+        return "off"
+    reason = ""
+    if not isinstance(decoder, Decoder):
+        reason = f"the model is a {type(decoder).__name__}, whose attention takes no tree"
+    elif token_split > 1:
+        reason = (
+            f"{token_split} ranks split the tokens of a pack (layout.tensor x layout.context), and a token of a tree "
+            "would need those before it on other ranks"
+        )
+    if reason and rl.share_prefixes == "on":
+        raise ConfigError(f"share_prefixes is 'on', and {reason}; set it to 'auto' or 'off'")
+    return "off" if reason else rl.share_prefixes
+
+
 class Learner:
     """Everything that learns on one rank; alone, it is the whole ``Learning`` of a loop."""
 
@@ -121,6 +151,7 @@ class Learner:
             decoder: with the weights to begin with; sharded where there is a place.
         """
         rl = lesson.rl
+        self.share: Share = sharing_of(rl, decoder, 1 if place is None else place.layout.token_split)
         duplicate: Callable[[Any], Any] = copy_trained if place is None else place.copy
         self.decoder, self._place, self._lesson = decoder, place, lesson
         self.optimizer = Optimizer(decoder, lesson.optim)

@@ -77,25 +77,29 @@ def score(
     if place is not None:
         assert isinstance(decoder, Decoder), "only this package's decoder is sharded"
         return _score_share(decoder, batch, critic, place)
-    documents = Documents.from_lengths(batch.lengths, device=batch.token_ids.device)
     index = batch.scored.nonzero().squeeze(1)
     targets, temperature = batch.targets.index_select(0, index), batch.temperatures
     if isinstance(temperature, Tensor):
         temperature = temperature.index_select(0, index)
-    shared = None
-    if critic is None and isinstance(decoder, Decoder):
-        shared = shared_pack(batch.token_ids, batch.lengths, batch.share)
-    if shared is not None:
-        where = shared.places.index_select(0, index)
-        logprobs, entropy = decoder.score(shared.token_ids, shared.documents, targets, temperature, index=where)
-        return Scores(index=index, logprobs=logprobs, entropy=entropy)
+    ids, documents, where = _laid(decoder, batch, index)
     if critic is None:
-        logprobs, entropy = decoder.score(batch.token_ids, documents, targets, temperature, index=index)
+        logprobs, entropy = decoder.score(ids, documents, targets, temperature, index=where)
         return Scores(index=index, logprobs=logprobs, entropy=entropy)
     assert not isinstance(decoder, AdapterReference), "a critic reads the policy, never the reference"
-    logprobs, entropy, hidden = decoder.score_and_states(batch.token_ids, documents, targets, temperature, index=index)
-    values = critic(hidden, batch.token_ids, documents, index)
-    return Scores(index=index, logprobs=logprobs, entropy=entropy, values=values)
+    logprobs, entropy, hidden = decoder.score_and_states(ids, documents, targets, temperature, index=where)
+    return Scores(index=index, logprobs=logprobs, entropy=entropy, values=critic(hidden, ids, documents, where))
+
+
+def _laid(
+    decoder: AnyDecoder | AdapterReference, batch: PackedBatch, index: Tensor
+) -> tuple[Tensor, Documents, Tensor]:
+    """(token ids, where they lie, where the tokens at ``index`` of the flat pack stand): each shared token once, where
+    the pack asks for it and the decoder is ours."""
+    if isinstance(decoder.decoder if isinstance(decoder, AdapterReference) else decoder, Decoder):
+        shared = shared_pack(batch.token_ids, batch.lengths, batch.share)
+        if shared is not None:
+            return shared.token_ids, shared.documents, shared.places.index_select(0, index)
+    return batch.token_ids, Documents.from_lengths(batch.lengths, device=batch.token_ids.device), index
 
 
 def _score_taught(decoder: AnyDecoder, batch: PackedBatch, teachers: Teachers, place: Place | None) -> Scores:
@@ -104,14 +108,12 @@ def _score_taught(decoder: AnyDecoder, batch: PackedBatch, teachers: Teachers, p
     index = batch.scored.nonzero().squeeze(1)
     temperature = batch.temperatures
     if place is None:
-        documents = Documents.from_lengths(batch.lengths, device=batch.token_ids.device)
+        ids, documents, where = _laid(decoder, batch, index)
         if isinstance(temperature, Tensor):
             temperature = temperature.index_select(0, index)
         against = [(rows_of(name, batch, index), found) for name, found in said]
         targets = batch.targets.index_select(0, index)
-        one = score_against(
-            decoder, batch.token_ids, documents, targets, against, teachers.divergence, temperature, index=index
-        )
+        one = score_against(decoder, ids, documents, targets, against, teachers.divergence, temperature, index=where)
         taught = Taught(divergence=one.divergence, logprobs=one.teacher_logprobs)
         return Scores(index=index, logprobs=one.logprobs, entropy=one.entropy, taught=taught)
     share = share_of(batch.lengths, place.layout, place.meshes, batch.token_ids.device)
@@ -151,18 +153,22 @@ def _score_share(decoder: Decoder, batch: PackedBatch, critic: Critic | None, pl
     A rank without such a token among its own scores one all the same: in every layer the others wait for it.
     """
     share = share_of(batch.lengths, place.layout, place.meshes, batch.token_ids.device)
-    ids, own = share.take(batch.token_ids), share.take(batch.scored).nonzero().squeeze(1)
+    own = share.take(batch.scored).nonzero().squeeze(1)
     scored = own if own.numel() else own.new_zeros(1)
     targets, temperature = share.take(batch.targets).index_select(0, scored), batch.temperatures
     if isinstance(temperature, Tensor):
         temperature = share.take(temperature, fill=1.0).index_select(0, scored)
+    ids, documents, where = share.take(batch.token_ids), share.documents, scored
+    if place.layout.token_split == 1:
+        ids, documents, where = _laid(decoder, batch, scored)
     logprobs, entropy, hidden = decoder.score_and_states(
-        ids, share.documents, targets, temperature, index=scored, cache=share.cache
+        ids, documents, targets, temperature, index=where, cache=share.cache
     )
     columns = [logprobs, entropy]
     if critic is not None:
-        columns.append(critic(hidden, ids, share.documents, scored, share.cache))
-    placed = [column.new_zeros(len(ids)).index_copy(0, scored, column) for column in columns]
+        columns.append(critic(hidden, ids, documents, where, share.cache))
+    count = share.own.stop - share.own.start
+    placed = [column.new_zeros(count).index_copy(0, scored, column) for column in columns]
     index = batch.scored.nonzero().squeeze(1)
     found = whole_of(torch.stack(placed, dim=1), place.layout, place.meshes).index_select(0, index).unbind(dim=1)
     return Scores(index=index, logprobs=found[0], entropy=found[1], values=found[2] if critic is not None else None)

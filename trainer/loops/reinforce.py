@@ -247,7 +247,7 @@ class RL(Loop):
                     max_tokens=config.microbatch_tokens,
                     temperature=config.temperature,
                     ways=self.learning.ways,
-                    share=config.share_prefixes,
+                    share=self.learning.share,
                 )
                 divisor = float(len(members) * config.length) if isinstance(config, DrGRPOConfig) else None
                 updates.append(self.learning.step(packs, divisor=divisor, critic_only=critic_only))
@@ -283,7 +283,7 @@ class RL(Loop):
         # In the step, where distributions are compared; not here, where a server is asked.
         taught = isinstance(config, OPDConfig) and self._served is None
         self.throughput.passed(documents, times=own + bool(config.kl.coef) + taught)
-        return annotate(documents, config, self.learning.columns, ways=self.learning.ways)
+        return annotate(documents, config, self.learning.columns, ways=self.learning.ways, share=self.learning.share)
 
     def _publish(self, version: int) -> None:
         """Let what samples go on with the decoder's weights."""

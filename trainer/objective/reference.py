@@ -31,6 +31,11 @@ class AdapterReference:
         self._decoder = decoder
         self._adapters = {name: weight.detach().clone() for name, weight in adapter_weights(decoder).items()}
 
+    @property
+    def decoder(self) -> AnyDecoder:
+        """The decoder that the adapters are of."""
+        return self._decoder
+
     @torch.no_grad()
     def score(
         self,

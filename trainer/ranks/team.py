@@ -17,7 +17,8 @@ from ...model.lora import has_adapters
 from ...model.parallel import objects
 from ...model.parallel.layout import Layout
 from ..batching.packs import PackedBatch, deal
-from ..learning.learner import RANKS, Lesson
+from ..batching.sharing import Share
+from ..learning.learner import RANKS, Lesson, sharing_of
 from ..learning.step import mean_of
 from .launch import Membership
 from .rank import BESIDE, PING, STOP, WRITES, Rank, skeleton
@@ -193,6 +194,7 @@ class TeamLearning:
 
     def __init__(self, team: Ranks, decoder: Decoder, lesson: Lesson) -> None:
         self._team, self._decoder, self._layout = team, decoder, team.layout
+        self.share: Share = sharing_of(lesson.rl, decoder, team.layout.token_split)
         self._synced = True
         self._build(lesson)
 

@@ -227,6 +227,16 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _prefixes_fit(self) -> Self:
+        split = self.layout.context * self.layout.tensor
+        if split > 1 and any(stage.train.share_prefixes == "on" for stage in self.sampled_stages):
+            raise ValueError(
+                f"share_prefixes is 'on', and {split} ranks split the tokens of a pack (layout.context x "
+                "layout.tensor); set it to 'auto' or 'off', or leave context and tensor at 1"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _model_fits(self) -> Self:
         if self.model.lora is not None and self.layout != LayoutConfig():
             raise ValueError("adapters are trained by one process, and the layout is of many; remove layout")

@@ -93,8 +93,9 @@ class RLConfig(Settings):
     """Most tokens of one forward pass. Bounds memory, never the result; at least the longest episode."""
     share_prefixes: Literal["off", "auto", "on"] = "off"
     """Compute once what the episodes of a microbatch have in common from their beginnings on, such as the prompt of a
-    group and the branches of an episode. It changes no gradient beyond rounding. "auto" does it where a fifth of a
-    microbatch's tokens is saved. Of one process that trains our decoder without a critic; elsewhere it does nothing."""
+    group and the branches of an episode. It changes no gradient beyond rounding. Episodes with a common beginning then
+    share a microbatch, where it counts once. "auto" does it where a fifth of a step's tokens is saved, and the model
+    and the layout allow it: our decoder, on ranks that do not split a pack's tokens (tensor, context)."""
     overlong: Literal["keep", "mask"] = "keep"
     """Episodes that a budget cut off: "keep" trains on them, "mask" only counts their reward in the baseline."""
     concurrency: int = Field(default=64, gt=0, le=256)

@@ -1,5 +1,7 @@
 """What documents share is computed once, and changes neither a log-probability nor a gradient."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,9 @@ from verigym.model.config import preset
 from verigym.model.decoder import Decoder
 from verigym.trainer.batching.documents import Document
 from verigym.trainer.batching.packs import pack
-from verigym.trainer.batching.sharing import shared_pack
+from verigym.trainer.batching.sharing import plan_shared, shared_pack
 from verigym.trainer.learning.scores import score
+from verigym.trainer.objective.critic import Critic
 
 
 def document(ids, trained_from):
@@ -48,7 +51,8 @@ def gradients(decoder, packs):
 def test_gradients_equal_those_of_flat_packs(decoder):
     """Through windows shorter and longer than what is shared."""
     documents = group(np.random.default_rng(0))
-    flat, shared = (pack(documents, max_tokens=1000, share=share) for share in ("off", "on"))
+    flat = pack(documents, max_tokens=1000)
+    shared = [replace(one, share="on") for one in flat]
     found = shared_pack(shared[0].token_ids, shared[0].lengths, "on")
     assert found is not None
     assert found.token_ids.numel() < 0.6 * flat[0].num_tokens
@@ -59,6 +63,64 @@ def test_gradients_equal_those_of_flat_packs(decoder):
     scale = max(float(grad.abs().max()) for grad in others)
     for left, right in zip(mine, others, strict=True):
         torch.testing.assert_close(left / scale, right / scale, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["head", "shared", "model"])
+def test_a_critic_reads_shared_tokens_too(decoder, kind):
+    """Values, and the gradients of what it reads, are those of flat packs."""
+    critic = Critic(decoder, kind)
+    torch.nn.init.normal_(critic.value.weight, generator=torch.Generator().manual_seed(0))
+    (flat,) = pack(group(np.random.default_rng(2)), max_tokens=1000)
+    trained = [*decoder.parameters(), *(one for one in critic.parameters() if one.requires_grad)]
+    found = []
+    for batch in (flat, replace(flat, share="on")):
+        scores = score(decoder, batch, critic)
+        assert scores.values is not None
+        loss = (scores.values * batch.targets[scores.index].cos()).sum() + scores.logprobs.mean()
+        gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+        found.append([scores.values.detach(), *(one for one in gradients if one is not None)])
+    assert found[0][0].abs().max() > 0.1
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=0, atol=1e-5)
+    scale = max(float(grad.abs().max()) for grad in found[0][1:])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one / scale, other / scale, rtol=0, atol=2e-6)
+
+
+def test_groups_share_packs():
+    """Counted by what is computed: two groups, shuffled, of which neither fits a flat pack, have one pack each."""
+    rng = np.random.default_rng(3)
+    groups = [[document(ids, 19) for ids in rows] for rows in (grown(rng, 6), grown(rng, 6))]
+    documents = [one for pair in zip(*groups, strict=True) for one in pair]
+    packs = pack(documents, max_tokens=70, share="auto")
+    assert [sorted({*one.token_ids[[0, 26]].tolist()}) for one in packs] == [
+        [int(rows[0].token_ids[0])] for rows in sorted(groups, key=lambda rows: rows[0].token_ids[0])
+    ]
+    assert {one.share for one in packs} == {"on"}
+    assert len(pack(documents, max_tokens=70)) == 6
+    assert {one.share for one in pack(documents, max_tokens=70)} == {"off"}
+
+
+def grown(rng, size, prompt=20, own=7):
+    start = rng.integers(0, 50, prompt)
+    return [np.concatenate([start, rng.integers(0, 50, own)]) for _ in range(size)]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=9), st.integers(6, 20),
+    st.integers(1, 3),
+)  # fmt: skip
+def test_a_plan_has_every_document_once_and_no_pack_above_its_tokens(sequences, most, ways):
+    ids = [np.array(one) for one in sequences]
+    plan = plan_shared(ids, "on", max_tokens=most, ways=ways)
+    assert plan is not None
+    assert sorted(index for members in plan for index in members) == list(range(len(ids)))
+    for members in plan:
+        computed = {tuple(sequences[index][: end + 1]) for index in members for end in range(len(ids[index]))}
+        assert len(computed) <= most
+    alone = plan_shared(ids, "on", max_tokens=most)
+    assert alone is not None
+    assert len(plan) <= -(-len(alone) // ways) * ways
 
 
 def test_auto_is_by_what_is_saved():
