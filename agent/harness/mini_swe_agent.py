@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...envs.sandbox.background import on_thread_to_its_end
+from ...envs.sandbox.background import on_own_thread, on_thread_to_its_end
 from ...envs.sandbox.types import Sandbox
 from ...errors import ConfigError
 from ...model.chat.messages import Message, ToolCall
@@ -38,7 +38,7 @@ class MiniSweAgent:
         box = _Box(sandbox, loop, told.get("environment", {}))
         wanted = {name: told["agent"][name] for name in default.AgentConfig.model_fields if name in told["agent"]}
         agent = default.DefaultAgent(model, box, **wanted)
-        ended = await on_thread_to_its_end(agent.run, stage.prompt)
+        ended = await on_own_thread(agent.run, stage.prompt)
         status = str(ended.get("exit_status", ""))
         said = "\n".join(str(message.get("content") or "") for message in agent.messages[-2:])
         return Done(exit=status, output=said[-2000:], finished=status == "Submitted")

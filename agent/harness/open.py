@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from .spec import Harness
 
 OWN = "verigym"
-AGENTS = "verigym (our own loop), mini-swe-agent[:CONFIG], command:COMMAND, beside:COMMAND, or MODULE:NAME of a Harness"
+AGENTS = (
+    "verigym (our own loop), mini-swe-agent[:CONFIG], mini-swe-agent-inside[:CONFIG], command:COMMAND, beside:COMMAND, "
+    "or MODULE:NAME of a Harness"
+)
 
 
 class Rollout(Protocol):
@@ -116,12 +119,15 @@ def harness_of(spec: str) -> "Harness":
     """The harness of a SPEC. Raises ConfigError where there is none."""
     from .command import BesideHarness, CommandHarness
     from .mini_swe_agent import MiniSweAgent
+    from .mini_swe_agent_inside import MiniSweAgentInside
 
     kind, _, rest = spec.partition(":")
     if kind == "command" and rest.strip():
         return CommandHarness(name=spec, command=rest)
     if kind == "beside" and rest.strip():
         return BesideHarness(name=spec, command=rest)
+    if kind == "mini-swe-agent-inside":
+        return MiniSweAgentInside(name=spec, config=rest) if rest else MiniSweAgentInside(name=spec)
     if kind == "mini-swe-agent":
         return MiniSweAgent(name=spec, config=rest) if rest else MiniSweAgent(name=spec)
     if rest and kind.replace(".", "").isidentifier():

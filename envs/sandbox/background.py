@@ -6,7 +6,7 @@ import inspect
 import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -78,6 +78,22 @@ async def call_to_its_end(function: Callable[..., Any], *args: Any) -> Any:
 async def on_thread_to_its_end(function: Callable[..., T], *args: Any) -> T:
     """Run a function on a thread and wait for it, also when cancelled: it never outlives the folder it writes to."""
     return await _shielded(_on_thread(function, *args))
+
+
+async def on_own_thread(function: Callable[..., T], *args: Any) -> T:
+    """``on_thread_to_its_end`` on a thread that is no one else's: for what waits for other work on threads, as an agent
+    waits for its tools. On those of ``on_thread`` as many agents as there are threads would wait for ever."""
+    here, work = contextvars.copy_context(), Future[T]()
+
+    def run() -> None:
+        try:
+            work.set_result(here.run(function, *args))
+        except BaseException as error:  # it is who waits that handles it
+            work.set_exception(error)
+
+    work.set_running_or_notify_cancel()
+    threading.Thread(target=run, name="verigym-agent", daemon=True).start()
+    return await _shielded(asyncio.wrap_future(work))
 
 
 async def _shielded(work: asyncio.Future[T]) -> T:
