@@ -32,7 +32,8 @@ def add_agent_options(parser: argparse.ArgumentParser) -> None:
         default="verigym",
         metavar="SPEC",
         help="who acts with the policy: verigym (our own loop), mini-swe-agent[:CONFIG], "
-        "mini-swe-agent-inside[:CONFIG] as a process of the sandbox, command:COMMAND in the sandbox, beside:COMMAND on this machine, or MODULE:NAME (default: verigym)",
+        "mini-swe-agent-inside[:CONFIG] as a process of the sandbox, command:COMMAND in the sandbox, beside:COMMAND on "
+        "this machine, or MODULE:NAME (default: verigym)",
     )
     parser.add_argument(
         "--agent-sampling",

@@ -1,17 +1,19 @@
 """A forward and backward pass over groups that share their prompt, flat and shared.
 
 ``python benchmarks/trainer/sharing.py``: groups of 8 episodes of which 70 % is shared. Tokens a second are the
-flat pack's tokens in both ways, so that the ratio is that of the times.
+flat pack's tokens in both ways, so that the ratio is that of the times. Memory is the peak of a pass above what the
+process had before it, gradients included, each in a process of its own that has done nothing else.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
-import resource
 import statistics
 import time
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,31 @@ def seconds(decoder: Decoder, batch: PackedBatch) -> float:
     return time.perf_counter() - before
 
 
+def peak_mib(decoder: Decoder, batch: PackedBatch) -> float:
+    """Of a pass forward and backward, in a forked process, whose heap holds nothing yet."""
+
+    def one(pipe: Connection) -> None:
+        torch.set_num_threads(1)
+        before = _status("VmRSS")
+        score(decoder, batch).logprobs.sum().backward()
+        pipe.send(_status("VmHWM") - before)
+
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=one, args=(sender,))
+    process.start()
+    sender.close()
+    found = receiver.recv()
+    process.join()
+    return found
+
+
+def _status(name: str) -> float:
+    """MiB of this process, as Linux counts them."""
+    (line,) = (row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith(f"{name}:"))
+    return int(line.split()[1]) / 1024
+
+
 def measure(name: str, length: int, shared: float, size: int, runs: int) -> dict[str, Any]:
     changes = dict(SIZES[name])
     layers = changes.pop("num_layers", None)
@@ -68,6 +95,7 @@ def measure(name: str, length: int, shared: float, size: int, runs: int) -> dict
     together = replace(flat, share="on")
     found = shared_pack(flat.token_ids, flat.lengths, "on")
     assert found is not None
+    memory = {"flat": peak_mib(decoder, flat), "shared": peak_mib(decoder, together)}
     times: dict[str, list[float]] = {"flat": [], "shared": []}
     for run in range(runs + 1):  # the first warms up
         for kind, batch in (("flat", flat), ("shared", together)):
@@ -83,6 +111,7 @@ def measure(name: str, length: int, shared: float, size: int, runs: int) -> dict
         "computed": int(found.token_ids.numel()),
         **row,
         "ratio": row["shared"] / row["flat"],
+        "peak_mib": memory,
         "spread": {kind: [tokens / max(took), tokens / min(took)] for kind, took in times.items()},
     }
 
@@ -98,14 +127,16 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = [measure(name, args.length, args.shared, args.group, args.runs) for name in args.models]
-    print(f"{'model':6} {'parameters':>12} {'tokens':>7} {'computed':>9} {'flat/s':>9} {'shared/s':>9} {'ratio':>6}")
+    print(
+        f"{'model':6} {'parameters':>12} {'tokens':>7} {'computed':>9} {'flat/s':>9} {'shared/s':>9} {'ratio':>6} "
+        f"{'flat MiB':>9} {'shared MiB':>10}"
+    )
     for row in rows:
         print(
             f"{row['model']:6} {row['parameters']:12,} {row['tokens']:7} {row['computed']:9} {row['flat']:9.0f} "
-            f"{row['shared']:9.0f} {row['ratio']:6.2f}"
+            f"{row['shared']:9.0f} {row['ratio']:6.2f} {row['peak_mib']['flat']:9.0f} {row['peak_mib']['shared']:10.0f}"
         )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(f"load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, torch {torch.__version__}, {peak} MiB")
+    print(f"load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, torch {torch.__version__}")
     if args.out is not None:
         args.out.write_text(json.dumps(rows, indent=2), encoding="utf-8")
 

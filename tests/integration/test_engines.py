@@ -74,6 +74,38 @@ def test_the_losses_of_one_process(recipe, alone, tmp_path, launcher):
     assert not servers_of(out)
 
 
+ASKER = """
+import httpx
+from verigym.agent.harness.spec import Done
+
+class Asker:
+    name = "asker"
+
+    async def run(self, stage):
+        at, key = f"{stage.beside.root}/v1/chat/completions", {"authorization": f"Bearer {stage.beside.key}"}
+        body = {"model": stage.beside.model, "messages": [{"role": "user", "content": stage.prompt}]}
+        async with httpx.AsyncClient(timeout=300) as client:
+            answer = (await client.post(at, headers=key, json=body)).raise_for_status()
+        return Done(exit="answered", submission=answer.json()["choices"][0]["message"]["content"] or "")
+"""
+
+
+@pytest.mark.slow
+def test_an_agent_asks_two_engines_and_the_losses_are_those_of_one_process(recipe, tmp_path, monkeypatch):
+    """Its gateway stands before the fleet: training, and evaluations in between."""
+    (tmp_path / "asks.py").write_text(ASKER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    agent = ("--set", "families.0.agent.name=asks:Asker")
+    for name, more in (("alone", ()), ("two", ("--set", "engines.count=2"))):
+        train((), recipe, tmp_path / name, *agent, *more)
+    for ours, expected in zip(learned(tmp_path / "two"), learned(tmp_path / "alone"), strict=True):
+        assert ours == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    rows = metrics(tmp_path / "two", "rl")
+    assert [row["rollout/failures/count"] for row in rows] == [0] * 4
+    assert all(row["trainer/mismatch/max"] < 1e-5 for row in rows)
+    assert not servers_of(tmp_path / "two")
+
+
 def test_ahead_and_killed(recipe, tmp_path):
     """An engine samples while the trainer updates; it ends when that is killed, and a resume starts another."""
     out, ahead = tmp_path / "run", ("--set", "engines.count=1", "--set", "rl.asynchronous.max_lag=2")
