@@ -109,7 +109,7 @@ def test_mini_swe_agent_mends_a_repository_from_inside(how, built, taught, tmp_p
     (tmp_path / "short.yaml").write_text(CONFIG)
     argv = ["eval", "swe", "--data", str(built), "--sandbox", "docker", "--greedy", "--max-tokens", "100"]
     argv += ["--agent", f"mini-swe-agent-inside:{tmp_path / 'short.yaml'}", "--out", str(tmp_path / "run")]
-    argv += ["--save-trajectories", "--workers", "1", "--episode-seconds", "400"]
+    argv += ["--save-trajectories", "--workers", "1"]
     if how == "embedded":
         assert main([*argv, "--policy", f"engine:{taught}"]) == 0
     else:
