@@ -94,7 +94,7 @@ class Asker:
 def test_an_agent_asks_two_engines_and_the_losses_are_those_of_one_process(recipe, tmp_path, monkeypatch):
     """Its gateway stands before the fleet: training, and evaluations in between."""
     (tmp_path / "asks.py").write_text(ASKER)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
     agent = ("--set", "families.0.agent.name=asks:Asker")
     for name, more in (("alone", ()), ("two", ("--set", "engines.count=2"))):
         train((), recipe, tmp_path / name, *agent, *more)
