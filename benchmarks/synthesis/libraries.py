@@ -1,6 +1,6 @@
 """How long libraries take to give tasks, and whether these hold.
 
-    python -P benchmarks/synthesis/libraries.py [--limit 3] [--stage-timeout 120] [--out FILE.json] NAME==VERSION ...
+    python -P benchmarks/synthesis/libraries.py [--limit 3] [--suite-budget 3] [--out FILE.json] NAME==VERSION ...
 
 Each library begins with nothing cached: its sdist is fetched, its requirements are resolved and installed, its tests
 run. A task that is written has been graded: gold 1, empty 0. Seconds are of the wall, and of the processor (of this
@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument("libraries", nargs="+", metavar="NAME==VERSION")
     parser.add_argument("--limit", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--suite-budget", type=float, default=3.0)
     parser.add_argument("--stage-timeout", type=float, default=120.0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -42,7 +43,7 @@ def main() -> int:
     for spec in args.libraries:
         # A process for each: environments are remembered in a process, and a folder's end with their library.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            found = pool.submit(library, spec, args.limit, args.workers, args.stage_timeout).result()
+            found = pool.submit(library, spec, args.limit, args.workers, args.suite_budget, args.stage_timeout).result()
         report["libraries"][spec] = found
         print(spec, json.dumps(found), flush=True)
         if args.out is not None:
@@ -50,7 +51,7 @@ def main() -> int:
     return 0
 
 
-def library(spec: str, limit: int, workers: int, stage_s: float) -> dict[str, Any]:
+def library(spec: str, limit: int, workers: int, suite_s: float, stage_s: float) -> dict[str, Any]:
     from verigym.envs.sandbox.choose import make_backend
     from verigym.envs.synthesis.make import synthesize_tree
     from verigym.envs.synthesis.sources import open_source
@@ -76,6 +77,7 @@ def library(spec: str, limit: int, workers: int, stage_s: float) -> dict[str, An
                 backend=make_backend("local"),
                 workers=workers,
                 progress=tell,
+                suite_s=suite_s,
                 stage_s=stage_s,
             )
             rows = asyncio.run(making)
@@ -88,6 +90,7 @@ def library(spec: str, limit: int, workers: int, stage_s: float) -> dict[str, An
         "processor_s": round(processor_s() - used, 1),
         "load": [round(load, 1), round(os.getloadavg()[0], 1)],
         "begun_at_s": stages,
+        "share": rows[0].get("test_share") if rows else None,
         "problem": problem,
         "statements": [row["problem_statement"] for row in rows],
     }

@@ -36,6 +36,14 @@ def register(commands: Any) -> None:
     )
     synthesize.add_argument("--seed", type=int, default=0, metavar="N", help="which bugs come first (0)")
     synthesize.add_argument(
+        "--suite-budget",
+        type=float,
+        default=3.0,
+        metavar="S",
+        help="seconds that the package's tests may take to be used whole; a share of about so many, drawn with the "
+        "seed, stands for a longer suite, and its rows say so; 0: always whole (3)",
+    )
+    synthesize.add_argument(
         "--stage-timeout",
         type=float,
         default=120.0,
@@ -99,6 +107,7 @@ def run_synthesize(args: argparse.Namespace) -> int:
                 backend=backend,
                 workers=args.workers,
                 progress=tell,
+                suite_s=args.suite_budget,
                 stage_s=args.stage_timeout,
             )
         )
@@ -106,6 +115,12 @@ def run_synthesize(args: argparse.Namespace) -> int:
         raise TaskError(f"no bug in {args.source} turned a test from pass to fail; {args.out} has no rows")
     table(f"{len(rows)} tasks of {source.name} {source.version}", ("task", "fails", "passes"), map(_summary, rows))
     print(f"wrote {args.out}; environment: Python {source.python}, {', '.join(source.requirements)}")
+    if share := rows[0].get("test_share"):
+        print(
+            f"their tests are a share: {share['chosen']} of {share['collected']} tests, in {share['chosen_files']} of "
+            f"{share['files']} files, were measured; others may fail at a task's base, or find the bug "
+            "(--suite-budget 0 takes all)"
+        )
     print(f"check them with: verigym tasks validate {args.out}")
     return 0
 

@@ -67,6 +67,9 @@ class SWERow(BaseModel):
     """Which of swebench's parsers reads the script's log (SWE-bench 5.x); empty takes the repository's."""
     eval_type: str = "pass_and_fail"
     """"pass_and_fail", or "fail_only" for runners that print failures alone (SWE-bench 5.x)."""
+    test_share: dict[str, int] = Field(default_factory=dict)
+    """Of a synthesized row whose tests are a share of a long suite, how much of it they are ("chosen" of "collected"
+    tests, "chosen_files" of "files", by "seed"): then the named tests alone are run, not all of their files."""
     start_patch: str = ""
     """Applied to the image's repository before the agent starts, and again before its patch is graded."""
     hidden_files: tuple[str, ...] = ()

@@ -212,7 +212,7 @@ async def _prepare(sandbox: Sandbox, row: SWERow, patch: str, plan: Plan | None 
         run = TestRun(
             workdir=row.root,
             python=(await environment_of(row)).python,
-            tests=files,
+            tests=row.tests if row.test_share else files,
             env=row.env,
             plugins=row.pytest_plugins,
             distrusted=distrusted,

@@ -105,13 +105,16 @@ def key_of(candidate: Candidate) -> str:
     return f"{candidate.path}:{mutation.start}-{mutation.end}:{mutation.replacement}"
 
 
-def settings_of(source: Source, *, seed: int, operators: Mapping[str, Any], confirm: bool) -> dict[str, Any]:
+def settings_of(
+    source: Source, *, seed: int, suite_s: float, operators: Mapping[str, Any], confirm: bool
+) -> dict[str, Any]:
     """All that the rows depend on, by the names of the command's options; how many there are to be is not among it."""
     return {
         "SOURCE": f"{source.name}=={source.version}",
         "its files": _digest(source.root),
         "--with": list(source.requirements),
         "--seed": seed,
+        "--suite-budget": suite_s,
         "Python": source.python,
         "operators": sorted(operators),
         "confirmed": confirm,

@@ -22,6 +22,7 @@ from .mutate import Bug, Candidate, candidates, examine
 from .operators import OPERATORS, Operator
 from .probing import STAGE_S, Probe, open_probe
 from .rows import make_row
+from .share import SUITE_S
 from .sources import Source, Tell, silent
 
 logger = logging.getLogger(__name__)
@@ -43,12 +44,14 @@ async def synthesize_tree(
     progress: Tell = silent,
     confirm: bool = True,
     operators: Mapping[str, Operator] = OPERATORS,
+    suite_s: float = SUITE_S,
     stage_s: float = STAGE_S,
 ) -> list[dict[str, Any]]:
     """Put bugs into a source and write those worth finding as SWE-bench rows, each as soon as it is made.
 
     The same source, seed and limit give the same rows, whatever the number of workers and however often the run was
-    interrupted and begun again, as far as the source's own tests are deterministic and are done within ``stage_s``.
+    interrupted and begun again, as far as the source's own tests are deterministic and are done within
+    ``suite_s``. Of a longer suite the clock says how large a share is taken, in doublings.
 
     Args:
         out: the rows file; its repositories' archives go into a folder beside it, and what was tried into
@@ -58,6 +61,8 @@ async def synthesize_tree(
         progress: is told what is being done and how far it is.
         confirm: keep a task only if the gold patch is graded 1 and the empty one 0.
         operators: kinds of bugs, by name.
+        suite_s: most seconds that the source's tests take to be used whole; of a longer suite a share of about so many
+            stands for it, as the row says. 0: whole, within ``stage_s``.
         stage_s: most seconds that the clean tree's tests run, and that may go by without a further task.
     Returns:
         The rows written; fewer than ``limit`` where the source has no more such bugs, or none came in time.
@@ -68,14 +73,16 @@ async def synthesize_tree(
     """
     aside = out.parent / f".{out.name}.making"
     with RunLock(out, is_file=True):
-        ledger = Ledger(out, settings_of(source, seed=seed, operators=operators, confirm=confirm))
+        ledger = Ledger(out, settings_of(source, seed=seed, suite_s=suite_s, operators=operators, confirm=confirm))
         if ledger.baseline is not None:
             ledger.write_rows(limit)
         # Archives are made aside: those of candidates that are not taken go away with the folder.
         shutil.rmtree(aside, ignore_errors=True)
         try:
             if len(ledger.rows) < limit:
-                making = _Making(source, ledger, aside / out.name, backend, workers, progress, confirm, stage_s)
+                making = _Making(
+                    source, ledger, aside / out.name, backend, workers, progress, confirm, suite_s, stage_s
+                )
                 await making.run(limit, seed, operators)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -93,6 +100,7 @@ class _Making:
     workers: int
     tell: Tell
     confirm: bool
+    suite_s: float
     stage_s: float
     made_at: float = 0.0
 
@@ -103,10 +111,12 @@ class _Making:
             baseline = self.ledger.baseline
             if baseline is None:
                 self.tell(f"making an environment of {len(self.source.requirements)} packages", 0, 0)
-                probe = await probes.take(warm=False)
-                baseline = await measure_baseline(probe, self.source, stage_s=self.stage_s, tell=self.tell)
+                probe = await probes.take()
+                bounds = {"suite_s": self.suite_s, "stage_s": self.stage_s}
+                baseline = await measure_baseline(probe, self.source, seed=seed, tell=self.tell, **bounds)
                 probes.give(probe)
                 self.ledger.begin(baseline)
+            probes.warmed = baseline.test_files
             self.tell("looking for places of bugs", 0, 0)
             order = await asyncio.to_thread(candidates, self.source, baseline, seed=seed, operators=operators)
             left = [candidate for candidate in order if key_of(candidate) not in self.ledger.tried]
@@ -195,18 +205,19 @@ def _chunks(order: Sequence[Candidate], baseline: Baseline, *, most: int) -> lis
 
 
 class _Probes:
-    """Sandboxes to try bugs in, opened when first wanted."""
+    """Sandboxes to try bugs in, opened when first wanted; ``warmed`` are files of tests that each imports first."""
 
     def __init__(self, source: Source, backend: SandboxBackend, boxes: AsyncExitStack) -> None:
         self._source, self._backend, self._boxes = source, backend, boxes
         self._free: list[Probe] = []
+        self.warmed: tuple[str, ...] = ()
 
-    async def take(self, *, warm: bool = True) -> Probe:
+    async def take(self) -> Probe:
         if self._free:
             return self._free.pop()
         probe = await self._boxes.enter_async_context(open_probe(self._source, self._backend))
-        if warm:
-            await probe.warm(self._source)
+        if self.warmed:
+            await probe.warm(self.warmed)
         return probe
 
     def give(self, probe: Probe) -> None:

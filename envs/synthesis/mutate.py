@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .baseline import Baseline
-from .mutations import Mutation, mutations
+from .mutations import Mutation, proposals
 from .operators import OPERATORS, Operator
 from .probing import Failure, Job, JobResult, Probe, file_of
 from .removal import first_line, without_functions
+from .share import beside, near_files
 from .sources import Source
 from .spans import FunctionNode
 
@@ -58,7 +59,8 @@ def read_source(source: Source, path: str) -> str:
 def candidates(
     source: Source, baseline: Baseline, *, seed: int, operators: Mapping[str, Operator] = OPERATORS
 ) -> list[Candidate]:
-    """All bugs in functions that passing tests enter, in the order to try them.
+    """All bugs in functions that passing tests enter, in the order to try them, some of which ``examine`` finds to be
+    no change.
 
     Each round takes one bug of every function, in a random order of functions, and of each the operator least taken
     so far: any beginning of the list is spread over files, functions and operators. The same seed, the same order.
@@ -73,7 +75,7 @@ def candidates(
         code_lines = {
             node.lineno: first_line(node) for node in ast.walk(ast.parse(text)) if isinstance(node, FunctionNode)
         }
-        for mutation in mutations(text, operators):
+        for mutation in proposals(text, operators):
             place = (path, code_lines[mutation.function_lineno])
             if place in baseline.covering:
                 found = Candidate(path=path, mutation=mutation, tests=baseline.covering[place])
@@ -101,11 +103,16 @@ async def examine(probe: Probe, source: Source, baseline: Baseline, chunk: Seque
     It is, if between 1 and MAX_FAILING passing tests fail with it, every file is still collected in time, the
     failing tests can be taken out of their files, and all other tests still pass then, at least one of them.
     """
-    tried = await probe.run([_first_job(source, baseline, candidate) for candidate in chunk])
+    first = {
+        index: _first_job(source, baseline, candidate)
+        for index, candidate in enumerate(chunk)
+        if candidate.mutation.is_change(read_source(source, candidate.path))
+    }
+    tried = dict(zip(first, await probe.run(list(first.values())), strict=True))
     half_way: dict[int, tuple[list[str], dict[str, str]]] = {}
     jobs: dict[int, Job] = {}
-    for index, (candidate, result) in enumerate(zip(chunk, tried)):
-        failing = _failing(result)
+    for index, result in tried.items():
+        candidate, failing = chunk[index], _failing(result)
         hidden = _without_tests(source, baseline, failing) if failing else None
         if hidden is not None:
             half_way[index] = (failing, hidden)
@@ -146,14 +153,23 @@ def _first_job(source: Source, baseline: Baseline, candidate: Candidate) -> Job:
 def _second_job(
     source: Source, baseline: Baseline, candidate: Candidate, failing: Sequence[str], hidden: Mapping[str, str]
 ) -> Job:
-    """The files of the failing tests without these tests, with the bug."""
-    small = baseline.total_s <= SMALL_SUITE_S
-    collect = baseline.test_files if small else tuple(dict.fromkeys(file_of(test) for test in failing))
-    expected = [test for test in baseline.passing if file_of(test) in collect]
+    """The files of the failing tests without these tests, with the bug; of a share, some of its other tests."""
+    key = f"{candidate.path}:{candidate.mutation.start}, hidden"
+    keep = None
+    if baseline.share is not None:
+        reaching = [test for test in candidate.tests if test not in set(failing)]
+        collect = near_files(failing, reaching)
+        inside = [test for test in baseline.passing if file_of(test) in collect]
+        expected = keep = beside(inside, reaching, f"{baseline.share.seed}/{key}")
+    else:
+        small = baseline.total_s <= SMALL_SUITE_S
+        collect = baseline.test_files if small else tuple(dict.fromkeys(file_of(test) for test in failing))
+        expected = [test for test in baseline.passing if file_of(test) in collect]
     return Job(
-        key=f"{candidate.path}:{candidate.mutation.start}, hidden",
+        key=key,
         collect=collect,
         files={**hidden, candidate.path: candidate.mutation.apply(read_source(source, candidate.path))},
+        keep=keep,
         deadline_s=baseline.deadline_s(expected),
         max_failing=0,
     )

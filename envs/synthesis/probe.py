@@ -7,7 +7,8 @@ It runs inside the sandbox with its modules (``probing.py`` names them), with th
 It serves the making of tasks, where nobody forges outcomes. Rewards come from ``verigym.envs.swe.testing`` instead.
 A job: {"key", "files": {path: text}, "collect": [test files], "keep": [test ids] or null for all, "named": names of
 test functions, or [], "deadline_s", "budget_s": after so long no further test begins, or null; "test_s": after so many
-processor seconds a test fails, or null; "max_failing", "mode": "test" | "trace" | "warm"; "order": "" | "reversed" | a
+processor seconds a test fails, or null; "collect_s": how long files may take to be imported, or null; "sample": "" | a
+word by which tests run in rounds; "max_failing", "mode": "test" | "trace" | "warm"; "order": "" | "reversed" | a
 word that tests are shuffled by; "clock_s": how far the wall clock is moved; "held_up": "" | a word by which the run is
 stopped again and again; "watch": paths whose lines are noted in mode "trace"; "calls": (path, first line) of functions
 whose arguments are noted in it; "plain": whether assertions are left without words, which is quicker}. A file
@@ -29,6 +30,7 @@ import pytest
 
 from .probe_clock import move_clock
 from .probe_recorder import MESSAGE_CHARACTERS, Recorder
+from .probe_stopwatch import bounded
 
 # As the tests are run for a reward (envs/swe/testing_guest.py).
 OPTIONS = ["-q", "--tb=short", "--no-header", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
@@ -157,7 +159,9 @@ def _run_pytest(job):
         arguments.append("--assert=plain")
     if job["mode"] == "warm":
         arguments.append("--collect-only")
-    with contextlib.redirect_stderr(io.StringIO()) as said:
+    # Of conftest files; each file of tests has a bound of its own.
+    first = bounded(job["collect_s"], "importing it takes too long") if job["collect_s"] else contextlib.nullcontext()
+    with first, contextlib.redirect_stderr(io.StringIO()) as said:
         exit_code = int(pytest.main(arguments, plugins=[recorder]))
     result = _result(recorder, exit_code)
     if exit_code == pytest.ExitCode.USAGE_ERROR:  # a conftest that cannot be imported, for one: no report tells
@@ -185,6 +189,7 @@ def _result(recorder, exit_code):
         "lines": recorder.lines,
         "calls": recorder.calls,
         "collected": recorder.collected,
+        "sampled": recorder.sampled,
         "stopped": recorder.stopped,
     }
 

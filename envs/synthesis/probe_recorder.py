@@ -6,17 +6,20 @@ import random
 import signal
 import sys
 import threading
-import time
 
 import pytest
 
+from .probe_sample import rounds
+from .probe_stopwatch import Stopwatch, bounded
 from .probe_values import given_in, plain_text, seen_in
 
 MESSAGE_CHARACTERS = 4000
 MOST_CALLS = 60
 """Of one test, whose arguments are noted."""
-WAITING_FACTOR = 6
-"""Seconds of the wall clock for one of the processor's, before a test counts as one that hangs."""
+WAITING_FACTOR = 2
+"""Seconds for one of the processor's, before a test counts as one that hangs; those that others had do not count."""
+ROUND_FACTOR = 1.25
+TOO_LONG = "the test takes too long"
 
 
 class Recorder:
@@ -37,9 +40,20 @@ class Recorder:
         self.watched = {os.path.join(root, path): path for path in job["watch"]}
         self.not_collected = []
         self.inputs = {}
-        self.collected = 0
+        self.collected = {}
+        self.sampled = []
+        self.num_run = 0
         self.stopped = False
-        self.began = time.monotonic()
+        self.watch = Stopwatch()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(self, collector):
+        """Fail a file whose import takes too long, or that is not reached in time."""
+        if not (self.job["collect_s"] and isinstance(collector, pytest.File)):
+            return (yield)
+        left_s = self.job["collect_s"] - self.watch.seconds()
+        with bounded(min(left_s, self.job["collect_s"] / 2), "importing it takes too long"):
+            return (yield)
 
     def pytest_collectreport(self, report):
         if report.failed:
@@ -50,7 +64,9 @@ class Recorder:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items):
-        self.collected = len(items)
+        for item in items:
+            file = item.nodeid.partition("::")[0]
+            self.collected[file] = self.collected.get(file, 0) + 1
         if self.keep is not None:
             items[:] = [item for item in items if item.nodeid in self.keep]
         if self.job["named"]:
@@ -59,11 +75,19 @@ class Recorder:
             items.reverse()
         elif self.job["order"]:
             random.Random(self.job["order"]).shuffle(items)
+        if self.job["sample"]:
+            found = {item.nodeid: item for item in items}
+            cut = rounds(list(found), self.job["sample"])
+            self.sampled = [len(one) for one in cut]
+            items[:] = [found[test] for one in cut for test in one]
         if self.job["mode"] == "trace":
             for item in items:
                 code = self._code(item)
                 if code is not None:
                     self.locations[item.nodeid] = [self._relative(code.co_filename), code.co_firstlineno]
+
+    def pytest_collection_finish(self):
+        self.watch = Stopwatch()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item, nextitem):
@@ -75,20 +99,31 @@ class Recorder:
     @contextlib.contextmanager
     def _bounded(self, session):
         """Fail a test that takes too long, and begin none when time is up."""
-        timers = ((signal.SIGPROF, signal.ITIMER_PROF, 1), (signal.SIGALRM, signal.ITIMER_REAL, WAITING_FACTOR))
-        if self.job["test_s"]:
-            for number, timer, factor in timers:
-                signal.signal(number, _too_long)
-                signal.setitimer(timer, factor * self.job["test_s"])
+        test_s, waiting = self.job["test_s"], contextlib.nullcontext()
+        if test_s:
+            signal.signal(signal.SIGPROF, _too_long)
+            signal.setitimer(signal.ITIMER_PROF, test_s)
+            waiting = bounded(WAITING_FACTOR * test_s, TOO_LONG)
         try:
-            yield
+            with waiting:
+                yield
         finally:
-            if self.job["test_s"]:
-                for _, timer, _ in timers:
-                    signal.setitimer(timer, 0)
-            if self.job["budget_s"] and time.monotonic() - self.began > self.job["budget_s"]:
+            if test_s:
+                signal.setitimer(signal.ITIMER_PROF, 0)
+            self.num_run += 1
+            if self.job["budget_s"] and self._is_over(self.watch.seconds()):
                 self.stopped = True
                 session.shouldstop = "the time for a run of the tests is over"
+
+    def _is_over(self, spent_s):
+        """Whether the budget is spent; at the end of a round, whether it will be before that of the next, which may
+        then take somewhat longer than was foreseen."""
+        budget_s, until = self.job["budget_s"], 0
+        for size in self.sampled:
+            if until == self.num_run > 0:
+                return spent_s * (until + size) / until > budget_s
+            until += size
+        return self.num_run < until and spent_s > ROUND_FACTOR * budget_s if self.sampled else spent_s > budget_s
 
     def _traced(self, item):
         called = set()
@@ -185,4 +220,4 @@ class Recorder:
 
 
 def _too_long(number, frame):
-    raise TimeoutError("the test takes too long")
+    raise TimeoutError(TOO_LONG)

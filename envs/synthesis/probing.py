@@ -29,7 +29,7 @@ PROBE_FOLDER = ".verigym-probe"
 """In the tree, hidden from pytest; relative, so that the sandbox without isolation has one for each tree."""
 
 _PACKAGE = "_verigym_probe"
-_MODULES = ("probe_values", "probe_clock", "probe_recorder", "probe")
+_MODULES = ("probe_values", "probe_clock", "probe_sample", "probe_stopwatch", "probe_recorder", "probe")
 _MAIN = f"""\
 import sys
 from {_PACKAGE}.probe import main
@@ -50,9 +50,13 @@ class Job:
         files: path -> text that stands there during the run; None: the file is not there.
         keep: the tests to run; None for all.
         named: only tests whose function has one of these names; empty for all.
-        budget_s: after so long no further test begins; None: all run.
-        test_s: processor seconds after which a test fails, or six times as many of the wall clock, where Python can be
+        budget_s: after so long no further test begins; None: all run. As in the next two, seconds in which other
+            programs had the core do not count.
+        test_s: processor seconds after which a test fails, or twice as many that it took or waited, where Python can be
             interrupted; None: never.
+        collect_s: seconds after which files of tests that are not imported count as such that cannot be; one may take
+            half of them; None: all that they need.
+        sample: "" or a word: by it the tests run in rounds, each a sample twice as large (``probe_sample.py``).
         max_failing: stop after so many failures; 0 never.
         mode: "test"; "trace" also notes what each test calls; "warm" collects only, and compiles what it imports.
         order: of the tests: "" as collected, "reversed", or a word that they are shuffled by.
@@ -72,6 +76,8 @@ class Job:
     deadline_s: float = STAGE_S
     budget_s: float | None = None
     test_s: float | None = None
+    collect_s: float | None = None
+    sample: str = ""
     max_failing: int = 0
     mode: str = "test"
     order: str = ""
@@ -112,7 +118,8 @@ class JobResult:
         lines: test -> (file, line) of the watched files that it ran; in mode "trace" only.
         calls: test -> (file, first line, parameter -> source of its value) of calls asked for; in mode "trace" only.
         cpu_s: processor seconds of the run and of what it waited for.
-        collected: how many tests there are.
+        collected: file -> how many tests it has.
+        sampled: of how many tests each round was to be.
         stopped: whether the job's ``budget_s`` ended the run.
     """
 
@@ -129,7 +136,8 @@ class JobResult:
     lines: Mapping[str, frozenset[tuple[str, int]]] = field(default_factory=dict)
     calls: Mapping[str, tuple[tuple[str, int, Mapping[str, str]], ...]] = field(default_factory=dict)
     cpu_s: float = 0.0
-    collected: int = 0
+    collected: Mapping[str, int] = field(default_factory=dict)
+    sampled: tuple[int, ...] = ()
     stopped: bool = False
 
     @property
@@ -180,9 +188,9 @@ class Probe:
         for path, text in probe_program().items():
             await self._sandbox.write_file(f"{self._workdir}/{PROBE_FOLDER}/{path}", text)
 
-    async def warm(self, source: Source) -> None:
-        """Compile what the tests import, once for all runs to come."""
-        await self.run([warming(source)])
+    async def warm(self, test_files: Sequence[str]) -> None:
+        """Compile what some files of tests import, once for all runs to come."""
+        await self.run([Job(key="warm", collect=tuple(test_files), mode="warm")])
 
     async def run(self, jobs: Sequence[Job], *, env: Mapping[str, str] | None = None) -> list[JobResult]:
         """The results of the jobs, in their order.
@@ -219,11 +227,6 @@ class Probe:
             logger.info("the probe was killed (%s) in job %s", process.killed, jobs[len(results)].key)
             results.append(JobResult(ended="died"))
         return results
-
-
-def warming(source: Source, *, deadline_s: float = STAGE_S) -> Job:
-    """A job that compiles what the tests import."""
-    return Job(key="warm", collect=source.test_files, mode="warm", deadline_s=deadline_s)
 
 
 def packed_tree(root: Path) -> bytes:
@@ -271,7 +274,8 @@ def _result(record: Mapping[str, Any]) -> JobResult:
             for test, made in record.get("calls", {}).items()
         },
         cpu_s=record.get("cpu_s", 0.0),
-        collected=record.get("collected", 0),
+        collected=record.get("collected", {}),
+        sampled=tuple(record.get("sampled", ())),
         stopped=record.get("stopped", False),
     )
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ async def make_row(source: Source, baseline: Baseline, bug: Bug, *, out: Path) -
         "python": source.python,
         "archive": f"{archive.parent.name}/{archive.name}",
         "operator": bug.candidate.mutation.operator,
+        **({"test_share": asdict(baseline.share)} if baseline.share is not None else {}),
     }
 
 

@@ -184,11 +184,41 @@ def _snippet(example: Example) -> str:
     body = function.body[1:] if ast.get_docstring(function) is not None else function.body
     outer = next((statement for statement in body if _spans(statement, failed.lineno)), failed)
     lines = re.split(r"\r\n|\r|\n", source)
-    for first, last in ((body[0].lineno, _span(outer)[1]), _span(outer), _span(failed)):
-        chosen = [line for line in lines[first - 1 : last] if line.strip() and not line.lstrip().startswith("#")]
+    for spans in ([(body[0].lineno, _span(outer)[1])], _needed(body, outer), [_span(outer)], [_span(failed)]):
+        shown = [line for first, last in spans for line in lines[first - 1 : last]]
+        chosen = [line for line in shown if line.strip() and not line.lstrip().startswith("#")]
         if len(chosen) <= MAX_SNIPPET_LINES:
             return textwrap.dedent("\n".join(chosen)).replace("```", "'''")
     return ""
+
+
+def _needed(body: Sequence[ast.stmt], outer: ast.stmt) -> list[tuple[int, int]]:
+    """First and last lines of the statements that make what one of them uses, and of that one."""
+    wanted, chosen = set(_names(outer)), [_span(outer)]
+    for statement in reversed([one for one in body if one.lineno < outer.lineno]):
+        if wanted & _made(statement):
+            wanted.update(_names(statement))
+            chosen.append(_span(statement))
+    return chosen[::-1]
+
+
+def _made(statement: ast.stmt) -> set[str]:
+    """Names that a statement binds, and those of what it calls a method of (``items.append(3)``)."""
+    made: set[str] = set()
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            made.update(_names(node))
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            made.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            made.update((alias.asname or alias.name).partition(".")[0] for alias in node.names)
+        elif (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Call)
+            and isinstance(node.value.func, ast.Attribute)
+        ):
+            made.update(name for name in _names(node.value.func.value) if name != "self")
+    return made
 
 
 def _expected_side(example: Example) -> str | None:

@@ -14,6 +14,7 @@ from verigym.envs.cli import tasks as cli
 from verigym.envs.registry.opening import read_any_tasks
 from verigym.envs.sandbox.choose import make_backend
 from verigym.envs.sandbox.types import SandboxBackend
+from verigym.envs.swe.grading import grade_patch
 from verigym.envs.synthesis.make import synthesize_tree
 from verigym.envs.synthesis.small_repositories import write_small_repository
 from verigym.envs.synthesis.sources import Source, tree_source
@@ -38,7 +39,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 def synthesize(
     source: Source, backend: SandboxBackend, out: Path, *, limit: int, workers: int, seed: int = 0, **more: Any
 ) -> list[dict]:
-    settings = {"seed": seed, "backend": backend, "workers": workers, "stage_s": 3600.0, **more}
+    settings = {"seed": seed, "backend": backend, "workers": workers, "suite_s": 0.0, "stage_s": 3600.0, **more}
     return asyncio.run(synthesize_tree(source, out=out, limit=limit, **settings))
 
 
@@ -119,7 +120,7 @@ def test_the_command_takes_a_folder(
         "verigym.envs.synthesis.sources.pinned_requirements", lambda runtime, testing, leave_out: source.requirements
     )
     out = tmp_path / "tasks.jsonl"
-    limits = ("--limit", "1", "--stage-timeout", "3600")
+    limits = ("--limit", "1", "--suite-budget", "0", "--stage-timeout", "3600")
     assert verigym("tasks", "synthesize", str(source.root), "--out", str(out), *limits) == 0
     assert len(read_any_tasks(out)) == 1
     assert f"pytest=={pytest.__version__}" in capsys.readouterr().out
@@ -132,6 +133,40 @@ def test_a_tree_with_a_test_that_sees_nothing(backend: SandboxBackend, tmp_path:
     requirements = (f"pytest=={pytest.__version__}",)
     source = tree_source(tmp_path / "tree", name="blind", version="1", requirements=requirements)
     assert synthesize(source, backend, tmp_path / "out.jsonl", limit=1, workers=1) == []
+
+
+LONG = """\
+import time
+import pytest
+from sums import total
+
+@pytest.mark.parametrize("n", range(90))
+def test_total(n):
+    assert total(n, 1) == n + 1
+
+@pytest.mark.parametrize("n", range(90))
+def test_times(n):
+    assert n * 2 == n + n
+
+def test_slow():
+    time.sleep(60)
+"""
+
+
+def test_a_long_suite_is_graded_by_its_share(backend: SandboxBackend, tmp_path: Path):
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "sums.py").write_text("def total(a, b):\n    return a + b if a != 40 else 41\n")
+    (tmp_path / "tree" / "test_sums.py").write_text(LONG)
+    requirements = (f"pytest=={pytest.__version__}",)
+    source = tree_source(tmp_path / "tree", name="sums", version="1", requirements=requirements)
+    (row,) = synthesize(source, backend, tmp_path / "out.jsonl", limit=1, workers=1, suite_s=1.0)
+    named = {test for key in ("FAIL_TO_PASS", "PASS_TO_PASS") for test in json.loads(row[key])}
+    assert (row["test_share"]["collected"], row["test_share"]["files"]) == (181, 1)
+    assert len(named) <= row["test_share"]["chosen"] < 181
+    (task,) = read_any_tasks(tmp_path / "out.jsonl")
+    for patch, value in ((row["patch"], 1.0), ("", 0.0)):
+        score, report = asyncio.run(grade_patch(backend, task, patch, timeout_s=600.0))
+        assert (score.value, set(report.statuses) <= named) == (value, True)
 
 
 def test_the_command_line_module_loads_nothing_heavy():

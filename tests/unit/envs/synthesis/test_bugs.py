@@ -109,7 +109,7 @@ def test_a_hanging_run_a_dying_one_and_the_next(probe: Probe, source: Source):
 
 def test_a_variant_of_the_same_size_and_second_is_not_taken_for_the_original(probe: Probe, source: Source):
     """Trap: a compiled file is found by time and size; a stale one would hide the bug."""
-    asyncio.run(probe.warm(source))
+    asyncio.run(probe.warm(source.test_files))
     maths = (source.root / "src/sums/maths.py").read_text()
     variants = [maths.replace("result += number", f"result {sign}= number") for sign in "-*+"]
     jobs = [Job(key=text, collect=source.test_files, files={"src/sums/maths.py": text}) for text in variants]
