@@ -37,6 +37,15 @@ def test_changes_lead_from_one_to_the_other(seed, share, dtype):
     assert torch.equal(bits, now.reshape(-1).view(kind))
 
 
+@pytest.mark.parametrize("base", [0, 1, -1, 32767, -32768])
+def test_every_difference_of_sixteen_bits(base):
+    now = torch.arange(-(1 << 15), 1 << 15).to(torch.int16)
+    before = torch.full_like(now, base)
+    places, changes = decoded(encoded(before.view(torch.bfloat16), now.view(torch.bfloat16)), torch.bfloat16)
+    before[places] += changes
+    assert torch.equal(before, now)
+
+
 @given(row=st.integers(1, 36), column=st.integers(1, 52), seed=st.integers(0, 99))
 @settings(max_examples=20, deadline=None)
 def test_the_sum_of_a_weight_is_that_of_its_blocks_however_it_is_cut(row, column, seed):
