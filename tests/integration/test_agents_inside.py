@@ -43,6 +43,7 @@ def dockerfile() -> str:
 def image():
     """The base image with mini-swe-agent in it."""
     import docker
+    from docker.errors import DockerException
 
     folder = ROOT / "build" / "mini-swe-agent"
     wheels = folder / "wheels"
@@ -53,7 +54,7 @@ def image():
             argv = [sys.executable, "-m", "pip", "download", "-q", "-d", str(wheels) + ".new", "mini-swe-agent>=2.4,<3"]
             subprocess.run(argv, check=True, capture_output=True)
             os.rename(str(wheels) + ".new", wheels)
-    except (docker.errors.DockerException, SandboxError, subprocess.CalledProcessError) as error:
+    except (DockerException, SandboxError, subprocess.CalledProcessError) as error:
         pytest.skip(f"no image of mini-swe-agent can be made here: {error}")
     (folder / "Dockerfile").write_text(dockerfile())
     argv = [
