@@ -7,8 +7,9 @@ first matrix and split the rows of the second: the same function, which ``PeftMo
 
 import copy
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ D = TypeVar("D", bound=nn.Module)
 WEIGHTS_FILE = "adapter_model.safetensors"
 _NAME = "default"  # peft's, of the only adapter
 _PREFIX = "base_model.model."  # peft's, of every name in its files
+_SETTINGS = "adapter_settings"
 _OURS = ("qkv", "out", "gate_up", "down")
 
 
@@ -41,7 +43,8 @@ def add_adapters(
     targets: Sequence[str] = (),
     seed: int = 0,
 ) -> None:
-    """Put adapters into a decoder and freeze its own weights. The model's outputs are at first what they were.
+    """Put adapters into a decoder and freeze its own weights. The model's outputs are at first what they were. Beside
+    weights on the meta device adapters have memory all the same, and no numbers.
 
     Args:
         rank: rows of the first matrix of each pair.
@@ -81,10 +84,20 @@ def add_adapters(
             f"{stacked[0]} holds the matrices of many experts in one weight, and adapters of such cannot be exported; "
             "name matrices that stand alone in lora.targets, such as q_proj, v_proj, o_proj"
         )
+    if decoder.head.weight.is_meta:  # small beside what is not here, and others tell their numbers
+        for layer in _layers(root).values():
+            for one in (layer.lora_A, layer.lora_B):
+                one.to_empty(device="cpu")
     with torch.no_grad():
         for parameter in adapter_weights(decoder).values():
             parameter.data = parameter.data.float()  # small updates are lost in the base's bfloat16
     root.eval()
+    setattr(decoder, _SETTINGS, {"rank": rank, "alpha": alpha, "dropout": dropout, "targets": targets, "seed": seed})
+
+
+def adapter_settings(decoder: nn.Module) -> dict[str, Any] | None:
+    """What ``add_adapters`` was told; None where it was not called."""
+    return getattr(decoder, _SETTINGS, None)
 
 
 def has_adapters(decoder: nn.Module) -> bool:
@@ -94,7 +107,17 @@ def has_adapters(decoder: nn.Module) -> bool:
 
 def adapter_weights(decoder: AnyDecoder) -> dict[str, nn.Parameter]:
     """Name in the model -> matrix, of all adapters."""
-    return {name: parameter for name, parameter in _root(decoder).named_parameters() if ".lora_" in name}
+    return {name: parameter for name, parameter in _root(decoder).named_parameters() if is_adapter(name)}
+
+
+def is_adapter(name: str) -> bool:
+    """Whether that is the name of an adapter's matrix."""
+    return ".lora_" in name
+
+
+def name_below(name: str) -> str:
+    """Of a weight, as the model without adapters has it."""
+    return name.replace(".base_layer.", ".")
 
 
 @contextmanager
@@ -146,7 +169,7 @@ def plain_state(decoder: AnyDecoder) -> dict[str, Tensor]:
     layers = _layers(root)
     state: dict[str, Tensor] = {}
     for name, tensor in root.state_dict().items():
-        if ".lora_" in name:
+        if is_adapter(name):
             continue
         owner, _, last = name.rpartition(".")
         owner = owner.removesuffix(".base_layer")
@@ -155,6 +178,29 @@ def plain_state(decoder: AnyDecoder) -> dict[str, Tensor]:
             tensor = (tensor.float() + delta.float()).to(tensor.dtype)
         state[f"{owner}.{last}" if owner else last] = tensor.detach()
     return state
+
+
+def additions(decoder: AnyDecoder) -> dict[str, Callable[[tuple[slice, ...] | None], Tensor]]:
+    """Hugging Face's name of a weight -> what gives, in float32, what adapters add to a block of it (None: to all)."""
+    found = _exported(decoder)
+    layers = _layers(_root(decoder))
+    scale = next(iter(layers.values())).scaling[_NAME]
+    added = {}
+    for name, first in found.items():
+        owner, is_first, _ = name.removeprefix(_PREFIX).partition(".lora_A.weight")
+        if is_first:
+            flipped = bool(getattr(layers.get(owner), "fan_in_fan_out", False))  # as GPT-2 has its matrices
+            second = found[f"{_PREFIX}{owner}.lora_B.weight"]
+            added[f"{owner}.weight"] = partial(_added, first, second, scale, flipped)
+    return added
+
+
+@torch.no_grad()
+def _added(first: Tensor, second: Tensor, scale: float, flipped: bool, block: tuple[slice, ...] | None) -> Tensor:
+    rows, columns = (slice(None), slice(None)) if block is None else block
+    if flipped:
+        return (second[columns].float() @ first[:, rows].float()).T * scale
+    return second[rows].float() @ first[:, columns].float() * scale
 
 
 def save_adapters(path: Path | str, decoder: AnyDecoder, *, base: Path | str | None = None) -> None:

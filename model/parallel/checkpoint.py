@@ -23,43 +23,57 @@ from ...errors import CheckpointError
 from ..checkpoint import check_shape
 from ..decoder import Decoder
 from ..families.find import write_config
+from ..huggingface import HuggingFaceDecoder
+from ..lora import AnyDecoder
 from ..weights.checksums import check_sums
+from ..weights.converted import read_weights
 from ..weights.dcp import one_process
 from ..weights.dcp_index import IndexReader, TensorPlanner
 from ..weights.folders import existing
 from ..weights.names import parts
 from ..weights.sources import Block, open_source, read_part
-from .views import views
+from .views import local, views
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @torch.no_grad()
-def load_into_shards(path: Path | str, decoder: Decoder) -> None:
+def load_into_shards(path: Path | str, decoder: AnyDecoder) -> None:
     """Copy a checkpoint of any format into a decoder; each rank reads the blocks of its own shards, one at a time.
 
-    A decoder laid out on the meta device is sharded first, then given memory with ``decoder.to_empty(device=...)``.
+    A decoder laid out on the meta device is sharded first, then given memory with ``sharded.give_memory``.
 
     Raises:
         CheckpointError: something is missing, cut, of another shape (before anything is copied), or not finite.
     """
-    for local, found in read_shards(path, decoder):
-        local.copy_(found)
+    for mine, found in read_shards(path, decoder):
+        mine.copy_(found)
 
 
 @torch.no_grad()
-def read_shards(path: Path | str, decoder: Decoder) -> Iterator[tuple[Tensor, Tensor]]:
+def read_shards(path: Path | str, decoder: AnyDecoder) -> Iterator[tuple[Tensor, Tensor]]:
     """(this rank's shard of a weight, what the checkpoint has for it). Raises CheckpointError, as above."""
     folder = existing(Path(path))
+    if not isinstance(decoder, Decoder):
+        yield from _read_theirs(folder, decoder)
+        return
     check_shape(folder, decoder.config)
     config, source = open_source(folder)
     check_sums(folder, share=_share())
     by_name = {part.hf: part for part in parts(config)}
     _reshard(decoder)
     for name, view in views(decoder):
-        local = view.to_local() if isinstance(view, DTensor) else view
-        if local.numel():
-            yield local, read_part(source, by_name[name], config.head_dim, block_of(view))
+        mine = local(view)
+        if mine.numel():
+            yield mine, read_part(source, by_name[name], config.head_dim, block_of(view))
+
+
+def _read_theirs(folder: Path, decoder: HuggingFaceDecoder) -> Iterator[tuple[Tensor, Tensor]]:
+    check_sums(folder, share=_share())
+    _reshard(decoder)
+    found = {name: view for name, view in views(decoder) if local(view).numel()}
+    for name, value in read_weights(folder, decoder.model, {name: block_of(view) for name, view in found.items()}):
+        yield local(found[name]), value
 
 
 def save_state(path: Path | str, decoder: Decoder, optimizer: torch.optim.Optimizer) -> None:
@@ -145,7 +159,7 @@ def _state(decoder: Decoder, optimizer: torch.optim.Optimizer) -> dict[str, Any]
     }
 
 
-def _reshard(decoder: Decoder) -> None:
+def _reshard(decoder: AnyDecoder) -> None:
     # After a forward without a backward pass the head is still gathered, in the precision of the forward.
     if isinstance(decoder, FSDPModule):
         decoder.reshard()

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ..config import DecoderConfig
-from ..decoder import Decoder
+from ..lora import AnyDecoder
+from ..shape import Shape
 from .layout import Layout, Meshes
-from .sharded import shard_decoder
+from .sharded import give_memory, shard_decoder
+from .views import local
 from .whole import reshard
 
 
@@ -25,22 +26,26 @@ class Place:
     meshes: Meshes
     device: torch.device
 
-    def empty_decoder(self, config: DecoderConfig, dtype: torch.dtype) -> Decoder:
-        """This rank's shards of a decoder, their numbers yet to be written. Every rank must call this.
+    def empty_decoder(self, shape: Shape) -> AnyDecoder:
+        """This rank's shards of a decoder, their numbers yet to be written, without adapters. Every rank must call
+        this.
 
         Raises:
             ConfigError: the layout does not fit the decoder.
         """
-        with torch.device("meta"):
-            decoder = Decoder(config).to(dtype)
+        decoder = shape.empty()
         shard_decoder(decoder, self.layout, self.meshes)
-        return decoder.to_empty(device=self.device)
+        give_memory(decoder, self.device)
+        return decoder
 
     @torch.no_grad()
-    def copy(self, decoder: Decoder) -> Decoder:
-        """Another decoder with the shards of one that is sharded."""
+    def copy(self, decoder: AnyDecoder) -> AnyDecoder:
+        """Another decoder with the shards, and the adapters, of one that is sharded."""
         reshard(decoder)
-        other = self.empty_decoder(decoder.config, decoder.head.weight.dtype)
-        for mine, theirs in zip(other.parameters(), decoder.parameters(), strict=True):
-            mine.to_local().copy_(theirs.to_local())  # pyright: ignore[reportAttributeAccessIssue]
+        shape = Shape.of(decoder)
+        other = self.empty_decoder(shape)
+        shape.adapt(other)
+        theirs = decoder.state_dict()
+        for name, mine in other.state_dict().items():
+            local(mine).copy_(local(theirs[name]))
         return other

@@ -9,6 +9,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from ..decoder import Decoder
+from ..lora import has_adapters
 from ..weights.names import Part, stacks
 from .checkpoint import block_of
 from .views import unstack
@@ -20,7 +21,7 @@ def stacks_of(module: nn.Module) -> Stacks:
     """What is stacked in each weight of the decoders in a module, by the weight's name in the module."""
     found: Stacks = {}
     for prefix, inner in module.named_modules():
-        if isinstance(inner, Decoder):
+        if isinstance(inner, Decoder) and not has_adapters(inner):  # tensor parallel alone cuts the rows of a stack
             found |= {f"{prefix}.{name}".lstrip("."): list(stacked) for name, stacked in stacks(inner.config)}
     return found
 

@@ -90,7 +90,7 @@ def stream(
     with written_whole(target, sums=sums) as partial:
         _write_settings(folder, partial, config, opened, to)
         if dtype is not None:
-            _name_dtype(partial / "config.json", dtype)
+            name_dtype(partial / "config.json", dtype)
         if to == "hf":
             write_safetensors(partial, counted, shard_bytes=shard_bytes)
         else:
@@ -108,7 +108,16 @@ def _weight(opened: Source, part: Part, config: DecoderConfig, naming: Naming, d
     return Weight(name=part.name(naming), shape=part.shape, dtype=wanted, make=make)
 
 
-def _name_dtype(path: Path, dtype: torch.dtype) -> None:
+def copy_companions(source: Path, target: Path) -> list[str]:
+    """Copy what lies beside the weights of a checkpoint, but for its configuration. Returns the names."""
+    found = [name for name in _COMPANIONS if (source / name).is_file()]
+    for name in found:
+        shutil.copyfile(source / name, target / name)
+    return found
+
+
+def name_dtype(path: Path, dtype: torch.dtype) -> None:
+    """Say in a config.json of which dtype the weights are."""
     config = json.loads(path.read_text(encoding="utf-8"))
     _write_json(path, config | {"dtype": str(dtype).removeprefix("torch.")})
 
@@ -130,9 +139,7 @@ def _counted(weights: list[Weight], tell: Callable[[int, int], None], total: int
 
 
 def _write_settings(source: Path, target: Path, config: DecoderConfig, opened: Source, to: Format) -> None:
-    found = [name for name in _COMPANIONS if (source / name).is_file()]
-    for name in found:
-        shutil.copyfile(source / name, target / name)
+    found = copy_companions(source, target)
     if to == "hf" and TIKTOKEN_FILE in found and "tokenizer.json" not in found:
         Tokenizer.load(source).save(target)
     if (source / "config.json").is_file():

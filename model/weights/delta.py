@@ -6,6 +6,7 @@ under Hugging Face's names. Whoever reads it may have split the weights in any o
 """
 
 import json
+import math
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -32,7 +33,8 @@ _ROWS = 1 << 22
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A rectangle of a weight: rows from ``row``, columns from ``column``; of a vector the one column 0.
+    """A rectangle of a weight: rows from ``row``, columns from ``column``; of a vector the one column 0. All dimensions
+    but the first of one that has more than two are its columns.
 
     Attributes:
         width: columns of the whole weight.
@@ -47,7 +49,12 @@ class Block:
     @classmethod
     def of(cls, shape: tuple[int, ...], cut: tuple[slice, ...] | None) -> "Block":
         """The block of a weight of that shape that slices cut out; None: all of it."""
-        rows, columns = (*(cut or tuple(slice(0, size) for size in shape)), slice(0, 1))[:2]
+        cut = cut or tuple(slice(0, size) for size in shape)
+        if len(shape) > 2:
+            assert all(part == slice(0, size) for part, size in zip(cut[1:], shape[1:])), "it is cut by rows alone"
+            shape = (shape[0], math.prod(shape[1:]))
+            cut = (cut[0], slice(0, shape[1]))
+        rows, columns = (*cut, slice(0, 1))[:2]
         return cls(
             row=rows.start,
             column=columns.start,

@@ -21,6 +21,8 @@ from verigym.trainer.loops.loop import SFT
 from verigym.trainer.recipe.config import OptimConfig, SFTConfig
 from verigym.trainer.recipe.model import ModelConfig
 
+from .small_recipe import TORCHRUN
+
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = '''
 import gymnasium
@@ -87,10 +89,18 @@ def talker(tmp_path_factory, huggingface_checkpoint):
 def train(tmp_path, talker):
     (tmp_path / "letters_environment.py").write_text(ENVIRONMENT)
 
-    def train(*changes, resume=False):
+    def train(*changes, resume=False, launcher=()):
         every = (f"model.checkpoint={talker}", *SMALL, *changes)
         sets = [word for change in every for word in ("--set", change)]
-        command = [sys.executable, "-m", "verigym", "train", str(ROOT / "recipes" / "single-gpu-lora.toml"), *sets]
+        command = [
+            sys.executable,
+            *launcher,
+            "-m",
+            "verigym",
+            "train",
+            str(ROOT / "recipes" / "single-gpu-lora.toml"),
+            *sets,
+        ]
         environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
         resumed = ["--resume"] if resume else []
         done = subprocess.run(
@@ -156,3 +166,28 @@ def test_adapters_are_sampled_in_a_process_of_its_own(train, changes):
     if not changes:
         assert max(row["trainer/mismatch/max"] for row in rows if row["trainer/updates/count"]) < 1e-4
     assert (out / "rl" / "checkpoint" / "adapter").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["whole", "adapters"])
+@pytest.mark.parametrize("engines", ["", "engines={count=1,start_seconds=500}"], ids=["here", "apart"])
+def test_two_processes_have_the_losses_of_one(train, tmp_path, model, engines):
+    """Where the first process samples, and where nobody has the weights whole."""
+    sft = "sft={train={max_steps=2,patience=0,batch_tokens=256,microbatch_tokens=256},held_out_share=0.4}"
+    changes = [sft, "families.0.num_demonstrations=4", *(["model.lora=false"] if model == "whole" else [])]
+    names = ("trainer/loss/mean", "trainer/grad_norm/mean", "rollout/reward/mean")
+    found = []
+    for launcher in ((), TORCHRUN):
+        out, report = train(*changes, *([engines] if launcher and engines else []), launcher=launcher)
+        assert list(report["stages"]) == ["sft", "rl"]
+        rows = [
+            json.loads(line)
+            for stage in ("sft", "rl")
+            for line in (out / stage / "metrics.jsonl").read_text().splitlines()
+        ]
+        found.append([[row[name] for name in names if row.get(name) is not None] for row in rows])
+        AutoModelForCausalLM.from_pretrained(out / "rl" / "checkpoint")
+        assert (out / "rl" / "checkpoint" / "adapter").exists() == (model == "adapters")
+        out.rename(tmp_path / f"{len(found)}")
+    for row, wanted in zip(found[1], found[0], strict=True):
+        assert row == pytest.approx(wanted, rel=1e-5, abs=1e-5)

@@ -141,7 +141,7 @@ class Engines:
                 else (lambda folder, whole: trainee.publish(folder, dtype=dtype, whole=whole))
             ),
             launch=None if self._places is None else self._places.launch,
-            full_every=(self._recipe.cluster or ClusterConfig()).full_every if trainee.stored is not None else 1,
+            full_every=(self._recipe.cluster or ClusterConfig()).full_every if ours and trainee.stored else 1,
         )
 
 

@@ -258,10 +258,11 @@ class Learner:
 
     def pieces(self) -> dict[str, Tensor]:
         """Everything that ``state_dict`` says, and the weights, as views that stay where they are."""
-        assert isinstance(self.decoder, Decoder), "models of transformers are saved whole"
         found = module_pieces(self.decoder, WEIGHTS) | _below("optimizer", self.optimizer.pieces())
         if isinstance(self.reference, nn.Module):
             found |= module_pieces(self.reference, "reference")
+        elif self.reference is not None:
+            found |= _below("reference", self.reference.state_dict())
         for name, average in self.averages.items():
             found |= module_pieces(average.decoder, f"averages.{name}")
         if self.critic is not None and self.critic_optimizer is not None:

@@ -11,9 +11,11 @@ from torch.distributed.tensor import DTensor
 
 from ...errors import CheckpointError
 from ...model.decoder import Decoder
-from ...model.parallel.checkpoint import write_pieces
+from ...model.huggingface import HuggingFaceDecoder
+from ...model.lora import AnyDecoder, adapter_weights, additions, has_adapters
+from ...model.parallel.checkpoint import block_of, write_pieces
 from ...model.parallel.objects import all_gather_json
-from ...model.parallel.views import unstack, views
+from ...model.parallel.views import local, unstack, views
 from ...model.parallel.whole import Stacks, reshard, stacks_of
 from ...model.weights.checksums import digests
 from ...model.weights.dcp_index import read_index
@@ -33,16 +35,38 @@ def pieces_of(name: str, value: Tensor, stacks: Stacks) -> Iterator[tuple[str, T
 
 
 def module_pieces(module: nn.Module, prefix: str) -> dict[str, Tensor]:
-    """Everything in a module's state, by names below ``prefix``; a decoder's weights have Hugging Face's names."""
+    """Everything in a module's state, by names below ``prefix``; a decoder's weights have Hugging Face's names. Of a
+    decoder with adapters these alone."""
     reshard(module)
-    if isinstance(module, Decoder):
-        return {f"{prefix}.{name}": view.detach() for name, view in views(module)}
+    if isinstance(module, Decoder | HuggingFaceDecoder):
+        return {f"{prefix}.{name}": view.detach() for name, view in learned(module)}
     stacks = stacks_of(module)
     return {
         f"{prefix}.{piece}": view
         for name, value in module.state_dict().items()
         for piece, view in pieces_of(name, value, stacks)
     }
+
+
+def learned(decoder: AnyDecoder) -> Iterator[tuple[str, Tensor]]:
+    """(name, view) of what is trained of a decoder."""
+    return iter(adapter_weights(decoder).items()) if has_adapters(decoder) else views(decoder)
+
+
+@torch.no_grad()
+def merged_pieces(decoder: AnyDecoder) -> dict[str, Tensor]:
+    """A decoder's weights below ``WEIGHTS``, under Hugging Face's names; what adapters have learned is added, to this
+    rank's part of each."""
+    reshard(decoder)
+    added = additions(decoder) if has_adapters(decoder) else {}
+    found = {}
+    for name, view in views(decoder):
+        if name in added:
+            mine = local(view)
+            mine = (mine.float() + added[name](block_of(view))).to(mine.dtype)
+            view = like(view, mine)
+        found[f"{WEIGHTS}.{name}"] = view.detach()
+    return found
 
 
 def names_in(folder: Path) -> Collection[str]:
@@ -64,10 +88,17 @@ def _copied(value: Tensor, dtype: torch.dtype | None) -> Tensor:
     wanted = dtype if dtype is not None and value.is_floating_point() else value.dtype
     if not isinstance(value, DTensor):
         return value.detach().to("cpu", wanted, copy=True)
-    local = value.to_local().detach().to("cpu", wanted, copy=True).contiguous()
-    shape = value.shape
-    stride = (shape[1], 1) if len(shape) == 2 else (1,) * len(shape)
-    return DTensor.from_local(local, value.device_mesh, value.placements, run_check=False, shape=shape, stride=stride)
+    return like(value, value.to_local().detach().to("cpu", wanted, copy=True).contiguous())
+
+
+def like(value: Tensor, mine: Tensor) -> Tensor:
+    """A tensor that is split as another is, of which this rank has the part ``mine``."""
+    if not isinstance(value, DTensor):
+        return mine
+    stride = torch.empty(value.shape, device="meta").stride()
+    return DTensor.from_local(
+        mine, value.device_mesh, value.placements, run_check=False, shape=value.shape, stride=stride
+    )
 
 
 class PieceWriter:

@@ -75,7 +75,6 @@ def score(
         assert isinstance(decoder, TokenScorer)
         return _score_taught(decoder, batch, teachers, place)
     if place is not None:
-        assert isinstance(decoder, Decoder), "only this package's decoder is sharded"
         return _score_share(decoder, batch, critic, place)
     index = batch.scored.nonzero().squeeze(1)
     targets, temperature = batch.targets.index_select(0, index), batch.temperatures
@@ -147,7 +146,9 @@ def _score_taught(decoder: AnyDecoder, batch: PackedBatch, teachers: Teachers, p
     return Scores(index=index, logprobs=whole[0], entropy=whole[1], taught=taught)
 
 
-def _score_share(decoder: Decoder, batch: PackedBatch, critic: Critic | None, place: Place) -> Scores:
+def _score_share(
+    decoder: AnyDecoder | AdapterReference, batch: PackedBatch, critic: Critic | None, place: Place
+) -> Scores:
     """Score this rank's tokens of a pack and fetch the others'.
 
     A rank without such a token among its own scores one all the same: in every layer the others wait for it.

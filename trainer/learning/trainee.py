@@ -15,7 +15,7 @@ from ...model.arithmetic import warn_where_slow
 from ...model.chat.cwm import CwmParser, CwmRenderer
 from ...model.chat.protocols import Parser, Renderer
 from ...model.chat.settings import checkpoint_settings
-from ...model.checkpoint import check_shape, load_checkpoint, load_config, load_decoder, save_settings
+from ...model.checkpoint import check_shape, load_checkpoint, load_config, load_decoder
 from ...model.config import preset
 from ...model.decoder import Decoder
 from ...model.engine.generator import Generator
@@ -23,11 +23,10 @@ from ...model.engine.huggingface import HuggingFaceEngine
 from ...model.families.find import eos_token_ids, model_type, why_not_ours
 from ...model.format import known_ids, load_tokenizer
 from ...model.huggingface import HuggingFaceDecoder
-from ...model.lora import AnyDecoder, add_adapters, copy_trained
+from ...model.lora import AnyDecoder, add_adapters, copy_trained, has_adapters, save_adapters
 from ...model.tokenizer import Tokenizer, train_tokenizer
-from ...model.trained import export, load_exported
+from ...model.trained import ADAPTER_FOLDER, export, load_exported, save_beside, stream_pieces
 from ...model.weights.checksums import add_sum
-from ...model.weights.convert import stream
 from ...model.weights.folders import written_whole
 from ..recipe.model import ModelConfig
 
@@ -39,12 +38,19 @@ class Stored:
     """Where the weights of a trainee are that no process has whole.
 
     Attributes:
-        checkpoint: the folder that has them, in any format.
+        checkpoint: the folder that has them, in any format; with adapters what those have learned is in it too.
+        base: the folder that has them below adapters, where there are some.
         publish: while ranks train them: writes what they have now, see ``ranks.sharded.ShardedLearning.publish``.
     """
 
     checkpoint: Path
+    base: Path | None = None
     publish: Callable[..., None] | None = None
+
+    @property
+    def adapters(self) -> Path | None:
+        """The folder of the checkpoint's adapters; None: there are none, or they have learned nothing yet."""
+        return None if self.base in (None, self.checkpoint) else self.checkpoint / ADAPTER_FOLDER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +148,7 @@ class Trainee:
             export(path, self.decoder, self.tokenizer, base=self.config.checkpoint, dtype=dtype, sums=sums)
         else:
             self._export_stored(path, self.stored, dtype, sums)
+            self._export_adapters(path, self.stored, sums)
         self._write_settings(path, environments)
         if sums:
             add_sum(path, "verigym.json")
@@ -168,15 +175,23 @@ class Trainee:
 
     def _export_stored(self, path: Path, stored: Stored, dtype: torch.dtype | None, sums: bool) -> None:
         if stored.publish is None:
-            stream(stored.checkpoint, path, dtype=dtype, sums=sums)
+            stream_pieces(stored.checkpoint, path, self.decoder, dtype=dtype, sums=sums)
             return
         shards = path.with_name(f".{path.name}.shards")
         shutil.rmtree(shards, ignore_errors=True)
         try:
             self._write_shards(shards, stored.publish, dtype)
-            stream(shards, path, sums=sums)
+            stream_pieces(shards, path, self.decoder, dtype=None, sums=sums)
         finally:
             shutil.rmtree(shards, ignore_errors=True)
+
+    def _export_adapters(self, path: Path, stored: Stored, sums: bool) -> None:
+        """Beside the whole model: those that ranks have told, or those of the checkpoint that it was made of."""
+        if stored.publish is not None and has_adapters(self.decoder):
+            with written_whole(path / ADAPTER_FOLDER, sums=sums) as partial:
+                save_adapters(partial, self.decoder, base=self.config.checkpoint)
+        elif stored.adapters is not None:
+            shutil.copytree(stored.adapters, path / ADAPTER_FOLDER, dirs_exist_ok=True)
 
     def _write_shards(
         self, folder: Path, publish: Callable[..., None], dtype: torch.dtype | None, **options: Any
@@ -186,8 +201,7 @@ class Trainee:
         self._write_beside(folder, dtype)
 
     def _write_beside(self, folder: Path, dtype: torch.dtype | None) -> None:
-        assert isinstance(self.decoder, Decoder), "ranks split this package's own decoder"
-        save_settings(folder, self.decoder.config, self.tokenizer, dtype or self.decoder.head.weight.dtype)
+        save_beside(folder, self.decoder, self.tokenizer, dtype or self.decoder.head.weight.dtype)
         self._write_settings(folder, {})
 
     def _write_settings(self, path: Path, environments: Mapping[str, Mapping[str, Any]]) -> None:
@@ -238,15 +252,14 @@ def open_trainee(
 
 
 def _stored(trainee: Trainee, store: Path) -> Trainee:
-    """The same without weights of its own. Raises ConfigError for a model that ranks cannot split."""
-    if not isinstance(trainee.decoder, Decoder) or trainee.config.lora is not None:
-        raise ConfigError(
-            "ranks split this package's own decoder, whole; train adapters, and models of transformers, in one process"
-        )
+    """The same without weights of its own, but for adapters, which are small."""
     checkpoint = trainee.config.checkpoint
     if checkpoint is None and not store.exists():
         trainee.save(store, {})
-    return replace(trainee, decoder=trainee.decoder.to("meta"), stored=Stored(checkpoint or store))
+    base = None if trainee.config.lora is None else checkpoint
+    if base is None:
+        trainee.decoder.to("meta")
+    return replace(trainee, stored=Stored(checkpoint or store, base))
 
 
 def _shape_of(checkpoint: Path) -> Decoder:
@@ -311,9 +324,10 @@ def _open_family(config: ModelConfig, checkpoint: Path, seed: int, device: torch
         decoder.use_attention(config.attention)
         decoder.config = decoder.config.with_known_ids(known_ids(tokenizer))
     elif device.type == "meta":
-        raise ConfigError(f"ranks split our own decoder, which {checkpoint} does not run on ({reason})")
+        decoder = HuggingFaceDecoder.shape_of(checkpoint, _dtype(config, device))
+        decoder.num_ids = known_ids(tokenizer)
     else:
-        logger.warning("%s is trained in transformers' own code, and not over several ranks: %s", checkpoint, reason)
+        logger.warning("%s is trained in transformers' own code: %s", checkpoint, reason)
         decoder = HuggingFaceDecoder.load(checkpoint, dtype=_dtype(config, device), local_files_only=True).to(device)
         decoder.num_ids = known_ids(tokenizer)
     return Trainee(

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from ...model.lora import AnyDecoder, adapter_weights, has_adapters
-from ...model.parallel.whole import gather_module, spread_module
+from ...model.parallel.views import local
+from ...model.parallel.whole import gather_module, spread, spread_module
 
 
 class Average:
@@ -32,7 +32,7 @@ class Average:
         """Move towards the weights of now."""
         mine, theirs = dict(self.decoder.named_parameters()), dict(policy.named_parameters())
         for name in self._trained:
-            _local(mine[name]).lerp_(_local(theirs[name]).to(mine[name].dtype), 1.0 - self._decay)
+            local(mine[name]).lerp_(local(theirs[name]).to(mine[name].dtype), 1.0 - self._decay)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Whole tensors on the CPU, of what is averaged. Every rank must call this."""
@@ -46,10 +46,5 @@ class Average:
         if not has_adapters(self.decoder):
             spread_module(state, self.decoder)
             return
-        with torch.no_grad():
-            for name, weight in adapter_weights(self.decoder).items():
-                weight.copy_(state[name])
-
-
-def _local(weight: Tensor) -> Tensor:
-    return weight.to_local() if isinstance(weight, DTensor) else weight
+        for name, weight in adapter_weights(self.decoder).items():
+            spread(state[name], weight)

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...model.attention import Documents
+from ...model.attention import Documents, KeyValueCache
 from ...model.lora import AnyDecoder, adapter_weights, copy_trained, has_adapters, without_adapters
+from ...model.parallel.whole import spread
 
 
 def reference_of(
@@ -47,15 +48,29 @@ class AdapterReference:
         index: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As ``Decoder.score``, without gradients."""
+        return self.score_and_states(token_ids, documents, targets, temperature, index=index)[:2]
+
+    @torch.no_grad()
+    def score_and_states(
+        self,
+        token_ids: Tensor,
+        documents: Documents,
+        targets: Tensor,
+        temperature: float | Tensor = 1.0,
+        *,
+        index: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As ``Decoder.score_and_states``, without gradients."""
         with self._as_then():
-            return self._decoder.score(token_ids, documents, targets, temperature, index=index)
+            return self._decoder.score_and_states(token_ids, documents, targets, temperature, index=index, cache=cache)
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self._adapters)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name, weight in self._adapters.items():
-            weight.copy_(state[name])
+            spread(state[name], weight)
 
     @contextmanager
     def _as_then(self) -> Iterator[None]:

@@ -18,6 +18,7 @@ from ...model.lora import AnyDecoder
 from ...model.parallel.checkpoint import load_into_shards
 from ...model.parallel.packs import share_of, whole_of
 from ...model.parallel.place import Place
+from ...model.shape import Shape
 from ..batching.hints import as_read_by, rows_of
 from ..batching.packs import PackedBatch
 
@@ -87,15 +88,22 @@ def open_teacher(checkpoint: Path, student: AnyDecoder, place: Place | None = No
     dtype, device = student.head.weight.dtype, student.head.weight.device
     teacher: AnyDecoder
     if why_not_ours(checkpoint) is not None:
-        if place is not None:
-            raise ConfigError(f"the teacher {checkpoint} is of no family of our decoder, which alone is sharded")
-        teacher = HuggingFaceDecoder.load(checkpoint, dtype=dtype, local_files_only=True).to(device)
+        if place is None:
+            teacher = HuggingFaceDecoder.load(checkpoint, dtype=dtype, local_files_only=True).to(device)
+        else:
+            shape = Shape.of(HuggingFaceDecoder.shape_of(checkpoint, dtype))
+            teacher = place.empty_decoder(shape)
+            assert isinstance(teacher, HuggingFaceDecoder), "it is of no family of ours"
+            load_into_shards(checkpoint, teacher)
+            teacher.probe()
         teacher.num_ids = _known(student, teacher.head.weight.shape[0], checkpoint)
     else:
         if place is None:
             teacher = load_decoder(checkpoint, device).to(dtype)
         else:
-            teacher = place.empty_decoder(load_config(checkpoint), dtype)
+            sharded = place.empty_decoder(Shape(config=load_config(checkpoint), dtype=dtype))
+            assert isinstance(sharded, Decoder), "its configuration is ours"
+            teacher = sharded
             load_into_shards(checkpoint, teacher)
         teacher.use_attention(student.attention if isinstance(student, Decoder) else "auto")
         teacher.config = teacher.config.with_known_ids(_known(student, teacher.config.vocab_size, checkpoint))
@@ -131,7 +139,7 @@ def _known(student: AnyDecoder, rows: int, checkpoint: Path) -> int:
     if isinstance(student, Decoder):  # by its configuration: its head may be in shards
         known = student.config.num_ids or student.config.vocab_size
     else:
-        known = student.head_matrix().shape[0]
+        known = student.num_ids or student.head.weight.shape[0]
     if rows < known:
         raise ConfigError(f"the teacher {checkpoint} knows {rows} ids, fewer than the {known} the student may sample")
     return known

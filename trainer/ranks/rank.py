@@ -11,16 +11,17 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ...errors import CheckpointError, TrainingError
-from ...model.config import DecoderConfig
-from ...model.decoder import Decoder
+from ...model.huggingface import HuggingFaceDecoder
+from ...model.lora import AnyDecoder, adapter_weights, copy_weights, has_adapters, load_adapters
 from ...model.parallel import objects
 from ...model.parallel.checkpoint import load_into_shards
 from ...model.parallel.place import Place
 from ...model.parallel.whole import gather, gather_module, reshard, spread_module, stacks_of
+from ...model.shape import Shape
 from ...model.weights.checksums import check_sums
 from ..batching.packs import PackedBatch
 from ..learning.learner import Learner, Lesson
-from ..learning.pieces import WEIGHTS, PieceWriter, module_pieces
+from ..learning.pieces import PieceWriter, merged_pieces
 from .launch import Membership
 from .publishing import Part, Publisher
 
@@ -50,28 +51,37 @@ class Rank:
     def build(
         self,
         *,
-        config: DecoderConfig,
-        dtype: torch.dtype,
+        shape: Shape,
         lesson: Lesson,
         weights: Mapping[str, Tensor] | None = None,
         checkpoint: Path | None = None,
+        adapters: Path | None = None,
     ) -> None:
         """Make shards, and what learns with them; what was there before is given up.
 
         Args:
             weights: rank 0's, of which each rank gets its shards.
             checkpoint: of which each rank reads its shards, where there are no weights.
+            adapters: folder of those to begin with beside the checkpoint; None: those that the shape says begin anew.
         Raises:
-            ConfigError: the layout does not fit the decoder. CheckpointError: the checkpoint cannot be read.
+            ConfigError: the layout does not fit the decoder, or it cannot be trained. CheckpointError: the checkpoint
+                cannot be read.
         """
         self._learner = None
         self._publisher.forget()
-        decoder = self._place.empty_decoder(config, dtype)
+        decoder = self._place.empty_decoder(shape)
         if weights is not None:
+            shape.adapt(decoder)
             spread_module(weights, decoder)
         else:
             assert checkpoint is not None, "weights come from rank 0 or from a checkpoint"
             load_into_shards(checkpoint, decoder)
+            if isinstance(decoder, HuggingFaceDecoder):
+                decoder.probe()
+                reshard(decoder)
+            shape.adapt(decoder)
+            if adapters is not None:
+                load_adapters(adapters, decoder)
         self._learner = Learner(decoder, lesson, place=self._place)
 
     def step(self, *, packs: Sequence[PackedBatch], divisor: float | None, critic_only: bool) -> dict[str, float]:
@@ -116,15 +126,24 @@ class Rank:
         return self._place.meshes.context_rank == self._place.meshes.tensor_rank == 0
 
     @torch.no_grad()
-    def weights(self, *, into: Decoder | None = None) -> None:
-        """Gather the weights, one at a time, and on rank 0 copy them into a whole decoder."""
+    def weights(self, *, into: AnyDecoder | None = None) -> None:
+        """Gather the weights, one at a time, and on rank 0 copy them into a whole decoder; of one with adapters these,
+        which every rank has."""
         decoder = self.learner.decoder
         reshard(decoder)
+        if has_adapters(decoder):
+            if into is not None:
+                copy_weights(decoder, into)
+            return
         stacked, targets = stacks_of(decoder), {} if into is None else into.state_dict()
         for name, value in decoder.state_dict().items():
             whole = gather(value, stacked.get(name))
             if into is not None:
                 targets[name].copy_(whole)
+
+    def adapters(self) -> dict[str, Tensor]:
+        """Those of now, by their names in the model."""
+        return {name: weight.detach().cpu() for name, weight in adapter_weights(self.learner.decoder).items()}
 
     def state(self, *, with_weights: bool) -> dict[str, Any]:
         """Whole, on every rank; rank 0 keeps it."""
@@ -140,8 +159,10 @@ class Rank:
         """``load``, where each rank reads its shards of the weights from a folder that all see."""
         self._publisher.forget()
         decoder = self.learner.decoder
-        assert isinstance(decoder, Decoder), "ranks split this package's own decoder"
-        load_into_shards(weights, decoder)
+        if has_adapters(decoder):
+            load_adapters(weights, decoder)
+        else:
+            load_into_shards(weights, decoder)
         self.learner.load_state_dict(state)
 
     def stage(self) -> None:
@@ -150,7 +171,7 @@ class Rank:
 
     def stage_weights(self, *, dtype: torch.dtype | None) -> None:
         """Copy the weights alone, for ``write_weights``, in the dtype of whoever reads them."""
-        self._publisher.stage(module_pieces(self.learner.decoder, WEIGHTS), dtype)
+        self._publisher.stage(merged_pieces(self.learner.decoder), dtype)
 
     def write(self, *, folder: Path) -> dict[str, str]:
         """Write what was copied; beside other work, on another thread. See ``PieceWriter.write``."""

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from ...errors import CheckpointError, ConfigError
-from ...model.decoder import Decoder
+from ...model.lora import AnyDecoder, adapter_weights, has_adapters
+from ...model.shape import Shape
 from ...model.weights.checksums import record
 from ...model.weights.delta import Block, Published, added
 from ..learning.learner import RANKS, WHOLE, Lesson
@@ -20,23 +21,32 @@ from .team import Ranks, TeamLearning, shard_dtype
 class ShardedLearning(TeamLearning):
     """``learner.Learning`` by ranks. The decoder of whoever asks has a shape and no numbers."""
 
-    def __init__(self, team: Ranks, decoder: Decoder, lesson: Lesson, checkpoint: Path) -> None:
+    def __init__(
+        self, team: Ranks, decoder: AnyDecoder, lesson: Lesson, checkpoint: Path, adapters: Path | None = None
+    ) -> None:
         """
         Args:
-            decoder: on the meta device.
+            decoder: on the meta device, but for adapters.
             checkpoint: of any format, that all ranks see; each reads its shards of it.
+            adapters: see ``Rank.build``.
         """
-        self._checkpoint = checkpoint
+        self._checkpoint, self._adapters = checkpoint, adapters
         self._published: tuple[str, Published] | None = None
         self._pays = True  # whether the last changes were worth writing alone
         super().__init__(team, decoder, lesson)
 
     def _build(self, lesson: Lesson) -> None:
-        common = {"config": self._decoder.config, "dtype": shard_dtype(self._decoder), "lesson": lesson}
-        self._all("build", checkpoint=self._checkpoint, **common)
+        shape = Shape.of(self._decoder, shard_dtype(self._decoder))
+        self._all("build", shape=shape, lesson=lesson, checkpoint=self._checkpoint, adapters=self._adapters)
 
     def sync(self) -> None:
-        """Nobody has the weights whole."""
+        """Nobody has the weights whole; adapters are."""
+        if not has_adapters(self._decoder):
+            return
+        found = self._team.call("adapters")
+        with torch.no_grad():
+            for name, weight in adapter_weights(self._decoder).items():
+                weight.copy_(found[name])
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._published = None
@@ -80,6 +90,7 @@ class ShardedLearning(TeamLearning):
         """
         folder.mkdir(parents=True, exist_ok=True)
         before = self._published
+        self.sync()
         whole = whole or name is None or before is None or dtype != torch.bfloat16 or not self._pays
         self._all("stage_weights", dtype=dtype)
         parts: list[Part] = self._all("write_weights", folder=folder, whole=whole, remember=name is not None)

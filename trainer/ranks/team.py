@@ -11,11 +11,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ...errors import ConfigError, TrainingError, VerigymError
-from ...model.decoder import Decoder
-from ...model.lora import has_adapters
+from ...errors import TrainingError, VerigymError
+from ...model.lora import AnyDecoder, has_adapters
 from ...model.parallel import objects
 from ...model.parallel.layout import Layout
+from ...model.shape import Shape
 from ..batching.packs import PackedBatch, deal
 from ..batching.sharing import Share
 from ..learning.learner import RANKS, Lesson, sharing_of
@@ -118,9 +118,10 @@ class Team:
             finally:
                 self._last = time.monotonic()
 
-    def learning(self, decoder: Any, lesson: Lesson) -> "TeamLearning":
-        """See ``whole_learning``."""
-        return whole_learning(self, decoder, lesson)
+    def learning(self, decoder: AnyDecoder, lesson: Lesson) -> "TeamLearning":
+        """What trains shards of a whole decoder, whose weights it begins with. Raises ConfigError where the layout does
+        not fit it."""
+        return TeamLearning(self, decoder, lesson)
 
     def collect(self, name: str, *, each: Sequence[Mapping[str, Any]] | None = None) -> list[Any]:
         """As ``call``, with the results of all ranks."""
@@ -172,27 +173,10 @@ class Team:
         )
 
 
-def whole_learning(team: Ranks, decoder: Any, lesson: Lesson) -> "TeamLearning":
-    """What trains shards of a decoder, whose weights it begins with.
-
-    Args:
-        decoder: whole, of this package.
-    Raises:
-        ConfigError: it is no decoder of this package, or the layout does not fit it.
-    """
-    if not isinstance(decoder, Decoder) or has_adapters(decoder):
-        kind = "has adapters" if has_adapters(decoder) else f"is a {type(decoder).__name__}"
-        raise ConfigError(
-            f"ranks split this package's own decoder, whole, and the model {kind}; train it in one process, "
-            "without a layout"
-        )
-    return TeamLearning(team, decoder, lesson)
-
-
 class TeamLearning:
     """``learner.Learning`` by all ranks: packs are dealt to those that have packs of their own."""
 
-    def __init__(self, team: Ranks, decoder: Decoder, lesson: Lesson) -> None:
+    def __init__(self, team: Ranks, decoder: AnyDecoder, lesson: Lesson) -> None:
         self._team, self._decoder, self._layout = team, decoder, team.layout
         self.share: Share = sharing_of(lesson.rl, decoder, team.layout.token_split)
         self._synced = True
@@ -201,7 +185,7 @@ class TeamLearning:
     def _build(self, lesson: Lesson) -> None:
         team, decoder = self._team, self._decoder
         weights = decoder.state_dict()
-        common = {"config": decoder.config, "dtype": shard_dtype(decoder), "lesson": lesson}
+        common = {"shape": Shape.of(decoder, shard_dtype(decoder)), "lesson": lesson}
         team.call("build", mine={**common, "weights": weights}, others={**common, "weights": skeleton(weights)})
 
     @property
@@ -282,7 +266,8 @@ class TeamLearning:
         return [mine for mine in deal(list(packs), self.ways) for _ in range(split)]
 
 
-def shard_dtype(decoder: Decoder) -> torch.dtype:
-    """Of the weights that ranks train: those that are updated need float32, whatever they are sampled or saved in."""
+def shard_dtype(decoder: AnyDecoder) -> torch.dtype:
+    """Of the weights that ranks have: those that are updated need float32, whatever they are sampled or saved in; those
+    below adapters stay as they are."""
     dtype = decoder.head.weight.dtype
-    return dtype if dtype == torch.float64 else torch.float32
+    return dtype if dtype == torch.float64 or has_adapters(decoder) else torch.float32

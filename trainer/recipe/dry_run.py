@@ -7,7 +7,7 @@ from ...terminal import console
 from .cluster import ClusterConfig
 from .family import SMALL_SOURCES
 from .fits import GIB, Need, check_fits, needs_of_rank
-from .layouts import model_config
+from .layouts import model_config, why_theirs
 from .recipe import Recipe, teachers_of
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ def dry_run(path: str | Path, recipe: Recipe, layout: "Layout", *, ray: str | No
     table.add_row("packs at a time", f"{layout.replicate * layout.shard}")
     table.add_row("engines", engines_of(recipe))
     if ray is None:
+        if layout.num_ranks > 1 and why_theirs(recipe) is not None:  # which `verigym plan` does not trace
+            for need in needs_of_rank(recipe, layout):
+                table.add_row(f"a rank's {need.what}", f"{need.device_bytes / GIB:.2f} GiB on its device")
         table.add_row("start with", launch_command(path, layout.num_ranks))
     else:
         config = recipe.cluster or ClusterConfig()

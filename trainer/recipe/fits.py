@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from ...errors import ConfigError
 from .cluster import ClusterConfig
-from .layouts import model_config
+from .layouts import model_config, why_theirs
 from .recipe import Recipe
 
 if TYPE_CHECKING:
+    from ...model.lora import AnyDecoder
     from ...model.parallel.layout import Layout
 
 GIB = 1 << 30
@@ -36,31 +37,70 @@ class Need:
 def needs_of_rank(recipe: Recipe, layout: "Layout") -> list[Need]:
     """What a rank of nothing but shards needs, from its first reading to its last writing.
 
-    The step is traced under fake tensors (``model.plan``), which takes seconds; the others are arithmetic: a shard of a
-    weight has 4 bytes and each moment 4 more; a block of the checkpoint is read at a time; a save copies all of it to
-    the host; a publish copies the weights in the engines' precision, and keeps the copy where changes are sent.
+    The step of our own decoder is traced under fake tensors (``model.plan``), which takes seconds; with adapters as if
+    all weights learned, which is more. That of a model of transformers is not: what it keeps for the backward pass is
+    left out. The others are arithmetic: a shard of a weight has 4 bytes (2 where it is frozen in bfloat16) and each
+    moment 4 more; adapters are whole on every rank; a block of the checkpoint is read at a time, or, where a model of
+    transformers has in one weight what its files have in many, all of these; a save copies what is learned to the host;
+    a publish copies the weights in the engines' precision, and keeps the copy where changes are sent.
     """
-    from ...model.plan.search import trace_by_period
-    from ...model.weights.names import parts
-
-    config = model_config(recipe)
+    theirs = why_theirs(recipe) is not None
+    shapes, learned_whole = _shapes_of(recipe)
     ways = layout.fsdp * layout.tensor
-    sizes = [math.prod(part.shape) / ways for part in parts(config)]
+    sizes = [math.prod(shape) / ways for shape in shapes]
     weights, largest = sum(sizes), max(sizes)
     stages = recipe.sampled_stages
     moments = 1 if stages and all(stage.optim.matrices == "muon" for stage in stages) else 2
-    resident = _FLOAT * (1 + moments) * weights
-    bf16 = recipe.engines is not None and recipe.engines.dtype == "bfloat16"
-    copied = (2 if bf16 else _FLOAT) * weights
-    tokens = max((stage.train.microbatch_tokens for stage in stages), default=recipe.model.max_context)
-    traced = trace_by_period(config, layout, [tokens])
+    own = 2 if recipe.model.dtype == "bfloat16" else _FLOAT
+    learned = learned_whole if recipe.model.lora is not None else weights
+    saved = _FLOAT * (1 + moments) * learned
+    resident = saved if recipe.model.lora is None else saved + own * weights
+    bf16 = not theirs and recipe.engines is not None and recipe.engines.dtype == "bfloat16"
+    copied = (2 if bf16 else own) * weights
     kept = copied if bf16 else 0.0
+    if theirs:
+        # Each layer's weights are whole while it is computed, and those outside of layers for the whole step.
+        gathered = _FLOAT * ways * largest
+        step = Need(
+            what="step, activations left out", device_bytes=resident + _FLOAT * learned + gathered, host_bytes=kept
+        )
+        read = ways * largest  # of a weight that is many in the files
+    else:
+        from ...model.plan.search import trace_by_period
+
+        tokens = max((stage.train.microbatch_tokens for stage in stages), default=recipe.model.max_context)
+        traced = trace_by_period(model_config(recipe), layout, [tokens])
+        more = saved if recipe.model.lora is not None else 0.0
+        step, read = Need(what="step", device_bytes=traced.peak_bytes + more, host_bytes=kept), largest
     return [
-        Need(what="load", device_bytes=_FLOAT * weights, host_bytes=2 * _FLOAT * largest),
-        Need(what="step", device_bytes=traced.peak_bytes, host_bytes=kept),
+        Need(what="load", device_bytes=own * weights, host_bytes=2 * _FLOAT * read),
+        step,
         Need(what="publish", device_bytes=resident, host_bytes=kept + copied + _ENCODING * largest),
-        Need(what="save", device_bytes=resident, host_bytes=kept + resident + _FLOAT * largest),
+        Need(what="save", device_bytes=resident, host_bytes=kept + saved + _FLOAT * largest),
     ]
+
+
+def _shapes_of(recipe: Recipe) -> tuple[list[tuple[int, ...]], int]:
+    """(shapes of all weights below adapters, elements of these)."""
+    import torch
+
+    from ...model.huggingface import HuggingFaceDecoder
+    from ...model.lora import adapter_weights, add_adapters
+    from ...model.parallel.views import views
+    from ...model.shape import Shape
+
+    checkpoint = recipe.model.checkpoint
+    dtype = getattr(torch, recipe.model.dtype)
+    if why_theirs(recipe) is not None:
+        assert checkpoint is not None, "no other model is of transformers"
+        decoder: AnyDecoder = HuggingFaceDecoder.shape_of(checkpoint, dtype)
+    else:
+        decoder = Shape(config=model_config(recipe), dtype=dtype).empty()
+    if recipe.model.lora is None:
+        return [tuple(view.shape) for _, view in views(decoder)], 0
+    add_adapters(decoder, **recipe.model.lora.model_dump())
+    elements = sum(weight.numel() for weight in adapter_weights(decoder).values())
+    return [tuple(view.shape) for _, view in views(decoder)], elements
 
 
 def check_fits(needs: Sequence[Need], config: ClusterConfig) -> None:

@@ -50,6 +50,14 @@ def model_config(recipe: Recipe) -> "DecoderConfig":
     return preset(recipe.model.preset, **recipe.model.changes)
 
 
+def why_theirs(recipe: Recipe) -> str | None:
+    """Why the model runs in transformers' own code; None where our decoder runs it, or nobody knows."""
+    from ...model.families.find import why_not_ours
+
+    checkpoint = recipe.model.checkpoint
+    return why_not_ours(checkpoint) if checkpoint is not None and checkpoint.exists() else None
+
+
 def is_sharded(recipe: Recipe, num_ranks: int) -> bool:
     """Whether the model is trained as shards: over several ranks, or on one with a layout of its own."""
     return num_ranks > 1 or recipe.layout != LayoutConfig()
@@ -59,19 +67,18 @@ def check_layout(recipe: Recipe, layout: "Layout") -> None:
     """Refuse what cannot be split, before any work.
 
     Raises:
-        ConfigError: heads, channels, the width or the vocabulary cannot be split so, or the context is too long.
+        ConfigError: heads, channels, the width or the vocabulary cannot be split so, the context is too long, or
+            a model of transformers is split by more than its parameters.
     """
     from ...model.config import preset
-    from ...model.families.find import why_not_ours
 
-    checkpoint = recipe.model.checkpoint
-    if recipe.model.lora is not None:
-        raise ConfigError("adapters (model.lora) are trained in one process; start one, and remove layout")
-    if checkpoint is not None and checkpoint.exists() and (reason := why_not_ours(checkpoint)):
-        raise ConfigError(
-            f"ranks split our own decoder, which {checkpoint} does not run on ({reason}); start one process, "
-            "and remove layout"
-        )
+    if (reason := why_theirs(recipe)) is not None:
+        if layout.tensor > 1 or layout.context > 1:
+            raise ConfigError(
+                f"layout.tensor and layout.context split our own decoder, which {recipe.model.checkpoint} does not run "
+                f"on ({reason}); remove them: the ranks shard the parameters then"
+            )
+        return
     config = model_config(recipe)
     if recipe.model.checkpoint is None:
         config = preset(recipe.model.preset, vocab_size=recipe.model.vocab_size, **recipe.model.changes)

@@ -238,8 +238,11 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _model_fits(self) -> Self:
-        if self.model.lora is not None and self.layout != LayoutConfig():
-            raise ValueError("adapters are trained by one process, and the layout is of many; remove layout")
+        if self.model.lora is not None and self.layout.tensor > 1:
+            raise ValueError(
+                "every rank has adapters (model.lora) whole, and tensor parallel cuts the matrices below them; remove "
+                "layout.tensor: the ranks shard the parameters then"
+            )
         if self.sampled_stages and self.model.lora is not None and self.model.lora.dropout:
             raise ValueError(
                 f"lora.dropout is {self.model.lora.dropout}, and reinforcement learning must train on the distribution "

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from ...agent.trajectory import Trajectory
-from ...model.decoder import Decoder
 from ..engines.open import Engines, Places
 from ..learning.learner import Learning, Lesson
 from ..learning.trainee import Trainee
@@ -23,7 +22,7 @@ from ..loops.reinforce import RL
 from ..loops.throughput import Throughput
 from ..loops.trackers import RunTracker, Tracker
 from ..ranks.sharded import ShardedLearning
-from ..ranks.team import Ranks, whole_learning
+from ..ranks.team import Ranks, TeamLearning
 from ..recipe.recipe import Recipe
 from ..sampling.families import Family
 from ..sampling.left_out import Account
@@ -147,9 +146,9 @@ class Run:
             return None
         decoder, stored = self.trainee.decoder, self.trainee.stored
         if stored is None:
-            return whole_learning(self.team, decoder, lesson)
-        assert isinstance(decoder, Decoder), "ranks split this package's own decoder"
-        learning = ShardedLearning(self.team, decoder, lesson, stored.checkpoint.absolute())
+            return TeamLearning(self.team, decoder, lesson)
+        checkpoint, adapters = (stored.base or stored.checkpoint).absolute(), stored.adapters
+        learning = ShardedLearning(self.team, decoder, lesson, checkpoint, adapters and adapters.absolute())
         stored.publish = learning.publish
         return learning
 

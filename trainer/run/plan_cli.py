@@ -60,7 +60,7 @@ def _plan(args: argparse.Namespace) -> int:
     from ...model.plan.report import plan_row, plan_table
     from ...model.plan.search import cheapest, trace_by_period
     from ...model.plan.trace import Head, trace_step
-    from ..recipe.layouts import model_config
+    from ..recipe.layouts import model_config, why_theirs
     from ..recipe.load import load_recipe
 
     recipe = load_recipe(args.recipe, args.overrides)
@@ -68,6 +68,12 @@ def _plan(args: argparse.Namespace) -> int:
         from .plan_rollouts import plan_rollouts
 
         return plan_rollouts(recipe, args.rollouts, args.gpus, as_json=args.json)
+    if (reason := why_theirs(recipe)) is not None:
+        raise ConfigError(
+            f"the step of a model that runs in transformers' own code cannot be traced, and {recipe.model.checkpoint} "
+            f"does ({reason}); what its weights take on a rank: verigym train {args.recipe} --dry-run --ranks "
+            f"{args.gpus}"
+        )
     config = model_config(recipe)
     layout = _layout(recipe, args)
     tokens = max((stage.train.microbatch_tokens for stage in recipe.sampled_stages), default=recipe.model.max_context)

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 
 from ...errors import CheckpointError, TrainingError
-from ...model.checkpoint import save_settings
 from ...model.decoder import Decoder
 from ...model.lora import AnyDecoder, copy_trained, has_adapters
-from ...model.trained import save_trained
+from ...model.trained import save_beside, save_trained
 from ...model.weights.checksums import digests, files_of, read_sums, record
 from ..ranks.sharded import ShardedLearning
 from ..ranks.team import shard_dtype
@@ -46,7 +45,7 @@ class CheckpointWriter:
     def save_shards(
         self,
         learning: ShardedLearning,
-        decoder: Decoder,
+        decoder: AnyDecoder,
         trainer: Mapping[str, Any],
         *,
         step: int,
@@ -62,7 +61,7 @@ class CheckpointWriter:
 
         def write(folder: Path) -> None:
             learning.write(folder)
-            save_settings(folder, decoder.config, self._tokenizer, shard_dtype(decoder))
+            save_beside(folder, decoder, self._tokenizer, shard_dtype(decoder))
             record(folder, digests(folder, set(files_of(folder)) - read_sums(folder).keys()))
 
         self._begin(write, trainer, step, info)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CheckpointError, TrainingError
-from ...model.decoder import Decoder
 from ...model.weights.checksums import digest
 from ..learning.trainee import Trainee
 from ..loops.loop import StepResult, Supervised
@@ -137,6 +136,5 @@ class StageRun:
         if self._sharded is None:
             self._writer.save(decoder, state, step=step, info=info)
         else:
-            assert isinstance(decoder, Decoder), "ranks split this package's own decoder"
             self._writer.save_shards(self._sharded, decoder, state, step=step, info=info)
         self._saved = time.monotonic()

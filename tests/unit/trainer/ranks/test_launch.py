@@ -56,7 +56,7 @@ def test_ranks_that_are_left_over_shard() -> None:
         (("--set", "layout.tensor=2"), "1 processes cannot be split into groups of 2"),
         (("--set", "layout.tensor=3", "--dry-run", "--ranks", "3"), "num_heads 4 cannot be split 3 ways"),
         (("--dry-run", "--ranks", "7"), "hidden_size 128 cannot be split 7 ways"),
-        (("--set", LORA, "--dry-run", "--ranks", "2"), "trained in one process"),
+        (("--set", LORA, "--set", "layout.tensor=2", "--dry-run", "--ranks", "2"), "every rank has adapters"),
         (("--ranks", "2"), "to start N processes use torchrun"),
     ],
 )

@@ -153,7 +153,7 @@ REFUSED = [
     (["model.lora.rank=4"], "model: lora adapts a trained model, and there is none; set model.checkpoint"),
     (["model.checkpoint=x", "model.dtype=bfloat16"], "set model.lora, or model.dtype = 'float32'"),
     (["model.checkpoint=x", "model.lora.dropout=0.1"], "set it to 0, or rl = false"),
-    (["model.checkpoint=x", "model.lora.rank=1", "layout.tensor=2"], "adapters are trained by one process"),
+    (["model.checkpoint=x", "model.lora.rank=1", "layout.tensor=2"], "every rank has adapters (model.lora) whole"),
     (["rl.train.share_prefixes='on'", "layout.tensor=2"], "2 ranks split the tokens of a pack"),
     (["model.checkpoint=x", "model.lora.alfa=1"], "unknown key 'model.lora.alfa'; did you mean 'alpha'?"),
     (["model.checkpoint=x", "model.sliding_window=4"], "remove layer_types and sliding_window of model"),
