@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from ..envs.core import Acted, CutOff, ToolEnv
+from ..envs.evidence import as_json
 from ..envs.speakers import Speaker
 from ..envs.task import Task
 from ..errors import (
@@ -275,5 +276,5 @@ class _Episode:
             num_turns=self.num_turns,
             num_format_errors=self.num_format_errors,
             timings={**self.seconds, "total": time.perf_counter() - self.started},
-            evidence=dict(self.env.evidence),
+            evidence=as_json(self.env.evidence),
         )

@@ -1,11 +1,13 @@
 """Policies in the seats that an environment asks by name: simulated users, opponents, judges."""
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from weakref import WeakValueDictionary
 
-from ..envs.speakers import Speaker
+from ..envs.speakers import Keep, Speaker
 from ..envs.task import read_jsonl
 from ..errors import PolicyError
 from ..model.chat.messages import Message
@@ -20,8 +22,13 @@ class Answers:
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
         self._known: dict[str, str] = {}
+        self._locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
         if file is not None and file.exists():
             self._known = {row["asked"]: row["answered"] for row in read_jsonl(file)}
+
+    def asking(self, asked: str) -> asyncio.Lock:
+        """Held by who asks it: whoever has the same question meanwhile waits, and finds the answer."""
+        return self._locks.setdefault((id(asyncio.get_running_loop()), asked), asyncio.Lock())
 
     def get(self, asked: str) -> str | None:
         return self._known.get(asked)
@@ -68,13 +75,21 @@ class PolicySpeaker:
         self._seen: list[Entry] = []
         self.turns: list[Turn] = []
 
-    async def say(self, messages: Sequence[Message], *, keep: bool = False) -> Message:
+    async def say(self, messages: Sequence[Message], *, keep: Keep = False) -> Message:
         """As ``envs.speakers.Speaker``."""
-        asked = json.dumps([self.seat.spec, [asdict(message) for message in messages]], default=str) if keep else ""
-        known = self.seat.answers.get(asked) if keep else None
-        if known is not None:
-            return Message(role="assistant", content=known)
-        sampling = replace(self._sampling, temperature=0.0) if keep else self._sampling
+        if keep is False:
+            return await self._asked(messages, self._sampling)
+        asked = json.dumps([self.seat.spec, [asdict(message) for message in messages]], default=str)
+        async with self.seat.answers.asking(asked):
+            known = self.seat.answers.get(asked)
+            if known is not None:
+                return Message(role="assistant", content=known)
+            said = await self._asked(messages, replace(self._sampling, temperature=0.0))
+            if keep is True or keep(said.content):
+                self.seat.answers.put(asked, said.content)
+            return said
+
+    async def _asked(self, messages: Sequence[Message], sampling: Sampling) -> Message:
         if sampling.seed is not None:
             sampling = replace(sampling, seed=derive_seed(sampling.seed, self.name, len(self.turns)))
         conversation = self._continued(messages)
@@ -83,8 +98,6 @@ class PolicySpeaker:
             raise PolicyError(f"the engine aborted a turn of {self.name!r}")
         self._seen = [*conversation, turn]
         self.turns.append(turn)
-        if keep:
-            self.seat.answers.put(asked, turn.message.content)
         return turn.message
 
     def _continued(self, messages: Sequence[Message]) -> list[Entry]:

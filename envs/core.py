@@ -8,7 +8,7 @@ import asyncio
 import inspect
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -21,9 +21,9 @@ from ..rewards.score import Score
 from .acting import Acted as Acted
 from .acting import CutOff as CutOff
 from .acting import Submission as Submission
-from .acting import answer_of, opening_of, said_of, tasks_of
+from .acting import answer_of, opening_of, reply_of, said_by, tasks_of
 from .definition import Definition
-from .earnings import Earnings, added_of, whole
+from .earnings import Earnings, added_of, told_of, whole
 from .sandbox.background import run_sync
 from .speakers import Speaker, StandIn, Waited
 from .task import Task
@@ -98,8 +98,9 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
         seated = self._models.get(name)
         return StandIn(name, self._stand_in) if seated is None else Waited(seated)
 
-    async def _stand_in(self, name: str, messages: Sequence[Message]) -> Any:
-        return await self._hooks.call("stand_in", self.stand_in, name, messages)
+    async def _stand_in(self, name: str, messages: Sequence[Message]) -> Message:
+        said = await self._hooks.call("stand_in", self.stand_in, name, messages)
+        return self._hooks.read("stand_in", said_by, said)
 
     @property
     def transcript(self) -> tuple[Message, ...]:
@@ -130,7 +131,8 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
         """Write what is new in the conversation."""
         new, self._num_shown = self._transcript[self._num_shown :], len(self._transcript)
         if new:
-            sys.stdout.write(shown_as_text(new) + "\n\n")
+            charset = sys.stdout.encoding or "utf-8"  # what it does not hold is shown as "?"
+            sys.stdout.write(shown_as_text(new).encode(charset, "replace").decode(charset) + "\n\n")
             sys.stdout.flush()
 
     # The asynchronous face.
@@ -157,6 +159,7 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
         if self.family and task.family != self.family:
             raise TaskError(f"task {task.id!r} is of family {task.family!r}; this environment takes {self.family!r}")
         self._hooks.task_id = task.id
+        task = task.own_copy()
         await self._hooks.call("check", self.check, task)
         self._task, self._num_turns, self._over, self._started = task, 0, False, True
         self.context_tokens = self.cut_off = None
@@ -196,16 +199,19 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
             reward += info["score"].value - self.earned.total
         return "\n".join(message.content for message in acted.messages), reward, terminated, truncated, info
 
-    async def acompare(self, task: Task, episodes: Sequence[Any]) -> list[Mapping[str, float]]:
+    async def acompare(self, task: Task, episodes: Sequence[Any], *, unit: bool = False) -> list[Mapping[str, float]]:
         """What ``compare`` adds to the reward of each episode of a group, by name. The environment has no episode then.
 
+        Args:
+            unit: the episodes' rewards are mapped to [0, 1] already.
         Raises:
-            EnvironmentBug: the hook fails, or does not return a mapping of finite numbers for each.
+            EnvironmentBug: the hook fails, or does not return a mapping of finite numbers for each, or with these a
+            reward leaves its bounds.
         """
         self._hooks.task_id, self.evidence = task.id, {}
         try:
-            found = await self._hooks.call("compare", self.compare, task, episodes)
-            return self._hooks.read("compare", added_of, found, episodes)
+            found = await self._hooks.call("compare", self.compare, task.own_copy(), episodes)
+            return self._hooks.read("compare", added_of, found, episodes, self.reward_bounds, unit)
         finally:
             await self.aclose()
 
@@ -215,7 +221,13 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
         Raises:
             TaskError: it has none. EnvironmentBug: the hook fails, or returns something else.
         """
-        return self._hooks.read("load", tasks_of, await self._hooks.call("load", self.load))
+        load = self.load if inspect.iscoroutinefunction(self.load) else self._load
+        return self._hooks.read("load", tasks_of, await self._hooks.call("load", load))
+
+    def _load(self) -> Any:
+        """A generator's tasks are made within the hook."""
+        found = self.load()
+        return tuple(found) if isinstance(found, Iterator) else found
 
     async def aact(self, action: str) -> Acted:
         """The first half of a step: what the action does. Where the result has an ending, ``ascore`` is the second.
@@ -315,11 +327,12 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
         try:
             result = await self._hooks.call("reply", self.reply, self._task, message)
         except ToolError as error:
-            result = f"error: {error}"
-        if isinstance(result, Submission):
-            last = [Message(role="user", content=result.message)] if result.message else []
-            return last, result.value, "answered"
-        return [self._hooks.read("reply", said_of, result)], None, None
+            result = f"error: {text_of(error)}"
+        said = self._hooks.read("reply", reply_of, result)
+        if isinstance(said, Submission):
+            last = [Message(role="user", content=said.message)] if said.message else []
+            return last, said.value, "answered"
+        return [said], None, None
 
     async def _call_tool(self, one: ToolCall) -> str | Message | Submission:
         bound = self._tools.get(one.name)
@@ -329,7 +342,7 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
         try:
             result = await self._hooks.call(f"tool {one.name}", bound.method, **bound.check(one.arguments))
         except ToolError as error:
-            return bounded(f"error: {error}")
+            return bounded(f"error: {text_of(error)}")
         except EnvironmentBug as bug:
             if (bound.on_error or self.on_error) == "fail" or isinstance(bug, HookTimeout):
                 raise  # with the thread of one that hangs what is tied to it is lost
@@ -348,8 +361,8 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
             found = await self._hooks.call("score", self.score, self._task, submission)
             found = self._whole(found)
             told = await self._hooks.call("feedback", self.feedback, self._task, found)
-            if told:
-                self.evidence["feedback"] = bounded(told)
+            if told is not None:
+                self.evidence["feedback"] = self._hooks.read("feedback", told_of, told)
         except BaseException:
             await self._close_after_failure()
             raise

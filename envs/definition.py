@@ -1,7 +1,7 @@
 """What an environment defines: its hooks, and what each does where it is left out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from ..errors import TaskError
 from ..model.chat.messages import Message
@@ -10,7 +10,9 @@ from ..rewards.score import Score
 from .acting import Submission
 from .speakers import nobody
 from .task import Task
-from .tools.hooks import Hooks
+from .tools.hooks import TIMEOUT_S, Hooks
+
+T = TypeVar("T")
 
 
 class Definition:
@@ -21,7 +23,7 @@ class Definition:
     on_error: ClassVar[Literal["fail", "tell"]] = "fail"
     """What an exception in a tool does, other than ToolError: "fail" ends the episode without a reward, "tell" answers
     the call with it; ``@tool(on_error=...)`` says it of one tool."""
-    hook_timeout_s: float | None = 600.0
+    hook_timeout_s: float | None = TIMEOUT_S
     """Seconds that one call of a hook or a tool may take, without the time of models that it asks and of hooks that it
     calls; beyond them the episode ends as one that met a bug. None: as long as it takes."""
     reward_bounds: tuple[float, float] = (0.0, 1.0)
@@ -105,5 +107,6 @@ class Definition:
             return [{} for _ in episodes]
         return await self.rubric.compare(self._part, task=task, episodes=episodes, env=self)
 
-    async def _part(self, name: str, function: Callable[..., Any], **evidence: Any) -> Any:
-        return await self._hooks.call(f"part {name}", function, **evidence)
+    async def _part(self, name: str, function: Callable[..., Any], reader: Callable[..., T], **evidence: Any) -> T:
+        hook = f"part {name}"
+        return self._hooks.read(hook, reader, await self._hooks.call(hook, function, **evidence))

@@ -49,7 +49,7 @@ class Judge:
         asked = [Message(role="user", content=self._filled(fields))]
         said = ""
         for _ in range(self.attempts):
-            said = (await env.model(self.seat).say(asked, keep=True)).content
+            said = (await env.model(self.seat).say(asked, keep=self._answers)).content
             found = self._words.findall(said)
             if found:
                 word = next(one for one in self.answers if one.lower() == found[-1].lower())
@@ -62,6 +62,9 @@ class Judge:
             f"the judge {self.seat!r} said none of {', '.join(self.answers)} in {self.attempts} answers; its last: "
             f"{said[:200]!r}"
         )
+
+    def _answers(self, said: str) -> bool:
+        return self._words.search(said) is not None
 
     def _filled(self, fields: Mapping[str, Any]) -> str:
         # One pass: what a field holds is not filled in again, whatever braces the agent wrote.

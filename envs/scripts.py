@@ -18,7 +18,7 @@ def script_of(env: ToolEnv, hook: Literal["gold", "empty"], task: Task) -> list[
     """
     hooks = env._hooks
     hooks.task_id = task.id
-    return hooks.read(hook, _messages, hooks.call_here(hook, getattr(env, hook), task))
+    return hooks.read(hook, _messages, hooks.call_here(hook, getattr(env, hook), task.own_copy()))
 
 
 def _messages(found: Any) -> list[Message]:

@@ -1,22 +1,26 @@
 """Other speakers of an episode: simulated users, opponents, judges. An environment asks them by name."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..errors import ConfigError
 from ..model.chat.messages import Message
 from .tools.deadline import uncounted
 
+Keep = bool | Callable[[str], bool]
+"""Whether an answer is kept; a function says it of the answer's text."""
+
 
 class Speaker(Protocol):
     """Answers a conversation in which it is the assistant."""
 
-    async def say(self, messages: Sequence[Message], *, keep: bool = False) -> Message:
+    async def say(self, messages: Sequence[Message], *, keep: Keep = False) -> Message:
         """The next message of the speaker.
 
         Args:
             messages: the conversation as the speaker sees it: its own messages are the assistant's.
-            keep: the same question gets the same answer, without asking again, in the whole run.
+            keep: the same question gets the same answer, without asking again, in the whole run; a function says which
+                answers are worth that, and of another the question is asked anew.
         Raises:
             PolicyError: it cannot answer; a failure of the infrastructure, never a reward.
         """
@@ -29,7 +33,7 @@ class Waited:
     def __init__(self, speaker: Speaker) -> None:
         self._speaker = speaker
 
-    async def say(self, messages: Sequence[Message], *, keep: bool = False) -> Message:
+    async def say(self, messages: Sequence[Message], *, keep: Keep = False) -> Message:
         with uncounted():
             return await self._speaker.say(messages, keep=keep)
 
@@ -37,12 +41,11 @@ class Waited:
 class StandIn:
     """Speaks where no policy has the seat, as the environment's ``stand_in`` says."""
 
-    def __init__(self, name: str, speak: Callable[[str, Sequence[Message]], Awaitable[Any]]) -> None:
+    def __init__(self, name: str, speak: Callable[[str, Sequence[Message]], Awaitable[Message]]) -> None:
         self._name, self._speak = name, speak
 
-    async def say(self, messages: Sequence[Message], *, keep: bool = False) -> Message:
-        said = await self._speak(self._name, messages)
-        return said if isinstance(said, Message) else Message(role="assistant", content=str(said))
+    async def say(self, messages: Sequence[Message], *, keep: Keep = False) -> Message:
+        return await self._speak(self._name, messages)
 
 
 def nobody(name: str, environment: str) -> ConfigError:

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,21 @@ class Task:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    def own_copy(self) -> "Task":
+        """The same task, whose files, hidden and metadata nobody else holds: what a hook changes in them is gone with
+        its episode.
+
+        Raises:
+            TaskError: they hold what cannot be copied, and so is not JSON.
+        """
+        try:
+            own = {name: deepcopy(dict(getattr(self, name))) for name in ("files", "hidden", "metadata")}
+        except Exception as error:
+            raise TaskError(
+                f"task {self.id!r} cannot be copied ({error}); files, hidden and metadata hold JSON"
+            ) from error
+        return replace(self, **own)
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Task":

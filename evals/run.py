@@ -19,6 +19,7 @@ from ..envs.core import ToolEnv
 from ..envs.runs.lock import RunLock
 from ..envs.sandbox.loop_watch import LoopWatch
 from ..envs.task import Task
+from ..envs.tools.hooks import TIMEOUT_S, made_in_time
 from ..errors import ConfigError, EnvironmentBug, TaskError
 from ..model.chat.sampling import Sampling
 from .control import Pool
@@ -51,6 +52,7 @@ async def evaluate(
     act: Rollout = rollout,
     seats: Mapping[str, Seat] = MappingProxyType({}),
     unit: bool = False,
+    made_in_s: float = TIMEOUT_S,
 ) -> list[Verdict]:
     """Take samples of every task and say what each came to.
 
@@ -73,6 +75,7 @@ async def evaluate(
         act: runs an episode: our own loop, or another agent (``agent.harness.open``).
         seats: other speakers that environments ask by name.
         unit: map rewards from the environment's bounds to [0, 1].
+        made_in_s: seconds that ``make_env`` may take.
     Returns:
         [N * samples] verdicts, tasks in the order given, samples by index.
     Raises:
@@ -95,7 +98,7 @@ async def evaluate(
             if progress:
                 progress(verdict, None)
         name = str((settings or {}).get("policy", ""))
-        runner = _Runner(make_env, policy_for, budget, sampling, retries, name, act, seats, unit)
+        runner = _Runner(make_env, policy_for, budget, sampling, retries, name, act, seats, unit, made_in_s)
         by_key = dict(zip(order, jobs, strict=True))
 
         async def record(verdict: Verdict, trajectory: Trajectory | None, prediction: Mapping[str, Any] | None) -> None:
@@ -157,12 +160,13 @@ class _Runner:
         act: Rollout,
         seats: Mapping[str, Seat],
         unit: bool,
+        made_in_s: float,
     ) -> None:
         self._make_env, self._policy_for = make_env, policy_for
         self._budget, self._sampling, self._retries = budget, sampling, retries
         self._policy_name, self._act = policy_name, act
         self._failures = Failures()
-        self._seats, self._unit = seats, unit
+        self._seats, self._unit, self._made_in_s = seats, unit, made_in_s
 
     async def work(self, pool: "Pool[_Job]", record: _Record) -> None:
         envs: dict[str, ToolEnv] = {}
@@ -180,7 +184,7 @@ class _Runner:
         task = job.task
         try:
             if task.family not in envs:
-                envs[task.family] = self._make_env(task)
+                envs[task.family] = await made_in_time(lambda: self._make_env(task), self._made_in_s)
             env = envs[task.family]
             policy = SeededPolicy(self._policy_for(env, task), task.id, job.index)
             trajectory = await self._act(

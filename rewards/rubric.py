@@ -3,14 +3,14 @@
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from .score import Score, plain
 
 Call = Callable[..., Awaitable[Any]]
-"""(name, function, **evidence) -> what the function returns: how the owner of a rubric calls functions, synchronous and
-asynchronous ones."""
+"""(name, function, reader, **evidence) -> what the reader makes of what the function returns: how the owner of a rubric
+calls functions, synchronous and asynchronous ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,17 @@ class Part:
         if not isinstance(value, int | float) or not low <= value <= high:
             raise ValueError(f"the part {self.name!r} is {value!r}; a number within [{low:g}, {high:g}] is expected")
         return float(value)
+
+    def checked_each(self, found: Any, count: int) -> list[float]:
+        """Of a comparison of ``count`` episodes: a sequence of numbers, or an array.
+
+        Raises:
+            ValueError: it is not one number within the bounds for each episode.
+        """
+        found = found.tolist() if hasattr(found, "tolist") else found
+        if not isinstance(found, Sequence) or isinstance(found, str | bytes) or len(found) != count:
+            raise ValueError(f"{self.name!r} compares {count} episodes; it must return a number for each")
+        return [self.checked(value) for value in found]
 
 
 def part(
@@ -116,7 +127,7 @@ class Rubric:
         """
         values = {}
         for one in self.parts:
-            values[one.name] = one.checked(await call(one.name, one.function, **one.chosen(evidence)))
+            values[one.name] = await call(one.name, one.function, one.checked, **one.chosen(evidence))
         total = sum(one.weight * values[one.name] for one in self.parts) / self._whole
         low, high = self.bounds
         return Score(
@@ -137,9 +148,8 @@ class Rubric:
         added: list[dict[str, float]] = [{} for _ in episodes]
         evidence = {"task": task, "episodes": episodes, "env": env}
         for one in self.comparisons:
-            found = await call(one.name, one.function, **one.chosen(evidence))
-            if not isinstance(found, Sequence) or len(found) != len(episodes):
-                raise ValueError(f"{one.name!r} compares {len(episodes)} episodes; it must return a number for each")
+            read = partial(one.checked_each, count=len(episodes))
+            found = await call(one.name, one.function, read, **one.chosen(evidence))
             for row, value in zip(added, found, strict=True):
-                row[one.name] = one.weight * one.checked(value) / self._whole
+                row[one.name] = one.weight * value / self._whole
         return added

@@ -9,6 +9,9 @@ NOT_TRUSTED = "not trusted"
 """How the ``detail`` of a score begins whose tests all passed while nothing speaks for some that decide."""
 
 
+ScoredEnding = Literal["", "test_timeout"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """What a submission earned.
@@ -28,7 +31,7 @@ class Score:
     passed: bool
     breakdown: Mapping[str, float] = field(default_factory=dict)
     detail: str = ""
-    ending: Literal["", "test_timeout"] = ""
+    ending: ScoredEnding = ""
     bounds: tuple[float, float] = (0.0, 1.0)
     others: Mapping[str, float] = field(default_factory=dict)
 

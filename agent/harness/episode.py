@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Literal, cast
 
 from ...envs.core import Acted, ToolEnv
+from ...envs.evidence import as_json
 from ...envs.mcp.serve import EpisodeTools, http_app
 from ...envs.task import Task
 from ...errors import AgentError, ConfigError, PolicyError, SandboxError, TaskError
@@ -249,7 +250,7 @@ class Driven:
             num_turns=counts.turns,
             num_format_errors=counts.format_errors,
             timings={**self.seconds, "total": time.perf_counter() - self.started},
-            evidence=dict(self.env.evidence),
+            evidence=as_json(self.env.evidence),
             agent={
                 "name": self.harness.name,
                 "exit": "" if done is None else done.exit,

@@ -7,13 +7,14 @@ from typing import Any
 
 import gymnasium
 
-from ...errors import ConfigError
+from ...errors import ConfigError, VerigymError
+from ...model.chat.messages import Message
 from ...rewards.score import Score
 from ..acting import Acted
 from ..core import ToolEnv
 from ..importing import import_named
 from ..task import Task
-from ..tools.hooks import Hooks
+from ..tools.hooks import Hooks, text_of
 
 
 class Wrapped(ToolEnv):
@@ -49,10 +50,11 @@ class Wrapped(ToolEnv):
     def compares(self) -> bool:
         return self.inner.compares
 
-    async def acompare(self, task: Task, episodes: Sequence[Any]) -> list[Mapping[str, float]]:
+    async def acompare(self, task: Task, episodes: Sequence[Any], *, unit: bool = False) -> list[Mapping[str, float]]:
         """As the environment compares: wrappers change steps, and this is none."""
+        self.inner.reward_bounds = self.reward_bounds
         try:
-            return await self.inner.acompare(task, episodes)
+            return await self.inner.acompare(task, episodes, unit=unit)
         finally:
             self.evidence = self.inner.evidence
 
@@ -60,10 +62,16 @@ class Wrapped(ToolEnv):
         self._score, self._over = None, False
         self.cut_off = self.context_tokens = None
         self._num_turns = 0
-        observation, info = await self._hooks.call("reset", self._outer.reset, seed=seed, options=options)
-        self._task, self._started = info["task"], False
-        self.earned, self.evidence = type(self.earned)(), self.inner.evidence
-        messages = info["messages"]
+        self.earned = type(self.earned)()
+        found = await self._hooks.call("reset", self._outer.reset, seed=seed, options=options)
+        self.evidence = self.inner.evidence
+        self._task, self._started = self.inner._task, False
+        observation, info = self._hooks.read("reset", self._begun, found)
+        return observation, info
+
+    def _begun(self, found: Any) -> tuple[str, dict[str, Any]]:
+        observation, info = found
+        messages = tuple(info["messages"])
         if messages[-1].content != observation:
             messages = (*messages[:-1], _as(messages[-1], observation))
         self._transcript = list(messages)
@@ -74,21 +82,24 @@ class Wrapped(ToolEnv):
             raise gymnasium.error.ResetNeeded("the episode has ended or not begun; call reset()")
         self._num_turns += 1
         self.inner.context_tokens = self.context_tokens
-        observation, reward, terminated, truncated, info = await self._hooks.call("step", self._outer.step, action)
+        return self._hooks.read("step", self._acted, await self._hooks.call("step", self._outer.step, action))
+
+    def _acted(self, found: Any) -> Acted:
+        observation, reward, terminated, truncated, info = found
         messages = tuple(info.get("messages", ()))
         if "\n".join(message.content for message in messages) != observation:
             messages = (_as(messages[-1], observation),) if messages else ()
         if terminated or truncated:
-            self._score = self._hooks.read("step", self._last, float(reward), info.get("score"))
+            self._score = self._last(reward, info.get("score"))
         elif reward:
-            self._hooks.read("step", self.earned.give, self._num_turns - 1, "steps", float(reward))
+            self.earned.give(self._num_turns - 1, "steps", reward)
         ending = info.get("ending", "answered") if terminated else None
         return Acted(
             messages=messages,
             format_error=bool(info.get("format_error")),
             submission=None,
             ending=ending if ending in ("submitted", "answered", None) else "answered",
-            truncated=truncated and not terminated,
+            truncated=bool(truncated and not terminated),
         )
 
     def _last(self, reward: float, known: Score | None) -> Score:
@@ -118,7 +129,10 @@ class Wrapped(ToolEnv):
         self._hooks.close()
 
 
-def _as(message: Any, content: str) -> Any:
+def _as(message: Message, content: Any) -> Message:
+    """The message as an observation shows it. Raises TypeError: that is no text."""
+    if not isinstance(content, str):
+        raise TypeError(f"the observation is a {type(content).__name__}; a str is expected")
     return replace(message, content=content)
 
 
@@ -152,5 +166,9 @@ def _made(name: str, inner: gymnasium.Env[Any, Any], options: dict[str, Any]) ->
         raise ConfigError(f"{name!r} is no gymnasium.Wrapper")
     try:
         return found(inner, **options)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"{name!r} cannot be made with {options} ({error})") from None
+    except VerigymError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ConfigError(
+            f"{name!r} cannot be made with {options} ({type(error).__name__}: {text_of(error)})"
+        ) from error

@@ -11,6 +11,7 @@ import gymnasium
 from ...errors import ConfigError, EnvironmentBug, VerigymError
 from ..core import ToolEnv
 from ..importing import import_named
+from ..tools.hooks import text_of
 
 logger = logging.getLogger(__name__)
 
@@ -95,14 +96,16 @@ def make_env(env_id: str, **kwargs: Any) -> ToolEnv:
             f"no environment {env_id!r} ({error}); known ids: {known}, or MODULE:ID of a package"
         ) from None
     except (Exception, SystemExit) as error:
-        raise EnvironmentBug(
-            f"{env_id} cannot be made: {' '.join(f'{type(error).__name__}: {error}'.split())[:500]}",
-            environment=name,
-            hook="__init__",
-        ) from error
+        raise unmade(env_id, error) from error
     if not isinstance(env, ToolEnv):
         raise ConfigError(f"{env_id!r} is a {type(env).__name__}, not a verigym.envs.core.ToolEnv; wrap it in one")
     return _whole(env)
+
+
+def unmade(env_id: str, error: BaseException) -> EnvironmentBug:
+    """The failure of a constructor."""
+    told = " ".join(f"{type(error).__name__}: {text_of(error)}".split())[:500]
+    return EnvironmentBug(f"{env_id} cannot be made: {told}", environment=env_id.rpartition(":")[2], hook="__init__")
 
 
 def _whole(env: ToolEnv) -> ToolEnv:
@@ -113,13 +116,22 @@ def _whole(env: ToolEnv) -> ToolEnv:
     for tool in env._tools:
         if hasattr(ToolEnv, tool):
             raise ConfigError(f"the tool {tool!r} of {name} takes the place of ToolEnv.{tool}; give it another name")
-    low, high = env.reward_bounds
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ConfigError(f"reward_bounds of {name} are {env.reward_bounds}; two finite numbers, the least first")
+    if not _are_bounds(env.reward_bounds):
+        raise ConfigError(f"reward_bounds of {name} are {env.reward_bounds!r}; two finite numbers, the least first")
+    if not isinstance(env.system_prompt, str):
+        raise ConfigError(f'system_prompt of {name} is a {type(env.system_prompt).__name__}; a str, "" for none')
     limit_s = env.hook_timeout_s
     if limit_s is not None and not (isinstance(limit_s, int | float) and limit_s > 0):
         raise ConfigError(f"hook_timeout_s of {name} is {limit_s!r}; a number of seconds above 0, or None")
     return env
+
+
+def _are_bounds(found: Any) -> bool:
+    try:
+        low, high = found
+        return math.isfinite(low) and math.isfinite(high) and low < high
+    except (TypeError, ValueError):
+        return False
 
 
 def _refuse_others(module: ModuleType, name: str) -> None:

@@ -13,7 +13,7 @@ from ..core import ToolEnv
 from ..importing import import_named
 from ..sandbox.background import run_sync
 from ..task import Task
-from .ids import class_of, load_plugins, make_env
+from .ids import class_of, load_plugins, make_env, unmade
 
 
 def open_env(env_id: str, offered: Mapping[str, Any], needed: Mapping[str, Any] | None = None) -> ToolEnv:
@@ -24,11 +24,15 @@ def open_env(env_id: str, offered: Mapping[str, Any], needed: Mapping[str, Any] 
         offered: options of the command line, such as ``sandbox``; a plug-in need not have them.
         needed: arguments that it must have, such as those that a checkpoint was trained with.
     Raises:
-        ConfigError: no such environment, or it cannot be made with these arguments.
+        ConfigError: no such environment, or its constructor has no such arguments.
+        EnvironmentBug: its constructor fails.
     """
+    options = {**_accepted(env_id, offered), **(needed or {})}
     try:
-        return make_env(env_id, **{**_accepted(env_id, offered), **(needed or {})})
+        return make_env(env_id, **options)
     except TypeError as error:
+        if _takes(env_id, options):
+            raise unmade(env_id, error) from error
         raise ConfigError(f"{env_id!r} cannot be made ({error}); see the arguments of its constructor") from error
 
 
@@ -62,29 +66,43 @@ async def _loaded(env: ToolEnv) -> Sequence[Task]:
 
 def _accepted(env_id: str, offered: Mapping[str, Any]) -> dict[str, Any]:
     """The options that fit; none where the id is unknown, which ``make_env`` says."""
+    creator = _creator_of(env_id)
+    names = set() if creator is None else _parameters_of(creator)
+    return {key: value for key, value in offered.items() if key in names}
+
+
+def _takes(env_id: str, options: Mapping[str, Any]) -> bool:
+    """Whether its constructor has these arguments, and needs no others."""
+    creator = _creator_of(env_id)
+    if creator is None or not options.keys() <= _parameters_of(creator):
+        return False
+    try:
+        inspect.signature(creator).bind(**options)
+    except TypeError:
+        return False
+    return True
+
+
+def _creator_of(env_id: str) -> Callable[..., Any] | None:
+    """What makes the environment; None where the id is unknown."""
     module, _, name = env_id.rpartition(":")
     found = class_of(env_id)
     if found is not None:
-        names = _parameters_of(found)
-        return {key: value for key, value in offered.items() if key in names}
+        return found
     if module:
         try:
             import_named(module)
         except ImportError:
-            return {}
+            return None
     else:
         load_plugins(name)
     if name not in gymnasium.registry:
-        return {}
+        return None
     entry_point = gymnasium.registry[name].entry_point
-    if entry_point is None:
-        return {}
     try:
-        creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+        return load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
     except ImportError:
-        return {}
-    names = _parameters_of(creator)
-    return {key: value for key, value in offered.items() if key in names}
+        return None
 
 
 def _parameters_of(creator: Callable[..., Any]) -> set[str]:

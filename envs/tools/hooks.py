@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from ...errors import EnvironmentBug, HookTimeout, VerigymError
 from .deadline import counted
+from .folder import folder_kept
 from .interrupting import interrupt
 from .spec import ToolError
 from .stepped import LoopHeld, stepped
@@ -26,6 +27,9 @@ logger = logging.getLogger(__name__)
 PATIENCE_S = 5.0
 """Seconds that the next hook waits for a synchronous one that was cut off and still runs, before it goes on without its
 thread."""
+
+TIMEOUT_S = 600.0
+"""Seconds that a hook may take where nobody says how many."""
 
 DEFAULTS = __name__.removesuffix("tools.hooks") + "definition"
 """Hooks that an environment leaves as they are wait for nothing, and need no thread."""
@@ -132,6 +136,26 @@ def _settle(answer: "asyncio.Future[Any]", result: Any, problem: BaseException |
         answer.exception()  # of a hook that was cut off nobody asks
 
 
+async def made_in_time(make: Callable[[], T], limit_s: float) -> T:
+    """What a constructor makes. It has a thread of its own, so that one that hangs keeps nobody.
+
+    Raises:
+        HookTimeout: it takes longer than ``limit_s`` seconds, and is left to itself.
+    """
+    thread, scope = HookThread(asyncio.current_task()), asyncio.timeout(limit_s)
+    try:
+        async with scope:
+            return await thread.run(make)
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        told = f"it did not return within hook_timeout_s = {limit_s:g} s and was left at {thread.place()}"
+        thread.abandon()
+        raise HookTimeout(f"an environment cannot be made: {told}", hook="__init__") from None
+    finally:
+        thread.close()
+
+
 def text_of(error: BaseException | None) -> str:
     """Its message, also where asking for it fails."""
     try:
@@ -192,7 +216,7 @@ class Hooks:
         scope = asyncio.timeout(None)
         try:
             async with scope:
-                with counted(limit_s, scope) as deadline:
+                with counted(limit_s, scope) as deadline, folder_kept(f"{self._name}.{hook}"):
                     if inspect.iscoroutinefunction(function):
                         running = function(*args, **kwargs)
                         if deadline is None:
@@ -249,11 +273,14 @@ class Hooks:
             raise
 
     def read(self, hook: str, reader: Callable[..., T], *args: Any) -> T:
-        """What ``reader`` makes of a hook's result; what it cannot read is a bug of the hook."""
+        """What ``reader`` makes of a hook's result; what it cannot read is a bug of the hook, and so is what methods of
+        the result raise."""
         try:
             return reader(*args)
         except (ValueError, TypeError) as error:
-            raise self.bug(hook, str(error)) from None
+            raise self.bug(hook, text_of(error)) from None
+        except (Exception, SystemExit) as error:
+            raise self.bug(hook, error) from error
 
     def within(self, hook: str, function: Callable[..., Any], *args: Any) -> Any:
         """Call a synchronous function inside a hook: what it raises is a bug of that name."""

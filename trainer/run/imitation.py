@@ -8,6 +8,7 @@ from typing import Any
 
 from ...agent.demonstrations import Demonstration
 from ...agent.failures import Failures, lost_to
+from ...agent.policy import Script
 from ...agent.trajectory import Trajectory
 from ...envs.sandbox.background import all_or_first_error
 from ...envs.task import Task
@@ -67,7 +68,7 @@ async def _demonstrate(family: Family, name: str, task: Task, failures: Failures
     budget = family.plan(1 << 20).budget
     for attempt in range(DEMONSTRATION_ATTEMPTS):
         try:
-            script = family.experts[name](task)
+            script = _script(family, name, task)
             return await family.demonstrate(family.make_env(), script, task, budget=budget, seats=family.seats)
         except (SandboxError, AgentError) as error:
             if attempt + 1 == DEMONSTRATION_ATTEMPTS:
@@ -78,6 +79,16 @@ async def _demonstrate(family: Family, name: str, task: Task, failures: Failures
             if attempt + 1 == DEMONSTRATION_ATTEMPTS:
                 return (Demonstration(trajectory=lost_to(bug, task), tools=family.tools),)
     raise AssertionError("the last attempt returns or raises")
+
+
+def _script(family: Family, name: str, task: Task) -> Script:
+    try:
+        return family.experts[name](task)
+    except TaskError as error:
+        raise TaskError(
+            f"{error}. Without it the family {family.config.name!r} has no demonstrations: set its num_demonstrations "
+            "to 0, or name other experts"
+        ) from error
 
 
 def further(settings: SFTStage) -> SFTStage:

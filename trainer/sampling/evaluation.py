@@ -187,4 +187,5 @@ async def _run(
         act=act,
         seats=family.seats,
         unit=family.config.reward == "unit",
+        made_in_s=family.plan(max_context).made_in_s,
     )

@@ -18,12 +18,14 @@ from ...envs.core import ToolEnv
 from ...envs.datasets.decontaminate import decontaminate_tasks, held_out_of
 from ...envs.datasets.files import read_rows
 from ...envs.datasets.training import LeftOut, TrainingSet, load_training_set
+from ...envs.registry.ids import unmade
 from ...envs.registry.opening import open_env, read_any_tasks
 from ...envs.sandbox.choose import make_backend
 from ...envs.sandbox.types import SandboxBackend
 from ...envs.scripts import script_of
 from ...envs.task import Task, write_jsonl
-from ...errors import EnvironmentBug, TaskError
+from ...envs.tools.hooks import TIMEOUT_S
+from ...errors import ConfigError, EnvironmentBug, TaskError
 from ...model.chat.messages import ToolSpec
 from ..recipe.family import SMALL_SOURCES, AgentConfig, FamilyConfig
 from ..recipe.per_family import FamilyAlgorithm
@@ -90,6 +92,7 @@ class Family:
             seats=self.seats,
             unit=self.config.reward == "unit",
             compares=self.compares,
+            made_in_s=self.config.hook_timeout_s or TIMEOUT_S,
         )
 
 
@@ -138,6 +141,14 @@ def open_family(config: FamilyConfig, recipe: Recipe, *, backend: SandboxBackend
         return wrapped(env, config.wrappers)
 
     env = make_env()
+
+    def make_another() -> ToolEnv:
+        """With settings that an environment has been made with, so that what fails now is none of them."""
+        try:
+            return make_env()
+        except ConfigError as error:
+            raise unmade(config.env, error) from error
+
     experts: Mapping[str, Expert] = {
         **EXPERTS.get(config.tasks, {}),
         "gold": lambda task: play(script_of(env, "gold", task)),
@@ -151,7 +162,7 @@ def open_family(config: FamilyConfig, recipe: Recipe, *, backend: SandboxBackend
         config=config,
         train=(),
         held_out=(),
-        make_env=make_env,
+        make_env=make_another,
         tools=env.tool_specs,
         experts=experts,
         trivial=None,

@@ -18,6 +18,7 @@ from ...agent.trajectory import Trajectory
 from ...envs.core import ToolEnv
 from ...envs.sandbox.background import all_or_first_error
 from ...envs.task import Task
+from ...envs.tools.hooks import TIMEOUT_S, made_in_time
 from ...errors import EnvironmentBug, GradingError, PolicyError, SandboxError
 from ...model.chat.sampling import Sampling
 
@@ -36,6 +37,7 @@ class EpisodePlan:
         seats: other speakers that the environment asks by name.
         unit: map rewards from the environment's bounds to [0, 1].
         compares: whether the environment compares the episodes of a group once they have ended.
+        made_in_s: seconds that ``make_env`` may take.
     """
 
     make_env: Callable[[], ToolEnv]
@@ -47,6 +49,7 @@ class EpisodePlan:
     seats: Mapping[str, Seat] = field(default_factory=dict)
     unit: bool = False
     compares: bool = False
+    made_in_s: float = TIMEOUT_S
 
 
 PlanOf = Callable[[Task], EpisodePlan]
@@ -182,9 +185,9 @@ class Collector:
         bugs: Counter[str] = Counter()
         for attempt in range(self._retries + 1):
             try:
-                env = plan.make_env()
+                env = await made_in_time(plan.make_env, plan.made_in_s)
                 env.seat(seated(plan.seats, SeededPolicy(self._policy, task.id, attempt, "compare"), sampling))
-                added = await env.acompare(task, whole)
+                added = await env.acompare(task, whole, unit=plan.unit)
             except (EnvironmentBug, PolicyError, SandboxError, GradingError) as error:
                 problem = error
                 if isinstance(error, EnvironmentBug):
@@ -236,7 +239,7 @@ class Collector:
         self, plan: EpisodePlan, policy: Policy, task: Task, sampling: Sampling, group_id: str
     ) -> Trajectory:
         try:
-            env = plan.make_env()
+            env = await made_in_time(plan.make_env, plan.made_in_s)
         except EnvironmentBug as bug:
             self._failures.met(bug)
             return lost_to(bug, task, group_id)

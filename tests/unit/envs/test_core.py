@@ -333,7 +333,7 @@ def test_reset_gives_the_messages_and_the_tools(env):
         Message(role="user", content="Make it 3."),
     )
     assert info["tools"] == env.tool_specs
-    assert info["task"] is TASK
+    assert info["task"] == TASK
 
 
 @pytest.mark.parametrize(

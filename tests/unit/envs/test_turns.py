@@ -303,3 +303,25 @@ def test_a_judge_that_does_not_answer_is_no_score():
     assert (found.ending, found.reward) == ("grader_failure", None)
     assert "said none of yes, no in 2 answers" in found.detail
     assert len(judge.seen) == 2
+    # Of what said nothing nothing is kept: the next attempt asks anew.
+    seats = {"judge": Seat(policy=Echoing("perhaps", "it is nothing", "yes"))}
+    assert [run(Judged(), [say("hm")], seats=seats).reward for _ in range(2)] == [None, 1.0]
+
+
+def test_a_question_that_is_asked_twice_at_once_is_asked_once():
+    class Slow(Echoing):
+        async def respond(self, conversation, tools, sampling):
+            await asyncio.sleep(0.01)
+            return await super().respond(conversation, tools, sampling)
+
+    judge = Slow("yes", "no", "no", "no")
+    seats = {"judge": Seat(policy=judge)}
+    episode = {"budget": Budget(), "sampling": Sampling(), "seats": seats}
+
+    async def both():
+        return await asyncio.gather(
+            *(rollout(Judged(), ScriptedPolicy(play([say("hm")])), TASK, **episode) for _ in range(4))
+        )
+
+    assert [one.reward for one in asyncio.run(both())] == [1.0] * 4
+    assert len(judge.seen) == 1

@@ -257,15 +257,6 @@ def test_what_is_wrong_is_found(name):
     KEPT.clear()
 
 
-def test_a_task_that_an_episode_changes_is_found():
-    changes = {"start": lambda self, task: task.hidden.update(seen=True)}
-    one = found(type("Wrong", (Fine,), changes), Fine().load())["the same again"]
-    assert one.passed
-    changes = {"start": lambda self, task: task.hidden.update(count=task.hidden.get("count", 0) + 1)}
-    one = found(type("Wrong", (Fine,), changes), Fine().load())["the same again"]
-    assert (one.passed, "is another after an episode" in one.told) == (False, True)
-
-
 def test_costs_that_add_up_beyond_the_bounds_are_found():
     def costly(self, task, message):
         self.reward(-0.01, "talk")

@@ -16,7 +16,7 @@ from verigym.agent.loop import Budget
 from verigym.agent.policy import TokenPolicy
 from verigym.envs.adapters.gymnasium_text import GymnasiumText
 from verigym.envs.core import Submission, ToolEnv
-from verigym.envs.registry.ids import make_env
+from verigym.envs.registry.opening import open_env
 from verigym.envs.task import Task
 from verigym.envs.tools.spec import tool
 from verigym.errors import EnvironmentBug
@@ -50,6 +50,9 @@ HOOKS = (
 HOOKS += ("stop", "unfinished", "tool look", "tool alook", "render", "load", "gold")
 
 
+KINDS = (KeyError, TypeError, ValueError, StopIteration, SystemExit)
+
+
 class Dice:
     """Which call of which hook fails: of each hook's calls one at random in every ``1 / rate``, whoever else runs."""
 
@@ -73,7 +76,7 @@ class Dice:
             if rng.randrange(self.size) != place:
                 return
             self.hits[hook] += 1
-        raise rng.choice([KeyError, ZeroDivisionError, StopIteration, SystemExit])(f"in {hook}")
+        raise rng.choice(KINDS)(f"in {hook}")
 
 
 def right(submission, env):
@@ -194,13 +197,14 @@ class FaultyLake(GymnasiumText):
         super().stop()
 
 
-def run(make_decoder, words, dice, *, steps, env="Faulty", **changes):
+def run(make_decoder, words, dice, *, steps, env="Faulty", made_in_s=5.0, **changes):
     decoder = make_decoder(vocab_size=16, max_position_embeddings=64)
     generator = Generator(decoder, max_context=48, seed=1)
     plan = EpisodePlan(
-        make_env=lambda: make_env(f"{__name__}:{env}", dice=dice),
+        make_env=lambda: open_env(f"{__name__}:{env}", {}, {"dice": dice}),
         budget=Budget(turns=3, tokens=64, seconds=30),
         turn_tokens=4,
+        made_in_s=made_in_s,
         compares=env != "FaultyLake",
     )
     tasks = [
@@ -251,7 +255,7 @@ def test_a_bug_in_five_of_a_hundred_calls_loses_no_step(make_decoder, words, cap
     assert dice.num_open == 0
     shown = [record.getMessage() for record in caplog.records]
     assert len(shown) < sum(dice.hits.values())
-    assert len(shown) <= 3 * len(HOOKS)  # one of each kind of error: the dice have four
+    assert len(shown) <= len(KINDS) * len(HOOKS)
     score = next(record for record in caplog.records if "Faulty.score failed in task" in record.getMessage())
     assert score.exc_info is not None
     assert "dice.roll" in caplog.text  # the traceback leads into the hook
@@ -286,6 +290,22 @@ def test_a_hook_that_hangs_in_five_of_a_hundred_calls_loses_no_step(make_decoder
     assert [one.step for one in found] == [1, 2, 3]
     assert sum(one.metrics.get("rollout/bugs_prompt/count", 0) for one in found) == dice.hits["prompt"] > 1
     assert dice.num_open == 0
+
+
+class HangingToBeMade(Faulty):
+    def __init__(self, dice):
+        try:
+            super().__init__(dice)
+        except (Exception, SystemExit):
+            while True:
+                pass
+
+
+def test_a_constructor_that_hangs_in_five_of_a_hundred_calls_loses_no_step(make_decoder, words):
+    dice = Dice(0.05, hooks=("__init__",))
+    found = run(make_decoder, words, dice, steps=3, env="HangingToBeMade", made_in_s=0.3)
+    assert [one.step for one in found] == [1, 2, 3]
+    assert sum(one.metrics.get("rollout/bugs___init__/count", 0) for one in found) == dice.hits["__init__"] > 1
 
 
 class FaultyGold(ToolEnv):
