@@ -34,6 +34,10 @@ class LiveProgress:
         self._passed += verdict.passed is True
         self._graded += verdict.passed is not None
         self._failures += verdict.passed is None
+        if verdict.passed is None and self._failures == 1 and verdict.ending != "environment_failure":
+            # An hour may pass until the report says it; a bug of an environment has been shown.
+            line = f"{self._doing}: no verdict of {verdict.task_id!r} ({verdict.ending}): {verdict.detail}"
+            self._err.print(line, highlight=False, soft_wrap=True, markup=False)
         told = f"passed {self._passed} of {self._graded}"
         if self._failures:
             told += f", {self._failures} without a verdict"
