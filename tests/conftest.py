@@ -3,12 +3,19 @@ import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import hypothesis
 import pytest
 
 # Triton's interpreter lets kernels run on a CPU. Triton reads this when it is first imported, by whatever test, so it
 # is set before any. A machine with a GPU runs the kernels; tests that compile them do so in a process of their own.
 if not os.path.exists("/dev/nvidiactl"):
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# How long a property's example takes is the machine's. All else is as in the profile that is loaded.
+hypothesis.settings.register_profile(
+    "without a clock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("without a clock")
 
 
 @pytest.fixture(autouse=True)

@@ -83,7 +83,7 @@ ENDINGS = {
 def test_endings(box, task, name):
     """Trap 7. A failure of the infrastructure carries no reward; all that a budget ends is scored."""
     options, policy, ending, reward, num_turns = ENDINGS[name]
-    budget = replace(BUDGET, seconds=1.0) if "slow" in options else BUDGET
+    budget = replace(BUDGET, seconds=2.0) if "slow" in options else BUDGET
     found = run(box(**options), policy, task, budget=budget)
     assert (found.ending, found.reward, found.num_turns) == (ending, reward, num_turns)
     assert found.passed is (None if reward is None else reward == 1.0)
@@ -123,13 +123,13 @@ class TurnByTurn:
 
 
 def test_grading_is_not_on_the_episodes_clock(box, task):
-    found = run(box(slow="score", seconds=1.2), [say("good")], task, budget=replace(BUDGET, seconds=1.0))
+    found = run(box(slow="score", seconds=2.2), [say("good")], task, budget=replace(BUDGET, seconds=2.0))
     assert (found.ending, found.reward) == ("answered", 1.0)
-    assert found.timings["grading"] > 1.0
+    assert found.timings["grading"] > 2.0
 
 
 def test_time_that_is_cut_off_counts(box, task):
-    found = run(box(slow="tool"), [KEEP], task, budget=replace(BUDGET, seconds=0.5))
+    found = run(box(slow="tool"), [KEEP], task, budget=replace(BUDGET, seconds=1.5))
     assert found.timings["environment"] > 0.2
 
 
@@ -138,7 +138,7 @@ def test_a_slow_policy_meets_the_wall_clock(box, task):
         async def respond(self, conversation, tools, sampling):
             await asyncio.sleep(60)
 
-    found = run(box(), Slow(), task, budget=replace(BUDGET, seconds=0.2))
+    found = run(box(), Slow(), task, budget=replace(BUDGET, seconds=1.0))
     assert (found.ending, found.reward, found.num_turns) == ("wall_clock", 0.0, 0)
     assert found.timings["policy"] > 0.1
 

@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from verigym.agent.trajectory import TokenTurn, Trajectory, segments_of
@@ -146,7 +146,6 @@ def episodes(draw):
     return turns
 
 
-@settings(deadline=None)
 @given(episodes())
 def test_every_draw_is_trained_once_in_its_context_and_what_is_shared_is_stored_once(turns):
     builder, handles = TreeBuilder(), []

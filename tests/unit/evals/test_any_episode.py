@@ -206,9 +206,9 @@ def check(make_env, task, turns):
     json.dumps([Verdict.of(found, 0).to_json(), prediction_of(found, env, "p")])
 
 
-few = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=5, derandomize=True)
+few = settings(suppress_health_check=list(HealthCheck), max_examples=5, derandomize=True)
 # A sandbox and a grading each: a family takes minutes.
-many = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=30)
+many = settings(suppress_health_check=list(HealthCheck), max_examples=30)
 turns_of = st.lists(turn, max_size=5)
 
 

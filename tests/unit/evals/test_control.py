@@ -42,7 +42,7 @@ class Gate:
         return Gated
 
 
-def until(true, seconds=20.0):
+def until(true, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline

@@ -61,7 +61,7 @@ def _plain(text: str) -> list[int]:
     return ids
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     text=st.text(max_size=60)
     | st.lists(st.sampled_from([*" \n(,)adefrtu_1234", "return", "def ", "assert"])).map("".join)

@@ -49,7 +49,7 @@ def _relative(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-3))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(config=configs(), lengths=st.lists(st.integers(1, 20), min_size=1, max_size=4), seed=st.integers(0, 99))
 def test_logits_and_every_gradient_through_conversion_both_ways(
     config: DecoderConfig, lengths: list[int], seed: int, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verigym.rewards.logs.judge import judge_log
@@ -92,7 +92,7 @@ NAMES = {
     "R2E-Gym": lambda test: test.partition("::")[2].replace("::", "."),
 }
 STATUSES = st.lists(st.sampled_from(["PASSED", "PASSED", "FAILED", "ERROR", "SKIPPED"]), min_size=3, max_size=3)
-MILD = settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+MILD = settings(max_examples=15)
 
 
 def judged(name: str, text: str) -> bool:

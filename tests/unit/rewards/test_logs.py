@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from verigym.rewards.logs.judge import UngradableLog, grade_log, judge_log, read_log
@@ -80,7 +80,6 @@ ENTRIES = st.lists(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(ENTRIES, st.booleans())
 def test_dropping_any_line_of_a_pytest_log_never_improves_it(entries, exit_code):
     lines = pytest_log(entries, exit_code=exit_code).split("\n")
@@ -89,7 +88,6 @@ def test_dropping_any_line_of_a_pytest_log_never_improves_it(entries, exit_code)
         assert grade("\n".join(lines[:n] + lines[n + 1 :])) <= whole, lines[n]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.sampled_from(["ok", "FAIL", "ERROR"]), st.sampled_from("abc")), max_size=6))
 def test_dropping_any_line_of_a_django_log_never_improves_it(entries):
     def verdict(lines):

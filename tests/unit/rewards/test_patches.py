@@ -20,7 +20,7 @@ def state(folder):
     return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(before=TEXTS, after=TEXTS, tail=st.sampled_from(["", "no end"]))
 def test_a_reversed_patch_undoes_it_for_git(tmp_path_factory, before, after, tail):
     folder = tmp_path_factory.mktemp("tree")

@@ -5,7 +5,7 @@ import json
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from verigym.agent.gateway.app import DIALECTS
@@ -222,7 +222,6 @@ plain = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.sampled_from(DIALECTS), st.dictionaries(st.sampled_from(FIELDS), plain))
 def test_no_body_breaks_a_dialect(dialect, fields):
     """It is read, or refused with words."""

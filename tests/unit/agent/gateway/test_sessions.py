@@ -127,7 +127,7 @@ def test_a_request_sent_again_gets_the_same_turn(told, opened):
 
     async def script(client, session):
         with pytest.raises(httpx.ReadTimeout):
-            await client.http.post(client.url, json=body(user("q")), timeout=0.2)
+            await client.http.post(client.url, json=body(user("q")), timeout=1.0)
         for _ in range(100):
             if not session._drawings[0].num_readers:
                 break

@@ -71,7 +71,7 @@ ENDINGS = {
     "turns are used up": ("loop()", [WRITE], {"turns": 2}, "turn_limit", 1.0, "exit 1"),
     "a refusal that it hides": ("loop()", [WRITE], {"turns": 2, "hide": True}, "turn_limit", 1.0, "exit 0"),
     "the context is full": ("loop()", [CALLS.format("seq 2000")], {}, "token_limit", 0.0, "exit 1"),
-    "the clock": ("loop(); import time; time.sleep(600)", [WRITE, "x"], {"seconds": 4.0}, "wall_clock", 1.0, ""),
+    "the clock": ("loop(); import time; time.sleep(600)", [WRITE, "x"], {"seconds": 8.0}, "wall_clock", 1.0, ""),
     "a kill": ("loop(); os.kill(os.getpid(), 9)", ["x"], {}, "agent_crash", 0.0, "exit 137"),
 }
 

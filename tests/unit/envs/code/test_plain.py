@@ -45,7 +45,7 @@ def exact(value):
     return kind, repr(value)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(PLAIN)
 def test_plain_data_comes_back_as_it_was(value):
     assert exact(decode(loads(dumps(encode(value))))) == exact(value)

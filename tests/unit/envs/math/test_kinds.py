@@ -18,9 +18,7 @@ from verigym.rewards.math.grade import grade_math
 
 KINDS = runpy.run_path(str(Path(__file__).with_name("answer_kinds.py")))
 SAME, DIFFERENT = KINDS["SAME"], KINDS["DIFFERENT"]
-RELAXED = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+RELAXED = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,10 @@ def test_a_hanging_run_a_dying_one_and_the_next(probe: Probe, source: Source):
         "clean": maths,
     }
     tests = tuple(source.test_files)
-    jobs = [Job(key=k, collect=tests, files={"src/sums/maths.py": t}, deadline_s=4.0) for k, t in bugs.items()]
+    jobs = [
+        Job(key=key, collect=tests, files={"src/sums/maths.py": text}, deadline_s=4.0 if key == "hangs" else 120.0)
+        for key, text in bugs.items()
+    ]
     hangs, dies, missing, eats, clean = asyncio.run(probe.run(jobs))
     assert (hangs.ended, dies.ended) == ("deadline", "died")
     assert (missing.is_whole, missing.not_collected) == (False, tests)

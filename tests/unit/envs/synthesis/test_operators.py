@@ -130,7 +130,7 @@ statements = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(statements, min_size=1, max_size=4), st.sampled_from(["\n", "\r\n"]), st.sampled_from(["    ", "\t"]))
 def test_every_bug_of_any_code(body, line_end, indent):
     lines = textwrap.indent("\n".join(body).replace("    ", indent), indent)

@@ -75,7 +75,7 @@ def test_they_agree_on_what_is_tricky(version):
 
 
 @pytest.mark.skipif(not WITH_BOTH, reason="no Python 3.12 or newer is installed: there is no sys.monitoring to compare")
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(st.integers(0, 2**32))
 def test_they_agree_on_generated_programs(seed):
     job = any_program(random.Random(seed))

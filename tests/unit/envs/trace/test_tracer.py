@@ -33,7 +33,7 @@ def tokenizer():
     return train_tokenizer(["def f(x):\n    return x + 1\n" * 3], 300)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(SEEDS)
 def test_generated_programs(backend, tokenizer, seeds):
     """Round trip exact; final values are plain execution's; printed text is unchanged; twice the same."""
@@ -58,7 +58,7 @@ def test_generated_programs(backend, tokenizer, seeds):
         assert ".." not in {value for known in unfold(run.trace.frames) for value in known.values()}
 
 
-@settings(deadline=None, max_examples=4)
+@settings(max_examples=4)
 @given(SEEDS)
 def test_small_programs(backend, seeds):
     jobs = [small_program(random.Random(seed)) for seed in seeds]

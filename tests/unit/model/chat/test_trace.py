@@ -46,13 +46,13 @@ def trace_format(tokenizer):
     return TraceFormat(tokenizer)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(TRACES)
 def test_tokens_read_back_exactly(trace_format, trace):
     assert trace_format.decode(trace_format.encode(trace)) == trace
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(TRACES)
 def test_text_reads_back_exactly_or_is_refused(trace):
     try:

@@ -133,7 +133,7 @@ class Pages(RuleBasedStateMachine):
 
 
 TestPages = Pages.TestCase
-TestPages.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestPages.settings = settings(max_examples=100, stateful_step_count=50)
 
 
 def test_pages_behind_the_window_are_given_back() -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from verigym.model.attention import attend
@@ -122,7 +122,6 @@ def test_an_empty_pack() -> None:
     assert [grad.shape[0] for grad in torch.autograd.grad(out.sum(), leaves)] == [0, 0, 0]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=9), st.integers(0, 7))
 def test_tables_list_each_pair_once(shape: list[tuple[int, int]], window: int) -> None:
     """Every pair that sees each other is in a block of its tile, and a block that needs no mask has no other pair."""

@@ -71,7 +71,7 @@ def test_a_body_is_refused_and_says_why(server, name):
     assert answer.status_code in (400, 404), answer.text[:300]
     assert answer.json()["error"]["message"]
     assert len(answer.content) < 5000
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert post(server.url, json.dumps(COMPLETION)).status_code == 200
 
 

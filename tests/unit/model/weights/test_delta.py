@@ -20,7 +20,7 @@ def block_of(shape, rows=None, columns=None):
     share=st.sampled_from([0.0, 0.001, 0.01, 0.5, 1.0]),
     dtype=st.sampled_from([torch.bfloat16, torch.float32]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_changes_lead_from_one_to_the_other(seed, share, dtype):
     generator = torch.Generator().manual_seed(seed)
     before = torch.randn(37, 53, generator=generator).to(dtype)
@@ -47,7 +47,7 @@ def test_every_difference_of_sixteen_bits(base):
 
 
 @given(row=st.integers(1, 36), column=st.integers(1, 52), seed=st.integers(0, 99))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_sum_of_a_weight_is_that_of_its_blocks_however_it_is_cut(row, column, seed):
     shape = (37, 53)
     value = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(torch.bfloat16)

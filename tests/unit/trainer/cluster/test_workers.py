@@ -161,7 +161,7 @@ def trained(make_decoder, words, seed, faults, stops=(), steps=3):
     faults=st.sampled_from([0.0, 0.1, 0.25]),
     stops=st.lists(st.integers(1, 2), max_size=2),
 )
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_every_prompt_of_an_epoch_is_trained_once_whatever_dies(make_decoder, words, seed, faults, stops):
     expected, *_ = trained(make_decoder, words, 0, 0.0)
     groups, counts, trainer, ran = trained(make_decoder, words, seed, faults, stops)
@@ -242,7 +242,7 @@ def test_what_an_episode_refuses_reaches_whoever_asked(words):
         max_size=80,
     )
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_an_answer_counts_once_and_only_from_whom_it_was_last_asked(actions):
     ledger, asked, ended = EpisodeLedger(), {}, Counter()
     tickets, history = [], []

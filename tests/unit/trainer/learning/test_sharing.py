@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from verigym.model.config import preset
@@ -105,7 +105,6 @@ def grown(rng, size, prompt=20, own=7):
     return [np.concatenate([start, rng.integers(0, 50, own)]) for _ in range(size)]
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=9), st.integers(6, 20),
     st.integers(1, 3),
@@ -132,7 +131,6 @@ def test_auto_is_by_what_is_saved():
         assert shared_pack(one.token_ids, one.lengths, "off") is None
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=2, max_size=6))
 def test_each_document_finds_its_own_tokens(sequences):
     """Its path is its ids, its positions count up, and nothing that is shared stands twice."""

@@ -127,7 +127,7 @@ def check(steps, group_size, max_lag):
     stops=st.lists(st.integers(1, 4), max_size=3),
     order=st.sampled_from(["started", "ended"]),
 )
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_every_prompt_is_accounted_for_through_failures_and_resumes(make, words, seed, max_lag, failures, stops, order):
     engine = SlowEngine(seed, failures)
     trainer = make(engine, max_lag=max_lag, seed=seed, order=order)

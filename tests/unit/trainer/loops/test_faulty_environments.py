@@ -274,7 +274,7 @@ def test_an_observation_that_cannot_be_shown_is_a_bug_by_its_name(make_decoder, 
 
 
 class Hanging(Faulty):
-    hook_timeout_s = 0.3
+    hook_timeout_s = 1.0
 
     def prompt(self, task):
         try:

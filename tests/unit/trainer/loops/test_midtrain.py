@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -70,7 +70,6 @@ def test_a_trace_is_learned_and_its_context_as_much_as_is_said(form, weight):
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=6)
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from("abc"), SIZES, min_size=1),
     st.lists(st.sampled_from([1.0, 2.0, 0.5]), min_size=3, max_size=3),

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from verigym.envs.trace.examples import Example, stratified
@@ -96,7 +96,6 @@ def test_each_pass_reads_an_item_once():
 LENGTHS = st.lists(st.integers(0, 30), min_size=1, max_size=12)
 
 
-@settings(deadline=None)
 @given(LENGTHS, st.integers(0, 2**31))
 def test_a_document_comes_back_as_it_went(lengths, seed):
     rng = np.random.default_rng(seed)

@@ -1,4 +1,5 @@
 import asyncio
+import threading
 import time
 
 import pytest
@@ -45,7 +46,7 @@ def run(words, turns, faults=(), *, tasks=None, budget=None, sampling=None, **op
     faults = list(faults)
     plan = EpisodePlan(
         make_env=lambda: words.env(faults.pop(0) if faults else None),
-        budget=budget or Budget(turns=2, tokens=64, seconds=0.5),
+        budget=budget or Budget(turns=2, tokens=64, seconds=60),
         turn_tokens=4,
     )
     settings = {"group_size": 3, "concurrency": 1, "retries": 0, **options}
@@ -71,7 +72,8 @@ ENDINGS = {
 @pytest.mark.parametrize("name", ENDINGS)
 def test_endings(words, name):
     turns, fault, ending, reward, num_trained, advantages = ENDINGS[name]
-    found, _ = run(words, [*turns, NINE, FOUR], [fault])
+    budget = Budget(turns=2, tokens=64, seconds=2.0) if name == "wall clock" else None
+    found, _ = run(words, [*turns, NINE, FOUR], [fault], budget=budget)
     first, success, failure = found.trajectories
     assert (first.ending, first.reward) == (ending, reward)
     assert (success.reward, failure.reward) == (1.0, 0.0)
@@ -133,9 +135,12 @@ def test_a_cancelled_collection_closes_its_environments(words):
 
 
 def test_an_environment_that_is_cancelled_while_it_starts_is_closed_when_it_has(words):
+    begun, go_on = threading.Event(), threading.Event()
+
     class Slow(words.env):
         def start(self, task):
-            time.sleep(0.2)
+            begun.set()
+            go_on.wait(60)
             super().start(task)
 
     async def main():
@@ -143,8 +148,10 @@ def test_an_environment_that_is_cancelled_while_it_starts_is_closed_when_it_has(
         plan = EpisodePlan(make_env=Slow, budget=Budget(seconds=60))
         collector = Collector(lambda task: plan, policy, group_size=2)
         running = asyncio.create_task(collector.collect([words.task], Sampling()))
-        await asyncio.sleep(0.1)
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
         running.cancel()
+        asyncio.get_running_loop().call_later(0.1, go_on.set)
         with pytest.raises(asyncio.CancelledError):
             await running
         assert Slow.open_count == words.env.open_count == 0
@@ -155,7 +162,7 @@ def test_an_environment_that_is_cancelled_while_it_starts_is_closed_when_it_has(
 
 
 def test_a_straggler_is_cut_at_the_deadline_and_the_group_stands_if_a_quorum_has_ended(words):
-    long = {"budget": Budget(turns=2, tokens=64, seconds=60), "concurrency": 8, "deadline": 1.0}
+    long = {"budget": Budget(turns=2, tokens=64, seconds=60), "concurrency": 8, "deadline": 3.0}
     turns = [NINE, None, FOUR, NINE]
     found, _ = run(words, turns, quorum=2, **long)
     assert sorted(one.reward for one in found.trajectories) == [0.0, 1.0]  # who asks first gets the first turn
