@@ -3,14 +3,14 @@
 import asyncio
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TextIO
+from typing import Any, Literal, TextIO
 
 from ..envs.core import ToolEnv
+from ..envs.runs.files import mend_lines
 from ..envs.runs.lock import RunLock
 from ..envs.task import Task, read_jsonl
 from ..errors import ConfigError, TaskError
@@ -112,8 +112,8 @@ class Forager:
     async def _run(self, tasks: Sequence[Task], out: Path, samples: int) -> Counter[str]:
         ledger = out.with_name(f"{out.name}.done")
         if ledger.exists():  # so both are ours, and may have been killed in the middle of a row
-            _mend(ledger)
-            _mend(out)
+            mend_lines(ledger)
+            mend_lines(out)
         known = {row["id"] for row in _rows(out)} if out.exists() else set()
         graded = self._graded(ledger, known) if ledger.exists() else set()
         slots = asyncio.Semaphore(self.workers)
@@ -216,32 +216,6 @@ def _rows(out: Path) -> Iterator[dict[str, Any]]:
         if not {"id", "env", "trajectory"} <= row.keys():
             raise TaskError(f"{out} holds rows that are no trajectories; give another --out")
         yield row
-
-
-def _mend(path: Path) -> None:
-    """Cut off the beginning of a row at the end of a file, where it is there; whole rows stay."""
-    if not path.exists():
-        return
-    with path.open("rb+") as file:
-        begin = _last_line(file)
-        last = file.read()
-        try:
-            json.loads(last or b"{}")
-        except ValueError:
-            file.truncate(begin)
-        else:
-            file.write(b"\n" if last else b"")
-
-
-def _last_line(file: BinaryIO, block: int = 1 << 16) -> int:
-    """Where a file's last line begins, which has no end: behind the last line feed. The file stands there then."""
-    at = file.seek(0, os.SEEK_END)
-    found = -1
-    while at > 0 and found < 0:
-        size = min(block, at)
-        at = file.seek(at - size)
-        found = file.read(size).rfind(b"\n")
-    return file.seek(at + found + 1)
 
 
 def _write(file: TextIO, row: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+from ..envs.runs.files import mend_lines
 from ..envs.speakers import Keep, Speaker
 from ..envs.task import read_jsonl
 from ..errors import PolicyError
@@ -24,6 +25,7 @@ class Answers:
         self._known: dict[str, str] = {}
         self._locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
         if file is not None and file.exists():
+            mend_lines(file)
             self._known = {row["asked"]: row["answered"] for row in read_jsonl(file)}
 
     def asking(self, asked: str) -> asyncio.Lock:

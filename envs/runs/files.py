@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, BinaryIO, cast
 
 
 @contextmanager
@@ -56,6 +56,38 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def mend_lines(path: Path) -> None:
+    """Cut off the beginning of a row at the end of a JSON Lines file, as a process leaves it that is killed in the
+    middle of one; whole rows stay, and the last ends its line. Where no file is, and where what stands at the end is
+    no object's beginning, nothing is done."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        begin = _last_line(file)
+        last = file.read()
+    if not last.startswith(b"{"):
+        return
+    with path.open("rb+") as file:
+        try:
+            json.loads(last)
+        except ValueError:
+            file.truncate(begin)
+        else:
+            file.seek(0, os.SEEK_END)
+            file.write(b"\n")
+
+
+def _last_line(file: BinaryIO, block: int = 1 << 16) -> int:
+    """Where a file's last line begins, which has no end: behind the last line feed. The file stands there then."""
+    at = file.seek(0, os.SEEK_END)
+    found = -1
+    while at > 0 and found < 0:
+        size = min(block, at)
+        at = file.seek(at - size)
+        found = file.read(size).rfind(b"\n")
+    return file.seek(at + found + 1)
 
 
 def read_object(path: Path, what: str, remedy: str, error: type[Exception]) -> dict[str, Any]:

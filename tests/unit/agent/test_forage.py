@@ -3,14 +3,13 @@
 import asyncio
 import json
 import re
-import tracemalloc
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 
 from verigym.__main__ import main
-from verigym.agent.forage import Forager, _mend, kind_of
+from verigym.agent.forage import Forager, kind_of
 from verigym.agent.loop import Budget
 from verigym.agent.policy import ScriptedPolicy, Turn, play
 from verigym.agent.speakers import Seat
@@ -239,31 +238,6 @@ def test_the_command_says_what_it_did(tmp_path, capsys):
     assert "nothing was left to do" in capsys.readouterr().out
     assert main(["forage", "verigym/Math-v0", "--policy", "empty", "--out", out]) == 2
     assert "--policy was gold and is empty" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("size", [10, 100_000, 1 << 20])
-@pytest.mark.parametrize("end", ["", "\n", '\n{"id": "c', '\n{"id": "cut off by a letter of two bytes ü'.encode()[:-1]])
-def test_a_row_that_was_cut_off_goes_and_no_file_is_read_whole(tmp_path, size, end):
-    out = tmp_path / "episodes.jsonl"
-    whole = json.dumps({"id": "a", "text": "x" * size}).encode()
-    rows, tail = [whole] * 4, end if isinstance(end, bytes) else end.encode()
-    out.write_bytes(b"\n".join(rows) + tail)
-    tracemalloc.start()
-    _mend(out)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert out.read_bytes() == b"".join(row + b"\n" for row in rows)
-    assert peak < 3 * size + 300_000 if end == "" else peak < 300_000
-    _mend(out)
-    assert out.read_bytes() == b"".join(row + b"\n" for row in rows)
-
-
-@pytest.mark.parametrize("text", [b"", b'{"id": "c', b"\n"])
-def test_a_file_of_no_row_is_emptied(tmp_path, text):
-    out = tmp_path / "episodes.jsonl"
-    out.write_bytes(text)
-    _mend(out)
-    assert out.read_bytes().strip() == b""
 
 
 def test_another_sandbox_is_another_setting_and_ledgers_that_name_none_are_gone_on_with(tmp_path):

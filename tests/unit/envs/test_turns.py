@@ -297,6 +297,23 @@ def test_a_judges_answer_is_kept_with_the_episode_and_asked_once(tmp_path):
     assert run(Judged(), [say("{answer} yes")], seats={"judge": Seat(policy=judge, spec="another")}).reward == 0.0
 
 
+@pytest.mark.parametrize("cut", [1, 20])
+def test_a_file_of_answers_that_a_kill_cut_off_is_gone_on_with(tmp_path, cut):
+    """The answer that was being written is asked for again where half of it is there; the others are not."""
+    file, judge = tmp_path / "answers.jsonl", Echoing("yes", "no", "no", "no")
+
+    def rewards(*submissions):
+        seats = {"judge": Seat(policy=judge, answers=Answers(file))}
+        return [run(Judged(), [say(one)], seats=seats).reward for one in submissions]
+
+    assert rewards("a", "b") == [1.0, 0.0]
+    file.write_bytes(file.read_bytes()[:-cut])
+    assert rewards("a", "b", "c") == [1.0, 0.0, 0.0]
+    assert len(judge.seen) == (4 if cut > 1 else 3)
+    judge.answers = []
+    assert rewards("a", "b", "c") == [1.0, 0.0, 0.0]
+
+
 def test_a_judge_that_does_not_answer_is_no_score():
     judge = Echoing("perhaps", "it is nothing", "yes")
     found = run(Judged(), [say("hm")], seats={"judge": Seat(policy=judge)})
