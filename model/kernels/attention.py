@@ -87,10 +87,9 @@ def varlen_attention(
     """
     from .attention_forward_triton import LOG2_E, attention_forward
 
-    num_tokens, num_heads, head_dim = q.shape
+    _, num_heads, head_dim = q.shape
     q, k, v = channels_contiguous(q), channels_contiguous(k), channels_contiguous(v)
-    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    logsumexp = torch.empty(num_heads, num_tokens, dtype=torch.float32, device=q.device)
+    out, logsumexp = empty_outputs(q)
     if not query_tiles.shape[0]:
         return out, logsumexp
     blocks = blocks_of(head_dim, q.dtype, tile)
@@ -107,11 +106,8 @@ def varlen_attention(
 
 
 @varlen_attention.register_fake
-def _(q, k, v, cu_queries, cu_keys, query_tiles, key_tiles, window, scale, tile):
-    return (
-        torch.empty(q.shape, dtype=q.dtype, device=q.device),
-        torch.empty((q.shape[1], q.shape[0]), dtype=torch.float32, device=q.device),
-    )
+def _(q, *rest):
+    return empty_outputs(q)
 
 
 @torch.library.custom_op("verigym::varlen_attention_backward", mutates_args=())
@@ -182,6 +178,15 @@ def _backward(ctx, grad, _):
 
 
 varlen_attention.register_autograd(_backward, setup_context=_save)
+
+
+def empty_outputs(q: Tensor) -> tuple[Tensor, Tensor]:
+    """(out [T, H, K] in the dtype of q, log-sum-exp [H, T] float32) of queries [T, H, K], yet to be written."""
+    num_tokens, num_heads, _ = q.shape
+    return (
+        torch.empty(q.shape, dtype=q.dtype, device=q.device),
+        torch.empty((num_heads, num_tokens), dtype=torch.float32, device=q.device),
+    )
 
 
 def channels_contiguous(x: Tensor) -> Tensor:

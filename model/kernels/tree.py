@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .attention import Blocks, blocks_of, channels_contiguous, constants_of
+from .attention import Blocks, blocks_of, channels_contiguous, constants_of, empty_outputs
 from .launch import launch
 
 Tables = tuple[np.ndarray, np.ndarray]
@@ -93,8 +93,7 @@ def tree_attention(
     from .tree_triton import tree_forward
 
     q, k, v = channels_contiguous(q), channels_contiguous(k), channels_contiguous(v)
-    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    logsumexp = torch.empty(q.shape[1], q.shape[0], dtype=torch.float32, device=q.device)
+    out, logsumexp = empty_outputs(q)
     if q.shape[0]:
         launch(
             tree_forward,
@@ -109,11 +108,8 @@ def tree_attention(
 
 
 @tree_attention.register_fake
-def _(q, k, v, ends, depths, query_tiles, key_blocks, key_tiles, query_blocks, window, scale, tile):
-    return (
-        torch.empty(q.shape, dtype=q.dtype, device=q.device),
-        torch.empty((q.shape[1], q.shape[0]), dtype=torch.float32, device=q.device),
-    )
+def _(q, *rest):
+    return empty_outputs(q)
 
 
 @torch.library.custom_op("verigym::tree_attention_backward", mutates_args=())
