@@ -147,9 +147,8 @@ def added_of(found: Any, episodes: Sequence[Any], bounds: tuple[float, float], u
     if not isinstance(found, Sequence) or len(found) != len(episodes):
         raise ValueError(f"it must return one mapping for each of {len(episodes)} episodes")
     for row, episode in zip(found, episodes, strict=True):
-        if not isinstance(row, Mapping) or not all(isinstance(name, str) for name in row):
-            raise ValueError(f"it returned {row!r} for an episode; a mapping of names to finite numbers is expected")
-        if not all(math.isfinite(value) for value in row.values()):
+        named = isinstance(row, Mapping) and all(isinstance(name, str) for name in row)
+        if not named or not all(math.isfinite(value) for value in row.values()):
             raise ValueError(f"it returned {row!r} for an episode; a mapping of names to finite numbers is expected")
         both = sorted(row.keys() & getattr(episode, "breakdown", {}).keys())
         if both:

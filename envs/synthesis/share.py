@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .probe_sample import spread
+from .probing import file_of
 
 SUITE_S = 3.0
 """Seconds of a suite that is run whole; of a longer one a share of about so many is."""
@@ -65,8 +66,8 @@ def drawn_files(
 
 def near_files(failing: Sequence[str], reaching: Sequence[str]) -> tuple[str, ...]:
     """The files of some failing tests, and of a share those that have most of the tests that reach the bug too."""
-    own = dict.fromkeys(map(_file_of, failing))
-    others = Counter(path for path in map(_file_of, reaching) if path not in own)
+    own = dict.fromkeys(map(file_of, failing))
+    others = Counter(path for path in map(file_of, reaching) if path not in own)
     return (*own, *(path for path, _ in others.most_common(max(0, MOST_FILES - len(own)))))
 
 
@@ -83,7 +84,3 @@ def beside(passing: Sequence[str], reaching: Sequence[str], word: str) -> tuple[
     others = [test for test in passing if test not in reached]
     kept = {*spread(near, word)[:MOST_REACHING], *spread(others, word)[:MOST_OTHERS]}
     return tuple(test for test in passing if test in kept)
-
-
-def _file_of(test: str) -> str:
-    return test.partition("::")[0]

@@ -279,7 +279,7 @@ def test_nobody_is_sent_more_than_he_takes():
         assert not writing.done()
         assert sum(len(data) for kind, data in sent if kind == DATA) == WINDOW
         connection.take(TOOK, struct.pack(">I", 10))
-        await asyncio.wait_for(writing, 1)
+        await asyncio.wait_for(writing, 60)
         connection.take(DATA, b"y" * WINDOW)
         with pytest.raises(Breach):
             connection.take(DATA, b"z")

@@ -233,7 +233,7 @@ def no_thread_is_left():
     yield
     for one in set(threading.enumerate()) - before:
         if one.name == "verigym-tool":
-            one.join(timeout=5)
+            one.join(timeout=60)
     assert {one for one in threading.enumerate() if one.name == "verigym-tool"} <= before
 
 
