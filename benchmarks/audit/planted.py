@@ -30,11 +30,10 @@ from verigym.envs.audit.variants import Solved, functions_of
 from verigym.envs.datasets.swe import pack_repository
 from verigym.envs.sandbox.choose import make_backend
 from verigym.envs.synthesis.baseline import Baseline, measure_baseline
-from verigym.envs.synthesis.mutate import read_source
+from verigym.envs.synthesis.diffs import git_diff
 from verigym.envs.synthesis.probing import Job, file_of, open_probe
 from verigym.envs.synthesis.removal import first_line, without_functions
-from verigym.envs.synthesis.rows import git_diff
-from verigym.envs.synthesis.sources import Source, open_source
+from verigym.envs.synthesis.sources import Source, open_source, read_source
 from verigym.envs.synthesis.spans import FunctionNode
 
 MOST_TESTS, LEAST_TESTS = 40, 2

@@ -22,8 +22,8 @@ from typing import Any
 
 from verigym.envs.datasets.swe import pack_repository
 from verigym.envs.sandbox.choose import make_backend
+from verigym.envs.synthesis.diffs import git_diff
 from verigym.envs.synthesis.probing import Job, Probe, file_of, open_probe
-from verigym.envs.synthesis.rows import git_diff
 from verigym.envs.synthesis.sources import Source, open_source
 
 HERE = Path(__file__).parent / "written"

@@ -1,6 +1,6 @@
 """How long libraries take to give tasks, and whether these hold.
 
-    python -P benchmarks/synthesis/libraries.py [--limit 3] [--suite-budget 3] [--out FILE.json] NAME==VERSION ...
+    python -P benchmarks/synthesis/libraries.py [--limit 3] [--suite-budget 2] [--out FILE.json] NAME==VERSION ...
 
 Each library begins with nothing cached: its sdist is fetched, its requirements are resolved and installed, its tests
 run. A task that is written has been graded: gold 1, empty 0. Seconds are of the wall, and of the processor (of this
@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("libraries", nargs="+", metavar="NAME==VERSION")
     parser.add_argument("--limit", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--suite-budget", type=float, default=3.0)
+    parser.add_argument("--suite-budget", type=float, default=2.0)
     parser.add_argument("--stage-timeout", type=float, default=120.0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

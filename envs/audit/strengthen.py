@@ -12,8 +12,8 @@ from ...errors import TaskError
 from ...rewards.patches import paths_of, sections_of
 from ..datasets.swe import SWERow
 from ..sandbox.types import SandboxBackend
+from ..synthesis.diffs import git_diff
 from ..synthesis.probing import file_of
-from ..synthesis.rows import git_diff
 from .bench import Bench, Manner, Outcome, open_bench
 from .calls import Plan, learn
 from .keeping import Kept, Pool, keep

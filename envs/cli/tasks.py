@@ -38,10 +38,10 @@ def register(commands: Any) -> None:
     synthesize.add_argument(
         "--suite-budget",
         type=float,
-        default=3.0,
+        default=2.0,
         metavar="S",
         help="seconds that the package's tests may take to be used whole; a share of about so many, drawn with the "
-        "seed, stands for a longer suite, and its rows say so; 0: always whole (3)",
+        "seed, stands for a longer suite, and its rows say so; 0: always whole (2)",
     )
     synthesize.add_argument(
         "--stage-timeout",

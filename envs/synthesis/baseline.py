@@ -22,7 +22,7 @@ TRACING_FACTOR = 2.0
 """Seconds of tests whose calls are noted, for one of tests that only run."""
 COLLECT_S = 8.0
 """Seconds in which files of tests are imported, where the suite has a budget."""
-SLOW_PARTS, ENOUGH = (0.03, 0.25), 16
+SLOW_PARTS, ENOUGH = (0.01, 0.25), 32
 """Of the budget: a test of a share that takes longer is left out, as it runs a dozen times for each task; the second
 bound is taken where the first leaves hardly any test."""
 COMPILED = (".c", ".cc", ".cpp", ".pyx", ".pxd", ".rs", ".f", ".f90")

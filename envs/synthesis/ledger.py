@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class Ledger:
         out: the rows file.
         rows: of the bugs that became tasks, in order.
         tried: keys of all bugs tried.
+        reasons: why bugs became no task -> how many.
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
@@ -38,6 +40,7 @@ class Ledger:
         self.baseline: Baseline | None = None
         self.rows: list[dict[str, Any]] = []
         self.tried: set[str] = set()
+        self.reasons = Counter[str]()
         if self._path.exists():
             self._read()
         elif out.exists() and out.stat().st_size:
@@ -49,11 +52,13 @@ class Ledger:
         with written_whole(self._path) as file:
             file.write(json.dumps({"settings": self._settings, "baseline": baseline.to_json()}) + "\n")
 
-    def add(self, key: str, row: dict[str, Any] | None) -> None:
-        """Note what came of a bug, and write its row; the row's archive is in place."""
-        self._append(self._path, {"bug": key, "row": row})
+    def add(self, key: str, row: dict[str, Any] | None, reason: str = "") -> None:
+        """Note what came of a bug, or why nothing did, and write its row; the row's archive is in place."""
+        self._append(self._path, {"bug": key, "row": row, "reason": reason})
         self.tried.add(key)
-        if row is not None:
+        if row is None:
+            self.reasons[reason] += 1
+        else:
             self.rows.append(row)
             self._append(self.out, row)
 
@@ -93,7 +98,10 @@ class Ledger:
                 break
             kept.append(line)
             self.tried.add(entry["bug"])
-            self.rows += [row] if row is not None else []
+            if row is None:
+                self.reasons[entry.get("reason", "")] += 1
+            else:
+                self.rows.append(row)
         if kept != lines[:-1] or lines[-1]:
             with written_whole(self._path) as file:
                 file.write("".join(line.decode() + "\n" for line in kept))

@@ -32,8 +32,9 @@ from .probe_clock import move_clock
 from .probe_recorder import MESSAGE_CHARACTERS, Recorder
 from .probe_stopwatch import bounded
 
-# As the tests are run for a reward (envs/swe/testing_guest.py).
-OPTIONS = ["-q", "--tb=short", "--no-header", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
+# As the tests are run for a reward (envs/swe/testing_guest.py), but for the words of failures: the other styles parse
+# the test's whole file, and each of its frames', for every failure.
+OPTIONS = ["-q", "--tb=native", "--no-header", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
 OPTIONS += ["-o", "addopts="]
 MEMORY_BYTES = 1536 << 20
 
@@ -154,7 +155,7 @@ def _run_pytest(job):
     if job["clock_s"]:
         move_clock(job["clock_s"])
     recorder = Recorder(job, os.getcwd())
-    arguments = [*OPTIONS, f"--rootdir={os.getcwd()}", f"--maxfail={job['max_failing']}", *job["collect"]]
+    arguments = [*OPTIONS, f"--rootdir={os.getcwd()}", *job["collect"]]
     if job["plain"]:
         arguments.append("--assert=plain")
     if job["mode"] == "warm":
@@ -191,6 +192,7 @@ def _result(recorder, exit_code):
         "collected": recorder.collected,
         "sampled": recorder.sampled,
         "stopped": recorder.stopped,
+        "hung": recorder.hung,
     }
 
 

@@ -43,6 +43,8 @@ class Recorder:
         self.collected = {}
         self.sampled = []
         self.num_run = 0
+        self.failing = set()
+        self.hung = False
         self.stopped = False
         self.watch = Stopwatch()
 
@@ -91,15 +93,15 @@ class Recorder:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item, nextitem):
-        with self._bounded(item.session):
+        with self._bounded(item):
             if self.job["mode"] == "trace":
                 return (yield from self._traced(item))
             return (yield)
 
     @contextlib.contextmanager
-    def _bounded(self, session):
-        """Fail a test that takes too long, and begin none when time is up."""
-        test_s, waiting = self.job["test_s"], contextlib.nullcontext()
+    def _bounded(self, item):
+        """Fail a test that takes too long, also where it caught the exception, and begin none when time is up."""
+        test_s, waiting, watch = self.job["test_s"], contextlib.nullcontext(), Stopwatch()
         if test_s:
             signal.signal(signal.SIGPROF, _too_long)
             signal.setitimer(signal.ITIMER_PROF, test_s)
@@ -109,11 +111,26 @@ class Recorder:
                 yield
         finally:
             if test_s:
-                signal.setitimer(signal.ITIMER_PROF, 0)
+                left_s, _ = signal.setitimer(signal.ITIMER_PROF, 0)
+                if left_s == 0 or watch.seconds() >= WAITING_FACTOR * test_s:
+                    self._note_hung(item.nodeid)
             self.num_run += 1
+            if self._is_enough():
+                item.session.shouldfail = "enough has failed"
             if self.job["budget_s"] and self._is_over(self.watch.seconds()):
                 self.stopped = True
-                session.shouldstop = "the time for a run of the tests is over"
+                item.session.shouldstop = "the time for a run of the tests is over"
+
+    def _note_hung(self, test):
+        self.hung = True
+        if self.outcomes.get(test) == "passed":
+            self.outcomes[test] = "failed"
+            self.failures[test] = {"message": TOO_LONG, "frames": [], "inputs": {}}
+
+    def _is_enough(self):
+        """pytest's own ``maxfail`` counts subtests, so that a run would end before it has that many failing tests."""
+        most = self.job["max_failing"]
+        return bool(most) and (self.hung or len(self.failing) + len(self.not_collected) >= most)
 
     def _is_over(self, spent_s):
         """Whether the budget is spent; at the end of a round, whether it will be before that of the next, which may
@@ -168,6 +185,23 @@ class Recorder:
         given = getattr(getattr(item, "callspec", None), "params", {})
         self.inputs = {name: text for name, value in given.items() if (text := plain_text(value)) is not None}
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item, call):
+        report = yield
+        if call.excinfo is not None:
+            report.frames = self._frames(call.excinfo.tb)
+        return report
+
+    def _frames(self, traceback):
+        """The tree's lines on an exception's way, outermost first."""
+        frames = []
+        while traceback is not None:
+            path = self._relative(traceback.tb_frame.f_code.co_filename)
+            if not os.path.isabs(path):
+                frames.append([path, traceback.tb_lineno])
+            traceback = traceback.tb_next
+        return frames[:1] + frames[1:][-20:]
+
     def pytest_exception_interact(self, node, call, report):
         """Note the plain values that a failing test sees: its own names, what hangs at ``self``, its module's. pytest
         calls this when the report has been made."""
@@ -190,22 +224,16 @@ class Recorder:
         if report.failed:
             self.outcomes[test] = "failed" if report.when == "call" else "error"
             self.failures.setdefault(test, self._failure(report))
+            self.failing.add(test)
         elif report.skipped:
             self.outcomes.setdefault(test, "xfailed" if hasattr(report, "wasxfail") else "skipped")
         elif report.when == "call":
             self.outcomes.setdefault(test, "xpassed" if hasattr(report, "wasxfail") else "passed")
 
     def _failure(self, report):
-        """The exception's last words and the lines on its way, outermost first."""
         crash = getattr(report.longrepr, "reprcrash", None)
-        traceback = getattr(report.longrepr, "reprtraceback", None)
-        frames = []
-        for entry in getattr(traceback, "reprentries", ()):
-            place = getattr(entry, "reprfileloc", None)
-            if place is not None:
-                frames.append([self._relative(place.path), place.lineno])
         message = crash.message if crash is not None else str(report.longrepr)
-        return {"message": message[:MESSAGE_CHARACTERS], "frames": frames[:1] + frames[1:][-20:], "inputs": {}}
+        return {"message": message[:MESSAGE_CHARACTERS], "frames": getattr(report, "frames", []), "inputs": {}}
 
     def _code(self, item):
         function = getattr(item, "function", None)

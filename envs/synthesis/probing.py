@@ -57,7 +57,7 @@ class Job:
         collect_s: seconds after which files of tests that are not imported count as such that cannot be; one may take
             half of them; None: all that they need.
         sample: "" or a word: by it the tests run in rounds, each a sample twice as large (``probe_sample.py``).
-        max_failing: stop after so many failures; 0 never.
+        max_failing: stop when so many tests have failed, or one has by ``test_s``; 0 never.
         mode: "test"; "trace" also notes what each test calls; "warm" collects only, and compiles what it imports.
         order: of the tests: "" as collected, "reversed", or a word that they are shuffled by.
         clock_s: seconds that the wall clock is moved by, for time.time, datetime and date.
@@ -94,7 +94,7 @@ class Failure:
 
     Attributes:
         message: the exception's last words.
-        frames: (file, line) of its way, outermost first.
+        frames: (file, line) of the tree on its way, outermost first.
         inputs: name -> text of the plain values that the test could name: parameters as they were before it ran, its
             variables, attributes ("self.name") and globals as they were when it failed.
     """
@@ -121,6 +121,7 @@ class JobResult:
         collected: file -> how many tests it has.
         sampled: of how many tests each round was to be.
         stopped: whether the job's ``budget_s`` ended the run.
+        hung: whether a test took longer than ``test_s``, whatever came of it.
     """
 
     ended: str
@@ -139,6 +140,7 @@ class JobResult:
     collected: Mapping[str, int] = field(default_factory=dict)
     sampled: tuple[int, ...] = ()
     stopped: bool = False
+    hung: bool = False
 
     @property
     def is_whole(self) -> bool:
@@ -277,6 +279,7 @@ def _result(record: Mapping[str, Any]) -> JobResult:
         collected=record.get("collected", {}),
         sampled=tuple(record.get("sampled", ())),
         stopped=record.get("stopped", False),
+        hung=record.get("hung", False),
     )
 
 

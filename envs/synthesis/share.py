@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .probe_sample import spread
 from .probing import file_of
 
-SUITE_S = 3.0
+SUITE_S = 2.0
 """Seconds of a suite that is run whole; of a longer one a share of about so many is."""
 
 MOST_COLLECTED, DRAWN = 5000, 1000

@@ -51,6 +51,11 @@ class Source:
     python: str = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
+def read_source(source: Source, path: str) -> str:
+    """A file of the tree, line ends as they are, without a byte-order mark: offsets are then the parser's own."""
+    return (source.root / path).read_bytes().decode("utf-8-sig")
+
+
 Tell = Callable[[str, int, int], None]
 """(what is being done, how much of it is done, how much there is); 0, 0 where that is not known."""
 

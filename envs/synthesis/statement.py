@@ -8,6 +8,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from .removal import first_line
 from .spans import FunctionNode
@@ -16,6 +17,7 @@ MAX_EXAMPLES = 2
 MAX_SNIPPET_LINES = 12
 MAX_VALUE_CHARACTERS = 240
 MAX_INPUT_CHARACTERS = 600
+LITERALS = (ast.Constant, ast.List, ast.Dict)
 
 ASSERTED = re.compile(r"(?:AssertionError: )?assert (?P<left>.+) == (?P<right>.+)")
 UNEQUAL = re.compile(r"AssertionError: (?:\w+ differ: )?(?P<left>.+) != (?P<right>.+)")
@@ -57,20 +59,45 @@ def problem_statement(
         patch: the fix; none of its paths and changed lines is in the statement.
         secrets: further words that must not be in it: names of hidden tests, the module's dotted name.
     Returns:
-        Markdown, or None where even the plainest words would give it away.
+        Markdown, or None where even the plainest words would give it away, or all that shows an input, where a test has
+        one.
     """
-    told = [example for example in examples if example.message][:MAX_EXAMPLES]
+    told = [example for example in examples if example.message]
     count = f"In all, {num_failing} checks of its behaviour fail for this reason." if num_failing > 1 else ""
     wish = "Find the cause in the package's own code and correct it; the rest has to stay as it is."
     opening = f"`{package}` does not behave as it should."
-    shown = [with_code(example) for example in told]
-    bare = [with_code(replace(example, inputs={})) for example in told]
-    outcomes = [_sentence(outcome(example.message, _expected_side(example))) for example in told]
-    for body in (shown, shown[:1], bare, bare[:1], outcomes, outcomes[:1], []):
+    for body in _bodies(told):
         text = "\n\n".join(part for part in (opening, *dict.fromkeys(body), count, wish) if part) + "\n"
         if leak(text, patch, secrets) is None:
             return text
     return None
+
+
+def _bodies(told: Sequence[Example]) -> Iterator[list[str]]:
+    """What may stand between a statement's first and last words, the fullest first: some of the examples with code and
+    values, with code alone, and where not one example has an input their outcomes, or nothing."""
+    bare = [replace(example, inputs={}) for example in told]
+    has_input = any(map(shows_input, told))
+    for examples in (told, bare):
+        for chosen in (examples[:MAX_EXAMPLES], *([example] for example in examples)):
+            if not has_input or any(map(shows_input, chosen)):
+                yield [with_code(example) for example in chosen]
+    if not has_input:
+        outcomes = [_sentence(outcome(example.message, _expected_side(example))) for example in told[:MAX_EXAMPLES]]
+        yield from (outcomes, outcomes[:1], [])
+
+
+def shows_input(example: Example) -> bool:
+    """Whether what is shown of a test holds a value: one that it was given, or a literal in its code."""
+    snippet = _snippet(example)
+    return bool(_given(example, snippet)) or any(isinstance(node, LITERALS) for node in _nodes(snippet))
+
+
+def _nodes(snippet: str) -> list[ast.AST]:
+    try:
+        return list(ast.walk(ast.parse(snippet)))
+    except SyntaxError:
+        return []
 
 
 def leak(text: str, patch: str, secrets: Sequence[str] = ()) -> str | None:
@@ -104,18 +131,14 @@ def with_code(example: Example) -> str:
 def _given(example: Example, snippet: str) -> dict[str, str]:
     """The values that the shown code uses and does not itself make: parameters, a loop's variables, attributes of
     ``self``, constants of the module; the first ones where they are many."""
-    try:
-        tree = ast.parse(snippet)
-    except SyntaxError:
-        return {}
-    made: set[str] = set()
-    for node in ast.walk(tree):
+    nodes, made = _nodes(snippet), set[str]()
+    for node in nodes:
         if isinstance(node, ast.Assign):
             made = made.union(*map(_names, node.targets))
         elif isinstance(node, ast.AnnAssign | ast.AugAssign | ast.NamedExpr):
             made |= set(_names(node.target))
     chosen, length = {}, 0
-    for name in _names(tree):
+    for name in _names(*nodes[:1]):
         if name in example.inputs and name not in made:
             length += len(example.inputs[name])
             if length <= MAX_INPUT_CHARACTERS:
@@ -123,9 +146,9 @@ def _given(example: Example, snippet: str) -> dict[str, str]:
     return chosen
 
 
-def _names(tree: ast.AST) -> Iterator[str]:
+def _names(*trees: ast.AST) -> Iterator[str]:
     """Names and attributes of ``self`` in code, as they are written."""
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Name | ast.Attribute)]
+    nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name | ast.Attribute)]
     for node in sorted(nodes, key=lambda node: (node.lineno, node.col_offset)):
         if isinstance(node, ast.Name):
             yield node.id
@@ -242,12 +265,17 @@ def _expected_side(example: Example) -> str | None:
 def _function(example: Example) -> FunctionNode | None:
     """The test's own function; where the exception did not pass it, the one that did first: ``setUp``, a fixture."""
     source, line = example.function
-    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, FunctionNode)]
+    functions = _functions(source)
     own = next((node for node in functions if first_line(node) == line), None)
     if own is None or not example.lines or any(_spans(own, number) for number in example.lines):
         return own
     around = [node for node in functions if _spans(node, example.lines[0])]
     return max(around, key=lambda node: node.lineno, default=own)
+
+
+@lru_cache(maxsize=8)
+def _functions(source: str) -> list[FunctionNode]:
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, FunctionNode)]
 
 
 def _failed_statement(example: Example) -> ast.stmt | None:

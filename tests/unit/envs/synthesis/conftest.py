@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from verigym.envs.sandbox.types import ProcessResult
+from verigym.envs.synthesis.baseline import Baseline
+from verigym.envs.synthesis.examine import Bug, find_failing, find_passing
+from verigym.envs.synthesis.mutate import Candidate
 from verigym.envs.synthesis.probing import PROBE_ENV, WORKDIR, Probe
 from verigym.envs.synthesis.sources import Source, tree_source
 
@@ -108,6 +111,12 @@ class FolderSandbox:
 
     async def aclose(self) -> None:
         pass
+
+
+async def examine(probe: Probe, source: Source, baseline: Baseline, chunk: Sequence[Candidate]) -> list[Bug | str]:
+    """What comes of bugs: those that tests see, and why others are not to be used."""
+    found = await find_failing(probe, source, baseline, chunk)
+    return [one if isinstance(one, str) else await find_passing(probe, baseline, one) for one in found]
 
 
 def write_tree(root: Path, files: Mapping[str, str]) -> Path:

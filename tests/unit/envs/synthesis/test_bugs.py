@@ -10,11 +10,15 @@ import pytest
 
 from verigym.envs.datasets.swe import task_of
 from verigym.envs.synthesis.baseline import Baseline, measure_baseline
-from verigym.envs.synthesis.mutate import candidates, examine
+from verigym.envs.synthesis.diffs import git_diff
+from verigym.envs.synthesis.examine import Bug
+from verigym.envs.synthesis.mutate import candidates
 from verigym.envs.synthesis.probing import Job, Probe
-from verigym.envs.synthesis.rows import archives_of, git_diff, make_row
+from verigym.envs.synthesis.rows import archives_of, make_row
 from verigym.envs.synthesis.sources import Source
 from verigym.errors import TaskError
+
+from .conftest import examine
 
 TOTAL = ("tests/test_maths.py::test_total[numbers0-3]", "tests/test_maths.py::test_total[numbers1-0]")
 LARGEST = "tests/test_maths.py::LargestTests::test_largest"
@@ -44,25 +48,24 @@ def test_bugs_that_tests_see(probe: Probe, source: Source, baseline: Baseline, t
     order = candidates(source, baseline, seed=0)
     order = [candidate for candidate in order if candidate.mutation.operator in ("arithmetic_operator", "comparison")]
     found = {
-        (bug.candidate.mutation.operator, bug.candidate.mutation.replacement): bug
+        (bug.seen.candidate.mutation.operator, bug.seen.candidate.mutation.replacement): bug
         for bug in asyncio.run(examine(probe, source, baseline, order))
-        if bug is not None
+        if isinstance(bug, Bug)
     }
     bug = found["arithmetic_operator", "-"]
-    assert bug.fail_to_pass == (TOTAL[0],)
+    assert bug.seen.fail_to_pass == (TOTAL[0],)
     # The function goes with all its parameters.
     assert bug.pass_to_pass == (LARGEST, NOTHING)
-    assert "test_total" not in bug.hidden["tests/test_maths.py"]
+    assert "test_total" not in bug.seen.hidden["tests/test_maths.py"]
     # "best is None" turned round compares a number with None, for one test only.
-    assert found["comparison", "is not"].fail_to_pass == (LARGEST,)
+    assert found["comparison", "is not"].seen.fail_to_pass == (LARGEST,)
 
     row = asyncio.run(make_row(source, baseline, bug, out=tmp_path / "rows.jsonl"))
-    assert row is not None
     again = asyncio.run(make_row(source, baseline, bug, out=tmp_path / "again.jsonl"))
     assert again == {**row, "archive": row["archive"].replace("rows.", "again.")}
     one, other = (archives_of(tmp_path / name) / f"{row['instance_id']}.tar.gz" for name in ("rows.x", "again.x"))
     assert one.read_bytes() == other.read_bytes()
-    assert json.loads(row["FAIL_TO_PASS"]) == list(bug.fail_to_pass)
+    assert json.loads(row["FAIL_TO_PASS"]) == list(bug.seen.fail_to_pass)
     assert row["instance_id"].startswith("sums-1.0__arithmetic_operator-")
     assert task_of(row, folder=tmp_path).id == row["instance_id"]
     assert row["problem_statement"].count("assert total(numbers) == expected") == 1
@@ -149,6 +152,14 @@ def test_what_a_failing_test_saw_is_told_and_one_that_hangs_fails(probe: Probe, 
     assert "takes too long" in result.failures["tests/test_maths.py::T::test_hangs"].message
 
 
+def test_one_that_takes_too_long_fails_whatever_it_catches(probe: Probe, source: Source):
+    text = "import time\ndef test_a():\n    try: time.sleep(5)\n    except TimeoutError: pass\ndef test_b(): pass\n"
+    job = Job(key="", collect=source.test_files, files={"tests/test_maths.py": text}, test_s=0.2)
+    (result,) = asyncio.run(probe.run([job]))
+    assert result.outcomes == {"tests/test_maths.py::test_a": "failed", "tests/test_maths.py::test_b": "passed"}
+    assert result.hung
+
+
 def test_a_tree_whose_tests_do_not_pass(probe: Probe, source: Source):
     empty = {"tests/test_maths.py": "import no_such_module\n"}
     (result,) = asyncio.run(probe.run([Job(key="", collect=source.test_files, files=empty)]))
@@ -170,3 +181,32 @@ def test_git_diff_keeps_bytes():
     assert "+++ b/a b/ü.py" in patch
     assert "-two\n+2\n+three\n\\ No newline" in patch
     assert git_diff(before, before) == ""
+
+
+def test_a_run_ends_at_so_many_failing_tests_not_parts_of_them_and_at_the_first_that_hangs(
+    probe: Probe, source: Source
+):
+    """Trap: pytest's maxfail counts subtests; a bug that breaks many tests was taken for one that breaks two."""
+    loop = "        for k in range(9):\n            with self.subTest(k=k): self.assertEqual(k, 9)\n"
+    loops = "".join(f"    def test_{n}(self):\n{loop}" for n in range(5))
+    text = f"import unittest\nclass T(unittest.TestCase):\n{loops}    def test_hangs(self):\n        while True: pass\n"
+    tests = (text, text.replace("test_hangs", "test_0_hangs"))
+    jobs = [
+        Job(key="", collect=source.test_files, files={"tests/test_maths.py": one}, max_failing=3, test_s=0.5)
+        for one in tests
+    ]
+    many, hanging = asyncio.run(probe.run(jobs))
+    assert [test.rpartition("_")[2] for test in many.with_outcome("failed")] == ["0", "1", "2"]
+    assert not many.hung
+    assert many.failures["tests/test_maths.py::T::test_0"].frames == (("tests/test_maths.py", 5),)
+    assert [test.rpartition("test_")[2] for test in hanging.outcomes] == ["0", "0_hangs"]
+    assert hanging.hung
+
+
+def test_why_a_bug_is_not_used_is_said(probe: Probe, source: Source, baseline: Baseline):
+    order = candidates(source, baseline, seed=0)
+    said = [one if isinstance(one, str) else "" for one in asyncio.run(examine(probe, source, baseline, order))]
+    hanging = [one.mutation for one, why in zip(order, said, strict=True) if why == "a test hangs"]
+    assert set(said) <= {"", "it changes nothing", "no test fails", "a test hangs", "no other test passes"}
+    assert "no test fails" in said
+    assert hanging == []

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from verigym.envs.synthesis.baseline import Baseline, measure_baseline
-from verigym.envs.synthesis.mutate import candidates, examine
+from verigym.envs.synthesis.examine import Bug
+from verigym.envs.synthesis.mutate import candidates
 from verigym.envs.synthesis.probe_sample import FIRST_ROUND, rounds, spread
 from verigym.envs.synthesis.probing import PROBE_ENV, Job, Probe
 from verigym.envs.synthesis.rows import make_row
@@ -16,7 +17,7 @@ from verigym.envs.synthesis.share import MOST_FILES, Share, beside, drawn_files,
 from verigym.envs.synthesis.sources import Source, tree_source
 from verigym.errors import TaskError
 
-from .conftest import MATHS, FolderSandbox, write_tree
+from .conftest import MATHS, FolderSandbox, examine, write_tree
 
 LONG_TESTS = """\
 import time
@@ -104,13 +105,12 @@ def test_a_long_suite_is_measured_by_a_share_and_its_rows_say_so(tmp_path: Path)
     assert "tests/test_long.py::test_slow" not in baseline.passing
     assert Baseline.from_json(json.loads(json.dumps(baseline.to_json()))) == baseline
     order = candidates(source, baseline, seed=0)[:8]
-    bugs = [bug for bug in asyncio.run(examine(probe, source, baseline, order)) if bug is not None]
+    bugs = [bug for bug in asyncio.run(examine(probe, source, baseline, order)) if isinstance(bug, Bug)]
     assert bugs
     for bug in bugs:
         assert set(bug.pass_to_pass) <= set(baseline.passing)
         assert len(bug.pass_to_pass) <= 300
     row = asyncio.run(make_row(source, baseline, bugs[0], out=tmp_path / "rows.jsonl"))
-    assert row is not None
     assert Share(**row["test_share"]) == share
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from verigym.envs.synthesis import requirements, sources
-from verigym.envs.synthesis.mutate import read_source
 from verigym.envs.synthesis.requirements import declared_requirements, pinned_requirements, project_pages
-from verigym.envs.synthesis.sources import open_source, tree_source
+from verigym.envs.synthesis.sources import open_source, read_source, tree_source
 from verigym.errors import TaskError
 
 FILES = {

@@ -31,6 +31,10 @@ class TestPrice:
 '''
 
 
+PLAIN = ("def test_of_none():\n    assert price() == limit()\n", 1)
+"""A test without an input."""
+
+
 def example(message: str = "assert 6 == (4 * 2)\n +  where 6 = price(4, 2)", line: int = 11) -> Example:
     return Example(function=(TESTS, 5), lines=(line,), message=message)
 
@@ -77,20 +81,31 @@ def test_a_function_inside_the_test_is_not_taken_for_the_test():
 
 def test_code_that_holds_a_changed_line_is_left_out():
     patch = PATCH.replace("return count * rate", "for rate in (2, 3):")
-    text = tell(example(), patch=patch)
+    other = Example(function=("def test_b():\n    assert price(5, 6) == 30\n", 1), lines=(2,), message="TypeError: no")
+    third = Example(function=PLAIN, lines=(2,), message="assert 6 == 8")
+    text = tell(example(), third, other, patch=patch)
     assert text is not None
     assert "for rate" not in text
-    assert "`6`" in text
+    assert "assert price(5, 6) == 30\n```\n" in text
+
+
+def test_no_statement_where_nothing_that_shows_an_input_may_be_told():
+    patch = PATCH.replace("return count * rate", "for rate in (2, 3):")
+    third = Example(function=PLAIN, lines=(2,), message="assert 6 == 8")
+    assert tell(example(), patch=patch) is None
+    assert tell(third, example(), patch=patch) is None
+    assert tell(third, patch=patch) is not None
 
 
 def test_secrets_are_left_out():
-    text = tell(example(), secrets=["price"])
+    text = tell(Example(function=PLAIN, lines=(2,), message="assert 6 == 8"), secrets=["price"])
     assert text is not None
     assert "price" not in text
+    assert "`6`" in text
 
 
 def test_the_plainest_words_hold_no_statement_of_python():
-    text = tell(example("assert x"), secrets=["x", "rate"])
+    text = tell(Example(function=PLAIN, lines=(2,), message="assert x"), secrets=["x", "price"])
     assert text is not None
     for word in ("return", "pass", "raise", "break", "continue", "else", "yield"):
         assert leak(text, f"-    {word}\n+    y = 1\n") is None
