@@ -98,14 +98,14 @@ def library(spec: str, limit: int, workers: int, suite_s: float, stage_s: float)
 
 def has_input(statement: str) -> bool:
     """Whether a statement shows a value that the package was given."""
-    code = re.search(r"```python\n(.*?)\n```", statement, re.DOTALL)
-    if code is None:
-        return False
-    try:
-        nodes = list(ast.walk(ast.parse(code[1])))
-    except SyntaxError:
-        return False
-    return "\nwith `" in statement or any(isinstance(node, ast.Constant | ast.List | ast.Dict) for node in nodes)
+    for code in re.findall(r"```python\n(.*?)\n```", statement, re.DOTALL):
+        try:
+            nodes = list(ast.walk(ast.parse(code)))
+        except SyntaxError:
+            continue
+        if "\nwith `" in statement or any(isinstance(node, ast.Constant | ast.List | ast.Dict) for node in nodes):
+            return True
+    return False
 
 
 def processor_s() -> float:

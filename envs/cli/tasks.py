@@ -91,6 +91,7 @@ def run_synthesize(args: argparse.Namespace) -> int:
 
     from ...errors import TaskError
     from ..sandbox.choose import make_backend
+    from ..synthesis.ledger import reasons_of
     from ..synthesis.make import synthesize_tree
     from ..synthesis.sources import open_source
     from .terminal import progress_bar, table
@@ -111,10 +112,13 @@ def run_synthesize(args: argparse.Namespace) -> int:
                 stage_s=args.stage_timeout,
             )
         )
+    others = "; ".join(f"{count}: {reason}" for reason, count in reasons_of(args.out).most_common())
     if not rows:
-        raise TaskError(f"no bug in {args.source} turned a test from pass to fail; {args.out} has no rows")
+        raise TaskError(f"no bug in {args.source} made a task ({others or 'none was tried'}); {args.out} has no rows")
     table(f"{len(rows)} tasks of {source.name} {source.version}", ("task", "fails", "passes"), map(_summary, rows))
     print(f"wrote {args.out}; environment: Python {source.python}, {', '.join(source.requirements)}")
+    if others:
+        print(f"bugs that became no task: {others}")
     if share := rows[0].get("test_share"):
         print(
             f"their tests are a share: {share['chosen']} of {share['collected']} tests, in {share['chosen_files']} of "

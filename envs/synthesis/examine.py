@@ -9,9 +9,10 @@ from .diffs import git_diff
 from .mutate import Candidate
 from .probing import Failure, Job, JobResult, Probe, file_of
 from .removal import without_functions
+from .secrecy import secret_words
 from .share import beside, near_files
 from .sources import Source, read_source
-from .statement import Example, problem_statement, secret_words
+from .statement import Example, problem_statement
 
 MAX_FAILING = 12
 """Most tests a bug may break; one that breaks more is seen at once and teaches little."""

@@ -27,7 +27,6 @@ class Ledger:
         out: the rows file.
         rows: of the bugs that became tasks, in order.
         tried: keys of all bugs tried.
-        reasons: why bugs became no task -> how many.
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
@@ -40,7 +39,6 @@ class Ledger:
         self.baseline: Baseline | None = None
         self.rows: list[dict[str, Any]] = []
         self.tried: set[str] = set()
-        self.reasons = Counter[str]()
         if self._path.exists():
             self._read()
         elif out.exists() and out.stat().st_size:
@@ -56,9 +54,7 @@ class Ledger:
         """Note what came of a bug, or why nothing did, and write its row; the row's archive is in place."""
         self._append(self._path, {"bug": key, "row": row, "reason": reason})
         self.tried.add(key)
-        if row is None:
-            self.reasons[reason] += 1
-        else:
+        if row is not None:
             self.rows.append(row)
             self._append(self.out, row)
 
@@ -98,13 +94,16 @@ class Ledger:
                 break
             kept.append(line)
             self.tried.add(entry["bug"])
-            if row is None:
-                self.reasons[entry.get("reason", "")] += 1
-            else:
-                self.rows.append(row)
+            self.rows += [row] if row is not None else []
         if kept != lines[:-1] or lines[-1]:
             with written_whole(self._path) as file:
                 file.write("".join(line.decode() + "\n" for line in kept))
+
+
+def reasons_of(out: Path) -> Counter[str]:
+    """Why bugs became no task -> how many, of a rows file."""
+    entries = map(json.loads, out.with_name(f"{out.name}.done").read_text(encoding="utf-8").splitlines()[1:])
+    return Counter(entry["reason"] for entry in entries if entry.get("reason"))
 
 
 def key_of(candidate: Candidate) -> str:

@@ -138,8 +138,16 @@ class _Making:
                     self._keep(trial)
                     self._say(len(order), limit)
                     if len(self.ledger.rows) >= limit:
-                        break
-            self._sum_up(len(order), limit)
+                        return
+            if len(self.ledger.tried) < len(order):
+                logger.warning(
+                    "%s: no further task came in %g s; %d of %d bugs were tried (run again to go on, or with a longer "
+                    "--stage-timeout)",
+                    self.source.name,
+                    self.stage_s,
+                    len(self.ledger.tried),
+                    len(order),
+                )
 
     async def _finish(
         self, baseline: Baseline, seen: Seen, probes: Probes, slots: asyncio.Semaphore
@@ -171,21 +179,6 @@ class _Making:
             self.made_at = time.monotonic()
             _move_archive(row, self.aside.parent, self.ledger.out)
         self.ledger.add(key_of(trial.candidate), row, reason)
-
-    def _sum_up(self, num_bugs: int, limit: int) -> None:
-        """Say why bugs became no tasks, and that time was up."""
-        ledger = self.ledger
-        counts = "; ".join(f"{count}: {reason}" for reason, count in ledger.reasons.most_common())
-        logger.info("%s: %d bugs became no task (%s)", self.source.name, ledger.reasons.total(), counts or "-")
-        if len(ledger.rows) < limit and len(ledger.tried) < num_bugs:
-            logger.warning(
-                "%s: no further task came in %g s; %d of %d bugs were tried (run again to go on, or with a longer "
-                "--stage-timeout)",
-                self.source.name,
-                self.stage_s,
-                len(ledger.tried),
-                num_bugs,
-            )
 
     def _say(self, num_bugs: int, limit: int) -> None:
         self.tell(f"bugs tried: {len(self.ledger.tried)} of {num_bugs}; tasks", len(self.ledger.rows), limit)

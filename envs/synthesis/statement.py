@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from .removal import first_line
+from .secrecy import leak
 from .spans import FunctionNode
 
 MAX_EXAMPLES = 2
@@ -62,7 +63,7 @@ def problem_statement(
         Markdown, or None where even the plainest words would give it away, or all that shows an input, where a test has
         one.
     """
-    told = [example for example in examples if example.message]
+    told = sorted((example for example in examples if example.message), key=lambda example: not shows_input(example))
     count = f"In all, {num_failing} checks of its behaviour fail for this reason." if num_failing > 1 else ""
     wish = "Find the cause in the package's own code and correct it; the rest has to stay as it is."
     opening = f"`{package}` does not behave as it should."
@@ -77,7 +78,7 @@ def _bodies(told: Sequence[Example]) -> Iterator[list[str]]:
     """What may stand between a statement's first and last words, the fullest first: some of the examples with code and
     values, with code alone, and where not one example has an input their outcomes, or nothing."""
     bare = [replace(example, inputs={}) for example in told]
-    has_input = any(map(shows_input, told))
+    has_input = any(map(_has_input, told))
     for examples in (told, bare):
         for chosen in (examples[:MAX_EXAMPLES], *([example] for example in examples)):
             if not has_input or any(map(shows_input, chosen)):
@@ -93,29 +94,23 @@ def shows_input(example: Example) -> bool:
     return bool(_given(example, snippet)) or any(isinstance(node, LITERALS) for node in _nodes(snippet))
 
 
+def _has_input(example: Example) -> bool:
+    """Whether a test has a value to show, though what is shown of it may hold none, or be too long."""
+    function = _function(example)
+    statements = [] if function is None else _body(function)
+    return shows_input(example) or any(isinstance(node, LITERALS) for one in statements for node in ast.walk(one))
+
+
+def _body(function: FunctionNode) -> list[ast.stmt]:
+    """A function's statements, without its docstring."""
+    return function.body[1:] if ast.get_docstring(function) is not None else function.body
+
+
 def _nodes(snippet: str) -> list[ast.AST]:
     try:
         return list(ast.walk(ast.parse(snippet)))
     except SyntaxError:
         return []
-
-
-def leak(text: str, patch: str, secrets: Sequence[str] = ()) -> str | None:
-    """What in a statement gives the place away: a path or changed line of the patch, a line number, a secret."""
-    paths = set(re.findall(r"^(?:---|\+\+\+) [ab]/(.+)$", patch, flags=re.MULTILINE))
-    words = [*paths, *(path.rpartition("/")[2] for path in paths), *secrets, *changed_lines(patch)]
-    for word in words:
-        if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text):
-            return word
-    numbered = re.search(r"\bline \d+|\.py\b", text)
-    return numbered[0] if numbered else None
-
-
-def changed_lines(patch: str) -> Iterator[str]:
-    """The lines a patch adds or removes, without their indentation; those of punctuation alone are left out."""
-    for line in patch.splitlines():
-        if line[:1] in "+-" and not line.startswith(("+++ ", "--- ")) and re.search(r"\w", line[1:]):
-            yield line[1:].strip()
 
 
 def with_code(example: Example) -> str:
@@ -204,7 +199,7 @@ def _snippet(example: Example) -> str:
     function, failed = _function(example), _failed_statement(example)
     if function is None or failed is None:
         return ""
-    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    body = _body(function)
     outer = next((statement for statement in body if _spans(statement, failed.lineno)), failed)
     lines = re.split(r"\r\n|\r|\n", source)
     for spans in ([(body[0].lineno, _span(outer)[1])], _needed(body, outer), [_span(outer)], [_span(failed)]):
@@ -300,12 +295,3 @@ def _spans(node: ast.stmt, line: int) -> bool:
 def _span(node: ast.stmt) -> tuple[int, int]:
     assert node.end_lineno is not None
     return node.lineno, node.end_lineno
-
-
-def secret_words(module_path: str, tests: Sequence[str], locations: Mapping[str, tuple[str, int]]) -> list[str]:
-    """What a statement must not say besides the patch: the module's dotted name, and the hidden tests' names."""
-    parts = module_path.removeprefix("src/").removesuffix(".py").split("/")
-    dotted = [] if len(parts) == 1 or parts[-1] == "__init__" else [".".join(parts)]
-    names = {test.partition("[")[0].rpartition("::")[2] for test in tests}
-    files = {path.rpartition("/")[2].removesuffix(".py") for path, _ in (locations[t] for t in tests if t in locations)}
-    return [*dotted, *sorted(names), *sorted(file for file in files if file.startswith("test_"))]

@@ -15,6 +15,7 @@ from verigym.envs.registry.opening import read_any_tasks
 from verigym.envs.sandbox.choose import make_backend
 from verigym.envs.sandbox.types import SandboxBackend
 from verigym.envs.swe.grading import grade_patch
+from verigym.envs.synthesis.ledger import reasons_of
 from verigym.envs.synthesis.make import synthesize_tree
 from verigym.envs.synthesis.small_repositories import write_small_repository
 from verigym.envs.synthesis.sources import Source, tree_source
@@ -90,6 +91,8 @@ def test_from_code_to_tasks_that_hold(
     assert again.read_text() == out.read_text().replace("one/", "two/")
     keys = [json.loads(line)["bug"] for line in ledger.read_text().splitlines()[1:]]
     assert len(keys) == len(set(keys))
+    entries = [json.loads(line) for line in ledger.read_text().splitlines()[1:]]
+    assert all((entry["row"] is None) == bool(entry["reason"]) for entry in entries)
     # An archive that is gone is made again, and so is all that came after it.
     (again.parent / rows[0]["archive"]).unlink()
     assert synthesize(source, backend, again, limit=1, workers=1) == rows[:1]
@@ -133,6 +136,7 @@ def test_a_tree_with_a_test_that_sees_nothing(backend: SandboxBackend, tmp_path:
     requirements = (f"pytest=={pytest.__version__}",)
     source = tree_source(tmp_path / "tree", name="blind", version="1", requirements=requirements)
     assert synthesize(source, backend, tmp_path / "out.jsonl", limit=1, workers=1) == []
+    assert set(reasons_of(tmp_path / "out.jsonl")) == {"no test fails"}
 
 
 LONG = """\

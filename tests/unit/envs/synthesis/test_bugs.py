@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from verigym.envs.datasets.swe import task_of
 from verigym.envs.synthesis.baseline import Baseline, measure_baseline
 from verigym.envs.synthesis.diffs import git_diff
 from verigym.envs.synthesis.examine import Bug
-from verigym.envs.synthesis.mutate import candidates
+from verigym.envs.synthesis.mutate import Candidate, candidates
 from verigym.envs.synthesis.probing import Job, Probe
 from verigym.envs.synthesis.rows import archives_of, make_row
 from verigym.envs.synthesis.sources import Source
@@ -204,9 +205,19 @@ def test_a_run_ends_at_so_many_failing_tests_not_parts_of_them_and_at_the_first_
 
 
 def test_why_a_bug_is_not_used_is_said(probe: Probe, source: Source, baseline: Baseline):
-    order = candidates(source, baseline, seed=0)
-    said = [one if isinstance(one, str) else "" for one in asyncio.run(examine(probe, source, baseline, order))]
-    hanging = [one.mutation for one, why in zip(order, said, strict=True) if why == "a test hangs"]
-    assert set(said) <= {"", "it changes nothing", "no test fails", "a test hangs", "no other test passes"}
-    assert "no test fails" in said
-    assert hanging == []
+    (first, *_) = [one for one in candidates(source, baseline, seed=0) if one.mutation.qualname == "total"]
+    text = (source.root / first.path).read_text()
+
+    def with_total(old: str, new: str) -> Candidate:
+        start = len(text[: text.index(old)].encode())
+        edit = {"start": start, "end": start + len(old.encode()), "replacement": new}
+        return replace(first, mutation=replace(first.mutation, **edit))
+
+    edits = ("result  +=  number", "result += 0 + number", "while True: pass", "result = bytearray(1 << 40)")
+    chunk = [with_total("result += number", new) for new in edits]
+    assert asyncio.run(examine(probe, source, baseline, chunk)) == [
+        "it changes nothing",
+        "no test fails",
+        "a test hangs",
+        "memory is exhausted",
+    ]

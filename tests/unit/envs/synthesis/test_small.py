@@ -14,6 +14,7 @@ import pytest
 
 from verigym.envs.datasets.swe import row_of
 from verigym.envs.registry.opening import read_any_tasks
+from verigym.envs.synthesis.secrecy import changed_lines
 from verigym.envs.synthesis.small_functions import (
     KINDS,
     OPERATORS,
@@ -37,7 +38,6 @@ from verigym.envs.synthesis.small_repositories import (
 )
 from verigym.envs.synthesis.small_sums import small_sums
 from verigym.envs.synthesis.small_tasks import broken_module, write_small_repository_tasks
-from verigym.envs.synthesis.statement import changed_lines
 from verigym.envs.synthesis.word_problems import HELD_OUT, TRAIN, word_problems
 from verigym.envs.trace.twins import twin_key
 from verigym.errors import TaskError

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verigym.envs.synthesis.statement import Example, changed_lines, leak, outcome, problem_statement, secret_words
+from verigym.envs.synthesis.secrecy import changed_lines, leak, secret_words
+from verigym.envs.synthesis.statement import Example, outcome, problem_statement
 
 PATCH = """\
 diff --git a/src/pack/core.py b/src/pack/core.py
@@ -95,6 +96,16 @@ def test_no_statement_where_nothing_that_shows_an_input_may_be_told():
     assert tell(example(), patch=patch) is None
     assert tell(third, example(), patch=patch) is None
     assert tell(third, patch=patch) is not None
+    numbers = ",\n".join(map(str, range(14)))  # more lines than are shown
+    long = f"def test_long():\n    assert price() == [{numbers}]\n"
+    assert tell(Example(function=(long, 1), lines=(2,), message="assert 6 == 8")) is None
+
+
+def test_an_example_that_shows_an_input_comes_first():
+    third = Example(function=PLAIN, lines=(2,), message="assert 6 == 8")
+    text = tell(third, example())
+    assert text is not None
+    assert text.index("price(count, rate)") < text.index("price() == limit()")
 
 
 def test_secrets_are_left_out():
