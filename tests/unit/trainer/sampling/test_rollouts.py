@@ -17,13 +17,13 @@ NINE, FOUR, SEVEN = (9, 0), (4, 0), (7, 0)
 
 
 class ScriptedEngine:
-    """Answers with given tokens, one turn after the other; None never answers."""
+    """Answers with given tokens, one turn after the other, once ``together`` have asked; None never answers."""
 
     policy_version = 3
     max_context = 64
 
-    def __init__(self, turns):
-        self.turns = list(turns)
+    def __init__(self, turns, together=1):
+        self.turns, self.together, self.met = list(turns), together, asyncio.Event()
         self.seeds, self.running, self.most_running = [], 0, 0
 
     async def generate(self, prompt_ids, sampling, stop_token_ids):
@@ -31,6 +31,9 @@ class ScriptedEngine:
         self.seeds.append(sampling.seed)
         self.running += 1
         self.most_running = max(self.most_running, self.running)
+        if self.running == self.together:
+            self.met.set()
+        await asyncio.wait_for(self.met.wait(), 60)
         await asyncio.sleep(0.02 if tokens is not None else 60)
         self.running -= 1
         return Completion(
@@ -41,8 +44,8 @@ class ScriptedEngine:
         )
 
 
-def run(words, turns, faults=(), *, tasks=None, budget=None, sampling=None, **options):
-    engine = ScriptedEngine(turns)
+def run(words, turns, faults=(), *, tasks=None, budget=None, sampling=None, together=1, **options):
+    engine = ScriptedEngine(turns, together)
     faults = list(faults)
     plan = EpisodePlan(
         make_env=lambda: words.env(faults.pop(0) if faults else None),
@@ -101,7 +104,7 @@ def test_a_failed_episode_is_tried_again_and_counted(words):
 
 def test_results_are_in_order_groups_distinct_and_episodes_bounded(words):
     tasks = [words.task, Task(id="other", family="guess", prompt="x"), words.task]
-    found, engine = run(words, [NINE], tasks=tasks, group_size=4, concurrency=5)
+    found, engine = run(words, [NINE], tasks=tasks, group_size=4, concurrency=5, together=5)
     assert [one.group_id for one in found.trajectories] == ["0/nine"] * 4 + ["1/other"] * 4 + ["2/nine"] * 4
     assert engine.most_running == 5
     assert len(set(engine.seeds)) == 12
