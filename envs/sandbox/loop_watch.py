@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import sys
 import threading
 import time
 import traceback
@@ -11,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
+
+from ..stacks import frame_of
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class _Running:
 
     def _callback(self) -> FrameType | None:
         """The call of the loop that runs one callback: another object for each, while it is held here."""
-        frame = sys._current_frames().get(self._thread)
+        frame = frame_of(self._thread)
         while frame is not None and frame.f_code is not _RUN:
             frame = frame.f_back
         return frame
@@ -159,7 +160,7 @@ def _cpu(clock: int | None) -> float:
 
 def _place_of(thread: int) -> str:
     """The innermost code of this package that a thread is in; of none the innermost of all."""
-    frame = sys._current_frames().get(thread)
+    frame = frame_of(thread)
     if frame is None:
         return "nowhere"
     stack = traceback.extract_stack(frame)

@@ -5,7 +5,6 @@ import asyncio
 import contextvars
 import inspect
 import logging
-import sys
 import threading
 import traceback
 import weakref
@@ -14,6 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from ...errors import EnvironmentBug, HookTimeout, VerigymError
+from ..stacks import frame_of
 from .deadline import counted
 from .folder import folder_kept
 from .interrupting import interrupt
@@ -110,7 +110,7 @@ class HookThread:
 
     def place(self) -> str:
         """The line that it is at: "FILE:LINE in FUNCTION", of an environment's code where there is some."""
-        frame = sys._current_frames().get(self._thread.ident or 0)
+        frame = frame_of(self._thread.ident or 0)
         stack = traceback.extract_stack(frame) if frame is not None else []
         below = [one.name == "job" and one.filename == __file__ for one in stack]
         own = stack[below.index(True) + 1 :] if True in below else []

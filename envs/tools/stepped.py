@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import sys
 import threading
 import time
 import types
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from ..stacks import frame_of
 from .deadline import Deadline
 from .interrupting import raise_in, take_back
 
@@ -78,7 +78,7 @@ class _Watch:
     def _interrupt(self, step: _Step) -> None:
         step.interrupted = True
         raise_in(step.thread, LoopHeld)
-        frame = sys._current_frames().get(step.thread)
+        frame = frame_of(step.thread)
         place = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}" if frame else "nowhere"
         logger.error(
             "%s keeps the event loop, at %s, and has for %g s: nothing else goes on meanwhile. Await there, or make it "
