@@ -280,21 +280,22 @@ class AsyncRL(RL):
         return len(self._running) * self.config.group_size < self.config.concurrency + self.config.group_size
 
     async def _run_group(self, number: int, task: Task) -> None:
+        current = asyncio.current_task()
+        assert current is not None
         try:
             found = await self._collector.group(number, task, self._sampling(number))
             self._source.observe(found.trajectories)
             self._ready.append(Group(number=number, task=task, rollouts=found))
             self.counts["sampled"] += 1
         except asyncio.CancelledError as error:
-            if _is_cancelled():
+            if current.cancelling():
                 raise
             self._failure = TrainingError(f"group {number} of task {task.id!r} was cancelled from within")
             self._failure.__cause__ = error
         except Exception as error:
             self._failure = error
         finally:
-            current = asyncio.current_task()
-            if current is not None and not current.cancelling():
+            if not current.cancelling():
                 del self._running[current]
                 self._idle.note(not self._running)
         await self._notify()
@@ -341,9 +342,3 @@ class AsyncRL(RL):
         self._again = [self._source.find(*names) for names in state["again"]]
         self._ready = [Group.from_json(row, self._source.find) for row in state["ready"]]
         self._num_open = len(self._ready)
-
-
-def _is_cancelled() -> bool:
-    """Whether somebody asked the running task to end; what it awaits may have been cancelled by itself."""
-    current = asyncio.current_task()
-    return current is not None and current.cancelling() > 0
