@@ -4,35 +4,20 @@ Shapes: T tokens, D width of the student, E of the teacher, V vocabulary, K toke
 with the tail).
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .attention import Documents, KeyValueCache
+from .divergence_terms import Block, Divergence, block_of, by_logits
 from .head import MAX_ELEMENTS, TokenScorer, check_temperature, token_logprobs
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Divergence:
-    """Which divergence of student p from teacher q, and over what.
-
-    Attributes:
-        beta: 0: forward, KL(q || p). 1: reverse, KL(p || q). Between: the generalized Jensen-Shannon divergence
-            beta KL(q || m) + (1 - beta) KL(p || m) with m = (1 - beta) p + beta q (arXiv:2306.13649, equation 1).
-        support: None: the whole vocabulary. K: the K likeliest tokens.
-        support_of: whose likeliest.
-        tail: whether all other tokens are one more outcome, so that nothing is lost of either's probability; without
-            it the K are taken as if there were no others.
-    """
-
-    beta: float
-    support: int | None = None
-    support_of: Literal["student", "teacher"] = "student"
-    tail: bool = True
+CACHED_ELEMENTS = 2**18
+"""Of a [tokens, V] matrix that a processor's cache holds, so that few passes over it wait for memory."""
+FEWEST_ROWS = 64
+"""At once on a processor, however large the vocabulary: fewer would read the heads' weights too often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +65,7 @@ def compare(
     temperature: float | Tensor = 1.0,
     *,
     max_elements: int = MAX_ELEMENTS,
+    cached: bool | None = None,
 ) -> Compared:
     """``head.token_logprobs``, and how far the student's distribution is from the teacher's at each token.
 
@@ -87,6 +73,7 @@ def compare(
         hidden_TD, weight_VD, targets_T, temperature: as ``token_logprobs``; both models' logits are divided by it.
         max_elements: most elements of a [tokens, V] matrix at once. Of such matrices a few exist at a time; where
             T x V is more, they are computed again in the backward pass.
+        cached: work on as few tokens at a time as a processor's cache holds; None: where the tensors are on one.
     Raises:
         ValueError: a temperature that is not positive, or two vocabularies of different size.
     """
@@ -105,7 +92,14 @@ def compare(
         given = (teacher.ids, teacher.logprobs.to(dtype))
     of_states = isinstance(teacher, TeacherStates)
     found = _Compare.apply(  # pyright: ignore
-        hidden_TD, weight_VD, targets_T, scale, *given, of_states, divergence, max_elements
+        hidden_TD,
+        weight_VD,
+        targets_T,
+        scale,
+        *given,
+        of_states,
+        divergence,
+        _rows(hidden_TD, weight_VD, max_elements, cached),
     )
     return Compared(*found)  # type: ignore[misc]
 
@@ -121,6 +115,7 @@ def score_against(
     *,
     index: Tensor | None = None,
     cache: KeyValueCache | None = None,
+    cached: bool | None = None,
 ) -> Compared:
     """``TokenScorer.score``, with each scored position compared with its teacher.
 
@@ -128,17 +123,18 @@ def score_against(
         token_ids, documents, targets, temperature, index, cache: as ``TokenScorer.score``.
         teachers: ([n] int64, which of the N scored positions; what the teacher says there) of each teacher. Of the
             others the divergence is 0, and the teacher's log-probability NaN.
+        cached: as ``compare``.
     """
     hidden, weight = decoder.states(token_ids, documents, index=index, cache=cache)
     count = hidden.shape[0]
     if len(teachers) == 1 and len(teachers[0][0]) == count:
-        return compare(hidden, weight, targets, teachers[0][1], divergence, temperature)
+        return compare(hidden, weight, targets, teachers[0][1], divergence, temperature, cached=cached)
     scale = torch.as_tensor(temperature, device=hidden.device).reshape(-1).expand(count)
     alone = torch.ones(count, dtype=torch.bool, device=hidden.device)
     places, parts = [], []
     for rows, teacher in teachers:
         alone[rows] = False
-        one = compare(hidden[rows], weight, targets[rows], teacher, divergence, scale[rows])
+        one = compare(hidden[rows], weight, targets[rows], teacher, divergence, scale[rows], cached=cached)
         places.append(rows)
         parts.append(torch.stack((one.logprobs, one.entropy, one.divergence, one.teacher_logprobs)))
     rows = alone.nonzero().squeeze(1)
@@ -149,28 +145,12 @@ def score_against(
     return Compared(*torch.cat(parts, dim=1)[:, order].unbind())
 
 
-def bucket_terms(logp: Tensor, logq: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """(divergence [T], pull [T, B]) of log-probabilities of B outcomes, [T, B] each.
-
-    The pull of an outcome is p times the derivative by p of the divergence, up to a multiple of p, which a softmax
-    does not feel: by the logit of an outcome the derivative is pull - p x (sum of the pulls).
-    """
-    if beta == 0.0:
-        q = logq.exp()
-        return (q * _gap(logq, logp, q)).sum(-1), -q
-    p = logp.exp()
-    if beta == 1.0:
-        pull = p * _gap(logp, logq, p)
-        return pull.sum(-1), pull
-    logm = torch.logaddexp(logp + math.log1p(-beta), logq + math.log(beta))
-    pull = (1.0 - beta) * p * _gap(logp, logm, p)
-    q = logq.exp()
-    return pull.sum(-1) + beta * (q * _gap(logq, logm, q)).sum(-1), pull
-
-
-def _gap(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
-    """one - other, and 0 where the weight of it is: infinity less infinity times 0 is NaN."""
-    return torch.where(weight > 0, one - other, torch.zeros_like(one))
+def _rows(hidden: Tensor, weight: Tensor, max_elements: int, cached: bool | None) -> tuple[int, int]:
+    """(tokens at a time, the most of which matrices are kept for the backward pass)."""
+    most = max(1, max_elements // weight.shape[0])
+    if cached is None:
+        cached = not hidden.is_cuda
+    return (min(most, max(FEWEST_ROWS, CACHED_ELEMENTS // weight.shape[0])) if cached else most), most
 
 
 def _log_softmax(hidden: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
@@ -181,93 +161,26 @@ def _log_softmax(hidden: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     return torch.log_softmax((hidden @ weight.T).to(scale.dtype).div_(scale), dim=-1)
 
 
-def _within(top: Tensor, ids: Tensor, whole: Tensor | None, tail: bool) -> Tensor:
-    """Log-probabilities of a support's tokens, [T, K], as those of a whole distribution: [T, K + 1] with the tail.
-
-    Args:
-        whole: [T, V], from which the tail is summed: one less a sum near 1 would be rounding. None: it is not known.
-    """
-    if not tail:
-        return top - top.logsumexp(dim=-1, keepdim=True)
-    if whole is not None:
-        rest = whole.scatter(1, ids, -torch.inf).logsumexp(dim=-1, keepdim=True)
-    else:
-        rest = torch.log(-torch.expm1(top.logsumexp(dim=-1, keepdim=True).clamp(max=-1e-7)))
-    return torch.cat((top, rest), dim=-1)
-
-
-@dataclass(slots=True)
-class _Block:
-    """What a block of tokens needs, forward and backward."""
-
-    logp: Tensor
-    logq: Tensor | None
-    teacher_logprobs: Tensor
-    ids: Tensor | None  # [n, K], of a support
-    divergence: Tensor
-    pull: Tensor  # [n, V], or [n, B] of a support
-    among: Tensor | None  # [n, B] log-probabilities of the student within a support
-
-
-def _block(logp, logq, ids, top, targets, settings: Divergence) -> _Block:
-    """
-    Args:
-        logp: [n, V] of the student; logq: of the teacher, or None where ``ids``, ``top`` [n, K] are all that is known.
-    """
-    if logq is not None:
-        teacher_logprobs = logq.gather(1, targets[:, None]).squeeze(1)
-        if settings.support is None:
-            divergence, pull = bucket_terms(logp, logq, settings.beta)
-            return _Block(logp, logq, teacher_logprobs, None, divergence, pull, None)
-        chooser = logp if settings.support_of == "student" else logq
-        ids = chooser.topk(min(settings.support, chooser.shape[1]), dim=-1).indices
-        top = logq.gather(1, ids)
-    else:
-        here = ids == targets[:, None]
-        teacher_logprobs = torch.where(here, top, -torch.inf).amax(dim=-1)
-        teacher_logprobs = teacher_logprobs.masked_fill(~here.any(dim=-1), torch.nan)
-    tail = settings.tail and ids.shape[1] < logp.shape[1]
-    among = _within(logp.gather(1, ids), ids, logp, tail)
-    divergence, pull = bucket_terms(among, _within(top, ids, logq, tail), settings.beta)
-    return _Block(logp, None, teacher_logprobs, ids, divergence, pull, among)
-
-
-def _add_pull(out: Tensor, p: Tensor, block: _Block, grad: Tensor, tail: bool) -> None:
-    """Add the divergence's gradient by the logits, [n, V], to ``out``. ``p`` is used up."""
-    grad = grad[:, None]
-    total = block.pull.sum(dim=-1, keepdim=True)
-    if block.ids is None or block.among is None:
-        out.add_(torch.addcmul(block.pull, p, total, value=-1.0).mul_(grad))
-        return
-    count = block.ids.shape[1]
-    if tail and block.among.shape[1] > count:
-        # Every other token shares the tail's derivative, pull / p of the tail.
-        rest = block.pull[:, count:] / block.among[:, count:].exp().clamp(min=torch.finfo(p.dtype).tiny)
-        own = block.pull[:, :count] - p.gather(1, block.ids) * total
-        out.scatter_add_(1, block.ids, grad * own)
-        out.addcmul_(p.scatter_(1, block.ids, 0.0), grad * (rest - total))
-        return
-    out.scatter_add_(1, block.ids, grad * (block.pull - block.among.exp() * total))
-
-
 class _Compare(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, targets, scale, first, second, of_states, settings, max_elements):
-        count = hidden.shape[0]
-        size = max(1, max_elements // weight.shape[0])
+    def forward(ctx, hidden, weight, targets, scale, first, second, of_states, settings, rows):
+        count, (step, size) = hidden.shape[0], rows
         outputs = scale.new_empty(4, count)
         kept: list[Tensor] = []
-        for start in range(0, count, size):
-            part = slice(start, start + size)
-            block = _of_part(hidden, weight, targets, scale, first, second, of_states, settings, part)
-            p = block.logp.exp()
+        for start in range(0, count, step):
+            part = slice(start, start + step)
+            given = (hidden, weight, targets, scale, first, second, of_states, settings, part)
+            block, outputs[2, part], outputs[3, part] = _of_part(*given)
             outputs[0, part] = block.logp.gather(1, targets[part, None]).squeeze(1)
-            outputs[1, part] = -(p * block.logp).sum(dim=-1)
-            outputs[2, part], outputs[3, part] = block.divergence, block.teacher_logprobs
-            kept = [block.logp] + ([] if block.logq is None else [block.logq])
-        kept = kept if count <= size else []  # one block: its matrices are small enough to keep
+            outputs[1, part] = -block.logp.exp().mul_(block.logp).sum(dim=-1)
+            if step >= count:
+                kept = block.tensors
+            elif count <= size:  # few enough tokens to keep their matrices
+                kept = kept or [one.new_empty(count, one.shape[1]) for one in block.tensors]
+                for whole, one in zip(kept, block.tensors, strict=True):
+                    whole[part] = one
         ctx.save_for_backward(hidden, weight, targets, scale, first, second, outputs[1], *kept)
-        ctx.of_states, ctx.settings, ctx.size = of_states, settings, size
+        ctx.of_states, ctx.settings, ctx.step = of_states, settings, step
         ctx.set_materialize_grads(False)
         logprobs, entropy, divergence, teacher_logprobs = outputs.unbind()
         ctx.mark_non_differentiable(teacher_logprobs)
@@ -277,31 +190,20 @@ class _Compare(torch.autograd.Function):
     def backward(ctx, *grads):
         hidden, weight, targets, scale, first, second, entropy, *kept = ctx.saved_tensors
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=scale.dtype)
-        for start in range(0, hidden.shape[0], ctx.size):
-            part = slice(start, start + ctx.size)
+        for start in range(0, hidden.shape[0], ctx.step):
+            part = slice(start, start + ctx.step)
             given = (hidden, weight, targets, scale, first, second, ctx.of_states, ctx.settings, part)
-            block = _of_part(*given, kept=kept)
-            by_logprobs, by_entropy, by_divergence = (None if one is None else one[part] for one in grads[:3])
-            p = block.logp.exp()
-            shared = torch.zeros_like(p)
-            if by_entropy is not None:
-                shared -= (block.logp + entropy[part, None]) * by_entropy[:, None]
-            if by_logprobs is not None:
-                shared -= by_logprobs[:, None]
-            out = shared.mul_(p)
-            if by_logprobs is not None:
-                out.scatter_add_(1, targets[part, None], by_logprobs[:, None])
-            if by_divergence is not None:
-                _add_pull(out, p, block, by_divergence, ctx.settings.tail)
-            out = out.div_(scale[part]).to(hidden.dtype)
+            block = Block(*(one[part] for one in kept)) if kept else _of_part(*given)[0]
+            by = [None if one is None else one[part, None] / scale[part] for one in grads[:3]]
+            out = by_logits(block, targets[part], entropy[part, None], by, ctx.settings.tail).to(hidden.dtype)
             torch.mm(out, weight, out=grad_hidden[part])
             grad_weight += out.T @ hidden[part]
         return grad_hidden, grad_weight.to(weight.dtype), *(None,) * 7
 
 
-def _of_part(hidden, weight, targets, scale, first, second, of_states, settings, part, kept=()) -> _Block:
-    logp = kept[0] if kept else _log_softmax(hidden[part], weight, scale[part])
+def _of_part(hidden, weight, targets, scale, first, second, of_states, settings, part) -> tuple[Block, Tensor, Tensor]:
+    logp = _log_softmax(hidden[part], weight, scale[part])
     if not of_states:
-        return _block(logp, None, first[part], second[part], targets[part], settings)
-    logq = kept[1] if len(kept) > 1 else _log_softmax(first[part], second, scale[part])
-    return _block(logp, logq, None, None, targets[part], settings)
+        return block_of(logp, None, first[part], second[part], targets[part], settings)
+    logq = _log_softmax(first[part], second, scale[part])
+    return block_of(logp, logq, None, None, targets[part], settings)

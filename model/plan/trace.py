@@ -200,7 +200,7 @@ def _taught_step(
         hidden = whole_of(hidden, *place)[share.own]  # on every rank that shares the pack, as the trainer has it
     said = TeacherStates(hidden=hidden, weight=weight)
     against = [(torch.arange(count), said)]
-    found = score_against(decoder, ids, share.documents, targets, against, divergence, cache=cache)
+    found = score_against(decoder, ids, share.documents, targets, against, divergence, cache=cache, cached=False)
     loss = torch.dot(torch.zeros(count), found.divergence + 0.001 * found.entropy + found.logprobs)
     del found, said, against, hidden
     loss.backward()

@@ -134,6 +134,11 @@ def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
     }
 
 
+def sampled_tokens(row: Mapping[str, float | None]) -> float:
+    """Of all graded episodes of a step, by ``rollout_metrics``."""
+    return (row.get("rollout/sampled_tokens/mean") or 0.0) * (row.get("rollout/episodes/count") or 0.0)
+
+
 def group_metrics(groups: GroupAdvantages) -> dict[str, float]:
     """How many groups had something to teach."""
     return {

@@ -10,6 +10,7 @@ from ...model.flops import work_of
 from ...model.lora import AnyDecoder
 from ..batching.documents import Document
 from ..batching.packs import PackedBatch
+from .metrics import sampled_tokens
 
 # Dense bfloat16 products in TFLOP/s, without sparsity, as NVIDIA's data sheets state them; the first name that is part
 # of the device's own counts.
@@ -121,7 +122,7 @@ def waiting_metrics(
     Returns:
         "rollout/tokens_per_second/mean" of sampled tokens, "rollout/seconds/idle", "trainer/seconds/idle".
     """
-    sampled = rollout.get("rollout/sampled_tokens/mean", 0.0) * rollout.get("rollout/episodes/count", 0.0)
+    sampled = sampled_tokens(rollout)
     return {
         "rollout/tokens_per_second/mean": sampled / sampling if sampling > 0 else 0.0,
         "rollout/seconds/idle": sampler_idle,

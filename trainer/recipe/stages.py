@@ -120,6 +120,8 @@ class RLStage(Settings):
     """Steps, each of ``train.num_tasks`` groups."""
     max_seconds: float = Field(default=0, ge=0)
     """Wall clock after which no further step begins; 0 sets none. Evaluations during training do not count."""
+    max_sampled_tokens: int = Field(default=0, ge=0)
+    """Sampled tokens, of the episodes that steps learned from, after which no further step begins; 0 sets none."""
 
     @field_validator("asynchronous", mode="before")
     @classmethod

@@ -11,7 +11,7 @@ from ..engines.open import RolloutEngine
 from ..learning.learner import Learner, Lesson
 from ..loops.asynchronous import AsyncRL
 from ..loops.loop import StepResult
-from ..loops.metrics import metric_rows
+from ..loops.metrics import metric_rows, sampled_tokens
 from ..loops.reinforce import RL
 from ..recipe.config import EvaluationConfig
 from ..recipe.recipe import teachers_of
@@ -50,17 +50,18 @@ async def learn_from_samples(run: Run, settings: RLStage) -> None:
             with run.running(settings.name, loop) as stage:
                 await _play(run, settings, mixture, loop, stage)
     best = best_of(folder)
-    rows = metric_rows(folder / "metrics.jsonl")
-    more: dict[str, Any] = {"updates": round(sum(row.get("trainer/updates/count") or 0.0 for row in rows))}
+    rows = list(metric_rows(folder / "metrics.jsonl"))
+    num_tokens = round(sum(map(sampled_tokens, rows)))
+    num_updates = round(sum(row.get("trainer/updates/count") or 0.0 for row in rows))
+    more: dict[str, Any] = {"updates": num_updates, "sampled_tokens": num_tokens}
     if best is not None:
         more["best"] = best
     if loop.stopped_by:
         more["cut"] = loop.stopped_by
     elif stage.steps < settings.steps:
-        more["cut"] = (
-            f"{settings.steps} steps were asked for, and the {settings.max_seconds:g} s of {settings.name}.max_seconds "
-            "were up"
-        )
+        seconds, tokens = f"{settings.max_seconds:g} s of {settings.name}.max_seconds", settings.max_sampled_tokens
+        limit = f"{tokens} tokens of {settings.name}.max_sampled_tokens" if 0 < tokens <= num_tokens else seconds
+        more["cut"] = f"{settings.steps} steps were asked for, and the {limit} were up"
     run.finish(settings.name, stage, more)
 
 
@@ -74,16 +75,23 @@ async def _play(run: Run, settings: RLStage, mixture: TaskMixture, loop: RL, sta
 
 
 async def _steps(run: Run, settings: RLStage, loop: RL, stage: StageRun, measure: Any) -> None:
-    curves = Curves(run.progress, settings.steps, metric_rows(run.out / settings.name / "metrics.jsonl"))
+    rows = list(metric_rows(run.out / settings.name / "metrics.jsonl"))
+    curves, num_tokens = Curves(run.progress, settings.steps, rows), sum(map(sampled_tokens, rows))
     with run.progress.bar(f"training: {settings.name}", total=settings.steps) as bar, curves:
 
         def on_step(result: StepResult) -> None:
+            nonlocal num_tokens
+            num_tokens += sampled_tokens(result.metrics)
             stage.on_step(result)
             bar.at(result.step, text=f"reward {result.metrics.get('rollout/reward/mean', 0.0):.3f}")
             curves.add(result.step, result.metrics)
-            if settings.max_seconds and stage.seconds > settings.max_seconds:
+            stop_at_limits()
+
+        def stop_at_limits() -> None:
+            if 0 < settings.max_seconds < stage.seconds or 0 < settings.max_sampled_tokens <= num_tokens:
                 loop.stop()
 
+        stop_at_limits()  # a resume of a stage whose last step was done
         await loop.run(settings.steps, on_step=on_step, measure=measure)
     run.check_interrupt()
 
