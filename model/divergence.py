@@ -89,6 +89,9 @@ def compare(
             )
         given = (teacher.hidden.detach(), teacher.weight.detach())
     else:
+        highest = int(teacher.ids.max()) if teacher.ids.numel() else 0
+        if highest >= weight_VD.shape[0]:
+            raise ValueError(f"a server tells of the id {highest}, and the student's head knows {weight_VD.shape[0]}")
         given = (teacher.ids, teacher.logprobs.to(dtype))
     of_states = isinstance(teacher, TeacherStates)
     found = _Compare.apply(  # pyright: ignore

@@ -65,6 +65,7 @@ ARMS = {
     "sdpo, sibling": Arm(train={"algorithm": "sdpo"}, parts=SIBLING),
     "mix": Arm(train=MIX, parts=SIBLING + VERDICT),
     "opd": Arm(train=REVERSE, schedule=False),
+    "dppo": Arm(train={"algorithm": "dppo"}),
     "mix, four times": Arm(train=MIX, parts=SIBLING + VERDICT, share=4.0, long=True),
     "opd, four times": Arm(train=REVERSE, share=4.0, schedule=False, long=True),
 }
@@ -160,11 +161,11 @@ def values_of(arm: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         sampled = json.loads((rewarded / "report.json").read_text())["stages"]["rl"]["sampled_tokens"]
         rl["max_sampled_tokens"] = round(one.share * sampled)
         rl["steps"] = 100 * args.steps  # the tokens end it
-        values["teachers"] = {"reinforced": {"policy": f"engine:{rewarded}/rl/checkpoint"}}
+        if one.train["algorithm"] == "opd":
+            values["teachers"] = {"reinforced": {"policy": f"engine:{rewarded}/rl/checkpoint"}}
     if not one.schedule:
         rl["optim"] = {"lr": rl["optim"]["lr"], "warmup_steps": rl["optim"]["warmup_steps"]}
     if one.parts:
-        values.pop("teachers")
         rl["train"]["hindsight"] = {"parts": [part for part in one.parts if part != "tests"], "max_tokens": 160}
         for family in values["families"]:
             if family["name"] == "swe":

@@ -145,22 +145,25 @@ policy = "tokens:{teacher}@{url}#{name}"
 
 
 @pytest.mark.slow
-def test_a_server_teaches_a_run(tmp_path, capsys):
+@pytest.mark.parametrize("divergence", [{}, {"kind": "reverse", "support": 8, "support_of": "teacher"}])
+def test_a_server_teaches_a_run(tmp_path, capsys, divergence):
     """The checkpoint of another run, served; beside the same checkpoint opened by the run."""
     assert train(tmp_path / "teacher" / "recipe.toml", "rl = false\n" + SETTINGS + LONG) == 0
     teacher = tmp_path / "teacher" / "run" / "sft" / "checkpoint"
     taught = TAUGHT.replace("asynchronous = {{ max_lag = 1 }}", "")
+    more = [f"--set=rl.train.divergence.{name}={value}" for name, value in divergence.items()]
     near = SETTINGS + SHORT + taught.format(steps=2, teacher=teacher)
-    assert train(tmp_path / "near" / "recipe.toml", near) == 0
+    assert train(tmp_path / "near" / "recipe.toml", near, *more) == 0
 
     with serving(teacher) as (url, _):
         told = SERVED.format(teacher=teacher, url=url.removesuffix("/v1"), name=teacher.name)
         far = SETTINGS + SHORT + taught.format(steps=2, teacher="far") + told
-        assert train(tmp_path / "far" / "recipe.toml", far) == 0, capsys.readouterr().err
+        assert train(tmp_path / "far" / "recipe.toml", far, *more) == 0, capsys.readouterr().err
     near, far = (metrics(tmp_path / name / "run", "rl") for name in ("near", "far"))
+    compared = "trainer/divergence/mean" if divergence else "trainer/teacher_kl/mean"
     for one, other in zip(near, far, strict=True):
         assert other["trainer/teacher_failures/count"] == 0
-        for name in ("trainer/teacher_kl/mean", "trainer/loss/mean", "trainer/grad_norm/mean"):
+        for name in (compared, "trainer/loss/mean", "trainer/grad_norm/mean"):
             assert other[name] == pytest.approx(one[name], abs=1e-4)
 
 
@@ -175,7 +178,8 @@ def test_a_server_that_is_not_there_is_told_before_tasks_are_made(tmp_path, caps
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        ('divergence = { kind = "reverse" }', "tells of sampled tokens alone"),
+        ('divergence = { kind = "reverse" }', "set divergence.support (such as 20) and support_of = 'teacher'"),
+        ('divergence = { kind = "reverse", support = 8 }', "set divergence.support (such as 20) and support_of"),
         ("temperature = 0.8", "scores at temperature 1, and that of rl is 0.8"),
     ],
 )

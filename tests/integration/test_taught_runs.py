@@ -56,17 +56,25 @@ AHEAD = ("--set", "distill.asynchronous.max_lag=1", "--set", "rl.asynchronous.ma
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("teacher")
-    (folder / "recipe.toml").write_text("rl = false\n" + RECIPE.replace("UPDATES", "10"))
-    train([], folder / "recipe.toml", folder / "run")
-    return folder / "run" / "sft" / "checkpoint"
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A student, and a teacher that has seen more."""
+    found = []
+    for updates in ("1", "10"):
+        folder = tmp_path_factory.mktemp("model")
+        (folder / "recipe.toml").write_text("rl = false\n" + RECIPE.replace("UPDATES", updates))
+        train([], folder / "recipe.toml", folder / "run")
+        found.append(folder / "run" / "sft" / "checkpoint")
+    return found[0], found[1]
 
 
-@pytest.fixture
-def recipe(teacher: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "recipe.toml"
-    path.write_text(RECIPE.replace("UPDATES", "1") + TAUGHT.format(teacher=teacher))
+@pytest.fixture(params=["whole", pytest.param("adapters", marks=pytest.mark.slow)])
+def recipe(request: pytest.FixtureRequest, models: tuple[Path, Path], tmp_path: Path) -> Path:
+    student, teacher = models
+    path, text = tmp_path / "recipe.toml", RECIPE.replace("UPDATES", "1")
+    if request.param == "adapters":
+        text = "sft = false\n" + text[: text.index("[sft.train]")] + text[text.index("[eval]") :]
+        text = text.replace("vocab_size = 320", f'checkpoint = "{student}"\nlora = {{ rank = 2 }}')
+    path.write_text(text + TAUGHT.format(teacher=teacher))
     return path
 
 

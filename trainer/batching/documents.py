@@ -13,6 +13,10 @@ OBSERVED = ("system", "user", "tool", "template")
 """Roles of tokens that the assistant did not write."""
 
 
+TOP = "teacher_top"
+"""Name of a column."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hint:
     """Tokens that a teacher reads and the student does not.
@@ -41,7 +45,8 @@ class Document:
         observation_weight: the share of ``weight`` that trained tokens have which the assistant did not write.
         written: [L] bool, whether the assistant wrote the target; None: it wrote every trained one.
         columns: name -> [L] float32 of each target, under the name of an attribute of ``losses.TrainedTokens``; or
-            "temperature", at which it is scored, and "echo", the weight of an observation in ``losses.echo_loss``.
+            "temperature", at which it is scored, and "echo", the weight of an observation in ``losses.echo_loss``; and
+            ``TOP``, [L, 2, K], the ids and nats of the tokens that a teacher behind a server finds likeliest there.
         taught: name of the teacher that scores it; "": none.
         hint: what the teacher alone reads; None: nothing.
     """

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...agent.trajectory import TRUNCATED, Trajectory
 from ...model.lora import AnyDecoder
 from ...model.parallel.place import Place
-from ..batching.documents import Document, document_of
+from ..batching.documents import TOP, Document, document_of
 from ..batching.packs import PackedBatch, join, planned
 from ..batching.sharing import Share
 from ..objective.advantages import GroupAdvantages, finite_rewards
@@ -27,7 +27,7 @@ from .credit import costs_to_go, estimate, kl_costs, mean_of, mismatch, spread
 from .distilling import distil, hint_metrics, in_loss_units, taught_by
 from .hindsight import Hindsight, Hints
 from .scores import score
-from .served import Columns, Unscored
+from .served import Columns, Unscored, num_likeliest
 
 Annotate = Callable[[Sequence[Document]], list[Document]]
 
@@ -234,8 +234,12 @@ def _scored(
                 document = replace(document, taught=taught, hint=hint)
                 if are_served:  # documents of a pack have the same columns
                     column = told[place] if told and taught else None  # type: ignore[index]  # unscored ones are out
-                    column = np.full(len(document), np.nan, np.float32) if column is None else column
-                    document = replace(document, columns={**document.columns, "teacher_logprobs": column})
+                    num_top = num_likeliest(own[index])
+                    if column is None:
+                        shape = (len(document), 2, num_top) if num_top else (len(document),)
+                        column = np.full(shape, np.nan, np.float32)
+                    name = TOP if num_top else "teacher_logprobs"
+                    document = replace(document, columns={**document.columns, name: column})
                 flat.append(document)
                 owners.append(index)
     documents: list[list[Document]] = [[] for _ in trajectories]

@@ -12,6 +12,7 @@ from ...model.head import TokenScorer
 from ...model.lora import AnyDecoder
 from ...model.parallel.packs import share_of, whole_of
 from ...model.parallel.place import Place
+from ..batching.documents import TOP
 from ..batching.hints import rows_of
 from ..batching.packs import PackedBatch
 from ..batching.sharing import shared_pack
@@ -21,7 +22,7 @@ from ..objective.reference import AdapterReference
 from ..objective.taught import Taught
 from ..objective.teacher import Teachers
 
-NOT_OF_THE_LOSS = frozenset({"temperature", "echo", "kept", "teacher_logprobs"})
+NOT_OF_THE_LOSS = frozenset({"temperature", "echo", "kept", "teacher_logprobs", TOP})
 """Columns that say how tokens are scored, which observations are learned, what is kept to look at and what a teacher
 says, and are no part of ``TrainedTokens``."""
 

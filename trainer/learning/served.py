@@ -12,14 +12,15 @@ from ...agent.trajectory import Trajectory
 from ...envs.sandbox.background import on_thread
 from ...errors import PolicyError
 from ..batching.documents import Document, Hint, document_of
-from ..recipe.algorithms import RLConfig
+from ..recipe.algorithms import OPDConfig, RLConfig
 from .distilling import taught_by
 from .hindsight import Hindsight
 
 logger = logging.getLogger(__name__)
 
 Columns = tuple[np.ndarray | None, ...]
-"""Of each segment of an episode [L] float32 nats of its document's targets; None where it is not taught."""
+"""Of each segment of an episode what is said of its document's targets: [L] float32 nats of them, or [L, 2, K] ids and
+nats of the K likeliest tokens in their places; None where it is not taught."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +114,21 @@ class ServedTeachers:
         scorer = self._scorers.get(taught_by(self._config_of(episode)))
         if scorer is None:
             return ()
-        asked = (await asyncio.shield(made))[place]
+        asked, num_top = (await asyncio.shield(made))[place], num_likeliest(self._config_of(episode))
+
+        async def said(ids: list[int]) -> np.ndarray:
+            return await (scorer.likeliest(ids, num_top) if num_top else scorer.score(ids))
+
         try:
-            return tuple([None if one is None else one.column(await scorer.score(one.token_ids)) for one in asked])
+            return tuple([None if one is None else one.column(await said(one.token_ids)) for one in asked])
         except PolicyError as error:
             logger.warning("an episode of task %r is left out: its teacher gave no answer: %s", episode.task_id, error)
             return Unscored(str(error))
+
+
+def num_likeliest(config: RLConfig) -> int:
+    """Of how many tokens a server is asked in each place; 0: of the sampled one alone."""
+    return (config.divergence.support or 0) if isinstance(config, OPDConfig) and config.is_exact else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,5 +148,5 @@ class _Asked:
         return cls(ids.tolist(), places)
 
     def column(self, logprobs: np.ndarray) -> np.ndarray:
-        """[L] of the document's targets, from those of all that was read."""
+        """[L, ...] of the document's targets, from those of all that was read."""
         return logprobs[self.places]

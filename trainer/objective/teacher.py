@@ -11,7 +11,7 @@ from ...errors import ConfigError
 from ...model.attention import Documents
 from ...model.checkpoint import load_config, load_decoder
 from ...model.decoder import Decoder
-from ...model.divergence import Divergence, TeacherStates
+from ...model.divergence import Divergence, TeacherStates, TeacherTop
 from ...model.families.find import why_not_ours
 from ...model.huggingface import HuggingFaceDecoder
 from ...model.lora import AnyDecoder
@@ -19,6 +19,7 @@ from ...model.parallel.checkpoint import load_into_shards
 from ...model.parallel.packs import share_of, whole_of
 from ...model.parallel.place import Place
 from ...model.shape import Shape
+from ..batching.documents import TOP
 from ..batching.hints import as_read_by, rows_of
 from ..batching.packs import PackedBatch
 
@@ -41,10 +42,10 @@ class Teachers:
         return self._divergence
 
     @torch.no_grad()
-    def states(self, pack: PackedBatch, place: Place | None = None) -> list[tuple[str, TeacherStates]]:
+    def states(self, pack: PackedBatch, place: Place | None = None) -> list[tuple[str, TeacherStates | TeacherTop]]:
         """What each teacher's distributions at the trained tokens of its documents are made of, in the order of the
         pack; on every rank that shares it, for all of it. Teachers without a document in it are left out."""
-        found = []
+        found: list[tuple[str, TeacherStates | TeacherTop]] = []
         for name, model in self.models.items():
             if place is None and name not in pack.taught:
                 continue
@@ -60,7 +61,7 @@ class Teachers:
                 hidden = whole_of(own, place.layout, place.meshes).index_select(0, index)
             if name in pack.taught:
                 found.append((name, TeacherStates(hidden=hidden, weight=weight)))
-        return found
+        return found + _told_by_servers(pack, self.models)
 
     @torch.no_grad()
     def logprobs(self, pack: PackedBatch, score: Callable[[AnyDecoder, PackedBatch], Tensor]) -> Tensor:
@@ -77,6 +78,18 @@ class Teachers:
             if len(rows):
                 found[rows] = said.float()
         return found
+
+
+def _told_by_servers(pack: PackedBatch, models: Mapping[str, AnyDecoder]) -> list[tuple[str, TeacherTop]]:
+    """Of the teachers that are none of the models what came along with the pack."""
+    if TOP not in pack.columns:
+        return []
+    index = pack.scored.nonzero().squeeze(1)
+    found = []
+    for name in sorted(set(pack.taught) - {"", *models}):
+        ids, logprobs = pack.columns[TOP][index[rows_of(name, pack, index)]].unbind(dim=1)
+        found.append((name, TeacherTop(ids=ids.long(), logprobs=logprobs)))
+    return found
 
 
 def open_teacher(checkpoint: Path, student: AnyDecoder, place: Place | None = None) -> AnyDecoder:

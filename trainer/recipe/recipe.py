@@ -172,10 +172,12 @@ class Recipe(Settings):
                     f"the teacher of family {name!r} is the policy itself and reads what the policy reads; set "
                     "hindsight.parts, or take another teacher"
                 )
-            if teacher.is_served and config.is_exact:
+            exact = config.divergence if config.is_exact else None
+            if teacher.is_served and exact is not None and (exact.support is None or exact.support_of != "teacher"):
                 raise ValueError(
-                    f"the teacher of family {name!r} is a server, which tells of sampled tokens alone, and the kind of "
-                    f"divergence is {config.divergence.kind!r}; set it to 'sampled', or take the teacher as engine:"
+                    f"the teacher of family {name!r} is a server, which tells of sampled tokens and of those that it "
+                    f"finds likeliest, and divergence is {exact.kind!r} over others; set divergence.support (such as "
+                    "20) and support_of = 'teacher', or kind = 'sampled', or take the teacher as engine:"
                 )
             if teacher.is_served and config.temperature != 1.0:
                 raise ValueError(

@@ -19,8 +19,9 @@ class TeacherConfig(Settings):
     """"engine:CHECKPOINT" is a checkpoint with the student's tokenizer, of any family of our decoder (in one process of
     transformers' too); only its forward passes are needed. "tokens:CHECKPOINT@BASE_URL#MODEL" is a server
     (``verigym serve``, vLLM) whose model has the tokenizer of CHECKPOINT: it says the log-probabilities of sampled
-    tokens, at temperature 1, while other episodes are sampled. "self" is the policy under its present weights, "ema"
-    under a moving average of them: both must be shown what the student was not (``hindsight``)."""
+    tokens, or of those that it finds likeliest (``divergence.support``), at temperature 1, while other episodes are
+    sampled. "self" is the policy under its present weights, "ema" under a moving average of them: both must be shown
+    what the student was not (``hindsight``)."""
     decay: float = Field(default=0.95, gt=0, lt=1)
     """Of "ema": what of the average stays at each update; 0.95 as in SDPO (arXiv:2601.20802). Nearer to 1 the teacher
     moves slower, and the student cannot run away with it."""

@@ -10,7 +10,7 @@ from ...agent.sources import tokens_parts
 from ...agent.trajectory import Trajectory
 from ...errors import ConfigError
 from ..learning.hindsight import Hindsight
-from ..learning.served import ServedTeachers
+from ..learning.served import ServedTeachers, num_likeliest
 from ..recipe.algorithms import RLConfig
 from ..recipe.per_family import ConfigOf
 from ..recipe.recipe import Recipe, teachers_of
@@ -28,8 +28,9 @@ async def check_teachers(recipe: Recipe) -> None:
                 f"there is no folder {teacher.tokenizer}, which {what} the teacher {name!r}; check teachers and "
                 "train.teacher of rl and distill"
             )
-    for scorer in (await _connected(teachers)).values():
-        await scorer.aclose()
+    for stage in recipe.sampled_stages:
+        for scorer in (await _connected(teachers_of(recipe, stage), stage)).values():
+            await scorer.aclose()
 
 
 @asynccontextmanager
@@ -48,7 +49,7 @@ async def served_teachers(
     def settings(episode: Trajectory) -> RLConfig:
         return stage.train if config_of is None else config_of(episode.family, episode.task_id)
 
-    scorers = await _connected(teachers_of(recipe, stage))
+    scorers = await _connected(teachers_of(recipe, stage), stage)
     if hindsight is not None and scorers:
         room = min(one.max_context for one in scorers.values()) - 1
         hindsight = replace(hindsight, max_context=min(hindsight.max_context, room))
@@ -65,13 +66,13 @@ async def served_teachers(
         await served.aclose()
 
 
-async def _connected(teachers: Mapping[str, TeacherConfig]) -> dict[str, RemoteScorer]:
+async def _connected(teachers: Mapping[str, TeacherConfig], stage: RLStage) -> dict[str, RemoteScorer]:
     found: dict[str, RemoteScorer] = {}
     try:
         for name, teacher in teachers.items():
             if teacher.is_served:
                 _, base_url, model = tokens_parts(teacher.policy)
-                found[name] = await RemoteScorer.connect(base_url, model)
+                found[name] = await RemoteScorer.connect(base_url, model, num_top=num_likeliest(stage.train))
     except BaseException:
         for scorer in found.values():
             await scorer.aclose()

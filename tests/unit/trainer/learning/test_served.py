@@ -17,19 +17,23 @@ from verigym.agent.remote_scorer import RemoteScorer
 from verigym.agent.trajectory import Segment
 from verigym.envs.core import ToolEnv
 from verigym.envs.task import Task
-from verigym.errors import ConfigError, PolicyError
+from verigym.errors import ConfigError, PolicyError, RequestRefused
 from verigym.model.attention import Documents
 from verigym.model.chat.messages import Message
 from verigym.model.engine.generator import Generator
 from verigym.model.engine.open import OpenModel
 from verigym.rewards.score import verdict
 from verigym.trainer.batching.documents import Hint, document_of
+from verigym.trainer.batching.packs import pack
 from verigym.trainer.learning.experience import Scorer, experience_of
 from verigym.trainer.learning.hindsight import Hindsight
 from verigym.trainer.learning.learner import Learner, Lesson
+from verigym.trainer.learning.optim import Optimizer
 from verigym.trainer.learning.served import ServedTeachers, Unscored, _Asked
+from verigym.trainer.learning.step import TrainStep
 from verigym.trainer.loops.asynchronous import AsyncRL
 from verigym.trainer.loops.reinforce import RL
+from verigym.trainer.objective.objective import divergence_of, loss_of
 from verigym.trainer.objective.teacher import Teachers
 from verigym.trainer.recipe.algorithms import AsyncConfig, OPDConfig
 from verigym.trainer.recipe.config import OptimConfig
@@ -64,8 +68,8 @@ def address(pair):
             yield server.url
 
 
-async def asked(url, trajectories, config, hindsight=None):
-    scorer = await RemoteScorer.connect(url, "tiny", attempts=2, backoff_s=0.01)
+async def asked(url, trajectories, config, hindsight=None, num_top=0):
+    scorer = await RemoteScorer.connect(url, "tiny", num_top=num_top, attempts=2, backoff_s=0.01)
     served = ServedTeachers({"far": scorer}, lambda _: config, hindsight)
     try:
         return await served.said(trajectories)
@@ -109,6 +113,38 @@ def test_it_says_what_the_model_in_this_process_says(address, pair, make_segment
             np.testing.assert_allclose(one.advantage[mask], other.advantage[mask], atol=1e-5)
     assert far.metrics.pop("trainer/teacher_failures/count") == 0
     assert far.metrics == pytest.approx(near.metrics, abs=1e-5)
+
+
+@pytest.mark.parametrize("shown", [False, True])
+@pytest.mark.parametrize("kind", ["forward", "reverse", "jensen_shannon"])
+def test_its_likeliest_tokens_teach_as_those_of_a_model_here(address, pair, make_segment, make_trajectory, kind, shown):
+    student, teacher = pair
+    given_ = [
+        replace(one, passed=None if one.reward is None else bool(one.reward))
+        for one in episodes(make_segment, make_trajectory)
+    ]
+    settings = {"hindsight": {"parts": ["verdict"]}} if shown else {}
+    config = OPDConfig(
+        teacher="far", divergence={"kind": kind, "support": 5, "support_of": "teacher"}, reward_weight=0.5, **settings
+    )
+    hindsight = Hindsight(encode=lambda text: SHOWN, max_context=64) if shown else None
+    said = asyncio.run(asked(address, given_, config, hindsight, num_top=5))
+    found = []
+    for told, teachers in ((said, Teachers({}, divergence_of(config))), (None, None)):
+        teachers = teachers or Teachers({"far": teacher}, divergence_of(config))
+        one = experience_of(given_, config, Scorer(student, config, teachers=teachers), None, hindsight, told)
+        documents = [document for mine in one.documents for document in mine]
+        assert len(documents) == 4
+        student.zero_grad()
+        step = TrainStep(student, Optimizer(student, OptimConfig()), loss_of(config), teachers=teachers)
+        metrics = step.accumulate(pack(documents, max_tokens=20))
+        found.append((metrics, [weight.grad.clone() for weight in student.parameters()]))
+    (far, far_grads), (near, near_grads) = found
+    assert near["divergence"] > 0.1
+    for name in ("loss", "divergence"):
+        assert far[name] == pytest.approx(near[name], abs=1e-5)
+    for one, other in zip(far_grads, near_grads, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
 class Later:
@@ -256,6 +292,62 @@ def test_answers_without_log_probabilities_are_refused(answer, why):
         asyncio.run(RemoteScorer(Server(answer), "tiny", 64).score([1, 2, 3]))
 
 
+class Vllm(Server):
+    """Knows no echo, and tells the log-probabilities of a prompt as vLLM does; of so many tokens at most."""
+
+    def __init__(self, most):
+        super().__init__(None)
+        self.most = most
+
+    async def post(self, path, body):
+        if "echo" in body:
+            raise RequestRefused("no echo")
+        ids, count = body["prompt"], min(body["prompt_logprobs"], self.most)
+        rows = [
+            {str(one): {"logprob": -float(one) / 2, "rank": one} for one in {token, *range(1, count + 1)}}
+            for token in ids[1:]
+        ]
+        return {"choices": [{"prompt_logprobs": [None, *rows]}]}
+
+    async def aclose(self):
+        pass
+
+
+def test_both_forms_of_an_answer_are_read(monkeypatch):
+    async def found(*_, **options):
+        return Vllm(3), "tiny", 64
+
+    monkeypatch.setattr("verigym.agent.remote_scorer.find_model", found)
+
+    async def work():
+        scorer = await RemoteScorer.connect("http://server", "tiny", num_top=2)
+        return await scorer.score([4, 9, 2]), await scorer.likeliest([4, 9, 2], 2)
+
+    sampled, top = asyncio.run(work())
+    np.testing.assert_array_equal(sampled, np.float32([np.nan, -4.5, -1.0]))
+    np.testing.assert_array_equal(top[1:], np.float32([[[1, 2], [-0.5, -1.0]]] * 2))
+    with pytest.raises(
+        ConfigError, match=r"of the 5 likeliest in their places .*4 tokens in a place.*divergence.support"
+    ):
+        asyncio.run(RemoteScorer.connect("http://server", "tiny", num_top=5))
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"the": -0.5}, "something else than ids"),
+        ({"token_id:3": 0.5}, "something else than ids"),
+        ({"token_id:3": None}, "something else than ids"),
+        ({"token_id:3": -0.5}, "tells of 1 tokens in a place, and 2"),
+        (None, "tells of 0 tokens in a place, and 2"),
+    ],
+)
+def test_likeliest_tokens_that_are_none_are_refused(row, why):
+    server = Server({"token_logprobs": [None, -1.0], "top_logprobs": [None, row]})
+    with pytest.raises(PolicyError, match=why):
+        asyncio.run(RemoteScorer(server, "tiny", 64).likeliest([1, 2], 2))
+
+
 def test_a_server_that_cannot_is_told_at_the_start(monkeypatch):
     async def found(*_, **options):
         server = Server({"token_logprobs": [-1.0]})
@@ -263,10 +355,11 @@ def test_a_server_that_cannot_is_told_at_the_start(monkeypatch):
         return server, "tiny", 64
 
     monkeypatch.setattr("verigym.agent.remote_scorer.find_model", found)
-    with pytest.raises(
-        ConfigError, match=r"does not tell the log-probabilities of given tokens .*verigym serve or vLLM"
-    ):
-        asyncio.run(RemoteScorer.connect("http://server", "tiny"))
+    for num_top in (0, 3):
+        with pytest.raises(
+            ConfigError, match=r"does not tell the log-probabilities of given tokens.*verigym serve or vLLM"
+        ):
+            asyncio.run(RemoteScorer.connect("http://server", "tiny", num_top=num_top))
 
 
 class OneToken(ToolEnv):

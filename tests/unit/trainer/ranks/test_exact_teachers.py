@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from verigym.model.parallel.layout import Layout
-from verigym.trainer.batching.documents import Document, Hint
+from verigym.trainer.batching.documents import TOP, Document, Hint
 from verigym.trainer.batching.packs import pack
 from verigym.trainer.learning.learner import Learner, Learning, Lesson
 from verigym.trainer.recipe.algorithms import OPDConfig
@@ -20,15 +20,20 @@ from .ranks import run_team
 from .test_identity import PLAIN, check_same, make_decoder
 from .test_identity import documents as plain_documents
 
+FAR = "far"
+
 
 def documents(names: list[str]) -> list[Document]:
-    """Of two checkpoints, an average, the policy itself and nobody, some with hints."""
+    """Of two checkpoints, an average, the policy itself, a server where there is one, and nobody, some with hints."""
     rng = np.random.default_rng(5)
     found = []
     for index, one in enumerate(plain_documents()):
         hint = Hint(token_ids=rng.integers(0, 300, 3 + index), before=1 + index % len(one)) if index % 2 else None
-        found.append(replace(one, taught=("", *names)[index % 5], hint=hint))
-    return found
+        found.append(replace(one, taught=("", *names)[index % (1 + len(names))], hint=hint))
+    if FAR not in names:
+        return found
+    told = np.stack([np.stack([rng.permutation(300)[:9] for _ in range(400)]), np.full((400, 9), -2.5)], axis=1)
+    return [replace(one, columns={TOP: told[: len(one)].astype(np.float32)}) for one in found]
 
 
 def one_step(learning: Learning, decoder: Any, lesson: Lesson, max_tokens: int) -> dict[str, Any]:
@@ -53,6 +58,7 @@ def by_team(team, lesson: Lesson, sizes: list[int]) -> list[dict[str, Any]]:
         pytest.param(Layout(shard=2), {"kind": "jensen_shannon"}, id="shard2"),
         pytest.param(Layout(tensor=2), {"kind": "reverse", "support": 9}, id="tp2"),
         pytest.param(Layout(context=2), {"kind": "forward"}, id="cp2"),
+        pytest.param(Layout(context=2), {"kind": "reverse", "support": 9, "support_of": "teacher"}, id="cp2-server"),
         pytest.param(Layout(replicate=2, context=2), {"kind": "reverse"}, id="4", marks=pytest.mark.slow),
     ],
 )
@@ -73,6 +79,7 @@ def test_ranks_equal_one_process(layout: Layout, settings: dict[str, Any], tmp_p
             names[1]: TeacherConfig(policy=f"engine:{names[1]}"),
             "mean": TeacherConfig(policy="ema"),
             "me": TeacherConfig(policy="self"),
+            **({FAR: TeacherConfig(policy="tokens:x@http://far#x")} if "support_of" in settings else {}),
         },
     )
     decoder = make_decoder()
