@@ -132,12 +132,8 @@ def run(arm: str, seed: int, args: argparse.Namespace) -> int:
     out, start = folder_of(args.out, arm, seed), folder_of(args.out, SUPERVISED, seed)
     values = values_of(arm, seed, args)
     if arm != SUPERVISED and not out.exists():  # the same tasks, and what the supervised model is worth
-        for family in values["families"]:
-            name = family["name"]
-            shutil.copytree(start / "evals" / "sft" / name, out / "evals" / "start" / name)
-            for split in ("train", "held_out"):
-                (out / "tasks").mkdir(exist_ok=True)
-                shutil.copy(start / "tasks" / f"{name}.{split}.jsonl", out / "tasks")
+        shutil.copytree(start / "tasks", out / "tasks")
+        shutil.copytree(start / "evals" / "sft", out / "evals" / "start")
     return train(Recipe.model_validate(values), out, resume=(out / "recipe.json").exists())
 
 

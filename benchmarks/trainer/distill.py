@@ -17,7 +17,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +43,7 @@ from verigym.trainer.recipe.algorithms import GRPOConfig, OPDConfig, RLConfig
 from verigym.trainer.recipe.config import OptimConfig
 
 MAX_TOKENS = 8192
+KINDS = ("grpo", "sampled", "reverse", "jensen_shannon")
 
 
 def documents_of(rows: list[dict[str, Any]]) -> list[Document]:
@@ -59,17 +60,21 @@ def documents_of(rows: list[dict[str, Any]]) -> list[Document]:
     ]
 
 
-def our_step(folder: Path, rows: list[dict[str, Any]], *, kind: str) -> Callable[[], Any]:
-    """Of kind "grpo", "sampled", or an exact divergence."""
+def our_steps(folder: Path, rows: list[dict[str, Any]], *, kinds: Sequence[str]) -> dict[str, Callable[[], Any]]:
+    """Of kinds "grpo", "sampled", or exact divergences; all of the same two models."""
     decoder, _ = load_checkpoint(folder / "student")
     teacher, _ = load_checkpoint(folder / "teacher")
+    teacher.requires_grad_(False)
+    return {kind: _our_step(decoder, teacher, documents_of(rows), kind) for kind in kinds}
+
+
+def _our_step(decoder: Decoder, teacher: Decoder, documents: list[Document], kind: str) -> Callable[[], Any]:
     config: RLConfig = GRPOConfig() if kind == "grpo" else OPDConfig(teacher="teacher", divergence={"kind": kind})
-    teachers = None if kind == "grpo" else Teachers({"teacher": teacher.requires_grad_(False)}, divergence_of(config))
+    teachers = None if kind == "grpo" else Teachers({"teacher": teacher}, divergence_of(config))
     exact = kind not in ("grpo", "sampled")
     step = TrainStep(
         decoder, Optimizer(decoder, OptimConfig(lr=1e-6)), loss_of(config), teachers=teachers if exact else None
     )
-    documents = documents_of(rows)
     scorer = Scorer(decoder, config, teachers=teachers)
 
     def run() -> None:
@@ -79,7 +84,7 @@ def our_step(folder: Path, rows: list[dict[str, Any]], *, kind: str) -> Callable
     return run
 
 
-def trl_step(folder: Path, rows: list[dict[str, Any]], *, batch: int) -> Callable[[], Any]:
+def trl_step(folder: Path, rows: list[dict[str, Any]], *, batch: int) -> dict[str, Callable[[], Any]]:
     from transformers import AutoModelForCausalLM
     from trl.trainer.distillation_trainer import DistillationTrainer
 
@@ -109,19 +114,21 @@ def trl_step(folder: Path, rows: list[dict[str, Any]], *, batch: int) -> Callabl
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return step
+    return {f"TRL, batch {batch}": step}
 
 
 def measure(peer: str, options: dict[str, Any], folder: Path, rows: Any, runs: int, pipe: Any) -> None:
-    """In a process of its own: processor seconds of each step after one to warm up."""
+    """In a process of its own: processor seconds of each step after one to warm up, by its name. Several steps are
+    taken in turns, so that what else the machine does meets all of them."""
     torch.set_num_threads(1)
-    step = (our_step if peer == "verigym" else trl_step)(folder, rows, **options)
-    step()
-    seconds = []
-    for _ in range(runs):
-        started = time.process_time()
-        step()
-        seconds.append(time.process_time() - started)
+    steps = (our_steps if peer == "verigym" else trl_step)(folder, rows, **options)
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(runs + 1):
+        for name, step in steps.items():
+            started = time.process_time()
+            step()
+            if turn:
+                seconds[name].append(time.process_time() - started)
     pipe.send(seconds)
 
 
@@ -148,30 +155,34 @@ def main() -> None:
     config = preset("cwm-tiny", **SIZES[args.size])
     rows = episodes(count, args.longest or (64 if args.smoke else 640), config.vocab_size)
     tokens = sum(len(row["ids"]) for row in rows)
-    ours = {name: ("verigym", {"kind": name}) for name in ("grpo", "sampled", "reverse", "jensen_shannon")}
     batches = args.batches[:1] if args.smoke else args.batches
-    cases = {**ours, **{f"TRL, batch {batch}": ("trl", {"batch": batch}) for batch in batches}}
+    cases = [("verigym", {"kinds": KINDS}), *(("trl", {"batch": batch}) for batch in batches)]
     context, results = multiprocessing.get_context("spawn"), {}
     with tempfile.TemporaryDirectory() as scratch:
         num_parameters = save_models(Path(scratch), config)
-        for name, (peer, options) in cases.items():
+        for peer, options in cases:
             mine, theirs = context.Pipe(duplex=False)
             runs = 1 if args.smoke else args.runs
             process = context.Process(target=measure, args=(peer, options, Path(scratch), rows, runs, theirs))
             process.start()
             theirs.close()
-            seconds = mine.recv()
+            found = mine.recv()
             process.join()
-            median = statistics.median(seconds)
-            results[name] = {"seconds": seconds, "median_s": median, "tokens_per_s": tokens / median}
-            print(
-                f"{name:16} {tokens / median:9.0f} tokens a processor second  median {median:.3f} s "
-                f"({min(seconds):.3f} to {max(seconds):.3f})",
-                flush=True,
-            )
+            for name, seconds in found.items():
+                median = statistics.median(seconds)
+                results[name] = {"seconds": seconds, "median_s": median, "tokens_per_s": tokens / median}
+                print(
+                    f"{name:16} {tokens / median:9.0f} tokens a processor second  median {median:.3f} s "
+                    f"({min(seconds):.3f} to {max(seconds):.3f})",
+                    flush=True,
+                )
     best = max((name for name in results if name.startswith("TRL")), key=lambda name: results[name]["tokens_per_s"])
     ratio = results["reverse"]["tokens_per_s"] / results[best]["tokens_per_s"]
-    costs = {name: results[name]["median_s"] / results["grpo"]["median_s"] for name in ours}
+    base = results["grpo"]["seconds"]
+    costs = {
+        name: statistics.median(mine / grpo for mine, grpo in zip(results[name]["seconds"], base, strict=True))
+        for name in KINDS
+    }
     told = ", ".join(f"{name} {cost:.2f}" for name, cost in costs.items())
     print(f"{num_parameters / 1e6:.1f} M parameters, {count} episodes, {tokens} tokens: {ratio:.2f} x TRL ({best})")
     print(f"cost beside a GRPO step: {told}")

@@ -191,9 +191,8 @@ class Learner:
                 models[name] = self.decoder
             elif not teacher.is_served:
                 models[name] = open_teacher(Path(str(teacher.checkpoint)), self.decoder, self._place)
-        divergence = divergence_of(rl)  # servers' part comes with the tokens
-        told = divergence is not None and any(one.is_served for one in teachers.values())
-        return Teachers(models, divergence) if models or told else None
+        divergence = divergence_of(rl)  # of which servers' part comes with the tokens
+        return Teachers(models, divergence) if models or (divergence and teachers) else None
 
     def step(
         self, packs: Sequence[PackedBatch], *, divisor: float | None = None, critic_only: bool = False
