@@ -16,7 +16,7 @@ from .types import SandboxBackend, SandboxSpec
 
 logger = logging.getLogger(__name__)
 
-NAMES = ("auto", "docker", "local", "oci", "podman", "ssh", "unsafe")
+NAMES = ("auto", "apptainer", "docker", "local", "oci", "podman", "ssh", "unsafe")
 PLUGINS = "verigym.sandboxes"
 """The entry-point group of backends that other packages bring."""
 
@@ -40,9 +40,8 @@ def sandbox_name(text: str) -> str:
 
 
 def make_backend(name: str = "auto") -> SandboxBackend:
-    """The backend of a name: "docker", "podman", "oci", "local", "ssh", "unsafe", one that an installed package has
-    under the entry-point group ``verigym.sandboxes``, or "auto": docker where an engine answers, else oci, which is
-    local for what names no image.
+    """The backend of a name: one of ``NAMES``, or one that an installed package has under the entry-point group
+    ``verigym.sandboxes``. "auto" is docker where an engine answers, else oci, which is local for what names no image.
 
     The first call really starts a sandbox, a local one with each way this machine might have, and the first way that
     works is kept for the process.
@@ -52,7 +51,7 @@ def make_backend(name: str = "auto") -> SandboxBackend:
         SandboxError: no way works here; the message says why, and the remedy.
     """
     made = {"auto": _best, "docker": _docker, "local": _probed, "oci": _oci, "podman": _podman}
-    made |= {"ssh": _ssh, "unsafe": UnsafeBackend}
+    made |= {"apptainer": _apptainer, "ssh": _ssh, "unsafe": UnsafeBackend}
     return made[name]() if name in made else _plugin(name)
 
 
@@ -90,6 +89,15 @@ def _ssh() -> SandboxBackend:
     from .ssh import SshBackend
 
     backend = SshBackend()
+    _run(_probe(backend))
+    return backend
+
+
+@lru_cache(maxsize=1)
+def _apptainer() -> SandboxBackend:
+    from .apptainer import ApptainerBackend
+
+    backend = ApptainerBackend()
     _run(_probe(backend))
     return backend
 

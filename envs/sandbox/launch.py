@@ -58,9 +58,15 @@ def nursery_image() -> bytes:
     return _image(GUEST_FILES)
 
 
-def _image(names: Sequence[str]) -> bytes:
+def guest_image_with(name: str, path: Path) -> bytes:
+    """The guest's code with a module after it, whose ``main`` is called in place of the guest's."""
+    return _image(GUEST_FILES[:-1], (name, path))
+
+
+def _image(names: Sequence[str], *more: tuple[str, Path]) -> bytes:
     folder = Path(__file__).parent / "guest"
-    return modules([(name, compile((folder / f"{name}.py").read_bytes(), f"{name}.py", "exec")) for name in names])
+    files = [*((name, folder / f"{name}.py") for name in names), *more]
+    return modules([(name, compile(path.read_bytes(), f"{name}.py", "exec")) for name, path in files])
 
 
 def first_input(config: dict[str, Any]) -> bytes:

@@ -38,6 +38,13 @@ class SandboxSettings(BaseSettings):
     """A configuration file of ssh; None: the user's."""
     ssh_folder: str = ""
     """Folder on those machines for what is brought there; empty: verigym-ssh in the user's cache."""
+    apptainer_program: str | None = None
+    """Apptainer's program; None: the one in PATH."""
+    apptainer_options: str = ""
+    """Further options of ``apptainer exec``, as a shell reads them ("--memory 4G --pids-limit 400", where the site
+    allows control groups)."""
+    apptainer_images: Path | None = None
+    """A folder of SIF files as ``apptainer pull`` names them, which are looked for before a registry is asked."""
     network_log: Path | None = None
     """A file that gets a line of JSON for each request of a sandbox to its proxy; None writes none."""
 

@@ -14,7 +14,8 @@ from ....errors import SandboxError
 from .. import control_group, launch
 from ..background import on_thread, on_thread_to_its_end
 from ..boot import sized
-from ..image_facts import ROOT_CAPABILITIES, Furniture, ImageFacts, facts_of
+from ..image_config import image_config
+from ..image_facts import ImageFacts, facts_of
 from ..local import LocalBackend, open_bounded
 from ..nursery import Nestling, is_possible
 from ..per_loop import PerLoop
@@ -33,9 +34,6 @@ logger = logging.getLogger(__name__)
 
 START_S = 30.0
 MAX_LAYERS = 120
-HOSTS = "127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost\n"
-SEALED = (*launch.SYSTEM_FOLDERS, "/boot", "/etc", "/opt", "/root", "/srv")
-"""What another user than root may not write to; only where every file is of one user there is need to say so."""
 
 
 class OciBackend:
@@ -122,35 +120,17 @@ class OciBackend:
             files = await on_thread(LayerFiles, self.store, image.layers)
             self._facts[key] = await on_thread(facts_of, files, image.id, image.settings, spec.workdir, root=spec.root)
         facts = self._facts[key]
-        uid, gid = map(int, facts.user.split(":"))
-        if max(uid, gid) >= NUM_IDS:
+        if max(map(int, facts.user.split(":"))) >= NUM_IDS:
             raise SandboxError(f"the image {spec.image} runs as user {facts.user}; at most {NUM_IDS - 1} is possible")
-        config = launch.guest_config(spec, drop=not self._alone)
-        hosts: tuple[Furniture, ...] = (("etc/hosts", 0, 0, 0o644, HOSTS), ("etc/hostname", 0, 0, 0o644, "sandbox\n"))
-        return config | {
-            "uid": uid,
-            "gid": gid,
-            "home": facts.home,
-            "env": {**config["env"], "HOME": facts.home, **facts.env, **spec.env},
-            "bash": list(facts.bash),
-            "furnish": False,
-            "nested_user": self._alone,
-            "kept": tuple(ROOT_CAPABILITIES.values()) if spec.root else (),
-            "image": {
-                "layers": str(self.store.layers),
-                "lower": ":".join(f"{key_of(layer)}/fs" for layer in _topmost_first(image)),
-                "first_id": self.store.flavor.first_id,
-                "num_ids": NUM_IDS,
-                "furniture": (*facts.furniture, *hosts),
-                "sealed": self._sealed(spec, facts, uid),
-            },
-        }
-
-    def _sealed(self, spec: SandboxSpec, facts: ImageFacts, uid: int) -> tuple[str, ...]:
-        if not self._alone or uid == 0:
-            return ()
-        mine = (spec.workdir, facts.home)
-        return tuple(path for path in SEALED if not any(f"{one}/".startswith(f"{path}/") for one in mine))
+        return image_config(
+            spec,
+            facts,
+            alone=self._alone,
+            layers=str(self.store.layers),
+            lower=":".join(f"{key_of(layer)}/fs" for layer in _topmost_first(image)),
+            first_id=self.store.flavor.first_id,
+            num_ids=NUM_IDS,
+        )
 
     async def _open(
         self, spec: SandboxSpec, config: dict[str, Any], group: control_group.ControlGroup | None
