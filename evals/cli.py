@@ -148,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
     if "pairs" in report:
         console().print(told_pairs(report["pairs"]), highlight=False, soft_wrap=True)
     told = told_failures(verdicts)
-    if told:
+    if told and report["n"]:
         print(f"verigym: {told}", file=sys.stderr)
     if not report["n"]:
         raise GradingError(f"none of {len(verdicts)} samples could be graded; the first: {verdicts[0].detail}")

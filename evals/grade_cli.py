@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     if args.against is not None:
         console().print(told_comparison(report["against"]), highlight=False, soft_wrap=True)
     told = told_failures(verdicts)
-    if told:
+    if told and report["n"]:
         print(f"verigym: {told}", file=sys.stderr)
     if not report["n"]:
         raise GradingError(f"none of {len(verdicts)} predictions could be graded; the first: {verdicts[0].detail}")

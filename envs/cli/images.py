@@ -3,6 +3,9 @@
 import argparse
 from typing import Any
 
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
+"""Ends of names that are a file's, also where there is none: no registry is asked for those."""
+
 
 def register(commands: Any) -> None:
     """Add ``images`` and its commands to an argparse object of subparsers."""
@@ -41,7 +44,7 @@ def run_add(args: argparse.Namespace) -> int:
         raise ConfigError(f"--name {args.name}: {len(args.source)} sources cannot have one name; add one at a time")
     store = ImageStore()
     for source in args.source:
-        if is_source(source) or Path(source).exists():
+        if is_source(source) or Path(source).exists() or source.endswith(ARCHIVES):
             images = store.add(source, name=args.name)
         else:
             images = [asyncio.run(Puller(store, SandboxSettings()).image(source))]

@@ -4,6 +4,7 @@ Each gives the image's configuration and its layers, the lowest first; what is c
 bytes. Nothing is unpacked to a place that an archive names.
 """
 
+import errno
 import gzip
 import hashlib
 import json
@@ -113,13 +114,26 @@ def _archive(path: Path) -> Iterator["_Archive"]:
                 yield _Archive(str(path), tar)
             return
         with tempfile.TemporaryFile(prefix="verigym-image-") as plain:
-            with gzip.open(path) as data:
-                shutil.copyfileobj(data, plain, 1 << 20)
-            plain.seek(0)
+            _decompress(path, plain)
             with tarfile.open(fileobj=plain, mode="r:") as tar:
                 yield _Archive(str(path), tar)
     except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
         raise SandboxError(f"{path} is no whole tar archive ({error}); write it again with docker save") from None
+
+
+def _decompress(path: Path, plain: IO[bytes]) -> None:
+    """Into a temporary file, and back to its beginning. Raises SandboxError: the disk is full."""
+    try:
+        with gzip.open(path) as data:
+            shutil.copyfileobj(data, plain, 1 << 20)
+        plain.seek(0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise SandboxError(
+            f"the disk is full: {path} is decompressed into {tempfile.gettempdir()} before it is read, and nothing "
+            "of it was kept; free some space, set TMPDIR to a folder on another disk, or bring the archive decompressed"
+        ) from None
 
 
 class _Archive:

@@ -1,6 +1,7 @@
 """Layers, and the archives that images come in: what a stranger's archive can do, which is nothing outside."""
 
 import errno
+import gzip
 import io
 import json
 import os
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from verigym.__main__ import main
 from verigym.envs.sandbox.oci import store as store_module
 from verigym.envs.sandbox.oci.flavor import AS_ROOT, AS_USER, FIRST_ID
 from verigym.envs.sandbox.oci.images import normal_name
@@ -262,6 +264,28 @@ def test_what_is_not_whole_says_so_once_and_leaves_nothing(tmp_path, kind):
         store.add(source)
     assert store.images() == []
     assert list(store.layers.glob("*")) + list(store.layers.glob(".*")) == []
+
+
+def test_a_full_disk_where_an_archive_is_decompressed_is_told(tmp_path, monkeypatch):
+    path = docker_archive(tmp_path / "a.tar", [layer(member("f", b"x" * 30_000))])
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(path.read_bytes()))
+
+    def copy(source, target, size):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("verigym.envs.sandbox.oci.sources.shutil.copyfileobj", copy)
+    with pytest.raises(SandboxError, match=r"the disk is full: .*a\.tar\.gz is decompressed into .*TMPDIR"):
+        ImageStore(tmp_path / "store", flavor=AS_USER).add(str(tmp_path / "a.tar.gz"))
+
+
+def test_an_archive_that_is_not_there_is_asked_of_no_registry(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("VERIGYM_CACHE", str(tmp_path))
+    assert main(["images", "add", str(tmp_path / "none.tar")]) == 2
+    monkeypatch.chdir(tmp_path)
+    assert main(["images", "add", "none.tar.gz"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("no file and no folder") == 2
+    assert "registry" not in told
 
 
 @contextmanager

@@ -1,0 +1,180 @@
+"""What test_chaos.py does to containers, done to boxes of images without an engine."""
+
+import asyncio
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from verigym.envs.sandbox.oci.backend import OciBackend
+from verigym.envs.sandbox.oci.store import ImageStore
+from verigym.envs.sandbox.types import Limits, SandboxSpec
+from verigym.errors import SandboxError
+
+DEADLINE_S = 120
+ATTACKS = {
+    "fork bomb": ("bomb() { bomb | bomb & }; bomb; sleep 60", "processes", Limits(num_processes=64)),
+    "full disk": ("cat /dev/zero > /tmp/full", None, Limits(disk_mib=32)),
+    "closed descriptors": ('for fd in 0 1 2 3 4 5 6 7 8 9; do eval "exec $fd>&-"; done; exec 200>&1', None, Limits()),
+    "deaf": ("trap '' TERM INT HUP; while :; do :; done", "timeout", Limits(command_timeout_s=1.0)),
+    "killing all": ("kill -9 -1", None, Limits()),
+}
+
+
+@pytest.fixture(scope="module")
+def place(programs_image, tmp_path_factory):
+    """(folder of a store, image) in which the image is."""
+    folder = tmp_path_factory.mktemp("chaos")
+    ImageStore(folder).add(programs_image)
+    return folder, programs_image
+
+
+@pytest.fixture
+def backend(place):
+    backend = OciBackend(store=ImageStore(place[0]))
+    yield backend
+    backend.close()
+
+
+def sleeping(seconds):
+    """Processes `sleep SECONDS` of this machine, those in boxes among them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found += [path.parent.name] if path.read_bytes() == f"sleep\0{seconds}\0".encode() else []
+        except OSError:
+            continue
+    return found
+
+
+def until(condition):
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end, "the condition was not met in time"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_attack_ends_and_the_session_goes_on(backend, place, attack):
+    command, killed, limits = ATTACKS[attack]
+
+    async def main():
+        async with asyncio.timeout(DEADLINE_S):
+            box = await backend.create(SandboxSpec(image=place[1], limits=limits))
+            result = await box.aexec(command)
+            assert result.killed == killed, result
+            assert (await box.aexec("rm -f /tmp/full; echo ok")).output == "ok\n"
+            await box.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_box_killed_in_the_middle_of_a_command(backend, place):
+    async def main():
+        async with asyncio.timeout(DEADLINE_S):
+            box = await backend.create(SandboxSpec(image=place[1]))
+            running = asyncio.create_task(box.aexec("sleep 876541"))
+            while not (there := sleeping(876541)):
+                await asyncio.sleep(0.02)
+            os.kill(first_process(there[0]), signal.SIGKILL)
+            with pytest.raises(SandboxError, match="ended unexpectedly"):
+                await running
+            with pytest.raises(SandboxError):
+                await box.write_file("a", b"")
+            await box.aclose()
+            box = await backend.create(SandboxSpec(image=place[1]))
+            assert (await box.aexec("echo ok")).output == "ok\n"
+            await box.aclose()
+
+    asyncio.run(main())
+    until(lambda: not sleeping(876541))
+
+
+def first_process(pid):
+    """The process outside that is number 1 where this one is."""
+    while True:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        if next(line for line in lines if line.startswith("NSpid:")).split()[-1] == "1":
+            return int(pid)
+        pid = next(line for line in lines if line.startswith("PPid:")).split()[1]
+
+
+OWNER = """
+import asyncio, sys
+from pathlib import Path
+from verigym.envs.sandbox.oci.backend import OciBackend
+from verigym.envs.sandbox.oci.store import ImageStore
+from verigym.envs.sandbox.types import SandboxSpec
+
+async def main():
+    backend = OciBackend(store=ImageStore(Path(sys.argv[1])))
+    boxes = [await backend.create(SandboxSpec(image=sys.argv[2])) for _ in range(20)]
+    running = [asyncio.create_task(box.aexec("(setsid sleep 876542 &); sleep 876542")) for box in boxes]
+    await asyncio.sleep(1)
+    print("ready", flush=True)
+    await asyncio.gather(*running)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+def test_nothing_is_left_of_a_killed_process_with_twenty_boxes(place):
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(place[0]), place[1]], stdout=subprocess.PIPE)
+    with owner.stdout:
+        assert owner.stdout.readline() == b"ready\n"
+        until(lambda: len(sleeping(876542)) == 40)
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+    until(lambda: not sleeping(876542))
+
+
+def held():
+    return {"descriptors": len(os.listdir("/proc/self/fd")), "threads": threading.active_count()}
+
+
+@pytest.mark.slow
+def test_two_hundred_episodes_leave_nothing(backend, place):
+    """16 at a time, some of which end in a crash, a timeout or with a caller that gives up."""
+    slots = None
+
+    async def episode(number):
+        async with slots:
+            box = await backend.create(SandboxSpec(image=place[1]))
+            try:
+                await box.aexec(f"echo {number} > mine; export N={number}; (sleep 876543 &)")
+                if number % 10 == 3:
+                    box._channel.kill("as where it crashes")
+                if number % 10 == 6:
+                    assert (await box.aexec("sleep 876543", timeout_s=0.2)).killed == "timeout"
+                if number % 10 == 8:
+                    job = asyncio.create_task(box.aexec("sleep 876543"))
+                    await asyncio.sleep(0.05)
+                    job.cancel()
+                if number % 10 != 3:
+                    assert (await box.aexec("cat mine; echo $N")).output == f"{number}\n{number}\n"
+            finally:
+                await box.aclose()
+
+    async def some(number):
+        nonlocal slots
+        slots = asyncio.Semaphore(16)
+        await asyncio.gather(*map(episode, range(number)))
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(some(40))  # threads and modules that stay are there now
+    gc.collect()
+    before, mounts = held(), Path("/proc/mounts").read_text()
+    asyncio.run(some(200))
+    gc.collect()
+    until(lambda: not sleeping(876543))
+    after = held()
+    assert after["threads"] <= before["threads"]
+    assert after["descriptors"] <= before["descriptors"]
+    assert str(place[0]) not in Path("/proc/mounts").read_text().replace(mounts, "")
