@@ -1,16 +1,16 @@
 """A row's repository in one sandbox with its reference and hidden tests, and runs of these tests on variants of it.
 
-Nobody forges anything here, so one sandbox serves all variants of a row: by forks of one warm process where the row
-names pytest's ids (``synthesis/probe.py``), else by the row's own script, once a variant.
+Nobody forges anything here, so one sandbox serves all variants of a row: by forks of one warm process where pytest can
+run the tests (``synthesis/probe.py``), although a script of the row says how; else by that script, once a variant.
 """
 
 import shlex
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 
 from ...errors import GradingError, TaskError
-from ...model.chat.encoding import from_bytes, to_bytes
+from ...model.chat.encoding import from_bytes
 from ...rewards.patches import paths_of
 from ...rewards.swe import PASSING, found_ids
 from ..datasets.eval_scripts import END, START
@@ -18,8 +18,10 @@ from ..datasets.swe import SWERow
 from ..sandbox.types import Limits, Sandbox, SandboxBackend
 from ..swe.checkout import checkout, environment_of, placed
 from ..swe.scripted import run_script_once
-from ..swe.worktree import run_script, said_by
+from ..swe.worktree import run_script
 from ..synthesis.probing import PROBE_ENV, Failure, Job, JobResult, Probe, file_of
+from .files import apply, read
+from .published import row_under_pytest, site_of
 
 Files = Mapping[str, str | None]
 """Path -> text; None: there is no such file."""
@@ -28,8 +30,6 @@ MOST_COPY_S = 2.0
 """Processor seconds of one varied copy of a test."""
 HELD_TIMES = 6
 """How much longer a run may take that is held up."""
-MOST_FILE = 2 << 20
-"""Bytes of a source file that is varied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class Bench:
     """One row, ready to run.
 
     Attributes:
-        row: placed.
+        row: placed; of a published row whose tests pytest runs, with pytest's ids.
         base, gold: the Python files that the reference changes, before and after it.
         tests, tests_before: the hidden tests' Python files, with the test patch and without.
         spent_s: processor seconds of the runs so far; of those by a script, of the wall.
@@ -97,26 +97,55 @@ class Bench:
         gold: Files,
         tests: Files,
         tests_before: Files,
+        published: SWERow | None = None,
     ) -> None:
+        """``published``: the row as its script names the tests, where a probe runs them instead."""
         self.row, self.base, self.gold, self.tests, self.tests_before = row, base, gold, tests, tests_before
-        self._sandbox, self._probe = sandbox, probe
+        self._sandbox, self._probe, self._published = sandbox, probe, published
         self._deadline_s, self._test_s = 600.0, 60.0
         self.spent_s = 0.0
         self.can_vary_runs = probe is not None
 
-    async def run(self, variants: Sequence[Files], manner: Manner | None = None) -> list[Outcome]:
+    async def run(
+        self, variants: Sequence[Files], manner: Manner | None = None, *, first: Collection[str] = (), rest: bool = True
+    ) -> list[Outcome]:
         """The outcomes of variants of the solved repository; {} is the reference itself.
 
+        Args:
+            first: tests that are run before the others, which only variants come to that pass them; () for no such
+                division.
+            rest: whether those others are run at all.
         Raises:
             TaskError: the tests cannot be run at all. SandboxError: the sandbox failed.
         """
         manner = manner or Manner()
         if self._probe is None:
             return [await self._by_script(files) for files in variants]
+        wanted = tuple(dict.fromkeys(self.row.tests))
+        others = tuple(test for test in wanted if test not in first)
+        if not first or not others or _is_cut(wanted):
+            return await self._run(variants, manner, wanted)
+        outcomes = await self._run(variants, manner, tuple(test for test in wanted if test in first))
+        if rest:
+            passed = [number for number, one in enumerate(outcomes) if one.resolved]
+            for number, one in zip(passed, await self._run([variants[n] for n in passed], manner, others)):
+                statuses = {**outcomes[number].statuses, **one.statuses}
+                outcomes[number] = replace(one, statuses=statuses, seconds=one.seconds + outcomes[number].seconds)
+        return outcomes
+
+    async def _run(self, variants: Sequence[Files], manner: Manner, tests: Sequence[str]) -> list[Outcome]:
         if not variants:
             return []
-        jobs = [self._job(number, files, manner) for number, files in enumerate(variants)]
-        return [self._outcome(result, manner) for result in await self._probed(jobs, manner.env)]
+        jobs = [self._job(number, files, manner, tests) for number, files in enumerate(variants)]
+        return [self._outcome(result, manner, tests) for result in await self._probed(jobs, manner.env)]
+
+    async def use_script(self) -> bool:
+        """Whether the row's script can run the tests instead, as it does from now on."""
+        if self._probe is None or self._published is None:
+            return False
+        await apply(self._sandbox, self._published, self._published.test_patch, "test_patch", "-R")
+        self._probe, self.row, self.can_vary_runs = None, self._published, False
+        return True
 
     async def _probed(self, jobs: Sequence[Job], env: Mapping[str, str]) -> list[JobResult]:
         assert self._probe is not None
@@ -129,11 +158,14 @@ class Bench:
         if self._probe is None:
             return [await self._by_script({}) for _ in manners]
         found: dict[int, Outcome] = {}
-        for env in {tuple(sorted(one.env.items())): one.env for one in manners}.values():
-            numbers = [number for number, one in enumerate(manners) if one.env == env]
-            jobs = [self._job(number, {}, manners[number]) for number in numbers]
+        kinds = {(*sorted(one.env.items()), bool(one.clock_s)): one for one in manners}
+        for kind in kinds.values():
+            env, moved = kind.env, bool(kind.clock_s)
+            numbers = [number for number, one in enumerate(manners) if (one.env, bool(one.clock_s)) == (env, moved)]
+            tests = tuple(dict.fromkeys(self.row.tests))
+            jobs = [self._job(number, {}, manners[number], tests) for number in numbers]
             for number, result in zip(numbers, await self._probed(jobs, env)):
-                found[number] = self._outcome(result, manners[number])
+                found[number] = self._outcome(result, manners[number], tests)
         return [found[number] for number in range(len(manners))]
 
     async def run_others(
@@ -190,14 +222,13 @@ class Bench:
         self._deadline_s = 15.0 + 5.0 * gold.seconds
         self._test_s = 3.0 + 2.0 * gold.seconds
 
-    def _job(self, number: int, files: Files, manner: Manner) -> Job:
-        wanted = tuple(dict.fromkeys(self.row.tests))
-        cut = any(test.count("[") > test.count("]") for test in wanted)
+    def _job(self, number: int, files: Files, manner: Manner, tests: Sequence[str]) -> Job:
+        cut = _is_cut(tests)
         return Job(
             key=str(number),
-            collect=tuple(dict.fromkeys(map(file_of, wanted))),
+            collect=tuple(dict.fromkeys(map(file_of, tests))),
             files=files,
-            keep=None if cut else wanted,
+            keep=None if cut else tuple(tests),
             deadline_s=self._deadline_s * (HELD_TIMES if manner.held_up else 1),
             test_s=None if manner.held_up else self._test_s,
             max_failing=0 if manner.whole or cut else 1,
@@ -209,11 +240,8 @@ class Bench:
             calls=manner.calls,
         )
 
-    def _outcome(self, result: JobResult, manner: Manner) -> Outcome:
-        deciding = (
-            *found_ids(result.outcomes, self.row.FAIL_TO_PASS),
-            *found_ids(result.outcomes, self.row.PASS_TO_PASS),
-        )
+    def _outcome(self, result: JobResult, manner: Manner, tests: Sequence[str]) -> Outcome:
+        deciding = found_ids(result.outcomes, tests)
         stopped = not manner.whole and any(result.outcomes.get(test) in ("failed", "error") for test in deciding)
         missed = [test for test in deciding if result.outcomes.get(test) not in PASSING]
         whole_run = result.ended == "done" and not result.not_collected
@@ -257,6 +285,11 @@ class Bench:
         )
 
 
+def _is_cut(tests: Sequence[str]) -> bool:
+    """Whether an id was cut at a blank, so that only a run of all tests tells what it means."""
+    return any(test.count("[") > test.count("]") for test in tests)
+
+
 def _why(result: JobResult, test: str) -> str:
     failure = result.failures.get(test) or result.failures.get(file_of(test)) or Failure(message="", frames=())
     if failure.message:
@@ -282,46 +315,41 @@ async def open_bench(backend: SandboxBackend, row: SWERow, *, limits: Limits | N
             pytest's ids nor run by a script. SandboxError: the sandbox failed.
     """
     row = placed(row, backend)
-    by_script = bool(row.image and row.eval_script and not row.interpreter)
-    if not by_script and not all(file_of(test).endswith(".py") for test in row.tests):
+    odd = not all(file_of(test).endswith(".py") for test in row.tests)
+    by_script = bool(row.eval_script and not row.interpreter and (row.image or odd))
+    if not by_script and odd:
         raise TaskError(f"{row.instance_id}: its tests are no pytest ids and the row has no eval_script to run them")
     if by_script and (row.eval_script.count(START) != 1 or row.eval_script.count(END) != 1):
         raise GradingError(f"{row.instance_id}: eval_script does not have each of the markers {START!r}, {END!r} once")
-    async with checkout(backend, row, limits=limits or Limits()) as sandbox:
+    async with AsyncExitStack() as opened:
+        limits = limits or Limits()
+        sandbox = await opened.enter_async_context(checkout(backend, row, limits=limits, with_past=not by_script))
+        site = await site_of(sandbox, row) if by_script else None
+        if by_script and site is None:  # the script installs the repository, which may ask git for a version
+            await opened.aclose()
+            sandbox = await opened.enter_async_context(checkout(backend, row, limits=limits))
         paths = [path for pair in paths_of(row.patch) for path in pair if path.endswith(".py")]
         hidden = [new for _, new in paths_of(row.test_patch) if new.endswith(".py")]
-        base = {path: await _read(sandbox, row, path) for path in dict.fromkeys(paths)}
-        before = {path: await _read(sandbox, row, path) for path in dict.fromkeys(hidden)}
-        if not by_script:  # the script brings them itself
-            await _apply(sandbox, row, row.test_patch, "test_patch")
-        tests = {path: await _read(sandbox, row, path) for path in dict.fromkeys(hidden)}
-        await _apply(sandbox, row, row.patch, "patch")
-        gold = {path: await _read(sandbox, row, path) for path in base}
-        probe = None
-        if not by_script:
+        base = {path: await read(sandbox, row, path) for path in dict.fromkeys(paths)}
+        before = {path: await read(sandbox, row, path) for path in dict.fromkeys(hidden)}
+        if not by_script or site is not None:  # else the script brings them itself
+            await apply(sandbox, row, row.test_patch, "test_patch")
+        await apply(sandbox, row, row.patch, "patch")
+        gold = {path: await read(sandbox, row, path) for path in base}
+        tests = {path: await read(sandbox, row, path) for path in before}
+        probe, placed_row = None, row
+        if site is not None:
+            probe = site.probe(sandbox)
+            await probe.bring()
+            found = await row_under_pytest(site, probe)
+            if found is None:
+                await apply(sandbox, row, row.test_patch, "test_patch", "-R")
+            probe, placed_row = (probe, found) if found is not None else (None, row)
+        elif not by_script:
             env = {**PROBE_ENV, **row.env}
             if row.pytest_plugins:
                 env["PYTEST_PLUGINS"] = ",".join(row.pytest_plugins)
             probe = Probe(sandbox, python=(await environment_of(row)).python, env=env, workdir=row.root)
             await probe.bring()
-        yield Bench(sandbox, row, probe, base=base, gold=gold, tests=tests, tests_before=before)
-
-
-async def _apply(sandbox: Sandbox, row: SWERow, patch: str, name: str) -> None:
-    if not patch.strip():
-        return
-    text = patch if patch.endswith("\n") else patch + "\n"
-    script = "git apply --whitespace=nowarn - 2>&1"
-    result = await run_script(sandbox, script, root=row.root, stdin=to_bytes(text))
-    if result.exit_code != 0:
-        raise TaskError(f"{row.instance_id}: {name} does not apply to the base commit: {said_by(result)[:300]}")
-
-
-async def _read(sandbox: Sandbox, row: SWERow, path: str) -> str | None:
-    try:
-        data = await sandbox.read_file(f"{row.root}/{path}", most_bytes=MOST_FILE + 1)
-    except (FileNotFoundError, IsADirectoryError):
-        return None
-    if len(data) > MOST_FILE:
-        raise TaskError(f"{row.instance_id}: {path} has more than {MOST_FILE >> 20} MiB; it is not varied")
-    return from_bytes(data)
+        files = {"base": base, "gold": gold, "tests": tests, "tests_before": before}
+        yield Bench(sandbox, placed_row, probe, published=row if by_script else None, **files)

@@ -8,8 +8,19 @@ from .bench import Manner
 AGAIN_S, MOST_AGAIN = 12.0, 8
 """Seconds that plain repetitions of a suite may take together, and how many there are at most; one is made in any
 case. A test that fails one time in five is missed by eight runs one time in six."""
+LONG_SUITE_S = 6.0
+"""Seconds of a suite from which on it is run in fewer manners."""
 HELD_UP = ("one", "two", "three")
 """Patterns in which a run is held up."""
+
+
+OF_LONG_SUITES = (
+    "again",
+    "on a busy machine (one)",
+    "shuffled",
+    "with another hash seed",
+    "on the last day of a year, five years later",
+)
 
 
 def manners(now: datetime, *, suite_s: float) -> dict[str, Manner]:
@@ -31,7 +42,8 @@ def manners(now: datetime, *, suite_s: float) -> dict[str, Manner]:
         "with another hash seed": Manner(whole=True, env={"PYTHONHASHSEED": "4711"}),
     }
     clocks = {name: Manner(whole=True, clock_s=seconds) for name, seconds in moved_clocks(now).items()}
-    return again | held | orders | clocks
+    found = again | held | orders | clocks
+    return found if suite_s <= LONG_SUITE_S else {name: one for name, one in found.items() if name in OF_LONG_SUITES}
 
 
 def moved_clocks(now: datetime) -> Mapping[str, int]:

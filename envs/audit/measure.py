@@ -16,7 +16,7 @@ from .bench import Bench, Manner, Outcome, open_bench
 from .certificate import CUT, MOST_FINDINGS, NOT_RUN, Basis, Certificate, Finding
 from .classes import WHOLLY, classify
 from .leaks import search_workspace
-from .manners import manners
+from .manners import LONG_SUITE_S, manners
 from .mutants import mutants
 from .notes import Notebook
 from .rewrites import Choice, choices, new_names, spelled_in
@@ -100,6 +100,7 @@ class Audit:
         self._scores: dict[str, float] = {}
         self._measured: dict[str, Any] = {}
         self._findings: list[Finding] = []
+        self._first: frozenset[str] = frozenset()
         self.is_broken = False
 
     async def run(self) -> None:
@@ -108,6 +109,8 @@ class Audit:
             return
         watch = tuple(path for path, text in self._bench.gold.items() if text is not None)
         (gold,) = await self._bench.run([{}], Manner(whole=True, trace=True, watch=watch))
+        if not gold.resolved and await self._bench.use_script():
+            (gold,) = await self._bench.run([{}])
         self._bench.expect(gold)
         if not gold.resolved:
             test, why = next(iter(gold.failing.items()), ("", gold.ended))
@@ -118,13 +121,23 @@ class Audit:
             self._passes_without(paths_of(self._row.patch))
             return
         self._unrelated(gold, base)
+        self._first = self._coming_to_it(gold)
         await self._flaky(gold)
         if "flaky" in self._scores and self._scores["flaky"] > 0:
             return  # verdicts on variants would be chance
         known = await self._bench.standing(new_names(self._solved))
         self._solved = replace(self._solved, known=frozenset(known))
-        neutral = await self._narrow()
+        neutral = await self._narrow(gold)
         await self._weak(gold, neutral)
+
+    def _coming_to_it(self, gold: Outcome) -> frozenset[str]:
+        """Deciding tests, and those of the others that come to a function which the reference changes: on them a
+        variant fails first, if it fails at all."""
+        if gold.traced is None:
+            return frozenset()
+        changed = set(changed_places(self._solved)[0])
+        reached = {test for test, places in gold.traced.covered.items() if changed & set(places)}
+        return frozenset((*self._bench.row.FAIL_TO_PASS, *reached))
 
     def _broken(self, why: str) -> None:
         self.is_broken = True
@@ -142,14 +155,14 @@ class Audit:
 
     def _unrelated(self, gold: Outcome, base: Outcome) -> None:
         """Deciding tests that pass without the reference, or that come to none of its functions."""
-        for test in self._row.FAIL_TO_PASS:
+        for test in self._bench.row.FAIL_TO_PASS:
             if base.statuses.get(test) in PASSING:
                 self._findings.append(Finding(kind="unrelated", what="it passes without the reference", where=test))
         if gold.traced is None:
             return
         functions, everywhere = changed_places(self._solved)
         reached: set[tuple[str, int]] = set()
-        for test in self._row.FAIL_TO_PASS:
+        for test in self._bench.row.FAIL_TO_PASS:
             covered = set(gold.traced.covered.get(test, ()))
             reached |= covered
             told = any(finding.where == test for finding in self._findings)
@@ -191,10 +204,15 @@ class Audit:
         self._measured["runs"] = {"tried": len(tried), "manners": list(tried), "failed": sorted(failed)}
         self._scores["flaky"] = len(failed) / len(tried)
 
-    async def _narrow(self) -> list[Variant]:
+    async def _narrow(self, gold: Outcome) -> list[Variant]:
         """Other choices and other ways; the ways that the tests accept, for what they are to accept later."""
         made, ways = choices(self._solved), structures(self._solved)
-        outcomes = await self._bench.run([*(one.variant.files for one in made), *(one.files for one in ways)])
+        # Of a long suite the tests that come to none of it are left out: they see such a variant hardly ever.
+        outcomes = await self._bench.run(
+            [*(one.variant.files for one in made), *(one.files for one in ways)],
+            first=self._first,
+            rest=gold.seconds <= LONG_SUITE_S,
+        )
         refused = 0
         for choice, outcome in zip(made, outcomes):
             if outcome.resolved or not self._spelled(choice):
@@ -225,7 +243,7 @@ class Audit:
     async def _weak(self, gold: Outcome, neutral: Sequence[Variant]) -> None:
         """Wrong solutions that resolve, and that some call tells from the reference."""
         tried = mutants(self._solved, most=self._effort.mutants, seed=self._row.instance_id, tests=self._bench.tests)
-        outcomes = await self._bench.run([one.files for one in tried])
+        outcomes = await self._bench.run([one.files for one in tried], first=self._first)
         alive = [one for one, outcome in zip(tried, outcomes) if outcome.resolved]
         told: dict[int, str] = {}
         if alive and self._bench.can_vary_runs:

@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from ...errors import ConfigError, TaskError
     from ..audit.ledger import Ledger
     from ..datasets.training import folder_of, rows_of
+    from ..runs.lock import RunLock
     from .terminal import progress_bar
 
     if args.clones is not None and not args.clones.is_dir():
@@ -77,16 +78,17 @@ def run(args: argparse.Namespace) -> int:
     rows = [dict(row.value) for row in rows_of(args.file)][: args.limit]
     if not rows:
         raise TaskError(f"{args.file} has no rows; there is nothing to audit")
-    ledger = Ledger(args.out, resume=args.resume, key=key_in(args.sign_with))
-    folder = folder_of(args.file)
-    with progress_bar() as tell:
-        certificates = read_all(rows, ledger, folder, args.clones, tell)
-    if not args.static:
-        certificates = measure_all(args, rows, certificates, ledger, folder)
-    for name, spec in (("judge", args.judge), ("memory", args.memory)):
-        if spec is not None:
-            certificates = _ask_all(args, name, spec, rows, certificates, ledger)
-    ledger.finish(certificates)
+    with RunLock(args.out, is_file=True):
+        ledger = Ledger(args.out, resume=args.resume, key=key_in(args.sign_with))
+        folder = folder_of(args.file)
+        with progress_bar() as tell:
+            certificates = read_all(rows, ledger, folder, args.clones, tell)
+        if not args.static:
+            certificates = measure_all(args, rows, certificates, ledger, folder)
+        for name, spec in (("judge", args.judge), ("memory", args.memory)):
+            if spec is not None:
+                certificates = _ask_all(args, name, spec, rows, certificates, ledger)
+        ledger.finish(certificates)
     _show(certificates)
     print(f"wrote {args.out}")
     return 0

@@ -2,7 +2,9 @@
 
 It runs inside the sandbox with its modules (``probing.py`` names them), with the standard library and pytest alone:
 
-    python main.py JOBS.json RESULTS.jsonl          (working directory: the tree)
+    python main.py JOBS.json RESULTS.jsonl [MODULES.json]          (working directory: the tree)
+
+MODULES are names of modules, none of the tree's, which are imported once and not by every run.
 
 It serves the making of tasks, where nobody forges outcomes. Rewards come from ``verigym.envs.swe.testing`` instead.
 A job: {"key", "files": {path: text}, "collect": [test files], "keep": [test ids] or null for all, "named": names of
@@ -16,6 +18,7 @@ whose text is null is not there during the run. A result: see ``_result``.
 """
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -165,11 +168,33 @@ def _run_pytest(job):
     with first, contextlib.redirect_stderr(io.StringIO()) as said:
         exit_code = int(pytest.main(arguments, plugins=[recorder]))
     result = _result(recorder, exit_code)
+    if job["mode"] == "warm":
+        result["modules"] = _modules_of_others()
     if exit_code == pytest.ExitCode.USAGE_ERROR:  # a conftest that cannot be imported, for one: no report tells
         words = [line for line in said.getvalue().splitlines() if line.strip()] or ["pytest gave no reason"]
         last = next((line[1:].strip() for line in reversed(words) if line.startswith("E ")), words[-1])
         result["error"] = last[:MESSAGE_CHARACTERS]
     return result
+
+
+def _import_once(names):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        for name in names:
+            try:
+                importlib.import_module(name)
+            except Exception:
+                continue  # what a run needs it imports by itself
+
+
+def _modules_of_others():
+    """Imported modules with a file that is not in the tree, in the order of their import."""
+    inside, found = os.getcwd() + os.sep, []
+    for name, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        is_own = name == "__main__" or name.partition(".")[0] == __name__.partition(".")[0]
+        if isinstance(path, str) and not is_own and not os.path.abspath(path).startswith(inside):
+            found.append(name)
+    return found
 
 
 def _send(writer, record):
@@ -196,9 +221,12 @@ def _result(recorder, exit_code):
     }
 
 
-def main(jobs_path, results_path):
+def main(jobs_path, results_path, modules_path=None):
     with open(jobs_path, encoding="utf-8") as file:
         jobs = json.load(file)
+    if modules_path:
+        with open(modules_path, encoding="utf-8") as file:
+            _import_once(json.load(file))
     with open(results_path, "w", encoding="utf-8") as results:
         for job in jobs:
             results.write(json.dumps(run_job(job)) + "\n")

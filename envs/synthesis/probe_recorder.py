@@ -48,14 +48,16 @@ class Recorder:
         self.stopped = False
         self.watch = Stopwatch()
 
-    @pytest.hookimpl(wrapper=True)
+    # ``hookwrapper``, as the pytest of a published image may be older than ``wrapper``.
+    @pytest.hookimpl(hookwrapper=True)
     def pytest_make_collect_report(self, collector):
         """Fail a file whose import takes too long, or that is not reached in time."""
         if not (self.job["collect_s"] and isinstance(collector, pytest.File)):
-            return (yield)
+            yield
+            return
         left_s = self.job["collect_s"] - self.watch.seconds()
         with bounded(min(left_s, self.job["collect_s"] / 2), "importing it takes too long"):
-            return (yield)
+            yield
 
     def pytest_collectreport(self, report):
         if report.failed:
@@ -82,7 +84,7 @@ class Recorder:
             cut = rounds(list(found), self.job["sample"])
             self.sampled = [len(one) for one in cut]
             items[:] = [found[test] for one in cut for test in one]
-        if self.job["mode"] == "trace":
+        if self.job["mode"] in ("trace", "warm"):
             for item in items:
                 code = self._code(item)
                 if code is not None:
@@ -91,12 +93,13 @@ class Recorder:
     def pytest_collection_finish(self):
         self.watch = Stopwatch()
 
-    @pytest.hookimpl(wrapper=True)
+    @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item, nextitem):
         with self._bounded(item):
             if self.job["mode"] == "trace":
-                return (yield from self._traced(item))
-            return (yield)
+                yield from self._traced(item)
+            else:
+                yield
 
     @contextlib.contextmanager
     def _bounded(self, item):
@@ -163,7 +166,7 @@ class Recorder:
         threading.settrace(note_call)
         sys.settrace(note_call)
         try:
-            return (yield)
+            yield
         finally:
             sys.settrace(None)
             threading.settrace(None)
@@ -185,12 +188,11 @@ class Recorder:
         given = getattr(getattr(item, "callspec", None), "params", {})
         self.inputs = {name: text for name, value in given.items() if (text := plain_text(value)) is not None}
 
-    @pytest.hookimpl(wrapper=True)
+    @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item, call):
-        report = yield
+        made = yield
         if call.excinfo is not None:
-            report.frames = self._frames(call.excinfo.tb)
-        return report
+            made.get_result().frames = self._frames(call.excinfo.tb)
 
     def _frames(self, traceback):
         """The tree's lines on an exception's way, outermost first."""

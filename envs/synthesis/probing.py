@@ -113,7 +113,7 @@ class JobResult:
         error: the exception that pytest itself ended with.
         outcomes: test -> "passed", "failed", "error", "skipped", "xfailed" or "xpassed".
         not_collected: files that could not be imported.
-        locations: test -> (file, first line) of its function; in mode "trace" only.
+        locations: test -> (file, first line) of its function; in modes "trace" and "warm" only.
         covered: test -> (file, first line) of the tree's functions it entered; in mode "trace" only.
         lines: test -> (file, line) of the watched files that it ran; in mode "trace" only.
         calls: test -> (file, first line, parameter -> source of its value) of calls asked for; in mode "trace" only.
@@ -122,6 +122,7 @@ class JobResult:
         sampled: of how many tests each round was to be.
         stopped: whether the job's ``budget_s`` ended the run.
         hung: whether a test took longer than ``test_s``, whatever came of it.
+        modules: imported modules that are none of the tree's; in mode "warm" only.
     """
 
     ended: str
@@ -141,6 +142,7 @@ class JobResult:
     sampled: tuple[int, ...] = ()
     stopped: bool = False
     hung: bool = False
+    modules: tuple[str, ...] = ()
 
     @property
     def is_whole(self) -> bool:
@@ -179,6 +181,7 @@ class Probe:
         self._python = python
         self._env = env
         self._num_runs = 0
+        self._modules: list[str] = []
 
     async def place(self, source: Source) -> None:
         """Bring the source's clean tree and the probe's program into the sandbox."""
@@ -189,6 +192,11 @@ class Probe:
         """Bring the probe's program into the sandbox, where the tree is there already."""
         for path, text in probe_program().items():
             await self._sandbox.write_file(f"{self._workdir}/{PROBE_FOLDER}/{path}", text)
+
+    async def import_once(self, modules: Sequence[str]) -> None:
+        """From now on import modules that are none of the tree's once for all runs, but where clocks are moved."""
+        self._modules = [f"{PROBE_FOLDER}/modules.json"]
+        await self._sandbox.write_file(f"{self._workdir}/{self._modules[0]}", json.dumps(modules).encode())
 
     async def warm(self, test_files: Sequence[str]) -> None:
         """Compile what some files of tests import, once for all runs to come."""
@@ -213,8 +221,9 @@ class Probe:
         self._num_runs += 1
         order, answer = (f"{PROBE_FOLDER}/{kind}-{self._num_runs}.json" for kind in ("jobs", "results"))
         await self._sandbox.write_file(f"{self._workdir}/{order}", json.dumps([asdict(job) for job in jobs]).encode())
+        modules = [] if any(job.clock_s for job in jobs) else self._modules
         process = await self._sandbox.arun(
-            [self._python, f"{PROBE_FOLDER}/main.py", order, answer],
+            [self._python, f"{PROBE_FOLDER}/main.py", order, answer, *modules],
             cwd=self._workdir,
             env={**self._env, **env},
             timeout_s=sum(job.deadline_s for job in jobs) + 60.0,
@@ -280,6 +289,7 @@ def _result(record: Mapping[str, Any]) -> JobResult:
         sampled=tuple(record.get("sampled", ())),
         stopped=record.get("stopped", False),
         hung=record.get("hung", False),
+        modules=tuple(record.get("modules", ())),
     )
 
 

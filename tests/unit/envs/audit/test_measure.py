@@ -5,12 +5,15 @@ import json
 
 import pytest
 
+from verigym.envs.audit.bench import Manner, open_bench
 from verigym.envs.audit.measure import Effort, measure
 from verigym.envs.audit.static import audit_text
 from verigym.envs.audit.strengthen import strengthen
+from verigym.envs.datasets.eval_scripts import eval_script_of
 from verigym.envs.datasets.swe import pack_repository, row_of, task_of
 from verigym.envs.datasets.swe_examples import unified
 from verigym.envs.sandbox.choose import make_backend
+from verigym.envs.swe.checkout import environment_of
 from verigym.envs.swe.grading import grade_patch
 from verigym.errors import SandboxError
 
@@ -127,6 +130,36 @@ def test_a_row_is_left_after_its_minutes_and_not_called_sound(rows, backend):
     certificate = asyncio.run(measure(backend, row_of(task_of(raw, folder=path.parent)), audit_text(raw), effort))
     assert certificate.problem.startswith("cut after 0.0001 minutes; give --row-minutes more")
     assert certificate.kind != "sound"
+
+
+def test_tests_that_a_script_names_otherwise_run_under_pytest_where_it_knows_them(rows, backend):
+    path, found = rows
+    raw = next(row for row in found if row["instance_id"] == "weak")
+    python = asyncio.run(environment_of(row_of(task_of(raw, folder=path.parent)))).python
+    script = eval_script_of(
+        root="/workspace",
+        test_cmd="bin/test -C --verbose test_fees.py",
+        before=f"export PATH={python.rpartition('/')[0]}:$PATH",
+        conda=False,
+    )
+    names = {"FAIL_TO_PASS": ["test_fee"], "PASS_TO_PASS": ["test_none"]}
+    raw = {**raw, **names, "eval_script": script, "log_parser": "parse_log_sympy"}
+    row = row_of(task_of(raw, folder=path.parent))
+
+    async def bench():
+        async with open_bench(backend, row) as made:
+            (gold,) = await made.run([{}], Manner(whole=True))
+            (base, same) = await made.run([made.base, {}], first=made.row.FAIL_TO_PASS)
+            return made, gold, base, same
+
+    made, gold, base, same = asyncio.run(bench())
+    assert made.can_vary_runs
+    assert made.row.tests == ("test_fees.py::test_fee", "test_fees.py::test_none")
+    assert gold.resolved
+    assert same.resolved
+    assert set(same.statuses) == set(made.row.tests)
+    assert not base.resolved
+    assert set(base.statuses) == {"test_fees.py::test_fee"}  # the other test is not come to
 
 
 @pytest.mark.slow

@@ -151,11 +151,15 @@ def test_clocks_come_to_a_week_end_a_leap_day_night_and_other_years():
         assert max(one.hour for one in times) > 22
 
 
-def test_short_suites_are_repeated_more_often_and_all_are_held_up():
+def test_short_suites_are_repeated_more_often_and_in_more_manners_and_all_are_held_up():
     short, long = (manners(datetime.datetime(2027, 3, 1), suite_s=seconds) for seconds in (0.5, 60.0))
     again = [sum(name.startswith("again") for name in one) for one in (short, long)]
     assert again == [8, 1]
-    assert len({one.held_up for one in long.values() if one.held_up}) == 3
+    held, orders, clocks = (
+        [len({getattr(one, name) for one in of.values()} - {"", 0}) for of in (short, long)]
+        for name in ("held_up", "order", "clock_s")
+    )
+    assert (held, orders, clocks) == ([3, 1], [3, 1], [4, 1])
 
 
 @pytest.mark.parametrize(("where", "kind"), [(WHOLLY, "unrelated"), ("t.py::test_a", "weak")])

@@ -11,6 +11,7 @@ from verigym.envs.audit.certificate import SCORES, Certificate, Finding, check_s
 from verigym.envs.audit.classes import classify
 from verigym.envs.audit.demands import demanded, functions_of, unrelated_tests
 from verigym.envs.audit.static import audit_text
+from verigym.envs.runs.lock import RunLock
 
 STATEMENT = "load takes empty paths\nIt should raise a ValueError instead."
 
@@ -175,3 +176,13 @@ def test_a_file_of_something_else_is_left_alone(tmp_path, capsys, raw):
     assert main(["tasks", "audit", str(rows), "--static", "--out", str(out), "--resume"]) == 2
     assert "is no certificate" in capsys.readouterr().err
     assert json.loads(out.read_text()) == {"mine": 1}
+
+
+def test_one_audit_at_a_time_writes_a_file(tmp_path, raw, capsys):
+    rows, out = write(tmp_path / "rows.jsonl", raw()), tmp_path / "a.jsonl"
+    with RunLock(out, is_file=True):
+        assert main(["tasks", "audit", str(rows), "--static", "--out", str(out)]) == 2
+    assert "in use by another run" in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
+    assert main(["tasks", "audit", str(rows), "--static", "--out", str(out)]) == 0
+    assert len(out.read_text().splitlines()) == 1

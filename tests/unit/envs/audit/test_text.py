@@ -76,3 +76,8 @@ def test_what_is_told_lowers_both_shares(row):
     )
     assert signs.narrow_share(told) < 0.3 < 0.8 < signs.narrow_share(vague)
     assert signs.underspecified_share(told) < 0.2 < 0.7 < signs.underspecified_share(vague)
+
+
+@pytest.mark.parametrize(("total", "share"), [(-1e6, 0.0), (0.0, 0.5), (1e6, 1.0)])
+def test_texts_of_megabytes_have_a_share_too(total, share):
+    assert signs.share_of(total, offset=0.0, slope=1.0) == share
