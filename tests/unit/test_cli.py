@@ -275,7 +275,7 @@ def test_no_gradable_sample_is_an_error(plugin, capsys, monkeypatch):
     assert told == 2
     said = capsys.readouterr().err
     assert "none of 1 samples could be graded; the first: http://127.0.0.1:9/v1/chat/completions gave no answer" in said
-    assert said.count("gave no answer") == 1
+    assert "the infrastructure failed" not in said
     assert json.loads((plugin / "run" / "report.json").read_text())["num_infrastructure_failures"] == 1
 
 
