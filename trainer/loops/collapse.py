@@ -13,8 +13,12 @@ logger = logging.getLogger(__name__)
 GAIN = "trainer/teacher_gain_over_student/mean"
 ENTROPY, LENGTH, REWARD = "trainer/entropy/mean", "rollout/sampled_tokens/mean", "rollout/reward/mean"
 DIVERGENCES = ("trainer/divergence/mean", "trainer/teacher_kl/mean")
+DISTANCE = "trainer/teacher_kl/mean"
 WATCHED = 5
-"""Measures of the teacher's gain after which it is judged, and again after as many more."""
+"""Measures of the teacher's gain after which it is judged, and again after as many more; of its distance the first."""
+FAR = 1.0
+"""Nats a token beyond which a teacher does not go on from what the student says: a reinforced model is at 0.1 from the
+one it began with, a small one that reads what it was never trained to read at 1.5."""
 
 
 class CollapseWatch:
@@ -25,11 +29,15 @@ class CollapseWatch:
         self._first: dict[str, list[float]] = {}
         self._last: dict[str, deque[float]] = {}
         self._gains: list[float] = []
+        self._distances: list[float] = []
+        self._knows_more = True
 
     def observe(self, metrics: Mapping[str, float]) -> str:
         """Take in a step. Returns why the run is to end; "" where it is to go on."""
         if GAIN in metrics:
             self._judge(metrics[GAIN])
+        if DISTANCE in metrics and len(self._distances) < WATCHED:
+            self._judge_distance(metrics[DISTANCE])
         divergence = next((name for name in DIVERGENCES if name in metrics), "")
         config = self._config
         bounds = {
@@ -63,14 +71,28 @@ class CollapseWatch:
         recent = self._gains[-WATCHED:]
         mean = statistics.fmean(recent)
         error = statistics.stdev(recent) / len(recent) ** 0.5
-        if mean <= 2 * error:
+        knew_more, self._knows_more = self._knows_more, mean > 2 * error
+        if knew_more and not self._knows_more:
             logger.warning(
                 "this teacher does not know more than its student: over %d steps it finds a token of episodes that "
                 "passed %+.4f nats likelier than of those that did not, beside what the student says (standard error "
-                "%.4f). Show it more (hindsight.parts), take another, or let rewards weigh more (reward_weight)",
+                "%.4f). Where the student has come near to it there is nothing left to learn; else show it more "
+                "(hindsight.parts), take another, or let rewards weigh more (reward_weight)",
                 WATCHED,
                 mean,
                 error,
+            )
+
+    def _judge_distance(self, distance: float) -> None:
+        self._distances.append(distance)
+        mean = statistics.fmean(self._distances)
+        if len(self._distances) == WATCHED and mean > FAR:
+            logger.warning(
+                "this teacher is far from its student: over %d steps it found a sampled token %.2f nats less likely. "
+                "One that is the policy itself does not understand what it is shown, and teaches that: watch the "
+                "rewards, show it something else (hindsight.parts), or let rewards weigh more (reward_weight)",
+                WATCHED,
+                mean,
             )
 
     def _told(self, what: str, then: float, now: float, bound: str) -> str:
@@ -85,9 +107,12 @@ class CollapseWatch:
             "first": {name: list(values) for name, values in self._first.items()},
             "last": {name: list(values) for name, values in self._last.items()},
             "gains": list(self._gains),
+            "distances": list(self._distances),
+            "knows_more": self._knows_more,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._first = {name: list(values) for name, values in state["first"].items()}
         self._last = {name: deque(values, maxlen=self._config.window) for name, values in state["last"].items()}
-        self._gains = list(state["gains"])
+        self._gains, self._distances = list(state["gains"]), list(state.get("distances", ()))
+        self._knows_more = bool(state.get("knows_more", True))

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from verigym.trainer.loops.collapse import DIVERGENCES, ENTROPY, GAIN, LENGTH, REWARD, CollapseWatch
+from verigym.trainer.loops.collapse import DISTANCE, DIVERGENCES, ENTROPY, GAIN, LENGTH, REWARD, CollapseWatch
 from verigym.trainer.recipe.distillation import CollapseConfig
 
 
@@ -52,9 +52,21 @@ def test_what_stays_goes_on_and_a_resume_goes_on_with_it():
 def test_a_teacher_is_judged_by_its_gain_over_the_student(caplog):
     with caplog.at_level(logging.WARNING):
         run(watch(), GAIN, [0.01, -0.01] * 5)
-    assert "does not know more" in caplog.text
+    assert caplog.text.count("does not know more") == 1  # once, until it has known more again
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         run(watch(), GAIN, [0.3, 0.2] * 5)
         run(watch(), GAIN, [-1.0] * 4)  # too few to say
     assert caplog.text == ""
+
+
+def test_a_teacher_that_is_far_from_its_student_is_told_of_once(caplog):
+    with caplog.at_level(logging.WARNING):
+        one = watch(most_divergence=None)
+        run(one, DISTANCE, [1.5] * 3)
+        other = watch(most_divergence=None)
+        other.load_state_dict(one.state_dict())
+        assert caplog.text == ""
+        run(other, DISTANCE, [1.7] * 9)
+        run(watch(), DISTANCE, [0.1] * 9)
+    assert caplog.text.count("far from its student: over 5 steps it found a sampled token 1.58 nats less likely") == 1
