@@ -19,11 +19,12 @@ from .types import Bind, Limits, SandboxSpec
 GUEST_FILES = (
     *("system", "image", "watching", "files", "process", "streams", "words", "grammar", "reports", "command", "memory"),
     *("bash", "known", "shell"),
-    *("limits", "run", "reset", "server", "main", "nursery"),
+    *("limits", "spare", "run", "reset", "server", "main", "nursery"),
 )
 """In the order of their imports. The last one is no guest's own: it is for the process that guests are forks of."""
 
-BOOT = boot_line("verigym_guest")
+GUEST = "verigym_guest"
+BOOT = boot_line(GUEST)
 
 SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 ETC = ("alternatives", "ca-certificates", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types")
@@ -32,6 +33,7 @@ ETC_MORE = ("pki", "protocols", "services", "ssl")
 SCRATCH = "/run/verigym"
 SCRATCH_BYTES = 64 << 20
 HOME = "/home/agent"
+VARIABLES = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": HOME, "LANG": "C.UTF-8"}
 SHM_BYTES = 64 << 20
 FILES_PER_MIB, MIN_FILES = 512, 20_000
 """How many files fit on a disk limit: an empty one takes about 1 KiB of the kernel's memory."""
@@ -109,7 +111,7 @@ def guest_config(spec: SandboxSpec, *, drop: bool, contained: bool = True) -> di
     limits = spec.limits
     uid = FIRST_UID + secrets.randbelow(NUM_UIDS) if drop else (INSIDE_ID if contained else os.getuid())
     gid = uid if drop else (INSIDE_ID if contained else os.getgid())
-    env = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": HOME, "LANG": "C.UTF-8", **spec.env}
+    env = {**VARIABLES, **spec.env}
     return {
         "contained": contained,
         "drop": drop,
@@ -117,6 +119,7 @@ def guest_config(spec: SandboxSpec, *, drop: bool, contained: bool = True) -> di
         "image": None,
         "kept": (),
         "nested_user": False,
+        "spare": False,
         "furnish": contained,
         "notice_bytes": 0,
         "oom_files": (),

@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import threading
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, cast
 
@@ -30,7 +31,12 @@ class Nursery:
     It ends when this process does, however that ends. Its methods may be called by any thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, start: "Start") -> None:
+        """
+        Args:
+            start: starts the process, which takes its orders over this socket.
+        """
+        self._start = start
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._lock, self._owner = threading.Lock(), os.getpid()
@@ -63,15 +69,7 @@ class Nursery:
         self._end()
         ours, its = socket.socketpair()
         with its:
-            self._process = subprocess.Popen(
-                guest_command(base_python()[0]),
-                stdin=its.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={},
-                cwd="/",
-                start_new_session=True,
-            )
+            self._process = self._start(its)
         atexit.register(self._end)
         ours.settimeout(ANSWER_S)
         self._socket = ours
@@ -89,9 +87,20 @@ class Nursery:
             atexit.unregister(self._end)
 
 
+Start = Callable[[socket.socket], "subprocess.Popen[bytes]"]
+
+
+def _plain(its: socket.socket) -> "subprocess.Popen[bytes]":
+    null = subprocess.DEVNULL
+    command = guest_command(base_python()[0])
+    return subprocess.Popen(
+        command, stdin=its.fileno(), stdout=null, stderr=null, env={}, cwd="/", start_new_session=True
+    )
+
+
 @lru_cache(maxsize=1)
 def _nursery(process: int) -> Nursery:
-    return Nursery()
+    return Nursery(_plain)
 
 
 def nursery() -> Nursery:
@@ -109,10 +118,13 @@ class Nestling(Frames):
         self._outputs: list[asyncio.BaseTransport] = []
 
     @classmethod
-    async def open(cls, order: dict[str, Any], first_input: bytes, *, timeout_s: float) -> "Nestling":
+    async def open(
+        cls, order: dict[str, Any], first_input: bytes, *, timeout_s: float, of: Nursery | None = None
+    ) -> "Nestling":
         """Have a box made and wait for its guest's first answer.
 
         Args:
+            of: the process that forks; None: the one with the guest alone.
             order: "group": the file that a process writes its id to in order to join a control group, or "";
                 "new_user": whether the box gets a user namespace.
         Raises:
@@ -122,7 +134,7 @@ class Nestling(Frames):
         pipes = [os.pipe() for _ in range(3)]
         its, ours = (pipes[0][0], pipes[1][1], pipes[2][1]), [pipes[0][1], pipes[1][0], pipes[2][0]]
         try:
-            made = asyncio.ensure_future(on_thread_to_its_end(nursery().fork, order, its))
+            made = asyncio.ensure_future(on_thread_to_its_end((of or nursery()).fork, order, its))
             try:
                 await asyncio.wait([made])
             except asyncio.CancelledError:

@@ -121,9 +121,11 @@ def _install(venv: Path, requirements: Sequence[str]) -> None:
 
 
 def _compile(venv: Path) -> None:
-    """Byte code of what was installed, on two cores; a file of another Python's syntax is left as it is."""
-    compiler = ["-I", "-m", "compileall", "-q", "-j", "2", "-x", SELDOM_IMPORTED, str(venv / "lib")]
-    subprocess.run([str(venv / "bin" / "python"), *compiler], capture_output=True, timeout=BUILD_S, check=False)
+    """Byte code of what was installed, on two cores; a file of another Python's syntax is left as it is.
+
+    By the base interpreter: a wheel may have brought a ``.pth`` file, or another ``bin/python``."""
+    compiler = ["-I", "-S", "-m", "compileall", "-q", "-j", "2", "-x", SELDOM_IMPORTED, str(venv / "lib")]
+    subprocess.run([base_python()[0], *compiler], capture_output=True, timeout=BUILD_S, check=False)
 
 
 def _run(argv: Sequence[str], what: str, requirements: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import sys
 from . import image, system
 from .process import open_expendable
 from .server import Server
+from .spare import Spare
 from .streams import widen
 from .system import Config
 
@@ -63,7 +64,8 @@ def main() -> None:
     config = marshal.loads(take(control_in, int.from_bytes(take(control_in, 4), "big")))
     try:
         prepare(config)
+        spare = Spare(config) if config["spare"] else None
     except OSError as error:
         sys.stderr.write(f"{error}\n")
         os._exit(1)
-    Server(config, control_in, control_out).serve()
+    Server(config, control_in, control_out, spare).serve()
