@@ -93,7 +93,7 @@ def _start(program: Loaded) -> Callable[[socket.socket], "subprocess.Popen[bytes
             output.close()
         parts = marshal.loads(program.program[4:])
         facts = (f"{program.package}.{parts[-1][0]}", program.imports, its.fileno(), GUEST)
-        text = f"LOADED = {facts!r}\n" + (Path(__file__).parent / "guest" / "loaded.py").read_text(encoding="utf-8")
+        text = f"LOADED = {facts!r}\n" + (Path(__file__).parent / "guest_loaded.py").read_text(encoding="utf-8")
         with process.stdin:
             process.stdin.write(modules([*parts, ("loaded", compile(text, "loaded.py", "exec"))]))
         return process

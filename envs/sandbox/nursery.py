@@ -25,13 +25,24 @@ ANSWER_S = 60.0
 """How long a box may take to end, and the process that forks to answer."""
 
 
+Start = Callable[[socket.socket], "subprocess.Popen[bytes]"]
+
+
+def _plain(its: socket.socket) -> "subprocess.Popen[bytes]":
+    null = subprocess.DEVNULL
+    command = guest_command(base_python()[0])
+    return subprocess.Popen(
+        command, stdin=its.fileno(), stdout=null, stderr=null, env={}, cwd="/", start_new_session=True
+    )
+
+
 class Nursery:
     """The process that forks; started at the first order, and again where it has ended. Its boxes end with it.
 
     It ends when this process does, however that ends. Its methods may be called by any thread.
     """
 
-    def __init__(self, start: "Start") -> None:
+    def __init__(self, start: Start = _plain) -> None:
         """
         Args:
             start: starts the process, which takes its orders over this socket.
@@ -87,20 +98,9 @@ class Nursery:
             atexit.unregister(self._end)
 
 
-Start = Callable[[socket.socket], "subprocess.Popen[bytes]"]
-
-
-def _plain(its: socket.socket) -> "subprocess.Popen[bytes]":
-    null = subprocess.DEVNULL
-    command = guest_command(base_python()[0])
-    return subprocess.Popen(
-        command, stdin=its.fileno(), stdout=null, stderr=null, env={}, cwd="/", start_new_session=True
-    )
-
-
 @lru_cache(maxsize=1)
 def _nursery(process: int) -> Nursery:
-    return Nursery(_plain)
+    return Nursery()
 
 
 def nursery() -> Nursery:

@@ -1,4 +1,4 @@
-"""Outside of sandboxes: what makes a nursery (nursery.py) of an interpreter that has a program of ours loaded.
+"""Outside of sandboxes: what makes a nursery (guest/nursery.py) of an interpreter that has a program of ours loaded.
 
 It is the last module of that program, and its body ends in a process of a sandbox alone, from which all that is the
 guest's is gone: the boot line then calls the program's ``main``, in the frames that a started process has.
