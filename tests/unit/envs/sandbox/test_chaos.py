@@ -30,6 +30,40 @@ pytestmark = pytest.mark.docker
 DEADLINE_S = 120
 
 
+@pytest.fixture(scope="session", params=["docker", pytest.param("podman", marks=pytest.mark.slow)])
+def engine(request):
+    """Docker's, and podman's with a store of its own."""
+    if request.param == "docker":
+        yield from connected(None)
+        return
+    if os.geteuid() != 0 or not shutil.which("podman"):
+        pytest.skip("needs root and podman")
+    folder = Path(tempfile.mkdtemp(prefix="vg-", dir="/tmp"))  # a socket's path has to be short
+    runtime = [f"--runtime={found}"] if (found := shutil.which("runc")) else []
+    own = [f"--root={folder}/root", f"--runroot={folder}/run", *runtime]
+    host = f"unix://{folder}/podman.sock"
+    with (folder / "log").open("wb") as log:
+        service = subprocess.Popen(["podman", *own, "system", "service", "--time=0", host], stdout=log, stderr=log)
+    try:
+        until(lambda: (folder / "podman.sock").is_socket() or service.poll() is not None)
+        yield from connected(host)
+    finally:
+        service.terminate()
+        service.wait()
+        for place in mounts_below(folder):
+            subprocess.run(["umount", "-l", place], check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def connected(host):
+    try:
+        engine = Engine(host, SandboxSettings())
+    except SandboxError as error:
+        pytest.skip(str(error))
+    yield engine
+    engine.client.close()
+
+
 def ours(engine, run=None):
     wanted = f"{labels.RUN}={run or labels.run_id()}"
     return engine.api.containers(all=True, filters={"label": wanted})
@@ -59,7 +93,7 @@ def test_a_container_killed_in_the_middle_of_a_command(engine, bare_image, poole
             box = await make()
             running = asyncio.create_task(box.aexec("sleep 1000"))
             await asyncio.sleep(0.3)
-            subprocess.run(["docker", "kill", box.box.stream.container], check=True, capture_output=True)
+            engine.api.kill(box.box.stream.container)
             with pytest.raises(SandboxError, match="ended unexpectedly"):
                 await running
             with pytest.raises(SandboxError):
@@ -131,6 +165,8 @@ asyncio.run(main())
 @pytest.mark.slow
 def test_nothing_is_left_of_a_killed_process_with_twenty_containers(engine, bare_image, monkeypatch):
     monkeypatch.setenv("VERIGYM_RUN", "test-chaos-killed")
+    if engine.is_podman:
+        monkeypatch.setenv("DOCKER_HOST", engine.host)
     owner = subprocess.Popen([sys.executable, "-c", OWNER, bare_image, "20"], stdout=subprocess.PIPE)
     with owner.stdout:
         assert owner.stdout.readline() == b"ready\n"
@@ -192,6 +228,8 @@ def second_engine(image, source):
 @pytest.mark.slow
 def test_an_engine_restarted_in_the_middle_of_an_episode(engine, bare_image):
     """Ended in order, and killed: what it leaves then is swept at the next start."""
+    if engine.is_podman:
+        pytest.skip("podman's containers are no children of its service")
     with second_engine(bare_image, engine.api) as (host, client, start, stop):
 
         async def episode(mine, how):
