@@ -76,6 +76,8 @@ class ContainerStream(Frames, asyncio.Protocol):
         except NotFound:
             pass
         except (SandboxError, TimeoutError) as error:
+            if "no such container" in str(error):  # podman, where it went between two looks of its own
+                return
             logger.warning("container %s was not removed: %s", id[:12], error)
 
     # What asyncio calls.
