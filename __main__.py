@@ -70,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser(argv[0] if argv else "").parse_args(argv)
-    args.build_policy = functools.partial(_build_policy, attention=getattr(args, "attention", "auto"))
+    args.build_policy = functools.partial(
+        _build_policy, attention=getattr(args, "attention", "auto"), chat_template=getattr(args, "chat_template", None)
+    )
     args.examine_cluster, args.grading_on_cluster = _examine_cluster, _grading_on_cluster
     args.evaluating_on_cluster = _evaluating_on_cluster
     try:

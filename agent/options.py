@@ -15,13 +15,19 @@ if TYPE_CHECKING:
 
 
 def add_policy_option(parser: argparse.ArgumentParser) -> None:
-    """--policy SPEC, and --attention of an engine."""
+    """--policy SPEC, and of an engine --attention and --chat-template."""
     parser.add_argument("--policy", default="gold", metavar="SPEC", help=f"{SPECS} (default: gold)")
     parser.add_argument(
         "--attention",
         choices=("auto", "triton", "sdpa", "reference"),
         default="auto",
         help="what attention of engine:CHECKPOINT runs on (default: auto, the kernels on CUDA)",
+    )
+    parser.add_argument(
+        "--chat-template",
+        metavar="TEMPLATE",
+        help="of engine: and tokens:CHECKPOINT, in place of the tokenizer's own, or where it has none: chatml, plain "
+        "(questions and answers) or a Jinja file",
     )
 
 

@@ -71,6 +71,12 @@ def opening_of(found: Any) -> list[Message]:
     return messages
 
 
+def shown_before(shots: Sequence[tuple[str, str]]) -> list[Message]:
+    """Solved questions as turns of a conversation."""
+    pairs = ((Message(role="user", content=q), Message(role="assistant", content=a)) for q, a in shots)
+    return [message for pair in pairs for message in pair]
+
+
 def sound(message: Message) -> Message:
     """A message that a hook wrote, if it is one throughout.
 

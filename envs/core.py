@@ -21,7 +21,7 @@ from ..rewards.score import Score
 from .acting import Acted as Acted
 from .acting import CutOff as CutOff
 from .acting import Submission as Submission
-from .acting import answer_of, opening_of, reply_of, said_by, tasks_of
+from .acting import answer_of, opening_of, reply_of, said_by, shown_before, tasks_of
 from .definition import Definition
 from .earnings import Earnings, added_of, told_of, whole
 from .sandbox.background import run_sync
@@ -166,6 +166,7 @@ class ToolEnv(Definition, gymnasium.Env[str, str]):
         self.evidence = {}
         self.earned, self._transcript = Earnings(), []
         messages = [Message(role="system", content=self.system_prompt)] if self.system_prompt else []
+        messages += shown_before(self.shots)
         try:
             await self._hooks.call_to_its_end("start", self.start, task)
             messages += self._hooks.read("prompt", opening_of, await self._hooks.call("prompt", self.prompt, task))

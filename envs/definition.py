@@ -20,6 +20,8 @@ class Definition:
 
     family: ClassVar[str] = ""
     system_prompt: ClassVar[str] = ""
+    shots: Sequence[tuple[str, str]] = ()
+    """(question, answer) pairs that stand before the prompt as earlier turns: a policy may learn from them."""
     on_error: ClassVar[Literal["fail", "tell"]] = "fail"
     """What an exception in a tool does, other than ToolError: "fail" ends the episode without a reward, "tell" answers
     the call with it; ``@tool(on_error=...)`` says it of one tool."""

@@ -26,6 +26,7 @@ from .data_options import (
     untrusted_of,
 )
 from .preset import add_preset_option, fill
+from .shots import add_shots_option, shots_identity, shots_of
 
 if TYPE_CHECKING:
     from ..agent.sources import PolicySource
@@ -70,6 +71,7 @@ def register(commands: Any) -> None:
     )
     add_against_option(parser)
     add_preset_option(parser)
+    add_shots_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -94,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
     if args.suite == "audit":
         return run_audit(args)
     _check(args)
+    shots = shots_of(args)
     cores = os.cpu_count() or 1
     # A model answers a batch in little more time than one; scripts leave the cores to the sandboxes.
     workers = args.workers or (cores if args.policy in ("gold", "empty") else max(8, cores))
@@ -110,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     filled = fill(args, suite.preset, source)
     if told := filled.told():
         print(f"verigym: {told}", file=sys.stderr)
-    suite = replace(suite, needed_kwargs=source.env_kwargs)
+    suite = replace(suite, needed_kwargs=source.env_kwargs, shots=shots)
     settings = _settings(args, suite, source)
     started = time.monotonic()
     with RunLock(args.out) if args.out is not None else nullcontext() as lock:
@@ -163,6 +166,11 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(f"{args.folder}: a second word is of verigym eval audit RUN; a suite takes --data FILE")
     if args.save_trajectories and args.out is None:
         raise ConfigError("--save-trajectories needs --out DIR to write them to")
+    if args.chat_template is not None and args.ray is not None:
+        raise ConfigError(
+            "--chat-template is not brought to a cluster's machines; write the template into the checkpoint's folder, "
+            "as chat_template.jinja"
+        )
     if args.select and args.out is None:
         raise ConfigError("--select needs --out DIR, where the samples are recorded")
     for name in ("limit", "workers"):
@@ -324,4 +332,5 @@ def _settings(args: argparse.Namespace, suite: "LoadedSuite", source: "PolicySou
         **agent_settings(args),
         **checked_test_timeout(args),
         **untrusted_of(args),
+        **shots_identity(suite.shots),
     }

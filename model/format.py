@@ -38,19 +38,25 @@ class TextFormat:
 
 
 def open_format(
-    checkpoint: Path, *, tools: Tools | None = None, options: Mapping[str, Any] | None = None
+    checkpoint: Path,
+    *,
+    tools: Tools | None = None,
+    options: Mapping[str, Any] | None = None,
+    chat_template: str | None = None,
 ) -> TextFormat:
     """Read a checkpoint's tokenizer and chat format.
 
     Args:
         tools, options: of a chat template's renderer, before what the checkpoint's verigym.json says of them.
+        chat_template: in place of the tokenizer's own, see ``chat.named_templates``.
     Raises:
-        CheckpointError: the tokenizer is broken. ConfigError: settings of a template, for CWM's format.
+        CheckpointError: the tokenizer is broken. ConfigError: settings of a template, for CWM's format; there is no
+            such template.
     """
     if model_type(checkpoint) != "cwm":
-        return _huggingface(checkpoint, tools, options or {})
-    if tools == "text" or options:
-        raise ConfigError(f"{checkpoint} speaks CWM's format, which has no chat template to be given options")
+        return _huggingface(checkpoint, tools, options or {}, chat_template)
+    if tools == "text" or options or chat_template:
+        raise ConfigError(f"{checkpoint} speaks CWM's format, which has no chat template to replace or to give options")
     return _cwm(checkpoint)
 
 
@@ -78,16 +84,27 @@ def _cwm(checkpoint: Path) -> TextFormat:
     )
 
 
-def load_tokenizer(checkpoint: Path) -> Any:
-    """transformers' tokenizer of a folder; code that lies beside it is never run. Raises CheckpointError."""
+def load_tokenizer(checkpoint: Path, chat_template: str | None = None) -> Any:
+    """transformers' tokenizer of a folder; code that lies beside it is never run.
+
+    Args:
+        chat_template: in place of its own, see ``chat.named_templates``.
+    Raises:
+        CheckpointError: it cannot be read. ConfigError: there is no such template.
+    """
     from transformers import AutoTokenizer
 
+    from .chat.named_templates import set_template
+
     try:
-        return AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises plain Exception on what it cannot read
         raise CheckpointError(
             f"transformers cannot read the tokenizer of {checkpoint} ({error}); copy the files that came with the model"
         ) from error
+    if chat_template is not None:
+        set_template(tokenizer, chat_template)
+    return tokenizer
 
 
 def decode_as_continuation(tokenizer: Any) -> Decode:
@@ -111,13 +128,15 @@ def known_ids(tokenizer: Any) -> int:
     return max(tokenizer.get_vocab().values(), default=-1) + 1
 
 
-def _huggingface(checkpoint: Path, tools: Tools | None, options: Mapping[str, Any]) -> TextFormat:
+def _huggingface(
+    checkpoint: Path, tools: Tools | None, options: Mapping[str, Any], chat_template: str | None
+) -> TextFormat:
     from .chat.encoding import valid_text
     from .chat.huggingface import HuggingFaceRenderer
 
     if not any(checkpoint.glob("tokenizer*")):
         return TextFormat(chat_problem="the checkpoint has no tokenizer")
-    tokenizer = load_tokenizer(checkpoint)
+    tokenizer = load_tokenizer(checkpoint, chat_template)
     renderer, problem = None, ""
     settings = checkpoint_settings(checkpoint).template
     try:

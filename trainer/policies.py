@@ -14,13 +14,21 @@ def checkpoint_of(spec: str) -> Path | None:
     return Path(rest) if kind == "engine" and rest else None
 
 
-def build_policy(spec: str, *, max_batch: int = 8, attention: str = "auto", elsewhere: bool = False) -> "PolicySource":
+def build_policy(
+    spec: str,
+    *,
+    max_batch: int = 8,
+    attention: str = "auto",
+    chat_template: str | None = None,
+    elsewhere: bool = False,
+) -> "PolicySource":
     """The policy that SPEC names, see ``agent.sources.SPECS``.
 
     Args:
         spec: as there.
         max_batch: most sequences an engine decodes, or a server is asked for, at once.
         attention: what it runs on in an engine of this process: "auto", "triton", "sdpa" or "reference".
+        chat_template: of a checkpoint's tokenizer, in place of its own, see ``model.chat.named_templates``.
         elsewhere: an engine is not opened: its episodes run in other processes. What is known of it is.
     Raises:
         ConfigError: no such kind of policy, or attention that cannot run here. CheckpointError: the checkpoint is
@@ -30,23 +38,28 @@ def build_policy(spec: str, *, max_batch: int = 8, attention: str = "auto", else
 
     checkpoint = checkpoint_of(spec)
     if checkpoint is not None:
-        return _unopened(spec, checkpoint) if elsewhere else _engine_source(spec, checkpoint, max_batch, attention)
+        if elsewhere:
+            return _unopened(spec, checkpoint)
+        return _engine_source(spec, checkpoint, max_batch, attention, chat_template)
     if spec.partition(":")[0] == "tokens":
-        return _tokens_source(spec, max_batch)
+        return _tokens_source(spec, max_batch, chat_template)
     return text_source(spec, concurrency=max_batch)
 
 
-def _engine_source(spec: str, checkpoint: Path, max_batch: int, attention: Any) -> "PolicySource":
+def _engine_source(
+    spec: str, checkpoint: Path, max_batch: int, attention: Any, chat_template: str | None
+) -> "PolicySource":
     from ..agent.policy import TokenPolicy
     from ..agent.prediction import EnginePredictor
     from ..agent.sources import PolicySource, fingerprint
     from ..errors import ConfigError
+    from ..model.chat.named_templates import template_identity
     from ..model.chat.settings import checkpoint_settings
     from ..model.chat.trace_tokens import TraceFormat
     from ..model.engine.open import open_checkpoint
     from ..model.families.find import sampling_of
 
-    model = open_checkpoint(checkpoint, max_batch=max_batch, attention=attention)
+    model = open_checkpoint(checkpoint, max_batch=max_batch, attention=attention, chat_template=chat_template)
     if model.renderer is None or model.parser is None:
         raise ConfigError(f"the checkpoint {checkpoint} cannot be a policy: {model.chat_problem}")
     policy = TokenPolicy(model.engine, model.renderer, model.parser)
@@ -55,7 +68,7 @@ def _engine_source(spec: str, checkpoint: Path, max_batch: int, attention: Any) 
         name=spec,
         policy_for=lambda env, task: policy,
         env_kwargs=checkpoint_settings(checkpoint).environments,
-        identity={"fingerprint": fingerprint(checkpoint)},
+        identity={"fingerprint": fingerprint(checkpoint), **template_identity(chat_template)},
         aclose=model.engine.aclose,
         max_context=model.engine.max_context,
         generation=sampling_of(checkpoint),
@@ -96,17 +109,22 @@ def _unopened(spec: str, checkpoint: Path) -> "PolicySource":
     )
 
 
-def _tokens_source(spec: str, max_batch: int) -> "PolicySource":
+def _tokens_source(spec: str, max_batch: int, chat_template: str | None) -> "PolicySource":
     from ..agent.sources import tokens_checkpoint, tokens_source
     from ..errors import CheckpointError, ConfigError
+    from ..model.chat.named_templates import template_identity
     from ..model.chat.settings import checkpoint_settings
     from ..model.format import open_format
 
     checkpoint = tokens_checkpoint(spec)
     if not checkpoint.is_dir():
         raise CheckpointError(f"there is no checkpoint at {checkpoint}; its tokenizer and chat format are needed here")
-    text = open_format(checkpoint)
+    text = open_format(checkpoint, chat_template=chat_template)
     if text.renderer is None or text.parser is None:
         raise ConfigError(f"the checkpoint {checkpoint} cannot be a policy: {text.chat_problem}")
     source = tokens_source(spec, text.renderer, text.parser, concurrency=max_batch)
-    return replace(source, env_kwargs=checkpoint_settings(checkpoint).environments)
+    return replace(
+        source,
+        env_kwargs=checkpoint_settings(checkpoint).environments,
+        identity={**source.identity, **template_identity(chat_template)},
+    )

@@ -46,6 +46,80 @@ TRAIN: tuple[tuple[str, str], ...] = (
         "{a} // {x} * {y}",
     ),
     ("{name} has {a} {things}, {b} more than Sam. How many do both have?", "{a} + {a} - {b}"),
+    ("There are {a} {things} on a table. {x} people take {y} each. How many are on the table now?", "{a} - {x} * {y}"),
+    (
+        "A pond has {a} ducks. In each of {x} hours {y} more arrive. How many ducks are there at the end?",
+        "{a} + {x} * {y}",
+    ),
+    ("{name} owns {a} {things} and gets {x} every day for {y} days. How many does {name} own now?", "{a} + {x} * {y}"),
+    ("A candle is {a} cm long and burns {x} cm an hour. How long is it after {y} hours?", "{a} - {x} * {y}"),
+    ("{name} prints {x} books of {a} pages and throws {b} pages away. How many pages are kept?", "{x} * {a} - {b}"),
+    (
+        "A cook fills {x} pots with {a} spoons of soup each and spills {y}. How many spoons are in the pots?",
+        "{x} * {a} - {y}",
+    ),
+    ("{name} earns {a} coins on each of {x} days and spends {b}. How many coins remain?", "{a} * {x} - {b}"),
+    ("A wall has {x} rows of {a} bricks. {y} bricks are added on top. How many bricks is that?", "{x} * {a} + {y}"),
+    ("{a} men and {b} women sit at {x} tables, equally many at each. How many sit at one table?", "({a} + {b}) // {x}"),
+    (
+        "{name} reads {a} pages on Monday and {b} on Tuesday, in {x} equal parts. How long is a part?",
+        "({a} + {b}) // {x}",
+    ),
+    ("{a} red and {b} blue {things} are packed in {x} equal boxes. How many are in a box?", "({a} + {b}) // {x}"),
+    (
+        "{name} had {a} {things}, lost {b}, and put the rest in {x} equal heaps. How many are in a heap?",
+        "({a} - {b}) // {x}",
+    ),
+    ("A pencil costs {x} coins and a pen {y}. How much do {z} pencils and {z} pens cost?", "({x} + {y}) * {z}"),
+    ("{name} runs {x} miles and walks {y} miles each day. How many miles is that in {z} days?", "({x} + {y}) * {z}"),
+    ("Each of {z} rooms has {x} chairs and {y} tables. How many pieces of furniture are there?", "({x} + {y}) * {z}"),
+    (
+        "A team plays {x} games at home and {y} away every month. How many games is that in {z} months?",
+        "({x} + {y}) * {z}",
+    ),
+    (
+        "{name} had {a} {things}, gave {b} away and found {x} bags with {y} each. How many are there?",
+        "{a} - {b} + {x} * {y}",
+    ),
+    (
+        "A bank holds {a} coins. {b} are taken out, then {x} people bring {y} each. How many are in it?",
+        "{a} - {b} + {x} * {y}",
+    ),
+    (
+        "{name} has {a} points, loses {b}, then scores {y} points {x} times. How many points are that?",
+        "{a} - {b} + {x} * {y}",
+    ),
+    (
+        "{name} sells {x} big cakes for {a} coins each and {y} small ones for {b}. How many coins is that?",
+        "{x} * {a} + {y} * {b}",
+    ),
+    ("A hall has {x} rows of {a} seats and {y} rows of {b}. How many seats are in the hall?", "{x} * {a} + {y} * {b}"),
+    (
+        "{x} trucks carry {a} {things} each and {y} carts carry {b} each. How many do they carry?",
+        "{x} * {a} + {y} * {b}",
+    ),
+    (
+        "{a} {things} lie in {x} equal heaps. {name} adds {y} to one heap. How many lie in that heap?",
+        "{a} // {x} + {y}",
+    ),
+    (
+        "{a} coins are split among {x} workers. Each also gets {y} as a gift. How many coins does each get?",
+        "{a} // {x} + {y}",
+    ),
+    ("{name} divides {a} {things} among {x} children. One child eats {y}. How many has it left?", "{a} // {x} - {y}"),
+    (
+        "A ribbon of {a} inches is cut into {x} equal strips, and {y} inches are cut off one. How long is it?",
+        "{a} // {x} - {y}",
+    ),
+    ("{name} buys {x} packs of {y} {things} and already had {a}. How many are there in all?", "{x} * {y} + {a}"),
+    (
+        "A bird eats {x} seeds in the morning and {y} in the evening. How many does it eat in {z} days?",
+        "({x} + {y}) * {z}",
+    ),
+    ("{name} has {a} stamps, Sam has {b} fewer. How many stamps do they have together?", "{a} + {a} - {b}"),
+    ("A tank holds {a} litres. {b} are poured in and {x} leak out. How many litres are in it?", "{a} + {b} - {x}"),
+    ("{name} has {a} {things} in each of {x} drawers and gives {b} away. How many are left?", "{a} * {x} - {b}"),
+    ("A baker makes {x} loaves an hour for {y} hours and sells {z}. How many loaves are left?", "{x} * {y} - {z}"),
 )
 HELD_OUT: tuple[tuple[str, str], ...] = (
     ("{name} picks {a} {things} and puts {x} into each of {y} baskets. How many are over?", "{a} - {x} * {y}"),
@@ -67,8 +141,9 @@ MAX_ATTEMPTS = 1000
 
 
 def word_problems(*, num: int, seed: int, held_out: bool) -> list[Task]:
-    """Distinct problems of one split, as tasks of family "math", evenly over its stories. Answers are whole numbers
-    above 0 that neither the story states nor its first step gives.
+    """Distinct problems of one split, as tasks of family "math": story after story, evenly. Who shows the first of them
+    shows some stories, and leaves the others to be found out. Answers are whole numbers above 0 that neither the story
+    states nor its first step gives.
 
     Raises:
         TaskError: more are asked for than can be found.
@@ -77,7 +152,7 @@ def word_problems(*, num: int, seed: int, held_out: bool) -> list[Task]:
     split = "held-out" if held_out else "train"
     tasks: dict[str, Task] = {}
     for number in range(num):
-        place = number % len(stories)
+        place = number * len(stories) // num
         for _ in range(MAX_ATTEMPTS):
             task = _draw(f"word-{split}-{place}", *stories[place], rng)
             if task is not None and task.id not in tasks:

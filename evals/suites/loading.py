@@ -13,6 +13,7 @@ from ...envs.datasets.hub import hub_rows
 from ...envs.registry.opening import open_env, own_tasks, read_any_tasks
 from ...envs.task import Task
 from ...errors import ConfigError, TaskError
+from .exemplars import Exemplar
 from .registry import suite_named
 from .spec import HubSource, LoadOptions, Preset, Suite
 
@@ -28,6 +29,7 @@ class LoadedSuite:
         env_kwargs: offered to the environments; each takes those it has.
         needed_kwargs: environment id -> arguments that it must be made with.
         preset: published settings, where the suite has them.
+        shots: solved questions that are shown before each task.
     """
 
     name: str
@@ -36,6 +38,7 @@ class LoadedSuite:
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     needed_kwargs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     preset: Preset | None = None
+    shots: Sequence[Exemplar] = ()
 
     def make_env(self, task: Task) -> ToolEnv:
         """A new environment for the task.
@@ -46,7 +49,10 @@ class LoadedSuite:
         env_id = self.env_ids.get(task.family) or self.env_ids.get("*")
         if env_id is None:
             raise TaskError(f"task {task.id!r} is of family {task.family!r}; {self.name} takes {sorted(self.env_ids)}")
-        return open_env(env_id, self.env_kwargs, self.needed_kwargs.get(env_id))
+        env = open_env(env_id, self.env_kwargs, self.needed_kwargs.get(env_id))
+        if self.shots:
+            env.shots = self.shots
+        return env
 
 
 def load_suite(

@@ -13,6 +13,7 @@ from typing import Any
 from ...errors import ChatFormatError
 from .conversation import Form, conversation
 from .messages import Message, ToolCall, ToolSpec
+from .named_templates import HOW
 from .piece_ids import Piece
 from .settings import Tools
 
@@ -49,7 +50,7 @@ class ChatTemplate:
             ChatFormatError: it cannot be trusted; the message says why.
         """
         if not tokenizer.chat_template:
-            raise ChatFormatError("the tokenizer has no chat_template; set one, or use CWM's format")
+            raise ChatFormatError(f"the tokenizer has no chat template; {HOW}")
         self._tokenizer, self._options = tokenizer, dict(options)
         self._special = special
         self._form = Form(tools_as_text=tools != "native", lists_tools=tools != "taught")

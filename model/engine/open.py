@@ -46,6 +46,7 @@ def open_checkpoint(
     tensor_parallel: int = 1,
     tools: Tools | None = None,
     template_options: Mapping[str, Any] | None = None,
+    chat_template: str | None = None,
     **options: Any,
 ) -> OpenModel:
     """Open a checkpoint: of the families of our decoder (``model.families``) with the paged engine, any other of
@@ -58,7 +59,7 @@ def open_checkpoint(
         device: None for CUDA where there is some.
         attention: what it runs on in our decoder, see ``attention.choose_backend``.
         tensor_parallel: processes of this machine, one a GPU, that have the heads of our decoder together.
-        tools, template_options: of a chat template's renderer, see ``format.open_format``.
+        tools, template_options, chat_template: of a chat template's renderer, see ``format.open_format``.
         options: of the engine: seed, num_threads, max_waiting.
     Raises:
         CheckpointError: it is missing or broken. ConfigError: the model cannot take ``max_context`` tokens, or its
@@ -71,7 +72,7 @@ def open_checkpoint(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     options |= {"max_batch": max_batch, "max_context": max_context}
     reason = why_not_ours(checkpoint)
-    text = open_format(checkpoint, tools=tools, options=template_options)
+    text = open_format(checkpoint, tools=tools, options=template_options, chat_template=chat_template)
     if reason is None:
         return _open_ours(
             checkpoint,

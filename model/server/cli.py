@@ -74,6 +74,12 @@ def register(commands: Any) -> None:
         "that do not list them, to a model that was trained so (default: as the checkpoint's verigym.json says)",
     )
     parser.add_argument(
+        "--chat-template",
+        metavar="TEMPLATE",
+        help="in place of the tokenizer's own, or where it has none: chatml, plain (questions and answers) or a "
+        "Jinja file",
+    )
+    parser.add_argument(
         "--chat-template-kwargs",
         type=_json_object,
         default={},
@@ -164,6 +170,7 @@ def run(args: argparse.Namespace) -> int:
         num_threads=args.threads,
         tools=args.tools_as,
         template_options=args.chat_template_kwargs,
+        chat_template=args.chat_template,
     )
     name = args.name or args.checkpoint.resolve().name
     app = build_app(

@@ -307,7 +307,7 @@ def _open_family(config: ModelConfig, checkpoint: Path, seed: int, device: torch
         check_shape(checkpoint, preset(config.preset))
     if not any(checkpoint.glob("tokenizer*")):
         raise ConfigError(f"{checkpoint} has no tokenizer; copy the files that came with the model")
-    tokenizer = load_tokenizer(checkpoint)
+    tokenizer = load_tokenizer(checkpoint, config.chat_template)
     config = _with_settings(config, checkpoint)
     try:
         renderer = HuggingFaceRenderer(

@@ -20,7 +20,10 @@ class ModelConfig(Settings):
     """Keys a token of a sliding layer sees, itself included, in place of the preset's."""
     checkpoint: Path | None = None
     """A folder with a checkpoint to start from instead of random weights: CWM's, or any causal language model of
-    transformers. Its tokenizer and chat template are used as they are."""
+    transformers. Its tokenizer is used as it is, and its chat template unless ``chat_template`` names another."""
+    chat_template: str | None = None
+    """In place of the checkpoint's own, or where it has none, as a base model: "chatml", "plain" (questions and
+    answers) or a Jinja file. It goes with every checkpoint that is written."""
     tools: Literal["native", "text", "taught"] = "native"
     """How the chat template of ``checkpoint`` is given tools: as it writes them; if it knows none, as messages; or as
     messages that do not list them, which imitation has to teach ("taught"): as many tokens less in every episode. Not

@@ -10,10 +10,11 @@ from transformers import PreTrainedTokenizerFast
 
 from verigym.agent.policy import TokenPolicy, Turn
 from verigym.agent.trajectory import segments_of
-from verigym.errors import ChatFormatError
+from verigym.errors import ChatFormatError, ConfigError
 from verigym.model.chat.cwm import CwmParser, CwmRenderer
 from verigym.model.chat.huggingface import HuggingFaceRenderer
 from verigym.model.chat.messages import Message, ToolCall, ToolSpec
+from verigym.model.chat.named_templates import set_template
 from verigym.model.chat.openai import JsonParser
 from verigym.model.chat.sampling import Completion, Sampling
 
@@ -250,11 +251,62 @@ def test_special_tokens_never_come_from_text():
 
 @pytest.mark.parametrize(
     ("template", "reason"),
-    [(None, "no chat_template"), (NO_END, "no special token"), (NO_ASSISTANT, "drops messages")],
+    [
+        (None, "no chat template; --chat-template .* takes chatml, plain"),
+        (NO_END, "no special token"),
+        (NO_ASSISTANT, "drops messages"),
+    ],
 )
 def test_a_template_that_cannot_be_trusted_is_refused(template, reason):
     with pytest.raises(ChatFormatError, match=reason):
         HuggingFaceRenderer(make_tokenizer(template))
+
+
+@pytest.mark.parametrize("name", ["plain", "chatml"])
+def test_a_named_template_serves_a_model_that_has_none(name):
+    tokenizer = make_tokenizer(None)
+    if name == "chatml":
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
+    set_template(tokenizer, name)
+    renderer = HuggingFaceRenderer(tokenizer, tools="text")
+    system, first = Message(role="system", content="Be short."), Message(role="user", content="1 + 1?")
+    start = renderer.start([system, first], [BASH])
+    text = renderer.decode(start.token_ids)
+    assert text.index("Be short.") < text.index("1 + 1?")
+    assert text.endswith("Answer:\n" if name == "plain" else "<|im_start|>assistant\n")
+    turn = renderer.encode_turn("2")
+    assert turn[-1] == renderer.stop_token_ids[0] == tokenizer.eos_token_id
+    second = [Message(role="user", content="2 + 2?")]
+    added = renderer.extend(turn, second)
+    assert added is not None
+    whole = renderer.start([system, first, Message(role="assistant", content="2"), *second], [BASH])
+    told = renderer.decode(start.token_ids) + tokenizer.decode([*turn, *added.token_ids])
+    assert told == renderer.decode(whole.token_ids)
+    assert renderer.append_only["user", False]
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("chatml", "choose plain"),
+        ("/nowhere.jinja", "takes chatml, plain or a Jinja file"),
+        ("empty.jinja", "no message"),
+    ],
+)
+def test_a_template_that_cannot_be_named_is_refused(tmp_path, monkeypatch, spec, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.jinja").write_text("hello")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=make_tokenizer(None).backend_tokenizer, eos_token="</s>")
+    with pytest.raises(ConfigError, match=told):
+        set_template(tokenizer, spec)
+
+
+def test_a_file_is_a_template(tmp_path):
+    path = tmp_path / "own.jinja"
+    path.write_text(PLAIN)
+    tokenizer = make_tokenizer(None)
+    set_template(tokenizer, str(path))
+    assert tokenizer.chat_template == PLAIN
 
 
 def test_a_template_without_tools_is_refused_only_with_tools():
