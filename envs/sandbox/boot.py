@@ -40,11 +40,6 @@ def boot_line(package: str, *, path: Sequence[str] = ()) -> str:
     return _BOOT.format(package=package, path=list(path))
 
 
-def boot_command(python: str, package: str) -> list[str]:
-    """What starts a program in an environment: without the user's own packages, and byte code is not written."""
-    return [python, "-s", "-B", "-c", boot_line(package)]
-
-
 Portable = tuple[bytes, bytes, str]
 """A module for any Python: whose byte code it is, the byte code, and the source for the others."""
 

@@ -19,12 +19,11 @@ from .types import Bind, Limits, SandboxSpec
 GUEST_FILES = (
     *("system", "image", "watching", "files", "process", "streams", "words", "grammar", "reports", "command", "memory"),
     *("bash", "known", "shell"),
-    *("limits", "spare", "run", "reset", "server", "main", "nursery"),
+    *("limits", "run", "reset", "server", "main", "nursery"),
 )
 """In the order of their imports. The last one is no guest's own: it is for the process that guests are forks of."""
 
-GUEST = "verigym_guest"
-BOOT = boot_line(GUEST)
+BOOT = boot_line("verigym_guest")
 
 SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 ETC = ("alternatives", "ca-certificates", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types")
@@ -33,7 +32,6 @@ ETC_MORE = ("pki", "protocols", "services", "ssl")
 SCRATCH = "/run/verigym"
 SCRATCH_BYTES = 64 << 20
 HOME = "/home/agent"
-VARIABLES = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": HOME, "LANG": "C.UTF-8"}
 SHM_BYTES = 64 << 20
 FILES_PER_MIB, MIN_FILES = 512, 20_000
 """How many files fit on a disk limit: an empty one takes about 1 KiB of the kernel's memory."""
@@ -111,7 +109,7 @@ def guest_config(spec: SandboxSpec, *, drop: bool, contained: bool = True) -> di
     limits = spec.limits
     uid = FIRST_UID + secrets.randbelow(NUM_UIDS) if drop else (INSIDE_ID if contained else os.getuid())
     gid = uid if drop else (INSIDE_ID if contained else os.getgid())
-    env = {**VARIABLES, **spec.env}
+    env = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": HOME, "LANG": "C.UTF-8", **spec.env}
     return {
         "contained": contained,
         "drop": drop,
@@ -119,7 +117,6 @@ def guest_config(spec: SandboxSpec, *, drop: bool, contained: bool = True) -> di
         "image": None,
         "kept": (),
         "nested_user": False,
-        "spare": False,
         "furnish": contained,
         "notice_bytes": 0,
         "oom_files": (),

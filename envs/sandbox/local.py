@@ -15,7 +15,6 @@ from . import control_group, launch
 from .background import on_thread
 from .boot import sized
 from .channel import Channel
-from .loaded import give_up, nursery_with
 from .nursery import Nestling, is_possible
 from .seccomp import filter_of
 from .session import GuestSandbox
@@ -83,16 +82,7 @@ class LocalBackend:
     ) -> Channel | Nestling:
         if self.launcher == "fork":
             launch.build_inside(spec, config, user_namespace=self.user_namespace)
-            loaded = None if self.user_namespace or spec.loaded is None else await on_thread(nursery_with, spec.loaded)
-            config["spare"] = loaded is not None
             order = {"group": group.members() if group is not None else "", "new_user": self.user_namespace}
-            if loaded is not None and spec.loaded is not None:
-                try:
-                    return await Nestling.open(order, sized(marshal.dumps(config)), timeout_s=START_S, of=loaded)
-                except SandboxError as error:
-                    logger.warning("%s is started from now on, not forked: %s", spec.loaded.package, error)
-                    give_up(spec.loaded)
-                    config["spare"] = False
             return await Nestling.open(order, sized(marshal.dumps(config)), timeout_s=START_S)
         command = launch.bubblewrap_command if self.launcher == "bwrap" else launch.unshare_command
         argv = command(spec, config, user_namespace=self.user_namespace)

@@ -10,7 +10,6 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, cast
 
@@ -25,29 +24,13 @@ ANSWER_S = 60.0
 """How long a box may take to end, and the process that forks to answer."""
 
 
-Start = Callable[[socket.socket], "subprocess.Popen[bytes]"]
-
-
-def _plain(its: socket.socket) -> "subprocess.Popen[bytes]":
-    null = subprocess.DEVNULL
-    command = guest_command(base_python()[0])
-    return subprocess.Popen(
-        command, stdin=its.fileno(), stdout=null, stderr=null, env={}, cwd="/", start_new_session=True
-    )
-
-
 class Nursery:
     """The process that forks; started at the first order, and again where it has ended. Its boxes end with it.
 
     It ends when this process does, however that ends. Its methods may be called by any thread.
     """
 
-    def __init__(self, start: Start = _plain) -> None:
-        """
-        Args:
-            start: starts the process, which takes its orders over this socket.
-        """
-        self._start = start
+    def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._lock, self._owner = threading.Lock(), os.getpid()
@@ -80,7 +63,15 @@ class Nursery:
         self._end()
         ours, its = socket.socketpair()
         with its:
-            self._process = self._start(its)
+            self._process = subprocess.Popen(
+                guest_command(base_python()[0]),
+                stdin=its.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={},
+                cwd="/",
+                start_new_session=True,
+            )
         atexit.register(self._end)
         ours.settimeout(ANSWER_S)
         self._socket = ours
@@ -118,13 +109,10 @@ class Nestling(Frames):
         self._outputs: list[asyncio.BaseTransport] = []
 
     @classmethod
-    async def open(
-        cls, order: dict[str, Any], first_input: bytes, *, timeout_s: float, of: Nursery | None = None
-    ) -> "Nestling":
+    async def open(cls, order: dict[str, Any], first_input: bytes, *, timeout_s: float) -> "Nestling":
         """Have a box made and wait for its guest's first answer.
 
         Args:
-            of: the process that forks; None: the one with the guest alone.
             order: "group": the file that a process writes its id to in order to join a control group, or "";
                 "new_user": whether the box gets a user namespace.
         Raises:
@@ -134,7 +122,7 @@ class Nestling(Frames):
         pipes = [os.pipe() for _ in range(3)]
         its, ours = (pipes[0][0], pipes[1][1], pipes[2][1]), [pipes[0][1], pipes[1][0], pipes[2][0]]
         try:
-            made = asyncio.ensure_future(on_thread_to_its_end((of or nursery()).fork, order, its))
+            made = asyncio.ensure_future(on_thread_to_its_end(nursery().fork, order, its))
             try:
                 await asyncio.wait([made])
             except asyncio.CancelledError:

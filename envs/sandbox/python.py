@@ -96,28 +96,35 @@ def python_environment(requirements: Sequence[str]) -> PythonEnvironment:
 def _build(venv: Path, base: str, requirements: Sequence[str]) -> None:
     """Build in place: scripts hold the absolute path. What an interrupted build left is removed first."""
     logger.info("building a Python environment of %s", ", ".join(requirements))
-    shutil.rmtree(venv, ignore_errors=True)
-    _run([base, "-I", "-m", "venv", "--without-pip", str(venv)], "python -m venv", requirements)
-    _install(venv, requirements)
+    _install(venv, base, requirements)
     _compile(venv)
     for path in (venv, *venv.rglob("*")):  # the user inside is another one than ours
         if not path.is_symlink():
             path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
 
 
-def _install(venv: Path, requirements: Sequence[str]) -> None:
+def _install(venv: Path, base: str, requirements: Sequence[str]) -> None:
     """From where pip has just found the wheels, where it has: that spares a second resolution. Else, or where they
-    cannot be had there (an address may need a password, which reports leave out), from the index."""
+    cannot be had there (an address may need a password, which reports leave out), from the index: into a new
+    environment, whose interpreter runs nothing of what the first try may have left."""
     install = [*pip_command(str(venv / "bin" / "python")), "install", "--disable-pip-version-check", "--no-input"]
     install += ["--quiet", "--no-compile", ONLY_WHEELS]
     wheels = resolved_wheels(requirements)
+    _make(venv, base, requirements)
     if wheels:
         try:
             _run([*install, "--no-deps", *wheels], "pip", requirements)
             return
         except SandboxError as error:
             logger.info("the index is asked once more: %s", error)
+        _make(venv, base, requirements)
     _run([*install, *requirements], "pip", requirements)
+
+
+def _make(venv: Path, base: str, requirements: Sequence[str]) -> None:
+    """An environment with nothing in it, in place of what is there."""
+    shutil.rmtree(venv, ignore_errors=True)
+    _run([base, "-I", "-m", "venv", "--without-pip", str(venv)], "python -m venv", requirements)
 
 
 def _compile(venv: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 from ...errors import SandboxError
 from ...model.chat.encoding import path_text, to_bytes
-from .boot import boot_command
 from .frames import Frames
 from .types import CommandResult, ProcessResult, SandboxSpec
 
@@ -85,7 +84,6 @@ class GuestSandbox:
             "env": _texts(env),
             "timeout": float(timeout_s),
             "output_bytes": output_bytes,
-            "loaded": self._is_loaded(argv),
         }
         header, body = await self._ask(request, stdin, timeout_s=timeout_s + GRACE_S)
         size = header["sizes"][0]
@@ -110,7 +108,6 @@ class GuestSandbox:
             "env": _texts(env),
             "timeout": LONGEST_S,
             "output_bytes": STDERR_BYTES,
-            "loaded": self._is_loaded(argv),
         }
         return await self._open(request)
 
@@ -135,10 +132,6 @@ class GuestSandbox:
 
     async def _open(self, request: dict[str, Any]) -> "GuestProcess":
         return GuestProcess(self._channel, request)
-
-    def _is_loaded(self, argv: Sequence[str]) -> bool:
-        loaded = self._spec.loaded
-        return loaded is not None and list(argv) == boot_command(loaded.python, loaded.package)
 
     def _path(self, path: str) -> str:
         return self._locate(posixpath.join(self._spec.workdir, path_text(path)))

@@ -38,23 +38,6 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """A program of ours that a sandbox will run, for backends that can have it loaded before the sandbox begins.
-
-    Attributes:
-        python: its interpreter, in a virtual environment that verigym made.
-        package: the name that its modules get as their package.
-        program: its modules, as ``boot.modules`` writes them; it is the beginning of its standard input as well.
-        imports: modules of the standard library that it has imported when it begins.
-    """
-
-    python: str
-    package: str
-    program: bytes
-    imports: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSpec:
     """What a fresh sandbox holds.
 
@@ -66,7 +49,6 @@ class SandboxSpec:
         limits: bounds on what runs inside.
         root: commands run as the image's root, and may do with its files and users what a container's root may. For
             tasks that install, and change owners; what grades an agent's work does not need it.
-        loaded: a program that may be loaded already when it is started, if it looks as if it had been started.
     """
 
     image: str | None = None
@@ -75,7 +57,6 @@ class SandboxSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     root: bool = False
-    loaded: Loaded | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,6 @@ import re
 import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from ..sandbox.background import on_thread, on_thread_to_its_end
 from ..sandbox.choose import make_backend
 from ..sandbox.oci.backend import OciBackend
 from ..sandbox.python import PythonEnvironment, python_environment
-from ..sandbox.types import Limits, Loaded, ReusingBackend, Sandbox, SandboxBackend, SandboxSpec
+from ..sandbox.types import Limits, ReusingBackend, Sandbox, SandboxBackend, SandboxSpec
 from .history import IGNORED, fresh_repository, purge_for_grading, purge_history, purge_past
 from .patching import apply_start_patch
 from .prepared import bring, changed_ns, key_of
@@ -107,10 +106,9 @@ async def checkout(
     limits: Limits,
     env: Mapping[str, str] | None = None,
     with_past: bool = True,
-    loaded: Loaded | None = None,
 ) -> AsyncIterator[Sandbox]:
     """A fresh sandbox with a placed row's repository, for grading; closed at the end. Raises as ``open_checkout``."""
-    sandbox = await open_checkout(backend, row, limits=limits, env=env, with_past=with_past, loaded=loaded)
+    sandbox = await open_checkout(backend, row, limits=limits, env=env, with_past=with_past)
     try:
         yield sandbox
     finally:
@@ -124,20 +122,19 @@ async def open_checkout(
     limits: Limits,
     env: Mapping[str, str] | None = None,
     with_past: bool = True,
-    loaded: Loaded | None = None,
 ) -> Sandbox:
     """A fresh sandbox with a placed row's repository in ``row.root``, and nothing of the hidden tests but what an
     image itself carries.
 
     Args:
         with_past: of an image's history all that is base's past stays; else base alone.
-        loaded: a program of ours that will run in it.
     Raises:
         TaskError: the archive is gone, the image has no repository, or the start patch does not fit it.
         SandboxError: the sandbox cannot be made, or not be filled.
     """
-    spec = replace(await _spec(row, limits, env), loaded=loaded)
-    return await _prepared(backend, spec, lambda sandbox: fill_for_grading(sandbox, row, with_past))
+    return await _prepared(
+        backend, await _spec(row, limits, env), lambda sandbox: fill_for_grading(sandbox, row, with_past)
+    )
 
 
 @asynccontextmanager

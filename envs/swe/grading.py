@@ -22,7 +22,7 @@ from .published import Plan, plan_of
 from .rounds import choose_twins
 from .script_twins import test_files
 from .scripted import grade_by_script
-from .testing import TestRun, execute, execute_and_doubt, find_forgery, loaded
+from .testing import TestRun, execute, execute_and_doubt, find_forgery
 from .trust import Untrusted, believed
 from .worktree import run_script, said_by
 
@@ -115,8 +115,7 @@ async def _graded(
     if by_script and command_of(row) is None:
         return await grade_by_script(backend, row, patch, **settings)
     # Our runners install nothing, so nothing asks git for a version.
-    runner = None if row.image else loaded((await environment_of(row)).python)
-    opened: Any = {"limits": limits, "with_past": not by_script, "loaded": runner}
+    opened = {"limits": limits, "with_past": not by_script}
     async with checkout(backend, row, **opened) as first:
         plan = await plan_of(first, row) if by_script else None
         if by_script and plan is None:
@@ -175,8 +174,7 @@ async def run_hidden_tests(
         (None, or why the patch does not apply; the report, which holds every test of the files that the row names).
     Raises: as ``grade_patch``.
     """
-    runner = None if row.image else loaded((await environment_of(row)).python)
-    async with checkout(backend, row, limits=limits, loaded=runner) as sandbox:
+    async with checkout(backend, row, limits=limits) as sandbox:
         problem, run = await _prepare(sandbox, row, patch)
         if problem is not None:
             return problem, TestReport(statuses={}, complete=False, exit_code=None, detail=problem)

@@ -18,9 +18,8 @@ from typing import Any, Literal
 
 from ...errors import GradingError
 from ...rewards.swe import TestReport
-from ..sandbox.boot import boot_command, modules, portable, sized
-from ..sandbox.types import Loaded, Process, ProcessResult, Sandbox
-from .ahead import IMPORTS, note, noted
+from ..sandbox.boot import boot_line, modules, portable, sized
+from ..sandbox.types import Process, ProcessResult, Sandbox
 from .rounds import MORE_ROUNDS, Finding, judge_rounds, plan_rounds
 
 _PACKAGE = "_verigym_runner"
@@ -122,14 +121,6 @@ async def run_tests(
     return await execute(sandbox, run, timeout_s=timeout_s)
 
 
-def loaded(python: str) -> Loaded | None:
-    """The runner of an environment's tests, to be loaded ahead; None where nothing has been run by it yet."""
-    imports = noted(python)
-    if imports is None:
-        return None
-    return Loaded(python=python, package=_PACKAGE, program=_guest_program("pytest"), imports=imports)
-
-
 async def execute(sandbox: Sandbox, run: TestRun, *, timeout_s: float) -> TestReport:
     """``run_tests`` for a TestRun."""
     report, _ = await _execute(sandbox, run, again=None, timeout_s=timeout_s)
@@ -227,8 +218,7 @@ async def execute_and_doubt(
 class _Talk:
     """A run that waits after its tests for rounds, seen from here."""
 
-    def __init__(self, run: TestRun, process: Process, key: bytes, exit_code: int, timeout_s: float) -> None:
-        self._run = run
+    def __init__(self, process: Process, key: bytes, exit_code: int, timeout_s: float) -> None:
         self._process, self._key, self._exit_code, self._timeout_s = process, key, exit_code, timeout_s
         self._said, self._started, self._late = b"", time.monotonic(), False
 
@@ -239,7 +229,7 @@ class _Talk:
         process.write(
             _guest_program(run.runner.kind) + sized(_order(run, key, exit_code, {"rounds": None, "waits": True}))
         )
-        return cls(run, process, key, exit_code, timeout_s)
+        return cls(process, key, exit_code, timeout_s)
 
     async def first(self) -> tuple[TestReport, Mapping[str, Any] | None]:
         """The tests' own report: of a process that waits now, or has ended."""
@@ -250,7 +240,6 @@ class _Talk:
             result = ProcessResult(stdout=told, stderr=b"", exit_code=self._exit_code)
         else:
             result = await self.end()
-        _note_imports(self._run, result, self._key)
         return _read(replace(result, duration_s=took), self._key, self._exit_code)
 
     def _line(self, place: int, *, of: int) -> Mapping[str, Any]:
@@ -308,12 +297,11 @@ async def _execute(
         stdin=_guest_program(run.runner.kind) + sized(_order(run, key, exit_code, again or {"rounds": None})),
         timeout_s=timeout_s,
     )
-    _note_imports(run, result, key)
     return _read(result, key, exit_code)
 
 
 def _argv(run: TestRun) -> list[str]:
-    return boot_command(run.python, _PACKAGE)
+    return [run.python, "-s", "-B", "-c", boot_line(_PACKAGE)]
 
 
 def _variables(run: TestRun) -> dict[str, str]:
@@ -335,7 +323,6 @@ def _order(run: TestRun, key: bytes, exit_code: int, more: Mapping[str, Any]) ->
         "pythonpath": [entry for entry in run.env.get("PYTHONPATH", "").split(":") if entry],
         "python_env": {name: value for name, value in run.env.items() if name.startswith("PYTHON")},
         "waits": False,
-        "may_import": IMPORTS,
         **more,
     }
     return json.dumps(order).encode()
@@ -349,12 +336,6 @@ def _guest_program(kind: str) -> bytes:
     names = [*_MODULES[:-1], *([_MORE_MODULES[kind]] if kind in _MORE_MODULES else []), _MODULES[-1]]
     sources |= {name: (here / f"{name}.py").read_text(encoding="utf-8") for name in names}
     return modules([(name, portable(name, source)) for name, source in sources.items()])
-
-
-def _note_imports(run: TestRun, result: ProcessResult, key: bytes) -> None:
-    first = _verified(result.stdout.partition(b"\n")[0], key) or {}
-    if "imports" in first:
-        note(run.python, first["imports"])
 
 
 def _read(result: ProcessResult, key: bytes, exit_code: int) -> tuple[TestReport, Mapping[str, Any] | None]:

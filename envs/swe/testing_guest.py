@@ -73,7 +73,6 @@ class Channel:
 def begin_pytest(order, files, channel):
     import pytest
 
-    imports = [name for name in order["may_import"] if name in sys.modules]
     with_unittest = any(mentions_unittest(path) for path in files)
     if with_unittest:
         import unittest  # noqa: F401
@@ -81,7 +80,7 @@ def begin_pytest(order, files, channel):
         base_addopts(order["workdir"], files) if files else [], lambda: plugin_options(order["plugins"])
     )
     pristine = Pristine(order["workdir"], files, plain="--assert=plain" in options, support=order["support"])
-    channel.send({"kind": "ready", "runner": f"pytest {pytest.__version__}", "imports": imports})
+    channel.send({"kind": "ready", "runner": f"pytest {pytest.__version__}"})
     finder = close_off(order, files, pristine)
     recorder = Recorder(pytest, order["tests"], with_unittest, pristine)
     finder.loaded = recorder.arm_loaded

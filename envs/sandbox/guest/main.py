@@ -10,7 +10,6 @@ import sys
 from . import image, system
 from .process import open_expendable
 from .server import Server
-from .spare import Spare
 from .streams import widen
 from .system import Config
 
@@ -64,8 +63,7 @@ def main() -> None:
     config = marshal.loads(take(control_in, int.from_bytes(take(control_in, 4), "big")))
     try:
         prepare(config)
-        spare = Spare(config) if config["spare"] else None
     except OSError as error:
         sys.stderr.write(f"{error}\n")
         os._exit(1)
-    Server(config, control_in, control_out, spare).serve()
+    Server(config, control_in, control_out).serve()

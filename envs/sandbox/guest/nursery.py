@@ -23,7 +23,7 @@ import warnings  # noqa: F401
 from . import system
 from .main import main as become_guest
 from .main import take
-from .process import Reborn, keep_only
+from .process import keep_only
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = (
     *(0x00020000, 0x02000000, 0x04000000, 0x08000000),
@@ -33,15 +33,9 @@ BOX = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
 LOOK_S = 1.0
 
 
-def main(fd: int = 0) -> None:
-    """Make a box for each order, until the owner's end of the socket is closed or the owner is gone.
-
-    Args:
-        fd: the socket.
-    Raises:
-        Reborn: in a process of a box, which is to go on as what was loaded before.
-    """
-    control, owner = socket.socket(fileno=os.dup(fd)), os.getppid()
+def main() -> None:
+    """Make a box for each order, until the owner's end of the socket is closed or the owner is gone."""
+    control, owner = socket.socket(fileno=os.dup(0)), os.getppid()
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1):
         os.dup2(null, number)
@@ -69,17 +63,13 @@ def _serve(control: socket.socket) -> None:
     keeper = os.fork()
     if keeper == 0:
         try:
-            control.detach()
             keep_only(fds)
             _keep(nursery, order)
-        except Reborn:
-            raise
         except OSError as error:
             sys.stderr.write(f"{error}\n")
             sys.stderr.flush()
-        except BaseException:
-            pass
-        os._exit(1)
+        finally:
+            os._exit(1)
     for fd in fds:
         os.close(fd)
     held = os.pidfd_open(keeper)

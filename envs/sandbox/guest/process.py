@@ -85,12 +85,8 @@ def open_expendable() -> None:
         expendable = None
 
 
-class Reborn(Exception):
-    """Leaves all frames of the guest in a process that goes on as the program which was loaded before the guest."""
-
-
 def fork(body: Callable[[], None]) -> int:
-    """Run ``body`` in a child that never returns from here, unless it is reborn. Returns its process id."""
+    """Run ``body`` in a child that never returns from here. Returns its process id."""
     if expendable is not None:
         expendable.mark()
     try:
@@ -101,22 +97,16 @@ def fork(body: Callable[[], None]) -> int:
     if pid == 0:
         try:
             body()
-        except Reborn:
-            raise
-        except BaseException:
-            pass
-        os._exit(255)
+        finally:
+            os._exit(255)
     return pid
 
 
-def supervise(
-    config: Config, request: Config, fds: tuple[int, ...], become: Callable[[Config, Config], None] | None = None
-) -> None:
+def supervise(config: Config, request: Config, fds: tuple[int, int, int, int]) -> None:
     """In a child of the server: run one process, wait for its status, kill whatever it leaves, report.
 
     Orphans of the process come to the supervisor, not to the server, so that they can be told from the shell's
-    own background jobs. ``fds``: stdin, stdout, stderr of the process, and where the report goes. ``become``: what
-    makes its child the process; None: what the request says.
+    own background jobs. ``fds``: stdin, stdout, stderr of the process, and where the report goes.
     """
     signal.set_wakeup_fd(-1)
     keep_only(fds)
@@ -125,7 +115,7 @@ def supervise(
     adopt_orphans()
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD, signal.SIGTERM))
     deadline = time.monotonic() + request["timeout"]
-    main = fork(lambda: (become or _become)(config, request))
+    main = fork(lambda: _become(config, request))
     null = os.open(os.devnull, os.O_RDWR)
     for number in range(3):
         os.dup2(null, number)

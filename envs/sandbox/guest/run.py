@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .process import STATUS, fork, supervise
-from .spare import Spare
 from .streams import PIECE
 from .system import Config
 
@@ -21,7 +20,6 @@ class Owner(Protocol):
 
     config: Config
     runs: "dict[int, Run]"
-    spare: Spare | None
 
     def watch(self, fd: int, callback: Callable[[], object], events: int = ...) -> None: ...
 
@@ -46,7 +44,7 @@ class Run:
         self.outputs = (bytearray(), bytearray())
         (in_r, in_w), (out_r, out_w), (err_r, err_w), (status_r, status_w) = (os.pipe() for _ in range(4))
         try:
-            self.pid = self._start(request, (in_r, out_w, err_w, status_w))
+            self.pid = fork(lambda: supervise(server.config, request, (in_r, out_w, err_w, status_w)))
         except OSError:
             for fd in (in_w, out_r, err_r, status_r):
                 os.close(fd)
@@ -64,18 +62,6 @@ class Run:
         server.watch(out_r, lambda: self._read(0))
         server.watch(err_r, lambda: self._read(1))
         server.watch(status_r, self._read_report)
-
-    def _start(self, request: Config, fds: tuple[int, int, int, int]) -> int:
-        """Have a supervisor run it: the spare one, where that has the program loaded. Returns the supervisor's id."""
-        spare = self.server.spare
-        if request.get("loaded") and spare is not None and spare.fits(request):
-            self.server.spare = None
-            try:
-                spare.become(request, fds)
-                return spare.pid
-            except OSError:
-                pass  # it is gone
-        return fork(lambda: supervise(self.server.config, request, fds))
 
     def stop(self, reason: str) -> None:
         """Have the supervisor kill the process and all it started."""

@@ -23,7 +23,6 @@ from .process import remove_shared_memory
 from .reset import Snapshot, empty_folder
 from .run import Run
 from .shell import Shell
-from .spare import Spare
 from .system import Config
 from .watching import alive, kill_descendants
 
@@ -34,8 +33,7 @@ everything may take to die."""
 
 
 class Server:
-    def __init__(self, config: Config, control_in: int, control_out: int, spare: Spare | None = None) -> None:
-        self.spare = spare
+    def __init__(self, config: Config, control_in: int, control_out: int) -> None:
         self.config, self.control_in, self.control_out = config, control_in, control_out
         self.contained: bool = config["contained"]
         self.poll = select.epoll()
@@ -68,8 +66,7 @@ class Server:
             self.poll.unregister(fd)
 
     def supervisors(self) -> set[int]:
-        spare = {self.spare.pid} if self.spare is not None else set()
-        return {run.pid for run in self.runs.values()} | spare
+        return {run.pid for run in self.runs.values()}
 
     def serve(self) -> None:
         """Answer until the input ends."""
@@ -98,7 +95,6 @@ class Server:
 
     def kill_all(self, reason: str, *, restart: bool = True) -> None:
         """Kill everything but this server, answer what was running with ``reason``, start a new shell."""
-        self.spare = None
         if self.contained:
             until = time.monotonic() + BACKSTOP_S
             while self._kill_once() and time.monotonic() < until:

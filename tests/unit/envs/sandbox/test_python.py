@@ -120,19 +120,34 @@ def test_what_was_just_resolved_is_installed_without_the_index(cache, tmp_path, 
     monkeypatch.setenv("PIP_FIND_LINKS", str(empty))
     python_environment(pins)
 
-    # Wheels that cannot be had where they were are taken from the index.
-    ran = []
+    # Wheels that cannot be had where they were are taken from the index, into an environment without what was left.
+    ran, venv = [], tmp_path / "venv"
 
     def run(argv, what, requirements):
         ran.append(argv[-1])
+        if what == "pip":
+            assert not (venv / "left").exists()
         if "--no-deps" in argv:
+            venv.mkdir()
+            (venv / "left").touch()
             raise SandboxError("401")
 
     monkeypatch.setattr(python_module, "_run", run)
-    python_module._install(tmp_path, pins)
-    assert ran[0].startswith("file://")
-    assert "#sha256=" in ran[0]
-    assert ran[1:] == ["pytest==0.1"]
+    python_module._install(venv, sys.executable, pins)
+    assert ran[1].startswith("file://")
+    assert "#sha256=" in ran[1]
+    assert [ran[0], *ran[2:]] == [str(venv), str(venv), "pytest==0.1"]
+
+
+def test_byte_code_of_an_environment_is_made_without_running_anything_of_it(tmp_path):
+    venv = tmp_path / "venv"
+    python_module._make(venv, python_module.base_python()[0], ())
+    (folder,) = venv.glob("lib/python*/site-packages")
+    (folder / "more.pth").write_text(f"import os; os.mkdir({str(tmp_path / 'ran')!r})\n")
+    (folder / "one.py").write_text("ONE = 1\n")
+    python_module._compile(venv)
+    assert list(folder.glob("__pycache__/one.*.pyc"))
+    assert not (tmp_path / "ran").exists()
 
 
 NO_PINS = ["tinylib", "tinylib>=1", "tinylib==1.*", "git+https://x/y==1", "-r x==1", "a==1;b", "./tinylib", "."]
