@@ -12,7 +12,7 @@ import tarfile  # noqa: F401
 import warnings  # noqa: F401
 
 from verigym_guest import main as guest  # type: ignore[import-not-found] - only inside
-from verigym_guest import system
+from verigym_guest import system  # type: ignore[import-not-found] - only inside
 
 
 def main():
