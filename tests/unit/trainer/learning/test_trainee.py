@@ -123,6 +123,23 @@ def _logits(decoder, ids):
     return decoder.model(ids[None]).logits[0, -1]
 
 
+def test_a_base_model_is_trained_and_saved_with_the_template_it_is_given(family_checkpoint, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(family_checkpoint, base)
+    (base / "chat_template.jinja").unlink()
+    with pytest.raises(ConfigError, match=r"model\.chat_template"):
+        open_trainee(ModelConfig(checkpoint=base), lambda parser: [], seed=0)
+    assert "--chat-template" in open_format(base).chat_problem
+    trainee = open_trainee(ModelConfig(checkpoint=base, chat_template="plain"), lambda parser: [], seed=0)
+    trainee.save(tmp_path / "out", {})
+    asked = [Message(role="user", content="1 + 1?")]
+    ids = trainee.renderer.start(asked, []).token_ids
+    assert trainee.renderer.decode(ids).endswith("Question: 1 + 1?\nAnswer:\n")
+    for text in (open_format(tmp_path / "out"), open_format(base, chat_template="plain")):
+        assert text.renderer is not None
+        assert text.renderer.start(asked, []).token_ids == ids
+
+
 def test_a_family_of_ours_is_saved_with_all_that_belongs_to_it(learn, family_checkpoint, tmp_path):
     trainee = learn(checkpoint=family_checkpoint, tools="text")
     trainee.save(tmp_path / "out", {})
