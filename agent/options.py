@@ -123,7 +123,7 @@ def seats_of(args: argparse.Namespace) -> "tuple[dict[str, Seat], list[PolicySou
         if spec == "self":
             seats[name] = Seat()
             continue
-        sources.append(args.build_policy(spec))
+        sources.append(args.build_policy(spec, chat_template=None))  # that is of --policy
         seats[name] = Seat(policy=sources[-1].shared(), spec=spec)
     return seats, sources
 

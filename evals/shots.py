@@ -25,12 +25,15 @@ def shots_of(args: argparse.Namespace) -> tuple[Exemplar, ...]:
     """What the option asks for.
 
     Raises:
-        ConfigError: too many, a suite that none were written for, a broken file, or an agent that has its own prompt.
+        ConfigError: too many, a suite that none were written for, a broken file, an agent that has its own prompt, or a
+            script.
     """
     if args.shots is None:
         return ()
     if args.agent != "verigym":
         raise ConfigError(f"--shots are turns of our own loop, and --agent {args.agent} writes its own prompt")
+    if args.policy in ("gold", "empty"):
+        raise ConfigError(f"--shots are for a model, and --policy {args.policy} reads nothing; leave them out")
     if not args.shots.isdecimal():
         return tuple(_read(Path(args.shots)))
     number, own = int(args.shots), EXEMPLARS.get(args.suite, ())

@@ -31,10 +31,11 @@ def build_policy(
         chat_template: of a checkpoint's tokenizer, in place of its own, see ``model.chat.named_templates``.
         elsewhere: an engine is not opened: its episodes run in other processes. What is known of it is.
     Raises:
-        ConfigError: no such kind of policy, or attention that cannot run here. CheckpointError: the checkpoint is
-            missing or broken.
+        ConfigError: no such kind of policy, one without a tokenizer to give a template, or attention that cannot run
+            here. CheckpointError: the checkpoint is missing or broken.
     """
     from ..agent.sources import text_source
+    from ..errors import ConfigError
 
     checkpoint = checkpoint_of(spec)
     if checkpoint is not None:
@@ -43,6 +44,8 @@ def build_policy(
         return _engine_source(spec, checkpoint, max_batch, attention, chat_template)
     if spec.partition(":")[0] == "tokens":
         return _tokens_source(spec, max_batch, chat_template)
+    if chat_template is not None:
+        raise ConfigError(f"--chat-template is of a checkpoint's tokenizer, and --policy {spec} has none; leave it out")
     return text_source(spec, concurrency=max_batch)
 
 

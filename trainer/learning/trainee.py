@@ -273,6 +273,8 @@ def _open_cwm(
     config: ModelConfig, texts: Callable[[Parser], Iterable[str]], seed: int, device: torch.device
 ) -> Trainee:
     parser = CwmParser()
+    if config.chat_template is not None:
+        raise ConfigError(f"{config.checkpoint} speaks CWM's format, and takes no model.chat_template; remove it")
     if config.checkpoint is not None:
         if device.type == "meta":
             decoder, tokenizer = _shape_of(config.checkpoint), Tokenizer.load(config.checkpoint)

@@ -53,6 +53,8 @@ class ModelConfig(Settings):
             raise ValueError(f"{self.preset} has its weights and tokenizer from a checkpoint; set model.checkpoint")
         if self.lora is not None and self.checkpoint is None:
             raise ValueError("lora adapts a trained model, and there is none; set model.checkpoint")
+        if self.chat_template is not None and self.checkpoint is None:
+            raise ValueError("chat_template is of a checkpoint's tokenizer, and there is none; set model.checkpoint")
         if self.dtype != "float32" and self.lora is None:
             raise ValueError("bfloat16 weights lose small updates; set model.lora, or model.dtype = 'float32'")
         return self

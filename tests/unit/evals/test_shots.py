@@ -13,8 +13,8 @@ from verigym.evals.suites.exemplars import EXEMPLARS
 from verigym.evals.suites.loading import load_suite
 
 
-def asked(shots, suite="gsm8k", agent="verigym"):
-    return argparse.Namespace(shots=shots, suite=suite, agent=agent)
+def asked(shots, suite="gsm8k", agent="verigym", policy="engine:model"):
+    return argparse.Namespace(shots=shots, suite=suite, agent=agent, policy=policy)
 
 
 @pytest.mark.parametrize("suite", sorted(EXEMPLARS))
@@ -77,6 +77,11 @@ def test_a_file_gives_all_its_questions_and_another_file_is_another_run(tmp_path
 def test_what_cannot_be_shown_is_refused(shots, suite, agent, told):
     with pytest.raises(ConfigError, match=told):
         shots_of(asked(shots, suite, agent))
+
+
+def test_a_script_is_shown_nothing():
+    with pytest.raises(ConfigError, match="--policy gold reads nothing"):
+        shots_of(asked("2", policy="gold"))
 
 
 @pytest.mark.parametrize(

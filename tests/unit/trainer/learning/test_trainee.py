@@ -322,6 +322,12 @@ def test_adapters_on_cwms_decoder(learn, make_decoder, tmp_path):
 def test_what_does_not_go_together_is_refused(learn, huggingface_checkpoint, tmp_path):
     with pytest.raises(ValueError, match=r"set model\.checkpoint"):
         ModelConfig(lora=LORA)
+    with pytest.raises(ValueError, match=r"and there is none; set model\.checkpoint"):
+        ModelConfig(chat_template="plain")
+    (tmp_path / "cwm").mkdir()
+    (tmp_path / "cwm" / "config.json").write_text('{"model_type": "cwm"}')
+    with pytest.raises(ConfigError, match=r"takes no model\.chat_template"):
+        learn(checkpoint=tmp_path / "cwm", chat_template="plain")
     with pytest.raises(ValueError, match=r"set model\.lora"):
         ModelConfig(checkpoint=huggingface_checkpoint, dtype="bfloat16")
     with pytest.raises(ConfigError, match=r"model\.preset names a shape of CWM"):
