@@ -167,7 +167,7 @@ def test_a_full_queue_sends_away_and_the_rest_is_served(decoder, tokenizer):
     engine = Generator(decoder, max_batch=2, max_context=256, num_threads=1, max_waiting=1)
     with running(model_of(engine, tokenizer)) as server:
         with pytest.raises(openai.RateLimitError) as caught:
-            server.client.completions.create(**COMPLETION, n=4)
+            server.client.completions.create(**COMPLETION | {"max_tokens": 200}, n=4, extra_body={"ignore_eos": True})
         assert caught.value.response.headers["retry-after"] == "1"
         assert caught.value.body["type"] == "rate_limit_error"
         statuses, lock = [], threading.Lock()
