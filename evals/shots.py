@@ -2,12 +2,13 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
+from ..envs.task import read_jsonl
+from ..errors import ConfigError, TaskError
 from .suites.exemplars import EXEMPLARS, Exemplar
 
 
@@ -35,7 +36,10 @@ def shots_of(args: argparse.Namespace) -> tuple[Exemplar, ...]:
     if args.policy in ("gold", "empty"):
         raise ConfigError(f"--shots are for a model, and --policy {args.policy} reads nothing; leave them out")
     if not args.shots.isdecimal():
-        return tuple(_read(Path(args.shots)))
+        shots = tuple(_read(Path(args.shots)))
+        if not shots:
+            raise ConfigError(f"--shots {args.shots} holds no question")
+        return shots
     number, own = int(args.shots), EXEMPLARS.get(args.suite, ())
     if not 1 <= number <= len(own):
         told = f"{args.suite} has {len(own)}" if own else f"there are some of {', '.join(EXEMPLARS)}"
@@ -50,23 +54,12 @@ def shots_identity(shots: Sequence[Exemplar]) -> dict[str, Any]:
     return {"shots": {"number": len(shots), "sha256": sha256(json.dumps(list(shots)).encode()).hexdigest()}}
 
 
-def _read(path: Path) -> list[Exemplar]:
+def _read(path: Path) -> Iterator[Exemplar]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise ConfigError(f"--shots {path} is no number and cannot be read ({error})") from None
-    shots = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ConfigError(f"{path}:{number} is no JSON ({error})") from None
-        pair = (row.get("question"), row.get("answer")) if isinstance(row, dict) else (None, None)
-        if not all(isinstance(text, str) and text.strip() for text in pair):
-            raise ConfigError(f'{path}:{number} is not {{"question": …, "answer": …}} with two texts')
-        shots.append(pair)
-    if not shots:
-        raise ConfigError(f"{path} holds no question")
-    return shots
+        for number, row in enumerate(read_jsonl(path), start=1):
+            question, answer = (text if isinstance(text := row.get(key), str) else "" for key in ("question", "answer"))
+            if not question.strip() or not answer.strip():
+                raise ConfigError(f'{path}: row {number} is not {{"question": …, "answer": …}} with two texts')
+            yield question, answer
+    except TaskError as error:
+        raise ConfigError(f"--shots {path}: {error}") from None

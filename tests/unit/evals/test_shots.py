@@ -71,7 +71,7 @@ def test_a_file_gives_all_its_questions_and_another_file_is_another_run(tmp_path
         ("0", "gsm8k", "verigym", "gsm8k has 8"),
         ("2", "humaneval", "verigym", "some of gsm8k"),
         ("2", "gsm8k", "mini-swe-agent", "its own prompt"),
-        ("/nowhere/shots.jsonl", "gsm8k", "verigym", "cannot be read"),
+        ("/nowhere/shots.jsonl", "gsm8k", "verigym", "no such file"),
     ],
 )
 def test_what_cannot_be_shown_is_refused(shots, suite, agent, told):
@@ -88,8 +88,8 @@ def test_a_script_is_shown_nothing():
     ("text", "told"),
     [
         ("", "holds no question"),
-        ("{", "shots.jsonl:1 is no JSON"),
-        ("[1]", "shots.jsonl:1 is not"),
+        ("{", "line 1: not JSON"),
+        ("[1]", "line 1: a JSON object"),
         ('{"question": "a", "answer": 3}', "two texts"),
         ('{"question": "a", "answer": " "}', "two texts"),
     ],
