@@ -17,7 +17,7 @@ from . import host_image
 from .background import on_thread_to_its_end
 from .oci.flavor import AS_USER
 from .oci.images import normal_name
-from .oci.sources import opened, split_source
+from .oci.sources import opened, split_source, stamp_of
 from .oci.unpack import remove_tree, unpack_layer
 from .per_loop import PerLoop
 from .python import cache_folder
@@ -152,13 +152,8 @@ def _named(path: Path) -> Path:
 
 def _key_of_archive(source: str) -> str:
     """Changes when the archive does. Raises SandboxError: it is none, or is for another machine."""
-    path, _ = split_source(source)
-    marker = path / "index.json" if path.is_dir() else path
-    try:
-        status = marker.stat()
-    except OSError as error:
-        raise SandboxError(f"the image {source} cannot be read ({error.strerror}: {marker})") from None
+    changed, size = stamp_of(source)
     with opened(source) as found:
         if len(found) != 1:
             raise SandboxError(f"{source} has {len(found)} images; name one: {source}:NAME")
-    return f"{source} {os.path.realpath(path)} {status.st_mtime_ns} {status.st_size}"
+    return f"{source} {os.path.realpath(split_source(source)[0])} {changed} {size}"

@@ -14,7 +14,7 @@ from ..background import on_thread, on_thread_to_its_end
 from ..per_loop import PerLoop
 from ..settings import SandboxSettings
 from .images import Image, normal_name
-from .sources import split_source
+from .sources import stamp_of
 from .store import ImageStore
 
 logger = logging.getLogger(__name__)
@@ -43,13 +43,7 @@ class Puller:
 
     async def _of_source(self, source: str) -> Image:
         """Of an archive or a layout, which is read again only where it has changed."""
-        path, _ = split_source(source)
-        marker = path / "index.json" if path.is_dir() else path
-        try:
-            status = marker.stat()
-        except OSError as error:
-            raise SandboxError(f"the image {source} cannot be read ({error.strerror}: {marker})") from None
-        key = (source, status.st_mtime_ns, status.st_size)
+        key = (source, *stamp_of(source))
         known = self._archives.get(key)
         image = await on_thread(self._store.find, known) if known else None
         if image is None:

@@ -98,6 +98,18 @@ def split_source(source: str) -> tuple[Path, str]:
     return (Path(path), name) if colon and Path(path).exists() else (Path(text), "")
 
 
+def stamp_of(source: str) -> tuple[int, int]:
+    """What changes when a source does: (nanoseconds of its last change, bytes), of a layout its index's. Raises
+    SandboxError where it cannot be read."""
+    path, _ = split_source(source)
+    marker = path / "index.json" if path.is_dir() else path
+    try:
+        status = marker.stat()
+    except OSError as error:
+        raise SandboxError(f"the image {source} cannot be read ({error.strerror}: {marker})") from None
+    return status.st_mtime_ns, status.st_size
+
+
 def _none(source: str, found: list[Found]) -> list[Found]:
     names = ", ".join(name for one in found for name in one.names or (one.image.id[:19],))
     raise SandboxError(f"{source}: no image of that name; there are {names}")
