@@ -12,8 +12,6 @@ LONG_SUITE_S = 6.0
 """Seconds of a suite from which on it is run in fewer manners."""
 HELD_UP = ("one", "two", "three")
 """Patterns in which a run is held up."""
-
-
 OF_LONG_SUITES = (
     "again",
     "on a busy machine (one)",
@@ -21,6 +19,7 @@ OF_LONG_SUITES = (
     "with another hash seed",
     "on the last day of a year, five years later",
 )
+"""Names of the manners in which those are run: one of each kind."""
 
 
 def manners(now: datetime, *, suite_s: float) -> dict[str, Manner]:

@@ -11,10 +11,8 @@ from ...agent.trajectory import Segment, Trajectory
 
 OBSERVED = ("system", "user", "tool", "template")
 """Roles of tokens that the assistant did not write."""
-
-
 TOP = "teacher_top"
-"""Name of a column."""
+"""Name of the column of what a server's teacher finds likeliest, see ``Document.columns``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
