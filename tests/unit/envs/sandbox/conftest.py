@@ -7,26 +7,20 @@ import tarfile
 
 import pytest
 
-from verigym.envs.sandbox.engine import Engine
 from verigym.envs.sandbox.image_import import import_image
 from verigym.envs.sandbox.images import ensure_base_image
 from verigym.envs.sandbox.runtime import runtime_python
-from verigym.envs.sandbox.settings import SandboxSettings
 from verigym.errors import SandboxError
 
 from . import archives
+from .chaos import connected
 
 BARE = "verigym/test-bare:1"
 
 
 @pytest.fixture(scope="session")
 def engine():
-    try:
-        engine = Engine(None, SandboxSettings())
-    except SandboxError as error:
-        pytest.skip(str(error))
-    yield engine
-    engine.client.close()
+    yield from connected(None)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,9 +24,10 @@ from verigym.envs.sandbox.settings import SandboxSettings
 from verigym.envs.sandbox.types import Limits, SandboxSpec
 from verigym.errors import SandboxError
 
-pytestmark = pytest.mark.docker
+from . import chaos
+from .chaos import DEADLINE_S, connected, held, until
 
-DEADLINE_S = 120
+pytestmark = pytest.mark.docker
 
 
 @pytest.fixture(scope="session", params=["docker", pytest.param("podman", marks=pytest.mark.slow)])
@@ -55,25 +55,9 @@ def engine(request):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def connected(host):
-    try:
-        engine = Engine(host, SandboxSettings())
-    except SandboxError as error:
-        pytest.skip(str(error))
-    yield engine
-    engine.client.close()
-
-
 def ours(engine, run=None):
     wanted = f"{labels.RUN}={run or labels.run_id()}"
     return engine.api.containers(all=True, filters={"label": wanted})
-
-
-def until(condition, seconds=DEADLINE_S):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "the condition was not met in time"
-        time.sleep(0.1)
 
 
 async def prepare(sandbox):
@@ -108,17 +92,13 @@ def test_a_container_killed_in_the_middle_of_a_command(engine, bare_image, poole
     until(lambda: not ours(engine))
 
 
-ATTACKS = {
-    "fork bomb": ("bomb() { bomb | bomb & }; bomb; sleep 60", "processes", Limits(num_processes=64)),
+ATTACKS = chaos.ATTACKS | {
     "full disk": (
         "i=0; while [ $i -lt 40 ]; do head -c 4000000 /dev/zero > /tmp/f$i; i=$((i+1)); done; sleep 60",
         "disk",
         Limits(disk_mib=32),
     ),
     "1 GB of output": ("head -c 1000000000 /dev/zero", None, Limits()),
-    "closed descriptors": ('for fd in 0 1 2 3 4 5 6 7 8 9; do eval "exec $fd>&-"; done; exec 200>&1', None, Limits()),
-    "deaf": ("trap '' TERM INT HUP; while :; do :; done", "timeout", Limits(command_timeout_s=1.0)),
-    "killing all": ("kill -9 -1", None, Limits()),
 }
 
 
@@ -260,10 +240,6 @@ def test_an_engine_restarted_in_the_middle_of_an_episode(engine, bare_image):
             asyncio.run(episode(mine, how))
             until(lambda: not client.api.containers(all=True))
             mine.client.close()
-
-
-def held():
-    return {"descriptors": len(os.listdir("/proc/self/fd")), "threads": threading.active_count()}
 
 
 def volumes(engine):
