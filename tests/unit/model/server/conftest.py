@@ -3,7 +3,6 @@
 import asyncio
 import io
 import socket
-import sys
 import threading
 import traceback
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import pytest
 import torch
 import uvicorn
 
+from verigym.envs.stacks import frame_of
 from verigym.model.chat.cwm import CwmParser, CwmRenderer
 from verigym.model.chat.sampling import Completion, CompletionPart
 from verigym.model.config import preset
@@ -89,18 +89,21 @@ class Running:
     def close(self):
         self.client.close()
         self._server.should_exit = True
-        self._thread.join(timeout=60)
-        assert not self._thread.is_alive(), self._what_it_waits_for()
+        # In steps: a machine that stood still for a minute has not waited for a minute.
+        for _ in range(120):
+            self._thread.join(timeout=0.5)
+            if not self._thread.is_alive():
+                return
+        raise AssertionError(self._what_it_waits_for())
 
     def _what_it_waits_for(self):
-        """The stack of every thread, and of every task of the server's loop."""
+        """The stack of every task of the server's loop, and of its thread."""
         told = io.StringIO()
-        for thread, frame in sys._current_frames().items():
-            told.write(f"\nthread {thread}\n" + "".join(traceback.format_stack(frame)))
         for server in self._server.servers:
             for task in asyncio.all_tasks(server.get_loop()):
                 told.write(f"\n{task!r}\n")
                 task.print_stack(file=told)
+        told.write("\nThe server's thread:\n" + "".join(traceback.format_stack(frame_of(self._thread.ident))))
         return told.getvalue()
 
 
