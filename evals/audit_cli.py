@@ -1,6 +1,7 @@
 """``verigym eval audit RUN``: the passes of a run looked at, and what its figures are worth."""
 
 import argparse
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .verdict import Verdict
+
+logger = logging.getLogger(__name__)
 
 
 def add_audit_option(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +61,7 @@ def worth(path: Path, verdicts: "Sequence[Verdict]", against: Path | None = None
 def run_audit(args: argparse.Namespace) -> int:
     """Look at a recorded run again."""
     from ..envs.datasets.files import read_rows
+    from ..envs.datasets.folders import digest_of
     from ..envs.runs.files import read_object
     from ..errors import ConfigError
     from ..terminal import console
@@ -73,10 +77,21 @@ def run_audit(args: argparse.Namespace) -> int:
     remedy = "give the --out DIR of an evaluation that ended"
     settings = read_object(folder / "settings.json", "the settings of the run", remedy, ConfigError)
     report = read_object(folder / "report.json", "the report of the run", remedy, ConfigError)
+    made_of = settings.get("data_sha256")
+    if made_of and args.data is None:
+        raise ConfigError(f"{folder} was made of a file of rows, which says what solves them; give it by --data FILE")
+    if made_of and made_of != digest_of(args.data):
+        logger.warning("%s is not as it was when %s was made: flags may rest on other references", args.data, folder)
     suite = load_suite(settings["suite"], data=args.data)
     report["passes"] = look_at_passes(folder, suite.tasks)
+    verdicts = [Verdict.from_json(row.value) for row in read_rows(folder / "verdicts.jsonl")]
+    missing = sorted({one.task_id for one in verdicts} - {task.id for task in suite.tasks})
+    if missing:
+        raise ConfigError(
+            f"{folder} has verdicts on {len(missing)} tasks that are not among the rows, such as {missing[0]}; give "
+            "the rows that the run was made of"
+        )
     if args.audit is not None:
-        verdicts = [Verdict.from_json(row.value) for row in read_rows(folder / "verdicts.jsonl")]
         report["worth"] = worth(args.audit, verdicts, args.against)
     write_report(folder, report)
     told = [told_passes(report["passes"]) or "no episode of the family swe resolved"]

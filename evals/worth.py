@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..envs.audit.certificate import Certificate
-from .metrics import interval_of, paired_difference, task_pass_rates
+from .metrics import interval_of, paired_difference, task_pass_rates, wilson_interval
 from .verdict import Verdict
 
 RESAMPLES = 4_000
@@ -147,10 +147,11 @@ def corrected_rate(
     rate = _ratio(weights @ (members * passed[:, None]), total, 0.0)
     audited = weights @ (members * known[:, None])
     everywhere = np.maximum(weights @ known.astype(float), 1e-9)
-    errors = []
+    errors, overall = [], []
     for values in (accepts, refuses):
         filled = np.where(known, values, 0.0)
         pooled = (weights @ filled) / everywhere
+        overall.append(float(pooled[0]))
         errors.append(_ratio(weights @ (members * filled[:, None]), audited, pooled[:, None]))
     sharp = 1.0 - errors[0] - errors[1]
     right = (rate - errors[0]) / np.maximum(sharp, BLUNT)
@@ -161,6 +162,11 @@ def corrected_rate(
     wider = float(np.sqrt(passed.size / max(1, passed.size - 1))) * (1.0 + 1.0 / passed.size)
     center = float(means[0])
     bounds = (center + (low - center) * wider, center + (high - center) * wider)
+    if set(passed) in ({0.0}, {1.0}):  # all draws are alike, which says nothing: Wilson's bounds with the errors of all
+        ends = [
+            (end - overall[0]) / max(1.0 - sum(overall), BLUNT) for end in wilson_interval(passed.sum(), passed.size)
+        ]
+        bounds = (min(bounds[0], ends[0]), max(bounds[1], ends[1]))
     return tuple(float(np.clip(value, 0.0, 1.0)) for value in (center, *bounds))  # type: ignore[return-value]
 
 

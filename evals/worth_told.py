@@ -9,6 +9,20 @@ def worth_rows(worth: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return [(what, _told(figure), tasks) for what, figure, tasks in worth_figures(worth)]
 
 
+def report_rows(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """``worth_rows`` of a report between its official pass@1 and its flagged passes; [] of a run without an audit."""
+    if not report.get("worth"):
+        return []
+    rows = worth_rows(report["worth"])
+    if report.get("interval"):
+        rows.insert(0, ("pass@1 by the tests", _told(report), str(report["n"])))
+    passes = report.get("passes") or {}
+    if passes.get("resolved"):
+        figure = {"pass@1": passes["share"], "interval": passes["interval"]}
+        rows.append(("passes with a flag", _told(figure), f"{passes['flagged']} of {passes['resolved']} passes"))
+    return rows
+
+
 def worth_figures(worth: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], str]]:
     """(what, its "pass@1" and "interval", of how many tasks) of each figure of ``worth_of``."""
     rows: list[tuple[str, Mapping[str, Any], str]] = []

@@ -1,7 +1,9 @@
 """Certificates that were made already: of this file, and of this machine. Each by the digest of its row."""
 
 import json
+import logging
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from ...errors import ConfigError, TaskError
 from ..runs.files import write_json, written_whole
 from ..task import read_jsonl
 from .certificate import CUT, NOT_RUN, VERSION, Certificate, signed
+
+logger = logging.getLogger(__name__)
 
 
 class Ledger:
@@ -91,12 +95,27 @@ class Cache:
 
 
 def read_certificates(path: Path) -> dict[str, Certificate]:
-    """Certificates of a file by their row's instance_id.
+    """Certificates of a file by their row's instance_id; the log is told of those by rules of another version.
 
     Raises:
         TaskError: the file is missing, or a line is no certificate.
     """
-    found = [Certificate.from_json(row) for row in read_jsonl(path)]
+    try:
+        found = {one.instance_id: one for one in map(Certificate.from_json, read_jsonl(path))}
+    except TaskError as error:
+        if not path.is_file():
+            raise
+        raise TaskError(
+            f"{error}. If {path} is of an audit that was interrupted, verigym tasks audit --resume goes on with it"
+        ) from None
     if not found:
         raise TaskError(f"{path} holds no certificate; verigym tasks audit makes them")
-    return {one.instance_id: one for one in found}
+    other = Counter(one.version for one in found.values() if one.version != VERSION)
+    if other:
+        versions = ", ".join(f"{count} of version {version}" for version, count in sorted(other.items()))
+        logger.warning(
+            "%s: %d of %d certificates are by other rules than these, version %d (%s); verigym tasks audit with "
+            "--resume makes them anew",
+            path, other.total(), len(found), VERSION, versions,
+        )  # fmt: skip
+    return found

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import TaskError
+from ...rewards.patches import paths_of
 from ..datasets.swe import SWERow, parse_row
 from .certificate import MOST_FINDINGS, SCORES, Basis, Certificate, Finding, digest_of
 from .classes import classify
@@ -70,6 +71,9 @@ def problem_of(row: SWERow) -> str:
         return "the row has no reference patch ('patch'); nothing can be said of its tests without one"
     if not row.FAIL_TO_PASS:
         return "FAIL_TO_PASS is empty; no test tells a solution from none"
+    for name, patch in (("patch", row.patch), ("test_patch", row.test_patch)):
+        if patch.strip() and not paths_of(patch):
+            return f"{name!r} is no unified diff ({patch.strip()[:40]!r}); it says of no file what changes"
     return ""
 
 

@@ -1,6 +1,8 @@
 """``verigym tasks audit``: what the verdicts of tasks are worth."""
 
 import argparse
+import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +11,12 @@ if TYPE_CHECKING:
     from ..audit.certificate import Certificate
     from ..audit.ledger import Ledger
 
+logger = logging.getLogger(__name__)
+
 Tell = Callable[[str, int, int], None]
+
+MOST_SHOWN = 40
+"""Rows of a table; the file has them all."""
 
 
 def register(kinds: Any, *, sandbox_options: Any, positive: Any) -> None:
@@ -67,17 +74,15 @@ def register(kinds: Any, *, sandbox_options: Any, positive: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ...errors import ConfigError, TaskError
+    from ...errors import ConfigError
     from ..audit.ledger import Ledger
-    from ..datasets.training import folder_of, rows_of
+    from ..datasets.training import folder_of
     from ..runs.lock import RunLock
     from .terminal import progress_bar
 
     if args.clones is not None and not args.clones.is_dir():
         raise ConfigError(f"--clones {args.clones} is no folder; give the one that the clones are in")
-    rows = [dict(row.value) for row in rows_of(args.file)][: args.limit]
-    if not rows:
-        raise TaskError(f"{args.file} has no rows; there is nothing to audit")
+    rows = each_once(args.file, args.limit)
     with RunLock(args.out, is_file=True):
         ledger = Ledger(args.out, resume=args.resume, key=key_in(args.sign_with))
         folder = folder_of(args.file)
@@ -94,6 +99,29 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def each_once(file: str, limit: int | None) -> list[dict[str, Any]]:
+    """The first rows of a source, one that stands there twice once; the log is told.
+
+    Raises:
+        TaskError: there is none, or two differ that have one instance_id, by which certificates are found.
+    """
+    from ...errors import TaskError
+    from ..audit.certificate import digest_of
+    from ..datasets.training import rows_of
+
+    rows = [dict(row.value) for row in rows_of(file)][:limit]
+    if not rows:
+        raise TaskError(f"{file} has no rows; there is nothing to audit")
+    found = {digest_of(row): row for row in rows}
+    if len(found) < len(rows):
+        logger.warning("%s: %d rows stand there again; each is taken once", file, len(rows) - len(found))
+    names = Counter(row["instance_id"] for row in found.values() if "instance_id" in row)
+    for name, count in names.items():
+        if count > 1:
+            raise TaskError(f"{file} has {count} different rows with the instance_id {name!r}; give each its own")
+    return list(found.values())
+
+
 def run_strengthen(args: argparse.Namespace) -> int:
     import asyncio
 
@@ -101,18 +129,18 @@ def run_strengthen(args: argparse.Namespace) -> int:
     from ..audit.ledger import read_certificates
     from ..audit.many import strengthen_rows
     from ..audit.measure import Effort
-    from ..datasets.training import folder_of, rows_of
+    from ..datasets.training import folder_of
     from ..sandbox.choose import make_backend
     from ..synthesis.validate import copy_archives
     from ..task import write_jsonl
     from .terminal import progress_bar, table
 
-    rows = [dict(row.value) for row in rows_of(args.file)][: args.limit]
+    rows = each_once(args.file, args.limit)
     if args.audit is not None:
         weak = {name for name, one in read_certificates(args.audit).items() if one.kind == "weak"}
         rows = [row for row in rows if row.get("instance_id") in weak]
     if not rows:
-        raise TaskError(f"{args.file} has no row to strengthen{' of the class weak' if args.audit else ''}")
+        raise TaskError(f"{args.file} has no row of the class weak by {args.audit}; there is nothing to strengthen")
     with progress_bar() as tell:
         found = asyncio.run(
             strengthen_rows(
@@ -240,22 +268,29 @@ def _ask_all(
 
 
 def _show(certificates: "Sequence[Certificate]") -> None:
-    from collections import Counter
-
-    from ..audit.certificate import SCORES
+    from ..audit.certificate import CUT, NOT_RUN, SCORES
     from .terminal import table
 
+    flagged = [one for one in certificates if one.kind not in ("sound", "unflagged")]
+    if flagged:
+        first = flagged[:MOST_SHOWN]
+        table(
+            f"{len(flagged)} that are flagged" + (f", the first {MOST_SHOWN}" if len(first) < len(flagged) else ""),
+            ("task", "class", *SCORES, "because"),
+            (
+                (one.instance_id, one.kind, *(f"{one.scores[name]:.2f}" for name in SCORES), one.reason[:100])
+                for one in first
+            ),
+        )
+    undone = [one for one in certificates if one.problem.startswith((NOT_RUN, CUT))]
+    if undone:
+        table(
+            f"{len(undone)} that are not measured, or not to the end",
+            ("task", "because"),
+            ((one.instance_id, one.problem[:150]) for one in undone[:MOST_SHOWN]),
+        )
     counts = Counter(one.kind for one in certificates)
     table(f"{len(certificates)} rows", ("class", "rows"), counts.most_common())
-    flagged = [one for one in certificates if one.kind not in ("sound", "unflagged")]
-    table(
-        f"{len(flagged)} that are flagged",
-        ("task", "class", *SCORES, "because"),
-        (
-            (one.instance_id, one.kind, *(f"{one.scores[name]:.2f}" for name in SCORES), one.reason[:100])
-            for one in flagged
-        ),
-    )
     answers = {name: [one.asked[name] for one in certificates if name in one.asked] for name in ("judge", "memory")}
     if any(answers.values()):
         columns = {"judge": ("narrow", "underspecified"), "memory": ("share",)}

@@ -73,16 +73,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _certify(args: argparse.Namespace, demand: "Demand") -> int:
-    from ...errors import TaskError
     from ..audit.ledger import Ledger
-    from ..datasets.training import rows_of
     from ..synthesis.validate import copy_archives
-    from .audit import measure_all, read_all
+    from .audit import each_once, measure_all, read_all
     from .terminal import progress_bar
 
-    rows = [dict(row.value) for row in rows_of(args.file)][: args.limit]
-    if not rows:
-        raise TaskError(f"{args.file} has no rows; there is nothing to certify")
+    rows = each_once(args.file, args.limit)
     out, folder = args.out, args.out.parent
     _refuse_other_files(args.file, out, resume=args.resume)
     ledger = Ledger(_beside(out, "audit"), resume=args.resume, key=_key(args.sign_with))

@@ -86,13 +86,12 @@ def _write(source: Path, out: Path, limit: int | None) -> int:
 
 def _worth(source: Path) -> dict[str, Any]:
     """What stands in a run's folder of its worth and of its passes, as ``page`` takes it."""
-    from ..worth_told import worth_rows
+    from ..worth_told import report_rows
     from .flags import flags_of
     from .runs import read_json
 
-    worth = (read_json(source / "report.json") or {}).get("worth")
     flags = {key: "; ".join(told) for key, told in (flags_of(source) or {}).items()}
-    return {"worth": worth_rows(worth) if worth else (), "flags": flags}
+    return {"worth": report_rows(read_json(source / "report.json") or {}), "flags": flags}
 
 
 def _rows(source: Path) -> Iterator[dict[str, Any]]:

@@ -61,7 +61,7 @@ def page(
     """The page, in pieces.
 
     Args:
-        worth: (what, figure, tasks) of the run's figures, for a table at the top (``worth_told.worth_rows``).
+        worth: (what, figure, tasks) of the run's figures, for a table at the top (``worth_told.report_rows``).
         flags: (task, sample) -> what a person should look at in that episode.
         rows: of ``Trajectory.to_json``, with or without segments and messages; beside its keys "index" (the sample's
             number), "step" and "advantage", as runs write them.

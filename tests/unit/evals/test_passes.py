@@ -75,9 +75,14 @@ def test_the_page_says_where_to_look(run, tmp_path):
     worth = {"audited": 1, "num_tasks": 1, "errors": None, "corrected": None, "classes": {}}
     worth["sound"] = {"pass@1": 0.5, "interval": [0.1, 0.9], "n": 1}
     (run / "settings.json").write_text(json.dumps({"suite": "swe"}))
-    (run / "report.json").write_text(json.dumps({"suite": "swe", "policy": "x", "worth": worth}))
+    passes = {"resolved": 2, "flagged": 1, "share": 0.5, "interval": [0.05, 0.95]}
+    official = {"pass@1": 2 / 3, "interval": [0.2, 0.9], "n": 1}
+    report = {"suite": "swe", "policy": "x", **official, "worth": worth, "passes": passes}
+    (run / "report.json").write_text(json.dumps(report))
     assert main(["view", str(run), "--html", str(tmp_path / "page.html")]) == 0
     text = (tmp_path / "page.html").read_text()
+    assert "<td>pass@1 by the tests</td><td>0.667, 0.200 to 0.900</td>" in text
+    assert "<td>0.500, 0.050 to 0.950</td><td>1 of 2 passes</td>" in text
     assert "on sound tasks" in text
     assert "0.500, 0.100 to 0.900" in text
     assert text.count("to look at") == 1
@@ -108,6 +113,23 @@ def test_an_evaluation_looks_at_its_passes_by_itself_and_again(tmp_path, capsys)
 )
 def test_bad_input_gets_one_message(command, told, capsys):
     assert main(command) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"data_sha256": "0" * 64}, "give it by --data FILE"),
+        ({"data_sha256": None}, "has verdicts on 1 tasks that are not among the rows, such as elsewhere"),
+    ],
+)
+def test_a_run_is_looked_at_with_its_own_rows_or_not_at_all(run, capsys, settings, told):
+    (run / "settings.json").write_text(json.dumps({"suite": "verigym/SWE-v0", **settings}))
+    (run / "report.json").write_text("{}")
+    verdict = {"task_id": "elsewhere", "index": 0, "passed": True, "score": 1.0, "ending": "submitted"}
+    with (run / "verdicts.jsonl").open("a") as file:
+        file.write(json.dumps(verdict) + "\n")
+    assert main(["eval", "audit", str(run)]) == 2
     assert told in capsys.readouterr().err
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from verigym.envs.audit.certificate import SCORES, Certificate
+from verigym.evals.metrics import wilson_interval
 from verigym.evals.verdict import Verdict
 from verigym.evals.worth import corrected_rate, error_rates, strata_of, worth_of
 from verigym.evals.worth_simulated import covered
@@ -53,6 +54,14 @@ def test_verdicts_that_say_nothing_leave_every_rate_possible():
     passed = np.array([1.0, 0.0] * 20)
     _, low, high = corrected_rate(passed, np.full(40, 0.6), np.full(40, 0.4), strata_of(["weak"] * 40))
     assert high - low > 0.9
+
+
+@pytest.mark.parametrize("passed", [0.0, 1.0])
+def test_where_all_tasks_agree_the_interval_is_no_point(passed):
+    found = corrected_rate(np.full(6, passed), np.zeros(6), np.zeros(6), strata_of(["sound"] * 6))
+    assert found == pytest.approx((passed, *wilson_interval(6 * passed, 6)))
+    _, low, high = corrected_rate(np.full(6, passed), np.full(6, 0.2), np.zeros(6), strata_of(["weak"] * 6))
+    assert high - low > 0.2
 
 
 def test_small_classes_share_one_and_what_was_not_audited_has_its_own():

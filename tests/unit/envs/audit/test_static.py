@@ -2,16 +2,19 @@
 
 import json
 import subprocess
+from dataclasses import replace
 
 import pytest
 
 from verigym.__main__ import main
 from verigym.envs.audit.base import standing_in
-from verigym.envs.audit.certificate import SCORES, Certificate, Finding, check_signature, signed
+from verigym.envs.audit.certificate import SCORES, VERSION, Certificate, Finding, check_signature, signed
 from verigym.envs.audit.classes import classify
 from verigym.envs.audit.demands import demanded, functions_of, unrelated_tests
+from verigym.envs.audit.ledger import read_certificates
 from verigym.envs.audit.static import audit_text
 from verigym.envs.runs.lock import RunLock
+from verigym.errors import TaskError
 
 STATEMENT = "load takes empty paths\nIt should raise a ValueError instead."
 
@@ -79,6 +82,8 @@ def test_functions_are_cut_out_by_their_indentation():
         ({"problem_statement": ""}, "no problem_statement"),
         ({"patch": ""}, "no reference patch"),
         ({"FAIL_TO_PASS": []}, "FAIL_TO_PASS is empty"),
+        ({"patch": "see the pull request"}, "'patch' is no unified diff ('see the pull request')"),
+        ({"test_patch": "404: Not Found"}, "'test_patch' is no unified diff ('404: Not Found')"),
     ],
 )
 def test_a_row_that_lacks_something_is_broken_and_says_what_to_give(changes, told, raw):
@@ -132,6 +137,28 @@ def test_the_command_writes_a_certificate_a_row_in_order(tmp_path, capsys, raw):
     assert [one["instance_id"] for one in found] == ["one", "two", "?", "three"]
     assert found[2]["kind"] == "broken"
     assert "4 rows" in capsys.readouterr().out
+
+
+def test_a_row_that_stands_twice_is_taken_once_and_two_of_one_name_are_refused(tmp_path, capsys, raw):
+    out = tmp_path / "audit.jsonl"
+    rows = write(tmp_path / "rows.jsonl", raw(), raw(instance_id="two"), raw())
+    assert main(["tasks", "audit", str(rows), "--static", "--out", str(out)]) == 0
+    assert [json.loads(line)["instance_id"] for line in out.read_text().splitlines()] == ["one", "two"]
+    write(rows, raw(), raw(hints_text="another"))
+    assert main(["tasks", "audit", str(rows), "--static", "--out", str(out), "--resume"]) == 2
+    assert "2 different rows with the instance_id 'one'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_certificates_by_other_rules_and_half_a_file_are_told(tmp_path, caplog, raw):
+    old = replace(audit_text(raw()), version=VERSION - 2)
+    path = write(tmp_path / "audit.jsonl", audit_text(raw(instance_id="two")).to_json(), old.to_json())
+    assert set(read_certificates(path)) == {"one", "two"}
+    assert f"1 of 2 certificates are by other rules than these, version {VERSION} (1 of version" in caplog.text
+    path.write_text(path.read_text()[:-30])
+    with pytest.raises(TaskError, match=r"line 2: not JSON.*interrupted.*--resume goes on"):
+        read_certificates(path)
+    with pytest.raises(TaskError, match=r"no such file; give the path of a JSON Lines file$"):
+        read_certificates(tmp_path / "nowhere")
 
 
 def test_resume_takes_what_is_there_and_makes_the_rest(tmp_path, monkeypatch, raw):
