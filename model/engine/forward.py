@@ -15,6 +15,7 @@ from ..decoder import Attention, Decoder
 from .cache import KeyValuePages, layer_groups
 from .graphs import Capture, DecodeGraphs, Step, run_step
 from .lanes import LaneDecode, LanePrefill, Lanes
+from .memory import tokens_kept
 from .paged import PagedPrefill
 from .plans import DecodePlan, PrefillPlan
 from .prompt import PromptCache
@@ -84,14 +85,16 @@ class Forward:
         """
         Args:
             page_size: tokens of a page.
-            cache_tokens: of all sequences and kept prefixes together, in each group of layers; None: as many as
-                ``max_batch`` sequences of ``max_context`` tokens have.
+            cache_tokens: of all sequences and kept prefixes together, in each group of layers; None: see
+                ``memory.tokens_kept``.
             capture: records decoding steps where the kernels run; None: every step is launched anew.
         Raises:
             ConfigError: too few pages for one context, or attention that cannot run here (``Decoder.use_attention``).
         """
         blocks = -(-max_context // page_size)
-        pages = max_batch * blocks if cache_tokens is None else cache_tokens // page_size
+        if cache_tokens is None:
+            cache_tokens = tokens_kept(decoder, max_batch=max_batch, max_context=blocks * page_size)
+        pages = cache_tokens // page_size
         if pages < blocks:
             raise ConfigError(
                 f"cache_tokens is {cache_tokens}; it must hold one whole context, {blocks * page_size} tokens"

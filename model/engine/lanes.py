@@ -2,7 +2,8 @@
 
 Gathering the pages of every row for every layer and token would cost more than attention itself. A lane is filled from
 the pages when its sequence begins and gets each new token with them; global layers keep the sequence in order, sliding
-layers a ring of the window: the token at place p in slot p mod W. Lanes are a copy, the pages are what counts.
+layers a ring of the window: the token at place p in slot p mod W. Lanes are a copy, the pages are what counts. They are
+as long as the longest sequence so far has been, not as the context: most models' contexts are never filled.
 
 Shapes as in ``cache``; N tokens of capacity.
 """
@@ -18,21 +19,39 @@ from .cache import KeyValuePages
 from .plans import Pieces
 
 
+_FIRST_LENGTH = 512
+
+
 class Lanes:
     """Storage.
 
     Attributes:
-        kv: of each group [2, its layers, R, G, N or W, K]; keys, then values.
+        sizes: of each group, the slots after which a lane begins anew: N, or W where that is less.
+        kv: of each group [2, its layers, R, G, slots so far, K]; keys, then values.
     """
 
     def __init__(self, pages: KeyValuePages, num_rows: int, capacity: int) -> None:
         self.pages = pages
-        self.kv = []
-        for group, kv in zip(pages.groups, pages.kv):
-            size = min(group.window or capacity, capacity)
-            self.kv.append(kv.new_zeros(2, len(group.layers), num_rows, pages.num_heads, size, pages.head_dim))
-        # Of each layer, its keys' and its values' lanes [R, G, N or W, K].
-        self.sides = {layer: tuple(self.kv[g][:, i]) for layer, (g, i) in pages.where.items()}
+        self.sizes = [min(group.window or capacity, capacity) for group in pages.groups]
+        self.kv = [
+            kv.new_zeros(2, len(group.layers), num_rows, pages.num_heads, 0, pages.head_dim)
+            for group, kv in zip(pages.groups, pages.kv, strict=True)
+        ]
+        self._length = 0
+        self.reserve(_FIRST_LENGTH)
+
+    def reserve(self, length: int) -> None:
+        """Have slots for sequences of ``length`` tokens. They double, so that what is kept is seldom copied."""
+        if length <= self._length:
+            return
+        self._length = max(length, 2 * self._length)
+        for index, (kv, size) in enumerate(zip(self.kv, self.sizes, strict=True)):
+            slots = kv.shape[4]
+            if slots < size:
+                self.kv[index] = kv.new_zeros(*kv.shape[:4], min(size, self._length), kv.shape[5])
+                self.kv[index][..., :slots, :] = kv
+        # Of each layer, its keys' and its values' lanes [R, G, slots so far, K].
+        self.sides = {layer: tuple(self.kv[g][:, i]) for layer, (g, i) in self.pages.where.items()}
 
     def clear(self) -> None:
         for kv in self.kv:
@@ -40,6 +59,7 @@ class Lanes:
 
     def load(self, row: int, tables: Sequence[np.ndarray], length: int) -> None:
         """Fill a row's lane with the ``length`` tokens that its pages hold, [blocks] of each group."""
+        self.reserve(length)
         size = self.pages.page_size
         for index, (kv, group, table) in enumerate(zip(self.kv, self.pages.groups, tables, strict=True)):
             oldest = 0 if group.window is None else max(0, length - group.window + 1)
@@ -48,7 +68,7 @@ class Lanes:
             first = oldest // size
             held = self.pages.read(index, table[first:])
             seen = held[..., oldest - first * size : length - first * size, :]
-            slots = torch.arange(oldest, length, device=kv.device) % kv.shape[4]
+            slots = torch.arange(oldest, length, device=kv.device) % self.sizes[index]
             kv[:, :, row].index_copy_(3, slots, seen)
 
     def move(self, source: int, target: int, length: int) -> None:
@@ -67,6 +87,7 @@ class LanePrefill:
         """
         self._lanes, self._pieces, self._places = lanes, pieces, places
         self._lengths = [count for _, _, count in pieces]
+        lanes.reserve(max(start + count for _, start, count in pieces))
         self._masks: dict[tuple[int, int, int | None], Tensor] = {}
 
     def attend(self, layer: int, q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor, window: int | None) -> Tensor:
@@ -81,7 +102,7 @@ class LanePrefill:
                 k, v = kv[:, row, :, : start + count]
                 k[:, start:], v[:, start:] = new_kv
             else:
-                k, v = self._ring(kv[:, row], start, new_kv, window)
+                k, v = self._ring(kv[:, row], self._lanes.sizes[group], start, new_kv, window)
             mask = self._mask(count, k.shape[1], window)
             out = F.scaled_dot_product_attention(
                 q[None], k[None], v[None], attn_mask=mask, is_causal=mask is None, enable_gqa=True
@@ -90,9 +111,8 @@ class LanePrefill:
         return torch.cat(outs)
 
     @staticmethod
-    def _ring(ring: Tensor, start: int, new_kv: list[Tensor], window: int) -> tuple[Tensor, Tensor]:
-        """Keys and values that the new tokens see, in order; the ring [2, G, W, K] gets the last of the new ones."""
-        size = ring.shape[2]
+    def _ring(ring: Tensor, size: int, start: int, new_kv: list[Tensor], window: int) -> tuple[Tensor, Tensor]:
+        """Keys and values that the new tokens see, in order; the ring [2, G, slots, K] gets the last of the new ones."""
         seen = min(start, window - 1)
         new = torch.stack(new_kv)
         count = new.shape[2]
@@ -130,16 +150,16 @@ class LaneDecode:
             places: of the new tokens in the pages; the scratch page's for rows that do not count.
         """
         self._lanes, self._places = lanes, places
+        lanes.reserve(int(positions.max()) + 1)  # rows that do not count have slots too
         num_rows = len(positions)
         at = torch.from_numpy(positions).to(lanes.kv[0].device)
         heads = torch.arange(num_rows * lanes.pages.num_heads, device=at.device).view(num_rows, -1)
         # Of each group: how many slots of the lanes are looked at, where the new token goes, and what is masked.
         self._spans, self._slots, self._masks = [], [], []
-        for kv in lanes.kv:
-            size = kv.shape[4]
+        for kv, size in zip(lanes.kv, lanes.sizes, strict=True):
             span = min(size, longest)
             self._spans.append(span)
-            self._slots.append((heads * size + (at % size)[:, None]).view(-1))
+            self._slots.append((heads * kv.shape[4] + (at % size)[:, None]).view(-1))
             bias = torch.zeros(num_rows, span, dtype=kv.dtype, device=at.device)
             bias.masked_fill_(torch.arange(span, device=at.device) > at[:, None], float("-inf"))
             self._masks.append(bias[:, None, None])

@@ -115,6 +115,7 @@ def _open_ours(
         sizes = {name: options[name] for name in ("max_batch", "max_context", "cache_tokens")}
         followers = start_followers(checkpoint, device, ranks, sizes, attention, options.get("num_threads"))
         decoder = followers.decoder
+        options |= followers.sizes
     else:
         followers, decoder = None, load_decoder(checkpoint, device)
         decoder = decoder.to(suited(decoder.head.weight.dtype, device))

@@ -31,6 +31,7 @@ from ..parallel.layout import Layout
 from ..parallel.tensor import split_tensors
 from ..weights.sources import open_source
 from .forward import Forward
+from .memory import tokens_kept
 from .weights import agree
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Share:
         checkpoint, device: as ``open_checkpoint``.
         size: of the group.
         meeting_point: a file that does not exist yet.
-        sizes: of ``Forward``.
+        sizes: of ``Forward``; where its cache_tokens is None, the first rank decides.
         attention: of ``Decoder.use_attention``.
         num_threads: torch's; None leaves them.
         secret: by which they know each other's words.
@@ -96,7 +97,12 @@ class Share:
 
 
 class FollowerProcesses:
-    """The other ranks, as processes of this machine. See ``forward.Followers``."""
+    """The other ranks, as processes of this machine. See ``forward.Followers``.
+
+    Attributes:
+        decoder: this rank's share.
+        sizes: of every rank's ``Forward``.
+    """
 
     def __init__(self, share: Share) -> None:
         """Raises CheckpointError where the checkpoint cannot be loaded; no process is left then."""
@@ -109,6 +115,11 @@ class FollowerProcesses:
             process.start()
         try:
             self.decoder, self._commands = share.join(0)
+            self.sizes = dict(share.sizes)
+            if self.sizes["cache_tokens"] is None:  # one number for all ranks
+                within = {name: self.sizes[name] for name in ("max_batch", "max_context")}
+                self.sizes["cache_tokens"] = tokens_kept(self.decoder, **within)
+            objects.broadcast(self.sizes, group=self._commands)
         except BaseException:
             self._end()
             raise
@@ -179,7 +190,7 @@ def follow(share: Share, rank: int) -> None:
         decoder, commands = share.join(rank)
     except CheckpointError:
         return  # the first rank tells it
-    forward = Forward(decoder, **share.sizes)
+    forward = Forward(decoder, **objects.broadcast(None, group=commands))
     while True:
         try:
             method, arguments = objects.broadcast(None, group=commands)

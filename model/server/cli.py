@@ -50,7 +50,7 @@ def register(commands: Any) -> None:
         "--cache-tokens",
         type=int,
         metavar="N",
-        help="whose keys and values are kept (default: --max-batch times --max-context)",
+        help="whose keys and values are kept (default: --max-batch times --max-context, or what memory there is for)",
     )
     parser.add_argument(
         "--max-waiting", type=int, default=1024, metavar="N", help="requests beyond, else 429 (default: 1024)"

@@ -10,10 +10,17 @@ import torch
 from verigym.model.attention import Documents
 from verigym.model.chat.sampling import Completion, Sampling
 from verigym.model.decoder import Decoder
+from verigym.model.engine import lanes
 from verigym.model.engine.generator import Generator
 from verigym.model.head import token_logprobs
 
 Asked = tuple[Sequence[int], Sampling]
+
+
+@pytest.fixture(autouse=True)
+def _lanes_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lanes begin so short that every test has them grow."""
+    monkeypatch.setattr(lanes, "_FIRST_LENGTH", 3)
 
 
 def prompt_of(seed: int, length: int) -> list[int]:
