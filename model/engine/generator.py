@@ -56,9 +56,9 @@ class Generator(Callers):
                 None: weights cannot change while there are any.
             page_size: tokens of a page, the unit in which keys and values are kept and shared.
             cache_tokens: tokens whose keys and values are kept, of running sequences and of prefixes for later ones,
-                in each group of layers; None: as many as ``max_batch`` sequences of ``max_context`` have, within a share
-                of the memory that is free. Where there are too few for all, sequences that came last give way and are
-                computed again.
+                in each group of layers; None: as many as ``max_batch`` sequences of ``max_context`` have, within a
+                share of the memory that is free. Where there are too few for all, sequences that came last give way
+                and are computed again.
             step_tokens: most tokens fed in one step; longer prompts are fed in chunks, between the others' tokens.
                 None: what suits the device.
             cuda_graphs: record decoding steps on CUDA and play them again. Off: that has not run on a GPU yet.

@@ -18,7 +18,6 @@ from torch import Tensor
 from .cache import KeyValuePages
 from .plans import Pieces
 
-
 _FIRST_LENGTH = 512
 
 
@@ -112,7 +111,7 @@ class LanePrefill:
 
     @staticmethod
     def _ring(ring: Tensor, size: int, start: int, new_kv: list[Tensor], window: int) -> tuple[Tensor, Tensor]:
-        """Keys and values that the new tokens see, in order; the ring [2, G, slots, K] gets the last of the new ones."""
+        """Keys and values that the new tokens see, in order; the ring [2, G, slots, K] gets the last new ones."""
         seen = min(start, window - 1)
         new = torch.stack(new_kv)
         count = new.shape[2]
