@@ -1,4 +1,4 @@
-"""How many tokens' keys and values an engine keeps where nobody says it: as it can use, and there is room for."""
+"""How many tokens an engine keeps keys and values of where nobody says it: what it can use, and there is room for."""
 
 from contextlib import suppress
 from pathlib import Path
