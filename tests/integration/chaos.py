@@ -17,25 +17,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .machines import Machines, titles, with_variable
-from .small_recipe import CODE, LEARNING, metrics
+from .machines import CLUSTER, Machines, titles, with_variable
+from .small_recipe import CODE, LEARNED, LEARNING, metrics
 
-CLUSTER = """
-[engines]
-count = 2
-
-[cluster]
-ranks = 2
-rank_gpus = 0
-workers = 2
-restarts = 1000
-"""
 PARTS = ("ray::EpisodeWorker", " serve ", "ray::TrainerRank", "machine", "ray::Controller", "ray::Engine")
-NAMES = ("trainer/loss/mean", "trainer/grad_norm/mean", "rollout/reward/mean", "trainer/trained_tokens/count")
 
 
 def recipe_text(steps: int) -> str:
-    text = f'name = "chaos"\nepisode_seconds = 3600\nsave_seconds = 0\n{CODE}{LEARNING}{CLUSTER}'
+    text = f'name = "chaos"\nepisode_seconds = 3600\nsave_seconds = 0\n{CODE}{LEARNING}{CLUSTER.format(restarts=1000)}'
     return text.replace("steps = 4\n\n[rl.train]", f"steps = {steps}\n\n[rl.train]")
 
 
@@ -90,13 +79,10 @@ def left_with(out: Path, seconds: float, *, machines: Machines | None = None) ->
         time.sleep(1.0)
 
 
-def learned(out: Path) -> list[list[float]]:
-    return [[row["step"], *(row[name] for name in NAMES)] for row in metrics(out, "rl")]
-
-
 def compared(calm: Path, wild: Path) -> dict[str, Any]:
     """The numbers of steps, and how far their losses are apart."""
-    ours, expected = learned(wild), learned(calm)
+    names = ("step", *LEARNED)
+    ours, expected = ([[row[name] for name in names] for row in metrics(out, "rl")] for out in (wild, calm))
     pairs = zip(ours, expected, strict=False)
     return {
         "steps": [len(expected), len(ours)],

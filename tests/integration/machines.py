@@ -8,6 +8,18 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+CLUSTER = """
+[engines]
+count = 2
+
+[cluster]
+ranks = 2
+rank_gpus = 0
+workers = 2
+restarts = {restarts}
+"""
+"""Of a recipe, for the nodes of ``Machines``."""
+
 
 class Machines:
     """A head and two more nodes, started one after another, each with the resource "sandbox"."""

@@ -53,6 +53,8 @@ samples = 1
 controls = []
 """
 """Four steps of imitation and four of reinforcement, from which there is always something to learn."""
+LEARNED = ("trainer/loss/mean", "trainer/grad_norm/mean", "rollout/reward/mean", "trainer/trained_tokens/count")
+"""The metrics of a step by which two runs are held to be one."""
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
@@ -74,3 +76,10 @@ def train(launcher: Sequence[str], recipe: Path, out: Path, *more: str) -> None:
 def metrics(out: Path, stage: str) -> list[dict[str, float]]:
     """The rows of a stage."""
     return [json.loads(line) for line in (out / stage / "metrics.jsonl").read_text().splitlines()]
+
+
+def learned(out: Path, steps: int) -> list[list[float]]:
+    """``LEARNED`` of each of the ``steps`` of reinforcement, none of which is missing or there twice."""
+    rows = metrics(out, "rl")
+    assert [row["step"] for row in rows] == list(range(1, steps + 1))
+    return [[row[name] for name in LEARNED] for row in rows]

@@ -8,13 +8,11 @@ import pytest
 
 from verigym.__main__ import main
 from verigym.agent.trajectory import Trajectory
-from verigym.envs.swe.env import SWEEnv
-from verigym.model.chat.api import from_openai_tools
-from verigym.model.chat.messages import Message, ToolCall
 from verigym.trainer.learning.experience import experience_of
 from verigym.trainer.recipe.algorithms import GRPOConfig
 
-from .test_serve import serving, tiny
+from .repair_by_heart import CONFIG, SUBMIT, knows_the_repair
+from .test_serve import serving
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "mini-swe-agent.toml"
 TWO_STEPS = ["families.0.num_train=8", "families.0.num_held_out=2", "families.0.num_demonstrations=12", "control=false"]
@@ -25,30 +23,13 @@ TWO_STEPS += ["eval.greedy=false", "record.tokens=1.0", "overlap=false"]
 
 pytest.importorskip("minisweagent", reason="the extra agents has it")
 
-CONFIG = """
-agent:
-  system_template: "You use bash."
-  instance_template: "{{task}}"
-"""
-MEND = "sed -i 's/thickness < self/thickness <= self/' shelf.py"
-SUBMIT = "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
-ANSWER = "<returncode>0</returncode>\n<output>\n</output>"
-
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory):
     """A model that knows by heart how the first example is mended."""
     from minisweagent.models.utils.actions_toolcall import BASH_TOOL
 
-    (task, *_) = SWEEnv().load()
-    tools = from_openai_tools([BASH_TOOL])
-    start = [Message(role="system", content="You use bash."), Message(role="user", content=SWEEnv().prompt(task))]
-    said = Message(role="assistant", content="", calls=(ToolCall(name="bash", arguments={"command": MEND}),))
-    answered = [*start, said, Message(role="tool", name="bash", content=ANSWER)]
-    turns = [f"<tool: bash>\n{command}\n</tool>" for command in (MEND, SUBMIT)]
-    texts = ["\n".join([start[1].content, *turns, ANSWER, "Execute a bash command"])] * 20
-    teach = [(start, tools, turns[0]), (answered, tools, turns[1])]
-    return tiny(tmp_path_factory.mktemp("agents") / "taught", texts=texts, teach=teach, steps=400)
+    return knows_the_repair(tmp_path_factory.mktemp("agents") / "taught", BASH_TOOL)
 
 
 @pytest.mark.slow

@@ -13,24 +13,15 @@ from verigym.__main__ import main
 from verigym.agent.trajectory import Trajectory
 from verigym.envs.datasets.swe_examples import example_tasks
 from verigym.envs.sandbox.images import ensure_base_image
-from verigym.envs.swe.env import SWEEnv
 from verigym.errors import SandboxError
-from verigym.model.chat.api import from_openai_tools
-from verigym.model.chat.messages import Message, ToolCall
 
-from .test_mini_swe_agent import ANSWER, TOOL
-from .test_serve import serving, tiny
+from .repair_by_heart import CONFIG, knows_the_repair
+from .test_mini_swe_agent import TOOL
+from .test_serve import serving
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
-CONFIG = """
-agent:
-  system_template: "You use bash."
-  instance_template: "{{task}}"
-"""
-MEND = "sed -i 's/thickness < self/thickness <= self/' shelf.py"
-SUBMIT = "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
 
 
 def dockerfile() -> str:
@@ -94,15 +85,7 @@ def built(image, tmp_path_factory):
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory):
     """A model that knows by heart how the first example is mended."""
-    (task, *_) = example_tasks()
-    tools = from_openai_tools([TOOL])
-    start = [Message(role="system", content="You use bash."), Message(role="user", content=SWEEnv().prompt(task))]
-    said = Message(role="assistant", content="", calls=(ToolCall(name="bash", arguments={"command": MEND}),))
-    answered = [*start, said, Message(role="tool", name="bash", content=ANSWER)]
-    turns = [f"<tool: bash>\n{command}\n</tool>" for command in (MEND, SUBMIT)]
-    texts = ["\n".join([start[1].content, *turns, ANSWER, "Execute a bash command"])] * 20
-    teach = [(start, tools, turns[0]), (answered, tools, turns[1])]
-    return tiny(tmp_path_factory.mktemp("agents") / "taught", texts=texts, teach=teach, steps=400)
+    return knows_the_repair(tmp_path_factory.mktemp("agents") / "taught", TOOL)
 
 
 @pytest.mark.parametrize("how", ["embedded", "served"])

@@ -11,24 +11,13 @@ import pytest
 from verigym.__main__ import main
 from verigym.envs.sandbox import labels
 
-from .machines import Machines, titles
-from .small_recipe import CODE, LEARNING, metrics, train
+from .machines import CLUSTER, Machines, titles
+from .small_recipe import CODE, LEARNING, learned, train
 
 docker = pytest.importorskip("docker")
 pytest.importorskip("ray", reason="the extra cluster is not installed")
 pytestmark = pytest.mark.slow
 
-CLUSTER = """
-[engines]
-count = 2
-
-[cluster]
-ranks = 2
-rank_gpus = 0
-workers = 2
-restarts = 9
-"""
-NAMES = ("trainer/loss/mean", "trainer/grad_norm/mean", "rollout/reward/mean", "trainer/trained_tokens/count")
 STEPS = 12
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,7 +29,7 @@ def recipe(tmp_path_factory):
     alone = f'name = "cluster"\nepisode_seconds = 3600\nsave_seconds = 0\n{CODE}{LEARNING}'
     alone = alone.replace("steps = 4\n\n[rl.train]", f"steps = {STEPS}\n\n[rl.train]")
     (folder / "alone.toml").write_text(alone)
-    (folder / "cluster.toml").write_text(alone + CLUSTER)
+    (folder / "cluster.toml").write_text(alone + CLUSTER.format(restarts=9))
     return folder / "alone.toml", folder / "cluster.toml"
 
 
@@ -58,14 +47,8 @@ def machines():
     found.close()
 
 
-def learned(out, steps=STEPS):
-    rows = metrics(out, "rl")
-    assert [row["step"] for row in rows] == list(range(1, steps + 1))
-    return [[row[name] for name in NAMES] for row in rows]
-
-
 def check_same(out, alone):
-    for ours, expected in zip(learned(out), learned(alone), strict=True):
+    for ours, expected in zip(learned(out, STEPS), learned(alone, STEPS), strict=True):
         assert ours == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 

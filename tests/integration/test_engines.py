@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .small_recipe import CODE, LEARNING, TORCHRUN, command, metrics, train
+from .small_recipe import CODE, LEARNING, TORCHRUN, command, learned, metrics, train
 
 RECIPE = f"""
 name = "engines"
@@ -20,13 +20,6 @@ episode_seconds = 3600
 every = 2
 num_tasks = 2
 """
-NAMES = ("trainer/loss/mean", "trainer/grad_norm/mean", "rollout/reward/mean", "trainer/trained_tokens/count")
-
-
-def learned(out):
-    rows = metrics(out, "rl")
-    assert [row["step"] for row in rows] == [1, 2, 3, 4]
-    return [[row[name] for name in NAMES] for row in rows]
 
 
 def servers_of(out):
@@ -63,7 +56,7 @@ def test_the_losses_of_one_process(recipe, alone, tmp_path, launcher):
     """Two engines sample under each step's weights, evaluate in between, and are gone at the end."""
     out = tmp_path / "run"
     train(launcher, recipe, out, "--set", "engines.count=2")
-    for ours, expected in zip(learned(out), learned(alone), strict=True):
+    for ours, expected in zip(learned(out, 4), learned(alone, 4), strict=True):
         assert ours == pytest.approx(expected, rel=1e-5, abs=1e-5)
     rows, expected = (
         [json.loads(line) for line in (run / "rl" / "evaluations.jsonl").read_text().splitlines()]
@@ -98,7 +91,7 @@ def test_an_agent_asks_two_engines_and_the_losses_are_those_of_one_process(recip
     agent = ("--set", "families.0.agent.name=asks:Asker")
     for name, more in (("alone", ()), ("two", ("--set", "engines.count=2"))):
         train((), recipe, tmp_path / name, *agent, *more)
-    for ours, expected in zip(learned(tmp_path / "two"), learned(tmp_path / "alone"), strict=True):
+    for ours, expected in zip(learned(tmp_path / "two", 4), learned(tmp_path / "alone", 4), strict=True):
         assert ours == pytest.approx(expected, rel=1e-5, abs=1e-5)
     rows = metrics(tmp_path / "two", "rl")
     assert [row["rollout/failures/count"] for row in rows] == [0] * 4
