@@ -1,7 +1,7 @@
 """Verdicts of test runs: what the hidden tests said, and what that is worth."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .score import Score
 
@@ -24,6 +24,8 @@ class TestReport:
         detail: one line for people: why it is incomplete, or the first failure.
         duration_s: wall-clock seconds of the process.
         strange: tests whose code stands in no test file that was read before the repository could run, doctests apart.
+        tracebacks: test id -> what its failure looked like, of bounded length; of some that failed. The code under test
+            has a hand in it: it is shown, and decides nothing.
     """
 
     __test__ = False  # not a test class, whatever its name
@@ -35,6 +37,7 @@ class TestReport:
     detail: str = ""
     duration_s: float = 0.0
     strange: tuple[str, ...] = ()
+    tracebacks: Mapping[str, str] = field(default_factory=dict)
 
 
 def grade_tests(report: TestReport, fail_to_pass: Sequence[str], pass_to_pass: Sequence[str]) -> Score:

@@ -246,7 +246,7 @@ class HarborEnv(ToolEnv):
             if own is not None:
                 await own.aclose()
         self._scores.append(score)
-        self.evidence = {**self.evidence, f"tests {step.name}".strip(): told}
+        self.evidence[f"tests {step.name}".strip()] = told
         return score
 
     async def _verifier_box(self, environment: Environment | None) -> Sandbox:

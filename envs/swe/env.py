@@ -24,11 +24,12 @@ from ..tools.files import MAX_FILE_BYTES, Edited, decode, edit_lines, view_lines
 from ..tools.spec import ToolError, tool
 from .checkout import backend_for, base_of, environment_of, open_workspace, placed, shell_env
 from .grading import TEST_TIMEOUT_S, grade_patch, zero
+from .tracebacks import feedback_of
 from .trust import Untrusted
 from .verdicts import Verdicts
 from .worktree import Unusable, diff_of
 
-_VERDICTS: Verdicts[tuple[Score, dict[str, str]]] = Verdicts(most=10_000)
+_VERDICTS: Verdicts[tuple[Score, dict[str, str], str]] = Verdicts(most=10_000)
 SHOWN_CHARS, SHOWN_TESTS = 200_000, 2_000
 """Most of a patch, and most tests, that are kept to look at."""
 
@@ -82,6 +83,7 @@ class SWEEnv(ToolEnv):
         self._untrusted: Untrusted = untrusted
         self._sandbox: Sandbox | None = None
         self._row: SWERow | None = None
+        self._told = ""
         self._used = self._backend
         """What the last episode handed in; None where it handed in nothing."""
 
@@ -94,7 +96,7 @@ class SWEEnv(ToolEnv):
         require_repository(row)
 
     async def start(self, task: Task) -> None:
-        self.patch = None
+        self.patch, self._told = None, ""
         backend = self._backend or await on_thread(backend_for, row_of(task), self._choice)
         row = placed(row_of(task), backend)
         policy = granted(self._network, backend, task.id, **row.network)
@@ -133,26 +135,32 @@ class SWEEnv(ToolEnv):
     async def score_patch(self, task: Task, patch: str) -> Score:
         """Grade a patch of the task by the environment's rubric, in fresh sandboxes."""
         self.patch = patch
-        self.evidence = {"patch": patch[:SHOWN_CHARS]}
+        self.evidence["patch"] = patch[:SHOWN_CHARS]
         gold = row_of(task).patch
         if not self._rubric.needs_tests:
             return self._rubric.judge(None, patch, gold)
         if self._reuse_verdicts:
             settings = f"{self._untrusted} {self._limits} {self._test_timeout_s} {task.hidden.get('archive')}"
             key = (task.id, settings, hashlib.sha256(to_bytes(patch)).hexdigest())
-            tests, outcomes = await _VERDICTS.once(key, lambda: self._verdict(task, patch))
+            tests, outcomes, self._told = await _VERDICTS.once(key, lambda: self._verdict(task, patch))
         else:
-            tests, outcomes = await self._verdict(task, patch)
+            tests, outcomes, self._told = await self._verdict(task, patch)
         self.evidence["tests"] = outcomes
         return self._rubric.judge(tests, patch, gold)
 
-    async def _verdict(self, task: Task, patch: str) -> tuple[Score, dict[str, str]]:
-        """(what the hidden tests say, outcomes of those that decide)."""
+    def feedback(self, task: Task, score: Score) -> str | None:
+        """The tracebacks of the hidden tests that decide and failed."""
+        return self._told or None
+
+    async def _verdict(self, task: Task, patch: str) -> tuple[Score, dict[str, str], str]:
+        """(what the hidden tests say, outcomes of those that decide, tracebacks of those that failed)."""
         backend = self._used or await on_thread(backend_for, row_of(task), self._choice)
         tests, report = await grade_patch(
             backend, task, patch, timeout_s=self._test_timeout_s, limits=self._limits, untrusted=self._untrusted
         )
-        return tests, _outcomes(row_of(task), report)
+        named = _deciding(row_of(task), report)
+        outcomes = {test: report.statuses.get(test, "not run") for test in named[:SHOWN_TESTS]}
+        return tests, outcomes, feedback_of(report, named)
 
     def gold(self, task: Task) -> Sequence[Message]:
         """Look, apply the gold patch, look again, submit."""
@@ -279,7 +287,6 @@ def _call(name: str, **arguments: str) -> Message:
     return Message(role="assistant", content="", calls=(ToolCall(name=name, arguments=arguments),))
 
 
-def _outcomes(row: SWERow, report: TestReport) -> dict[str, str]:
-    """Of the tests that decide, as the report names them."""
-    named = found_ids(report.statuses, (*row.FAIL_TO_PASS, *row.PASS_TO_PASS))[:SHOWN_TESTS]
-    return {test: report.statuses.get(test, "not run") for test in named}
+def _deciding(row: SWERow, report: TestReport) -> tuple[str, ...]:
+    """The tests that decide, as the report names them."""
+    return found_ids(report.statuses, (*row.FAIL_TO_PASS, *row.PASS_TO_PASS))

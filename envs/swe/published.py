@@ -170,7 +170,8 @@ class Plan:
             names.setdefault(self.name_of(test), []).append(test)
         statuses = {name: _worst([report.statuses[test] for test in tests]) for name, tests in names.items()}
         strange = tuple(name for name, tests in names.items() if set(tests) & set(report.strange))
-        return replace(report, statuses=statuses, strange=strange), names
+        tracebacks = {self.name_of(test): text for test, text in report.tracebacks.items()}
+        return replace(report, statuses=statuses, strange=strange, tracebacks=tracebacks), names
 
     def name_of(self, test: str) -> str:
         """What the row's parser makes of the runner's name of a test."""

@@ -20,7 +20,9 @@ from ...errors import GradingError
 from ...rewards.swe import TestReport
 from ..sandbox.boot import boot_line, modules, portable, sized
 from ..sandbox.types import Process, ProcessResult, Sandbox
+from ..tools.bounds import readable
 from .rounds import MORE_ROUNDS, Finding, judge_rounds, plan_rounds
+from .tracebacks import read_tracebacks
 
 _PACKAGE = "_verigym_runner"
 _MODULES = (
@@ -41,8 +43,9 @@ _MORE_MODULES = {"unittest": "testing_unittest", "sympy": "testing_sympy"}
 """Of runners that are not pytest; those of pytest load nothing that pytest does not."""
 
 MOST_SAID = 16 << 20
+MOST_DETAIL = 1_000
 END_S = 30.0
-"""Most bytes of results, and how long a run that has said them may take to end."""
+"""Most bytes of results, most characters of the line on them, and how long a run that has said them may take to end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -367,9 +370,10 @@ def _read(result: ProcessResult, key: bytes, exit_code: int) -> tuple[TestReport
         complete=done["complete"],
         exit_code=done["exit_code"],
         canaries_ok=done["canaries_ok"],
-        detail=_detail(done),
+        detail=readable(_detail(done), MOST_DETAIL),
         duration_s=result.duration_s,
         strange=tuple(done["strange"]),
+        tracebacks=read_tracebacks(done.get("tracebacks")),
     )
     return report, done
 

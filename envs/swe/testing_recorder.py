@@ -117,7 +117,8 @@ class Recorder(Outcomes):
 
     def note_collection(self, report):
         if report.outcome != "passed":
-            self.add(report.nodeid, "error" if report.outcome == "failed" else "skipped", crash_of(report))
+            status = "error" if report.outcome == "failed" else "skipped"
+            self.add(report.nodeid, status, crash_of(report), lambda: str(report.longrepr))
 
     def note(self, item, call, report):
         """One phase of one test; what pytest reports counts only where the exception itself agrees."""
@@ -125,7 +126,8 @@ class Recorder(Outcomes):
         if outcome == "passed" and call.excinfo is not None:
             outcome = "failed"
         if outcome == "failed":
-            self.add(item.nodeid, "failed" if call.when == "call" else "error", crash_of(report))
+            status = "failed" if call.when == "call" else "error"
+            self.add(item.nodeid, status, crash_of(report), lambda: str(report.longrepr))
         elif outcome == "skipped":
             # An xfail that no mark announces was raised by whoever wished to be excused.
             excused = expected and is_marked_xfail(item)
@@ -185,6 +187,6 @@ def plugin_of(pytest, recorder, finder):
         @pytest.hookimpl(tryfirst=True)
         def pytest_runtest_logreport(self, report):
             if report.outcome == "failed" and type(report).__name__ == "SubtestReport":
-                recorder.add(report.nodeid, "failed", crash_of(report))
+                recorder.add(report.nodeid, "failed", crash_of(report), lambda: str(report.longrepr))
 
     return Hooks()

@@ -9,6 +9,7 @@ import inspect
 import os
 import random
 import sys
+import traceback
 from types import FunctionType
 from typing import Any
 
@@ -73,7 +74,7 @@ class SympyRecorder(Outcomes):
             try:
                 items += self._of_file(path)
             except Exception as error:
-                self.add(f"{path}:", "error", f"{type(error).__name__}: {error}"[:300])
+                self.add(f"{path}:", "error", *told(error))
         self.check()
         if self._only is not None:
             items = [item for item in items if item.nodeid in self._only]
@@ -135,14 +136,18 @@ class SympyRecorder(Outcomes):
         except Exception as error:
             named = BY_NAME.get(type(error).__name__)
             is_failure = type(error) is AssertionError or type(error).__name__ == "Failed"
-            self.add(
-                item.nodeid, named or ("failed" if is_failure else "error"), f"{type(error).__name__}: {error}"[:300]
-            )
+            self.add(item.nodeid, named or ("failed" if is_failure else "error"), *told(error))
         else:
             self.add(item.nodeid, "passed")
 
 
 WANTED = {"test_holds": "passed", "test_does_not_fail": "xpassed", "test_raises": "error"}
+
+
+def told(error):
+    """(its last words, what makes its traceback, which begins after our own frame)."""
+    whole = type(error), error, error.__traceback__.tb_next
+    return f"{type(error).__name__}: {error}"[:300], lambda: "".join(traceback.format_exception(*whole))
 
 
 def in_sympy(name):

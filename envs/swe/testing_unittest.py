@@ -73,11 +73,11 @@ class Result(unittest.TestResult):
 
     def addFailure(self, test, err):
         super().addFailure(test, err)
-        self.recorder.add(self.id_of(test), "failed", told(err))
+        self.recorder.add(self.id_of(test), "failed", told(err), lambda: self.failures[-1][1])
 
     def addError(self, test, err):
         super().addError(test, err)
-        self.recorder.add(self.id_of(test), "error", told(err))
+        self.recorder.add(self.id_of(test), "error", told(err), lambda: self.errors[-1][1])
 
     def addSkip(self, test, reason):
         super().addSkip(test, reason)
@@ -96,7 +96,8 @@ class Result(unittest.TestResult):
         super().addSubTest(test, subtest, err)
         if err is not None:
             is_failure = issubclass(err[0] or Exception, getattr(test, "failureException", AssertionError))
-            self.recorder.add(self.id_of(test), "failed" if is_failure else "error", told(err))
+            kept = self.failures if is_failure else self.errors
+            self.recorder.add(self.id_of(test), "failed" if is_failure else "error", told(err), lambda: kept[-1][1])
 
     def stopTest(self, test):
         super().stopTest(test)

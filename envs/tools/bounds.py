@@ -15,6 +15,17 @@ def bounded(text: str, most: int = MAX_ANSWER_CHARS) -> str:
     return f"{text[:half]}\n[... {len(text) - 2 * half} characters left out ...]\n{text[-half:]}"
 
 
+def readable(text: str, most: int) -> str:
+    """``bounded``, for text of programs that nobody trusts: what cannot be printed, tabs and line ends apart, stands as
+    Python escapes it (control characters, halves of surrogate pairs, marks that turn a line round)."""
+    shown = (one if one.isprintable() or one in "\n\t" else _escaped(one) for one in bounded(text, most))
+    return bounded("".join(shown), most)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
 def shown_as_text(messages: Sequence[Message]) -> str:
     """Each message under who wrote it, with its calls."""
     return "\n\n".join(_shown(message) for message in messages)

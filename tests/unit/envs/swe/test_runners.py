@@ -12,7 +12,9 @@ from verigym.envs.swe import grading
 from verigym.envs.swe.checkout import DEFAULT_REQUIREMENTS, environment_of
 from verigym.envs.swe.commands import command_of
 from verigym.envs.swe.grading import grade_patch
+from verigym.envs.swe.tracebacks import feedback_of
 from verigym.rewards.score import Score
+from verigym.rewards.swe import TestReport
 
 from .runner_forgeries import BUG, GOOD, SYMPY, UNITTEST, patch_of
 
@@ -176,7 +178,8 @@ REPOSITORIES: Mapping[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory, local_backend):
-    """(name of a repository, patch) -> score, by our runner and never by the row's script."""
+    """(name of a repository, patches) -> name of a patch -> (score, report), by our runner and never by the row's
+    script."""
     tasks = {}
 
     def task_for(name: str):
@@ -211,14 +214,14 @@ def graded(tmp_path_factory, local_backend):
         assert command_of(grading.row_of(task)) is not None
         return task
 
-    def grade_all(name: str, patches: Mapping[str, str]) -> dict[str, Score]:
+    def grade_all(name: str, patches: Mapping[str, str]) -> dict[str, tuple[Score, TestReport]]:
         if name not in tasks:
             tasks[name] = task_for(name)
         room = asyncio.Semaphore(3)
 
-        async def one(patch: str) -> Score:
+        async def one(patch: str) -> tuple[Score, TestReport]:
             async with room:
-                return (await grade_patch(local_backend, tasks[name], patch, timeout_s=60))[0]
+                return await grade_patch(local_backend, tasks[name], patch, timeout_s=60)
 
         async def every():
             return await asyncio.gather(*map(one, patches.values()))
@@ -237,9 +240,15 @@ def test_gold_resolves_and_nothing_and_half_of_it_do_not(graded, name, monkeypat
     monkeypatch.setattr(grading, "grade_by_script", refuse)
     source = REPOSITORIES[name]["source"]
     half = GOOD.replace("return a + b", "return a + b if a == 5 else 0")
-    scores = graded(name, {"gold": patch_of(GOOD, source), "nothing": "", "half": patch_of(half, source)})
+    found = graded(name, {"gold": patch_of(GOOD, source), "nothing": "", "half": patch_of(half, source)})
+    scores = {key: score for key, (score, _) in found.items()}
     assert {key: score.value for key, score in scores.items()} == {"gold": 1.0, "nothing": 0.0, "half": 0.0}, scores
     assert "test_told" not in scores["gold"].detail
+    told = feedback_of(found["half"][1], REPOSITORIES[name]["FAIL_TO_PASS"])
+    assert REPOSITORIES[name]["hidden"][0] in told
+    assert ("assert add(3, 4) == 7" if name == "sympy" else "AssertionError: 0 != 7") in told
+    assert "_verigym" not in told
+    assert feedback_of(found["gold"][1], REPOSITORIES[name]["FAIL_TO_PASS"]) == ""
 
 
 @pytest.mark.parametrize("name", ["unittest", "sympy"])
@@ -253,4 +262,5 @@ def test_no_forgery_is_accepted(graded, name):
     about = REPOSITORIES[name]
     patches = {key: patch_of(text, about["source"]) for key, text in about["forgeries"].items()}
     scores = graded(name, patches)
-    assert [f"{key}: {score.detail}" for key, score in scores.items() if score.value or score.passed] == []
+    accepted = [f"{key}: {score.detail}" for key, (score, _) in scores.items() if score.value or score.passed]
+    assert accepted == []

@@ -1,6 +1,7 @@
 """A teacher reads the student's very tokens around a block that only it sees."""
 
 import asyncio
+import secrets
 from dataclasses import replace
 
 import numpy as np
@@ -205,13 +206,24 @@ def test_settings_that_teach_nothing_are_refused(make_decoder):
         RL(make_decoder(), None, None, None, config=SDPOConfig(), optim=OptimConfig())
 
 
+TRACEBACK = """tests/test_nine.py::test_it: failed
+tests/test_nine.py:3: in test_it
+    assert answer() == 9, "{word}"
+E   AssertionError: {word}
+E   assert 7 == 9"""
+
+
 class Canary(ToolEnv):
-    """Right is a 9; what is said of an answer spells a canary again and again, which no answer needs."""
+    """Right is a 9; what is said of an answer spells a canary, which no answer needs."""
 
     family = "canary"
 
+    def __init__(self, said):
+        super().__init__()
+        self._said = said
+
     def feedback(self, task, score):
-        return "canary"
+        return self._said
 
     def score(self, task, submission):
         return verdict(submission.split()[:1] == ["9"])
@@ -222,16 +234,25 @@ class Anything:
         return Message(role="assistant", content=text), text
 
 
-CANARY = 13
+CANARY, OTHER = 13, 12
 
 
-@pytest.mark.parametrize("kind", ["sampled", "jensen_shannon"])
-def test_a_canary_in_the_feedback_does_not_become_likelier(make_decoder, words, kind):
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [("{word} {word} {word} {word}", "sampled"), ("{word} {word}", "jensen_shannon"), (TRACEBACK, "jensen_shannon")],
+    ids=["names sampled", "names exact", "traceback"],
+)
+def test_a_canary_in_the_feedback_does_not_become_likelier(make_decoder, words, said, kind):
     """The trap: what a hidden test says is to reach the teacher's context alone. A student that came to say what its
     teacher was shown would sample the canary more often; while it learns what is rewarded, it does not."""
+    word = f"w{secrets.token_hex(4)}"
+
+    def encode(text):
+        return [CANARY if word in one else OTHER for one in text.split()]
+
     decoder = make_decoder(vocab_size=16, max_position_embeddings=64)
     tasks = [Task(id=letter, family="canary", prompt=letter) for letter in "adgj"]
-    hindsight = Hindsight(encode=lambda text: [CANARY] * 4, max_context=48)
+    hindsight = Hindsight(encode=encode, max_context=48)
     config = SDPOConfig(
         teacher="ema",
         divergence={"kind": kind},
@@ -243,7 +264,9 @@ def test_a_canary_in_the_feedback_does_not_become_likelier(make_decoder, words, 
         microbatch_tokens=2048,
         concurrency=64,
     )
-    plan = EpisodePlan(make_env=Canary, budget=Budget(turns=1, tokens=64, seconds=120), turn_tokens=1)
+    plan = EpisodePlan(
+        make_env=lambda: Canary(said.format(word=word)), budget=Budget(turns=1, tokens=64, seconds=120), turn_tokens=1
+    )
     rows, shares = [], []
     with Generator(decoder, max_context=48, max_batch=64, seed=0) as engine:
         loop = RL(
@@ -265,6 +288,6 @@ def test_a_canary_in_the_feedback_does_not_become_likelier(make_decoder, words, 
 
         asyncio.run(loop.run(15, on_step=on_step))
     assert rows[0]["trainer/taught/share"] > 0.5  # it was told, and learned from
-    assert rows[0]["trainer/hint_tokens/mean"] == 4
+    assert rows[0]["trainer/hint_tokens/mean"] > 4
     assert rows[-1]["rollout/reward/mean"] > 2 * max(rows[0]["rollout/reward/mean"], 0.05)
     assert np.mean(shares[-5:]) <= max(np.mean(shares[:3]), 1 / 16)
