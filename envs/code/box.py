@@ -56,11 +56,12 @@ class ProgramRun:
             "not_run" follows the end of the process that starts runs (a program killed it) or a timeout; "busy" is
             never seen outside.
         stdout: decoded as UTF-8, invalid bytes replaced.
-        stderr: its last 4 KiB; of a function that raised, the error's class and text.
+        stderr: its last 4 KiB; of a function that raised, the traceback, or the error's class and text alone.
         report: of a function call or an expression: the line that its process wrote of the value. It is not to be
             trusted to be one, nor to be small: ``compare.same`` reads it.
         has_value: whether there is such a line.
         passed: of embedded tests: their verdict.
+        asked: of embedded tests that failed: the line of theirs that did.
     """
 
     status: RunStatus
@@ -69,6 +70,7 @@ class ProgramRun:
     report: str = ""
     has_value: bool = False
     passed: bool = False
+    asked: str = ""
 
     @property
     def value(self) -> Any:
@@ -200,7 +202,8 @@ def _read_run(row: dict[str, Any]) -> ProgramRun:
     if not all(isinstance(field, str) for field in fields.values()) or fields["status"] not in get_args(RunStatus):
         return NOT_RUN
     if "passed" in row:
-        return ProgramRun(**{**fields, "stderr": row.get("detail") or fields["stderr"]}, passed=row["passed"] is True)
+        told = {**fields, "stderr": row.get("detail") or fields["stderr"], "asked": row.get("asked", "")}
+        return ProgramRun(**told, passed=row["passed"] is True)
     if "value" not in row:
         return ProgramRun(**fields)
     # This line the program's own process wrote.
@@ -211,7 +214,8 @@ def _read_run(row: dict[str, Any]) -> ProgramRun:
         told = str(plain.loads(line[:MOST_ERROR])["error"][1])[:400]
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         told = "the program's answer is no plain data"
-    return ProgramRun(status="error", stderr=told)
+    shown = fields["stderr"] if told and fields["stderr"].rstrip().endswith(told) else told
+    return ProgramRun(status="error", stderr=shown)
 
 
 MOST_ERROR = 4096

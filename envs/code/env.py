@@ -55,6 +55,7 @@ class CodeEnv(ToolEnv):
         if not tools:
             self._tools = {}
         self._tools_box: ProgramBox | None = None
+        self._told = ""
 
     def load(self) -> Sequence[Task]:
         return BUILT_IN
@@ -79,7 +80,12 @@ class CodeEnv(ToolEnv):
 
     async def score(self, task: Task, submission: Any) -> Score:
         # Runs of its own: nothing that the agent's runs left can help its program.
-        return await self._grader.score(task, str(submission))
+        score, self._told = await self._grader.score_and_tell(task, str(submission))
+        return score
+
+    def feedback(self, task: Task, score: Score) -> str | None:
+        """What the first failing test says: its input, what was expected, what came out."""
+        return self._told or None
 
     def unfinished(self, task: Task) -> str | None:
         """A text that was cut off may hold a whole program: it is graded as ``verigym grade`` grades it."""

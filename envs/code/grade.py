@@ -31,6 +31,7 @@ from ..sandbox.types import SandboxBackend
 from ..task import Task
 from .box import ProgramBox, ProgramRun, RunLimits
 from .compare import same
+from .feedback import feedback_of, value_text
 
 COMPARISONS = {"tokens": ("printed", "value"), "livecodebench": ("lines", "returned")}
 """Word -> (of printed text, of returned values), kinds of ``compare.same``."""
@@ -54,31 +55,36 @@ class ProgramGrader:
         self._references: dict[str, list[ProgramRun]] = {}
 
     async def score(self, task: Task, response: str) -> Score:
-        """
+        """The score alone; raises as ``score_and_tell``."""
+        return (await self.score_and_tell(task, response))[0]
+
+    async def score_and_tell(self, task: Task, response: str) -> tuple[Score, str]:
+        """(the score, what the first failing test says, for a teacher; "" where there is nothing to say).
+
         Raises:
             TaskError: the task has nothing to grade by. SandboxError, GradingError: it could not be found out.
         """
         hidden = task.hidden
         check_task(task)
         if "call" in hidden:
-            return await self._by_execution(task, response)
+            return await self._by_execution(task, response), ""
         program = program_of(hidden, response)
         if not program.strip():
-            return score_tests([False] * len(hidden.get("tests", [0])), NO_PROGRAM)
+            return score_tests([False] * len(hidden.get("tests", [0])), NO_PROGRAM), ""
         if "test_code" in hidden:
             return await self._by_test_code(task, program)
         if "reference" in hidden:
             return await self._by_reference(task, program)
         return await self._by_tests(task, program)
 
-    async def _by_tests(self, task: Task, program: str) -> Score:
+    async def _by_tests(self, task: Task, program: str) -> tuple[Score, str]:
         hidden = task.hidden
         tests = await _tests_of(task)
         word = hidden.get("compare", "tokens")
         printed, returned = COMPARISONS[word]
         box = ProgramBox(self._backend, limits=limits_of(hidden, self._limits, tests))
         prelude = hidden.get("prelude", "")
-        if "fn_name" in hidden:
+        if by_call := "fn_name" in hidden:
             arguments = [test["args"] for test in tests]
             runs = await box.run_calls(program, hidden["fn_name"], arguments, prelude=prelude)
             passed = [
@@ -93,9 +99,14 @@ class ProgramGrader:
                 run.status == "ok" and await same(printed, run.stdout, test["output"])
                 for run, test in zip(runs, tests, strict=True)
             ]
-        return score_tests(passed, _detail(passed, runs))
+        score = score_tests(passed, _detail(passed, runs))
+        if score.passed:
+            return score, ""
+        first = passed.index(False)
+        asked, wanted = ("args", "expected") if by_call else ("input", "output")
+        return score, feedback_of(runs[first], input=tests[first][asked], expected=tests[first][wanted])
 
-    async def _by_test_code(self, task: Task, program: str) -> Score:
+    async def _by_test_code(self, task: Task, program: str) -> tuple[Score, str]:
         hidden = task.hidden
         run = await ProgramBox(self._backend, limits=limits_of(hidden, self._limits)).run_tests(
             program,
@@ -105,9 +116,11 @@ class ProgramGrader:
             prelude=hidden.get("prelude", ""),
         )
         passed = run.status == "ok" and run.passed
-        return score_tests([passed], "the tests passed" if passed else f"the tests failed: {_reason(run)}")
+        if passed:
+            return score_tests([True], "the tests passed"), ""
+        return score_tests([False], f"the tests failed: {_reason(run)}"), feedback_of(run, test=run.asked)
 
-    async def _by_reference(self, task: Task, program: str) -> Score:
+    async def _by_reference(self, task: Task, program: str) -> tuple[Score, str]:
         hidden = task.hidden
         box = ProgramBox(self._backend, limits=limits_of(hidden, self._limits))
         name, inputs = hidden["fn_name"], hidden["inputs"]
@@ -125,7 +138,12 @@ class ProgramGrader:
             run.status == "ok" and run.has_value and await same("reference", run.report, expected[at].report, tolerance)
             for run, at in zip(runs, known, strict=True)
         ]
-        return score_tests(passed, _detail(passed, runs))
+        score = score_tests(passed, _detail(passed, runs))
+        if score.passed:
+            return score, ""
+        first = passed.index(False)
+        at = known[first]
+        return score, feedback_of(runs[first], input=inputs[at], expected=value_text(expected[at]))
 
     async def _by_execution(self, task: Task, response: str) -> Score:
         """CruxEval: the predicted expression is evaluated, and its value compared."""

@@ -273,6 +273,8 @@ def body(job: dict[str, Any], code: Any, namespace: dict[str, Any], batch: list[
             line = {"value": encode(value)}
         except (Exception, RecursionError) as error:
             line = {"error": guest_calls.describe(error)}
+            if len(batch) == 1:
+                guest_child.show(error)
         data = memoryview(dumps(line) + b"\n")
         while data:
             data = data[os.write(told, data) :]

@@ -18,6 +18,9 @@ from . import guest_child, guest_clock
 from .guest_calls import PROGRAM_OPERATIONS, Ended, Line, Remote, describe
 from .plain import dumps, loads
 
+MOST_OF_LINE = 1000
+"""Characters of a line of the tests that is told."""
+
 
 def run(job: dict[str, Any], take: Callable[[], Any], told: Callable[[float], None]) -> dict[str, Any]:
     """In a foreman: run both processes, wait for the tests' verdict, end both.
@@ -100,7 +103,7 @@ def _be_tests(job: dict[str, Any], tests: dict[str, Any], descriptors: tuple[int
     except Ended:
         row = {"passed": False, "detail": "the program ended"}
     except BaseException as error:
-        row = {"passed": False, "detail": ": ".join(describe(error)[1:])}
+        row = {"passed": False, "detail": ": ".join(describe(error)[1:]), "asked": _line_of(error, tests["code"])}
     os.write(kept[0], dumps(row))
     os._exit(0)
 
@@ -115,6 +118,16 @@ def _execute(tests: dict[str, Any], look: Any) -> None:
         elif found := look(name):
             namespace[name] = found[0]
     exec(compile(tree, "tests.py", "exec"), namespace)
+
+
+def _line_of(error: BaseException, code: str) -> str:
+    """The line of the tests that an error came out of."""
+    number, frames = 0, error.__traceback__
+    while frames is not None:
+        number = frames.tb_lineno if frames.tb_frame.f_code.co_filename == "tests.py" else number
+        frames = frames.tb_next
+    lines = code.split("\n")
+    return lines[number - 1].strip()[:MOST_OF_LINE] if 0 < number <= len(lines) else ""
 
 
 def _free_names(tree: ast.Module) -> set[str]:
