@@ -37,10 +37,10 @@ def load_credit(config: OwnConfig) -> Credit:
     module, _, name = config.algorithm.partition(":")
     try:
         made = getattr(import_named(module), name)(**config.options)
-    except (ImportError, AttributeError, TypeError) as error:
+    except Exception as error:  # the user's own code: whatever it raises is told with its name
         raise ConfigError(
-            f"algorithm {config.algorithm!r} cannot be made ({error}); it must be a class of an importable module that "
-            "takes rl.train.options"
+            f"algorithm {config.algorithm!r} cannot be made ({type(error).__name__}: {error}); it must be a class of "
+            "an importable module that takes rl.train.options"
         ) from error
     if not callable(made):
         raise ConfigError(f"algorithm {config.algorithm!r} makes what cannot be called; give it __call__(group)")
@@ -79,10 +79,14 @@ def credits_of(config: OwnConfig, trajectories: Sequence[Trajectory]) -> list[np
 
 def _checked(given: Any, name: str, trajectory: Trajectory) -> np.ndarray:
     count = sum(sum(segment.loss_mask) for segment in trajectory.segments)
+    told = f"algorithm {name!r} gave no numbers for task {trajectory.task_id!r}"
     try:
-        values = np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise TrainingError(f"algorithm {name!r} gave no numbers for task {trajectory.task_id!r}: {error}") from error
+        numbers = np.asarray(given)
+    except Exception as error:  # of an object of the user's: a ragged list, a tensor that wants a gradient
+        raise TrainingError(f"{told}: {error}") from error
+    if numbers.dtype.kind not in "biuf":
+        raise TrainingError(f"{told}, but {given!s:.100}; give a number, or one a sampled token")
+    values = numbers.astype(np.float64)
     if values.ndim == 0:
         values = np.full(count, float(values))
     if values.shape != (count,):
@@ -90,6 +94,9 @@ def _checked(given: Any, name: str, trajectory: Trajectory) -> np.ndarray:
             f"algorithm {name!r} gave credits of shape {list(values.shape)} for an episode of task "
             f"{trajectory.task_id!r} with {count} sampled tokens; give a number, or one a sampled token"
         )
-    if not np.isfinite(values).all():
-        raise TrainingError(f"algorithm {name!r} gave NaN or infinity for task {trajectory.task_id!r}; mend it")
+    largest = np.finfo(np.float32).max
+    if not (np.abs(values) <= largest).all():
+        raise TrainingError(
+            f"algorithm {name!r} gave NaN, infinity or more than {largest:.2g} for task {trajectory.task_id!r}; mend it"
+        )
     return values

@@ -10,6 +10,7 @@ from ...envs.task import Task
 from ...errors import ConfigError, EnvironmentBug, TaskError
 from ..learning.hindsight import Hindsight, encoder_of
 from ..recipe.algorithms import OPDConfig
+from ..recipe.per_family import FamilyAlgorithm
 from ..recipe.recipe import Recipe, algorithms_of
 from ..recipe.stages import RLStage
 from ..sampling.families import Family
@@ -65,16 +66,22 @@ def check_hindsight(recipe: Recipe, family: Family) -> None:
         ConfigError: it says which part, and what the family has.
     """
     for stage in recipe.sampled_stages:
-        _check(recipe, family, _settings(recipe, stage).get(family.config.name, ()))
+        parts = _settings(recipe, stage).get(family.config.name, ())
+        own: FamilyAlgorithm = getattr(family.config, stage.name)
+        _check(recipe, family, parts, asked=bool(own.hindsight) or "hindsight" in stage.train.model_fields_set)
 
 
-def _check(recipe: Recipe, family: Family, parts: tuple[str, ...]) -> None:
+def _check(recipe: Recipe, family: Family, parts: tuple[str, ...], *, asked: bool) -> None:
+    """
+    Args:
+        asked: the parts stand in the recipe; an algorithm's own are what it would tell where there is such a thing.
+    """
     env, name = family.make_env(), family.config.name
     inner = getattr(env, "inner", env)
-    if "feedback" in parts and parts == ("feedback",) and type(inner).feedback is ToolEnv.feedback:
+    if "feedback" in parts and asked and type(inner).feedback is ToolEnv.feedback:
         raise ConfigError(
-            f"hindsight of family {name!r} is feedback alone, and {type(inner).__name__} gives none; define "
-            'feedback(), or take parts such as "verdict", "sibling"'
+            f'hindsight.parts of family {name!r} has "feedback", and {type(inner).__name__} gives none; take other '
+            'parts, such as "verdict" and "sibling", or define feedback() in the environment'
         )
     if "tests" in parts and family.train and family.train[0].family != "swe":
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from verigym.errors import ConfigError, TrainingError
 from verigym.trainer.learning.experience import experience_of
@@ -39,6 +40,11 @@ class Gives:
             "words": ["much", "more"],
             "another shape": [[1.0], [1.0, 2.0]],
             "nan": [float("nan"), 1.0],
+            "infinity": [float("inf"), 1.0],
+            "too large": [1e300, 1.0],
+            "a word": ["1.0", 1.0],
+            "a complex number": [1j, 1.0],
+            "a weight": [torch.ones(4, requires_grad=True), 1.0],
             "nothing": None,
         }[self.what]
 
@@ -84,13 +90,20 @@ def test_shapes_and_numbers_are_checked(group):
     pair = [group[0], group[1]]
     with pytest.raises(TrainingError, match=r"shape \[1\] for an episode .* with 4 sampled tokens"):
         experience_of(pair, config("Gives", what="another shape"))
-    with pytest.raises(TrainingError, match="gave NaN or infinity"):
-        experience_of(pair, config("Gives", what="nan"))
-    with pytest.raises(TrainingError, match="gave no numbers"):
-        experience_of(pair, config("Gives", what="words"))
+    for what in ("nan", "infinity", "too large"):
+        with pytest.raises(TrainingError, match="gave NaN, infinity or more than"):
+            experience_of(pair, config("Gives", what=what))
+    for what in ("words", "a word", "a complex number", "a weight"):
+        with pytest.raises(TrainingError, match="gave no numbers"):
+            experience_of(pair, config("Gives", what=what))
 
 
-@pytest.mark.parametrize("name", ["nowhere:Thing", f"{HERE}:Thing", f"{HERE}:HERE"])
+class Unmade:
+    def __init__(self):
+        raise ValueError("not so")
+
+
+@pytest.mark.parametrize("name", ["nowhere:Thing", f"{HERE}:Thing", f"{HERE}:HERE", f"{HERE}:Unmade"])
 def test_what_cannot_be_made_is_told(name):
     with pytest.raises(ConfigError, match="cannot be made"):
         load_credit(OwnConfig(algorithm=name))
