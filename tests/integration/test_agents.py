@@ -58,7 +58,7 @@ def test_mini_swe_agent_mends_a_repository(how, taught, tmp_path, capsys):
     assert [len(documents) for documents in found.documents] == [1, 1]
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["pass@1"] == 1.0
-    assert main(["view", str(tmp_path / "run"), "--out", str(tmp_path / "page.html")]) == 0
+    assert main(["view", str(tmp_path / "run"), "--html", str(tmp_path / "page.html")]) == 0
     assert "2 " in (tmp_path / "page.html").read_text()
 
 
