@@ -17,12 +17,15 @@ from ..agent.options import (
 from ..terminal import console
 from .audit_cli import add_audit_option, check_audit, run_audit, worth
 from .data_options import (
+    NETWORKED,
     add_against_option,
+    add_allow_host_option,
     add_data_options,
     add_ray_option,
     check_against,
     checked_test_timeout,
     load_options_of,
+    network_of,
     untrusted_of,
 )
 from .preset import add_preset_option, fill
@@ -58,6 +61,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N tasks")
     add_episode_options(parser)
     add_sandbox_option(parser)
+    add_allow_host_option(parser)
     add_test_timeout_option(parser)
     add_untrusted_option(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="episodes at once (default: by cores and policy)")
@@ -104,11 +108,18 @@ def run(args: argparse.Namespace) -> int:
         args.suite,
         data=args.data,
         limit=args.limit,
-        env_kwargs={"sandbox": args.sandbox, **checked_test_timeout(args), **untrusted_of(args)},
+        env_kwargs={
+            "sandbox": args.sandbox,
+            **checked_test_timeout(args),
+            **untrusted_of(args),
+            **network_of(args),
+        },
         options=load_options_of(args),
     )
     if args.untrusted is not None and all(task.family != "swe" for task in suite.tasks):
         raise ConfigError(f"--untrusted is of patches, and {args.suite} has no task of the family swe; leave it out")
+    if args.allow_host and all(task.family not in NETWORKED for task in suite.tasks):
+        raise ConfigError(f"--allow-host is of tasks that may have a network, and {args.suite} has none; leave it out")
     source = args.build_policy(args.policy, max_batch=workers, elsewhere=args.ray is not None)
     filled = fill(args, suite.preset, source)
     if told := filled.told():
@@ -332,5 +343,6 @@ def _settings(args: argparse.Namespace, suite: "LoadedSuite", source: "PolicySou
         **agent_settings(args),
         **checked_test_timeout(args),
         **untrusted_of(args),
+        **network_of(args),
         **shots_identity(suite.shots),
     }

@@ -2,10 +2,13 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .suites.spec import LoadOptions, Suite
+
+NETWORKED = ("swe", "harbor")
+"""Families whose environments take an allow-list."""
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +55,33 @@ def check_against(args: argparse.Namespace) -> None:
 
     if args.against is not None and not (args.against / "verdicts.jsonl").is_file():
         raise ConfigError(f"--against {args.against}: there is no verdicts.jsonl; give the --out DIR of another run")
+
+
+def add_allow_host_option(parser: argparse.ArgumentParser) -> None:
+    """--allow-host."""
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a host that tasks may reach which ask for it or for the whole network (NAME, NAME:PORT, *.NAME); may be "
+        "repeated (default: none)",
+    )
+
+
+def network_of(args: argparse.Namespace) -> "dict[str, Any]":
+    """``--allow-host`` as an environment takes it; nothing where it was not given.
+
+    Raises:
+        ConfigError: one is no entry of an allow-list.
+    """
+    from ..envs.sandbox.network.policy import NetworkPolicy
+
+    if not args.allow_host:
+        return {}
+    network = {"hosts": args.allow_host}
+    NetworkPolicy.parse(network)
+    return {"network": network}
 
 
 def checked_test_timeout(args: argparse.Namespace) -> "dict[str, float]":

@@ -74,6 +74,11 @@ def _add_build_images(kinds: Any, positive: Any) -> None:
     images.add_argument(
         "--environments", type=Path, metavar="FILE", help="with --verified: a table of environments (our own)"
     )
+    images.add_argument(
+        "--force-build",
+        action="store_true",
+        help="with harbor:FOLDER: build the Dockerfile of tasks that name an image too, under that name, not pull it",
+    )
     images.set_defaults(run=run_build_images)
 
 
@@ -144,7 +149,7 @@ def run_mine(args: argparse.Namespace) -> int:
 
 
 def run_build_images(args: argparse.Namespace) -> int:
-    from ...errors import TaskError
+    from ...errors import ConfigError, TaskError
     from ..datasets.files import read_rows
     from ..sandbox.images import ensure_base_image
     from ..synthesis.build_images import as_published, build_images
@@ -153,6 +158,8 @@ def run_build_images(args: argparse.Namespace) -> int:
 
     if args.file.startswith(HARBOR):
         return _build_harbor_images(args)
+    if args.force_build:
+        raise ConfigError(f"--force-build is of harbor:FOLDER, and {args.file} is a file of rows; leave it out")
     rows = [row.value for row in read_rows(args.file)]
     if not rows:
         raise TaskError(f"{args.file} has no rows; there is no image to build")
@@ -211,27 +218,39 @@ def _build_verified(args: argparse.Namespace, rows: Sequence[Any]) -> int:
 
 
 def _build_harbor_images(args: argparse.Namespace) -> int:
+    from ...errors import SandboxError
     from ..datasets.harbor import folder_of, harbor_rows, image_of
     from ..datasets.harbor_config import read_config
-    from ..harbor.images import build_image
+    from ..harbor.images import build_image, pull_image
     from ..sandbox.image_import import save_images
     from ..task import Task
-    from .terminal import progress_bar
+    from .terminal import progress_bar, table
 
+    tasks = [Task.from_json(row.value) for row in harbor_rows(args.file)]
     client = docker_client()
-    folders = [folder_of(Task.from_json(row.value)) for row in harbor_rows(args.file)]
-    names = []
+    names, failures = [], []
     with progress_bar() as tell:
-        for number, folder in enumerate(folders):
-            tell("images built", number, len(folders))
+        for number, task in enumerate(tasks):
+            tell("images", number, len(tasks))
+            folder = folder_of(task)
             config = read_config(folder)
-            if config.environment.docker_image is None:
-                names.append(image_of(folder, config))
-                build_image(client, folder, names[-1], config.environment.build_timeout_sec)
+            name = image_of(folder, config)
+            try:
+                if config.environment.docker_image and not args.force_build:
+                    pull_image(client, folder, name)
+                else:
+                    build_image(client, folder, name, config.environment.build_timeout_sec)
+                names.append(name)
+            except SandboxError as error:
+                failures.append((task.id, str(error)))
+    if failures:
+        table(f"{len(failures)} of {len(tasks)} tasks have no image", ("task", "why"), failures)
+    if not names:
+        raise SandboxError("no image could be had; the table says why")
     save_images(client.api, names, args.out)
-    print(f"wrote {args.out} ({len(set(names))} images of {len(folders)} tasks); where there is no engine:")
+    print(f"wrote {args.out} ({len(set(names))} images of {len(names)} tasks); where there is no engine:")
     print(f"verigym images add {args.out}")
-    return 0
+    return 1 if failures else 0
 
 
 def run_decontaminate(args: argparse.Namespace) -> int:

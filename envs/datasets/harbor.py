@@ -13,6 +13,7 @@ from .harbor_config import HarborConfig, read_config
 FAMILY = "harbor"
 PREFIX = "harbor:"
 IMAGES = "verigym/harbor"
+POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def harbor_rows(source: str | Path) -> list[SourceRow]:
@@ -75,6 +76,9 @@ def _task(folder: Path, root: Path) -> Task:
     config = read_config(folder)
     first = config.steps[0].name if config.steps else ""
     name = folder.relative_to(root).as_posix() if folder != root else folder.name
+    for path in folder.rglob("*"):
+        if path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(POINTER):
+            raise TaskError(f"{path} stands for a file that is not here; run `git lfs pull` in the clone")
     metadata = {key: config.metadata[key] for key in ("difficulty", "category", "tags") if key in config.metadata}
     return Task(
         id=name,

@@ -50,21 +50,47 @@ def archive_of_commit(source: str, commit: str, archive: Path) -> None:
     Raises:
         TaskError: there is no git, or no such commit (git's words are in the message).
     """
-    address = source if ADDRESS.match(source) else Path(source).resolve().as_uri()
     with tempfile.TemporaryDirectory(prefix="verigym-commit-") as scratch:
         tree = Path(scratch) / "tree"
-        tree.mkdir()
-        run_git(tree, "init", "--quiet", "--initial-branch=main", "--template=")
-        serve = "git -c uploadpack.allowAnySHA1InWant=true -c safe.directory=* upload-pack"
-        local = ["--upload-pack", serve] if address.startswith("file://") else []
-        run_git(tree, "fetch", "--quiet", "--depth=1", "--no-tags", *local, address, commit)
-        run_git(tree, "-c", "core.autocrlf=false", "checkout", "--quiet", "-B", "main", "FETCH_HEAD")
+        _check_out(source, commit, tree)
         for name in ("FETCH_HEAD", "ORIG_HEAD", "logs", "hooks", "branches", "description"):
             path = tree / ".git" / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         (tree / ".git" / "index").unlink()
         run_git(tree, "read-tree", "HEAD")  # an index without this machine's times and inodes
         write_archive(tree, archive)
+
+
+def files_of_commit(source: str, commit: str, folder: Path) -> None:
+    """Bring the files of one commit of a repository to a folder, without .git, whole or not at all; one that is there
+    stays as it is.
+
+    Raises:
+        TaskError: as ``archive_of_commit``. OSError: the folder cannot be made.
+    """
+    if folder.is_dir():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        tree = Path(scratch) / "tree"
+        _check_out(source, commit, tree)
+        shutil.rmtree(tree / ".git")
+        try:
+            tree.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # nor did another process bring it meanwhile
+                raise
+
+
+def _check_out(source: str, commit: str, tree: Path) -> None:
+    """One commit of a repository with its files and without its history, in a new folder."""
+    address = source if ADDRESS.match(source) else Path(source).resolve().as_uri()
+    tree.mkdir()
+    run_git(tree, "init", "--quiet", "--initial-branch=main", "--template=")
+    serve = "git -c uploadpack.allowAnySHA1InWant=true -c safe.directory=* upload-pack"
+    local = ["--upload-pack", serve] if address.startswith("file://") else []
+    run_git(tree, "fetch", "--quiet", "--depth=1", "--no-tags", *local, address, commit)
+    run_git(tree, "-c", "core.autocrlf=false", "checkout", "--quiet", "-B", "main", "FETCH_HEAD")
 
 
 def write_archive(tree: Path, archive: Path) -> None:

@@ -28,6 +28,7 @@ from .verify import LOGS, carry_artifacts, resolved, run_tests
 
 AGENT_S = 3600.0
 """Of a task that states no time of its own."""
+END = "END_OF_SOLUTION"
 
 
 class HarborEnv(ToolEnv):
@@ -58,7 +59,8 @@ class HarborEnv(ToolEnv):
             sandbox: the backend, or its name; it must have images.
             limits: of the sandboxes, where a task states none.
             host_env: names of this machine's variables that tasks may ask for.
-            network: what tasks may be given of their allow-lists (``NetworkPolicy.parse``); None: nothing.
+            network: what tasks may be given of their allow-lists, and what those are given that ask for the whole
+                network (``NetworkPolicy.parse``); None: nothing.
             test_timeout_s: of one run of a task's tests; None: what the task states.
             tasks, max_turns, render_mode: as for every ToolEnv.
         """
@@ -121,16 +123,12 @@ class HarborEnv(ToolEnv):
         for step in config.steps or (Step(name="step"),):
             place = step_folder(folder, step.name if config.steps else "") / "solution"
             place = place if (place / "solve.sh").is_file() else folder / "solution"
-            archive = base64.encodebytes(packed(place)).decode() if place.is_dir() else ""
             exports = "".join(
                 f"export {name}={shlex.quote(value)}; "
                 for name, value in resolved(config.solution.env, self._host, where=f"{folder}: solution.env").items()
             )
-            bring = f"mkdir -p /solution && base64 -d <<'END' | tar -xf - -C /solution\n{archive}END\n"
-            messages += [
-                _call("bash", command=f"{bring}chmod +x /solution/solve.sh && ( {exports}/solution/solve.sh )"),
-                _call("submit"),
-            ]
+            run = f"chmod +x /solution/solve.sh && ( {exports}/solution/solve.sh )"
+            messages += [_call("bash", command=f"{_bringing(place)}{run}"), _call("submit")]
         return messages
 
     def empty(self, task: Task) -> Sequence[Message]:
@@ -191,8 +189,7 @@ class HarborEnv(ToolEnv):
         stated = {"cpus": environment.cpus, "memory_mib": environment.memory_mb, "disk_mib": environment.storage_mb}
         limits = replace(self._limits, **{name: value for name, value in stated.items() if value})
         env = resolved(environment.env, self._host, where=f"{self._folder}: environment.env")
-        hosts = environment.allowed_hosts if environment.network_mode == "allowlist" else ()
-        policy = granted(self._network, self._backend, self._folder.name, hosts=hosts)
+        policy = granted(self._network, self._backend, self._folder.name, hosts=self._hosts(environment))
         box = await self._backend.create(SandboxSpec(image=image, workdir="/", env=env, limits=limits, root=True))
         try:
             made = await box.arun(["sh", "-c", f"mkdir -p {' '.join(LOGS)}"], cwd="/")
@@ -202,6 +199,12 @@ class HarborEnv(ToolEnv):
             await box.aclose()
             raise
         return await networked(box, policy, task_id=self._folder.name)
+
+    def _hosts(self, environment: Environment) -> Sequence[str]:
+        """What a task asks for; where it asks for the whole network, all that its user allows."""
+        if environment.network_mode == "public":
+            return [str(host) for host in self._network.hosts]
+        return environment.allowed_hosts if environment.network_mode == "allowlist" else ()
 
     async def _wait_until_healthy(self, task: Task) -> None:
         import asyncio
@@ -264,6 +267,19 @@ def _goes_on(step: Step, score: Score) -> bool:
     if isinstance(wanted, dict):
         return all(score.breakdown.get(name, float("-inf")) >= least for name, least in wanted.items())
     return score.breakdown.get("reward", float("-inf")) >= wanted
+
+
+def _bringing(place: Path) -> str:
+    """Commands that write a solution's folder: as text where it is one script, so that a demonstration can be read."""
+    files = [path for path in place.rglob("*") if not path.is_dir()]
+    try:
+        script = (place / "solve.sh").read_text(encoding="utf-8") if files == [place / "solve.sh"] else ""
+    except UnicodeDecodeError:
+        script = ""
+    if script.endswith("\n") and END not in script.splitlines() and "\0" not in script:
+        return f"mkdir -p /solution && cat > /solution/solve.sh <<'{END}'\n{script}{END}\n"
+    archive = base64.encodebytes(packed(place)).decode() if files else ""
+    return f"mkdir -p /solution && base64 -d <<'{END}' | tar -xf - -C /solution\n{archive}{END}\n"
 
 
 def _call(name: str, **arguments: str) -> Message:

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import re
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +18,23 @@ from ..sandbox.types import SandboxBackend
 
 logger = logging.getLogger(__name__)
 
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
+
 _building: PerLoop[dict[str, asyncio.Lock]] = PerLoop(lambda: defaultdict(asyncio.Lock))
 
 
 async def ensure_image(folder: Path, config: HarborConfig, backend: SandboxBackend) -> str:
-    """The name of a task's image, which the backend has or can get.
+    """The name of a task's image, which the backend has.
 
     Raises:
-        SandboxError: it has to be built, and cannot be.
+        SandboxError: it has to be pulled or built, and cannot be.
     """
     name = image_of(folder, config)
     if config.environment.docker_image:
+        try:
+            await _settings_of(backend, name)
+        except SandboxError as error:
+            raise SandboxError(f"{error}{_or_built(folder)}") from None
         return name
     engines = _engines(backend)
     if engines is None:
@@ -37,6 +45,24 @@ async def ensure_image(folder: Path, config: HarborConfig, backend: SandboxBacke
         for engine in engines:
             await on_thread_to_its_end(build_image, engine.client, folder, name, config.environment.build_timeout_sec)
     return name
+
+
+def pull_image(client: Any, folder: Path, name: str) -> None:
+    """Pull the image that a task names where the engine does not have it. Blocking.
+
+    Raises:
+        SandboxError: it cannot be pulled.
+    """
+    from docker.errors import DockerException, ImageNotFound
+
+    try:
+        try:
+            client.images.get(name)
+        except ImageNotFound:
+            client.images.pull(name)
+    except DockerException as error:
+        told = " ".join(str(error).split())[-300:]
+        raise SandboxError(f"{name} cannot be pulled: {told}{_or_built(folder)}") from None
 
 
 def build_image(client: Any, folder: Path, name: str, timeout_s: float = 600.0) -> bool:
@@ -69,6 +95,7 @@ def build_image(client: Any, folder: Path, name: str, timeout_s: float = 600.0) 
         )
     except BuildError as error:
         said = "".join(str(line.get("stream") or line.get("error") or "") for line in error.build_log)
+        said = _COLOURS.sub("", said)
         raise SandboxError(f"{folder}/environment/Dockerfile: {' '.join(said.split())[-400:]}; {_hint(name)}") from None
     except (DockerException, OSError) as error:
         told = " ".join(str(error).split())[-400:]
@@ -80,12 +107,15 @@ async def workdir_of(backend: SandboxBackend, image: str, config: HarborConfig) 
     """Where commands start: what the task says, else the image."""
     if config.environment.workdir:
         return config.environment.workdir
+    return (await _settings_of(backend, image)).get("WorkingDir") or "/"
+
+
+async def _settings_of(backend: SandboxBackend, image: str) -> Mapping[str, Any]:
+    """What an image says of itself; it is pulled where it is not there. Raises SandboxError where it cannot be."""
     if isinstance(backend, OciBackend):
-        settings = (await backend.image(image)).settings
-    else:
-        engines = _engines(backend)
-        settings = ((await engines[0].image(image)).get("Config") or {}) if engines else {}
-    return settings.get("WorkingDir") or "/"
+        return (await backend.image(image)).settings
+    engines = _engines(backend)
+    return ((await engines[0].image(image)).get("Config") or {}) if engines else {}
 
 
 def _engines(backend: SandboxBackend) -> list[Any] | None:
@@ -95,6 +125,13 @@ def _engines(backend: SandboxBackend) -> list[Any] | None:
 
 def _hint(name: str) -> str:
     return f"see that its base image and its packages can be reached, or bring it: docker tag YOURS {name}"
+
+
+def _or_built(folder: Path) -> str:
+    """What more can be done where a named image cannot be had."""
+    if not (folder / "environment" / "Dockerfile").is_file():
+        return ""
+    return f"; or build it under that name: verigym tasks build-images harbor:{folder} --force-build --out images.tar"
 
 
 def _bring(folder: Path, name: str) -> str:

@@ -109,6 +109,8 @@ def load_tasks(suite: Suite, *, data: Path | None, options: LoadOptions) -> list
         ConfigError, TaskError: as ``load_suite``; also where two rows have one id.
     """
     refuse_options(suite.name, suite.takes, options)
+    if data is None and suite.bring is not None:
+        data = suite.bring()
     if data is not None:
         split = suite.hub.split if suite.hub is not None else "test"
         rows = suite.read(data) if suite.read is not None else list(read_source(data, split=split))

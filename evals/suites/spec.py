@@ -152,6 +152,7 @@ class Suite:
         hub: where the hub has it; None where only --data does.
         preset: published settings; None where there are none.
         read: the rows of what --data names, where that is no file of rows.
+        bring: what --data would name, brought from where it is published, for a suite that is not on the hub.
         takes: which of "release", "since", "until" it understands.
         test_timeout_s: wall-clock seconds of one run of a task's hidden tests, for suites of repositories; None for
             others, which have no such limit.
@@ -169,5 +170,6 @@ class Suite:
     hub: HubSource | None = None
     preset: Preset | None = None
     read: Callable[[Path], Sequence[SourceRow]] | None = None
+    bring: Callable[[], Path] | None = None
     takes: frozenset[str] = frozenset()
     test_timeout_s: float | None = None

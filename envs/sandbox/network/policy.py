@@ -52,6 +52,11 @@ class Host:
             )
         return cls(name=name, ports=(int(port),) if port else WEB_PORTS, below=rest.startswith("*."))
 
+    def __str__(self) -> str:
+        """An entry that ``parse`` reads again, of one port or the web's."""
+        port = "" if self.ports == WEB_PORTS else f":{self.ports[0]}"
+        return ("*." if self.below else "") + self.name + port
+
     def covers(self, name: str, port: int) -> bool:
         """Whether a host's name, as ``host_name`` gives it, and port are of this entry."""
         fits = name.endswith("." + self.name) if self.below else name == self.name

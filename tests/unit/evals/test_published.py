@@ -74,6 +74,8 @@ def test_published_settings_are_defaults_only():
 def test_every_published_setting_is_an_option_and_has_its_source():
     presets = {name: suite.preset for name, suite in known_suites().items() if suite.preset is not None}
     assert set(presets.pop("harbor").sources.values()) == {NOT_PUBLISHED}  # each task is of its own
+    terminal = presets.pop("terminal_bench_2")
+    assert (terminal.samples, set(terminal.sources) == set(FALLBACK)) == (5, True)
     assert {"math500", "aime24", "aime25", "livecodebench", "swebench_verified"} <= set(presets)
     for name, preset in presets.items():
         assert {"temperature", "top_p", "samples", "max_tokens", "max_turns"} <= set(preset.sources) <= set(FALLBACK), (

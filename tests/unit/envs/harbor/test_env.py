@@ -6,6 +6,7 @@ import pytest
 
 from verigym.envs.core import ToolEnv
 from verigym.envs.datasets.harbor import harbor_rows
+from verigym.envs.datasets.harbor_config import HarborConfig
 from verigym.envs.harbor.env import HarborEnv
 from verigym.envs.harbor.verify import resolved, reward_of
 from verigym.envs.sandbox.oci.backend import OciBackend
@@ -261,5 +262,6 @@ def test_a_task_gets_of_its_allow_list_what_the_environment_allows(backend, tmp_
         return told
 
     assert asyncio.run(main()).startswith(said)
+    assert env._hosts(HarborConfig().environment) == (["good.org", "other.org"] if allowed else [])  # asks for all
     denied = "evil.org, 10.0.0.7" if allowed else "good.org, evil.org, 10.0.0.7"
     assert f"asks for {denied}, which is not allowed here" in caplog.text

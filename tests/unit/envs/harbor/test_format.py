@@ -132,6 +132,13 @@ def test_what_cannot_be_used_is_said_with_its_folder(tmp_path, kind, told):
         harbor_rows(tmp_path / "it")
 
 
+def test_a_file_that_git_lfs_did_not_bring_is_said(tmp_path):
+    folder = write(tmp_path / "it")
+    (folder / "tests/data.bin").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    with pytest.raises(TaskError, match=r"tests/data.bin stands for a file .* `git lfs pull`"):
+        harbor_rows(folder)
+
+
 def test_no_folder_is_said(tmp_path):
     with pytest.raises(TaskError, match="is no folder"):
         harbor_rows(tmp_path / "none")
