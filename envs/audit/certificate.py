@@ -92,6 +92,12 @@ class Certificate:
             raise TaskError(f"a certificate cannot be read ({error}); make it again with verigym tasks audit") from None
 
 
+def suite_seconds(measured: Mapping[str, Any]) -> float | None:
+    """Of a certificate's ``measured`` how long its suite took; None where it does not say."""
+    found = measured.get("seconds", {}).get("suite")
+    return found if isinstance(found, int | float) else None
+
+
 def digest_of(row: Mapping[str, Any]) -> str:
     """The digest of a row: of all its keys, whatever their order."""
     return hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()

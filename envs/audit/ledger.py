@@ -11,7 +11,7 @@ from typing import Any
 from ...errors import ConfigError, TaskError
 from ..runs.files import write_json, written_whole
 from ..task import read_jsonl
-from .certificate import CUT, NOT_RUN, VERSION, Certificate, signed
+from .certificate import CUT, NOT_RUN, VERSION, Certificate, signed, suite_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ class Ledger:
         """
         self.out, self._key = out, key
         self._known: dict[str, Certificate] = {}
+        self._suites: dict[str, float] = {}
         if out.exists() and out.stat().st_size:
             if not resume:
                 raise ConfigError(f"{out} is there; go on with --resume, or give another --out")
@@ -41,6 +42,10 @@ class Ledger:
         if found is None or found.problem.startswith((NOT_RUN, CUT)) or (measured and not found.measured):
             return None
         return found
+
+    def suite_s(self, row_sha256: str) -> float | None:
+        """How long a row's tests took when it was measured, by whatever rules and however far; None: nobody knows."""
+        return self._suites.get(row_sha256)
 
     def add(self, certificate: Certificate) -> None:
         self.out.parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +71,9 @@ class Ledger:
                 ) from None
             if found.version == VERSION:
                 self._known[found.row_sha256] = found
+            seconds = suite_seconds(found.measured)
+            if seconds is not None:
+                self._suites[found.row_sha256] = seconds
         if lines[-1]:
             with written_whole(self.out) as file:
                 file.write("".join(line.decode() + "\n" for line in lines[:-1]))

@@ -1,6 +1,8 @@
 """Many rows measured, some at once."""
 
 import asyncio
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,24 +14,78 @@ from ..sandbox.background import all_or_first_error
 from ..sandbox.python import cache_folder
 from ..sandbox.types import SandboxBackend
 from .certificate import NOT_RUN, Certificate
+from .forecast import Forecast
 from .ledger import Cache, Ledger
-from .measure import Effort, measure
+from .measure import Effort, measure, time_suite
 from .strengthen import strengthen
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 
-RUN_S, ROW_S = 0.8, 8.0
-"""Seconds of one run of a small suite, and of what a row needs besides; an estimate before anything has run."""
+SAMPLE = 8
+"""Rows whose suites are timed before an audit begins, at most."""
+TICK_S = 1.0
 
 
-def estimated_minutes(rows: int, effort: Effort, *, workers: int) -> float:
-    """How long so many rows take, before one has been measured."""
-    return rows * (ROW_S + RUN_S * effort.runs) / workers / 60.0
+def taken_from_cache(
+    certificates: Sequence[Certificate], *, backend: SandboxBackend, effort: Effort, ledger: Ledger
+) -> list[Certificate]:
+    """The certificates, [N]; those that this machine measured before in place of those from text."""
+    cache = _cache_of(backend, effort)
+    found = []
+    for certificate in certificates:
+        known = cache.get(certificate.row_sha256) if _is_open(certificate) else None
+        if known is not None:
+            ledger.add(known)
+        found.append(known or certificate)
+    return found
+
+
+async def forecast_rows(
+    rows: Sequence[Mapping[str, Any]],
+    certificates: Sequence[Certificate],
+    *,
+    folder: Path,
+    backend: SandboxBackend,
+    effort: Effort,
+    workers: int,
+    ledger: Ledger,
+    progress: Progress | None = None,
+) -> Forecast:
+    """How long ``measure_rows`` will take with the same arguments: by suites that the ledger knows, and by some that
+    are timed here, one of each repository first. A row whose suite cannot be run says nothing."""
+    tell = progress or (lambda what, done, total: None)
+    left = [(raw, mine) for raw, mine in zip(rows, certificates, strict=True) if _is_open(mine)]
+    names = [str(raw.get("repo") or mine.instance_id) for raw, mine in left]
+    forecast = Forecast(names=names, effort=effort, workers=workers)
+    for number, (_, mine) in enumerate(left):
+        known = ledger.suite_s(mine.row_sha256)
+        if known is not None:
+            forecast.suites[number] = known
+    sample, room, done = forecast.sample(SAMPLE), asyncio.Semaphore(workers), 0
+
+    async def one(number: int) -> None:
+        nonlocal done
+        async with room:
+            try:
+                row = row_of(task_of(dict(left[number][0]), folder=folder))
+                forecast.suites[number] = await time_suite(backend, row, most_s=effort.row_minutes * 60.0)
+            except (SandboxError, TaskError, GradingError, TimeoutError) as error:
+                logger.info("%s: its tests cannot be timed: %s", left[number][1].instance_id, error)
+        done += 1
+        tell("suites timed", done, len(sample))
+
+    if sample:
+        tell("suites timed", 0, len(sample))
+    await all_or_first_error([one(number) for number in sample])
+    return forecast
 
 
 async def measure_rows(
     rows: Sequence[Mapping[str, Any]],
     certificates: Sequence[Certificate],
+    forecast: Forecast,
     *,
     folder: Path,
     backend: SandboxBackend,
@@ -43,33 +99,49 @@ async def measure_rows(
     Args:
         rows: as they were read; relative archives are looked for in ``folder``.
         certificates: of the rows, in their order; those that hold measurements, or a problem, are returned as they are.
+        forecast: of ``forecast_rows``.
         ledger: gets each as it is made.
+        progress: is told the seconds that have gone by, and those with what is left.
     Returns:
         [N] certificates in the rows' order. A row whose sandbox failed keeps what its text says, with the reason.
     """
-    tell = progress or (lambda what, done, total: None)
-    cache = Cache(cache_folder(), {"mutants": effort.mutants, "notes": effort.notes, "backend": backend.name})
-    room = asyncio.Semaphore(workers)
-    total = sum(_is_open(one) for one in certificates)
-    done = 0
-    tell("rows measured", 0, total)
+    cache, room, done = _cache_of(backend, effort), asyncio.Semaphore(workers), 0
+    numbers = iter(range(len(forecast.names)))
+    total, started = len(forecast.names), time.monotonic()
 
     async def one(raw: Mapping[str, Any], certificate: Certificate) -> Certificate:
         nonlocal done
         if not _is_open(certificate):
             return certificate
+        number = next(numbers)
         async with room:
-            found = cache.get(certificate.row_sha256)
-            if found is None:
-                found = await _measured(backend, raw, certificate, folder, effort)
-                if found.measured and not found.problem:
-                    cache.put(found)
+            forecast.began(number, time.monotonic())
+            found = await _measured(
+                backend, raw, certificate, folder, effort, lambda seconds: forecast.suites.update({number: seconds})
+            )
+            if found.measured and not found.problem:
+                cache.put(found)
             ledger.add(found)
+            forecast.ended(number, time.monotonic())
         done += 1
-        tell("rows measured", done, total)
         return found
 
-    return await all_or_first_error([one(raw, mine) for raw, mine in zip(rows, certificates, strict=True)])
+    async def tick() -> None:
+        while progress is not None:
+            now = time.monotonic()
+            left = forecast.left_s(now)
+            progress(f"{done} of {total} rows measured: seconds", round(now - started), round(now - started + left))
+            await asyncio.sleep(TICK_S)
+
+    ticker = asyncio.create_task(tick())
+    try:
+        return await all_or_first_error([one(raw, mine) for raw, mine in zip(rows, certificates, strict=True)])
+    finally:
+        ticker.cancel()
+
+
+def _cache_of(backend: SandboxBackend, effort: Effort) -> Cache:
+    return Cache(cache_folder(), {"mutants": effort.mutants, "notes": effort.notes, "backend": backend.name})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,9 +206,15 @@ def _is_open(certificate: Certificate) -> bool:
 
 
 async def _measured(
-    backend: SandboxBackend, raw: Mapping[str, Any], certificate: Certificate, folder: Path, effort: Effort
+    backend: SandboxBackend,
+    raw: Mapping[str, Any],
+    certificate: Certificate,
+    folder: Path,
+    effort: Effort,
+    suite_took: Callable[[float], None],
 ) -> Certificate:
     try:
-        return await measure(backend, row_of(task_of(dict(raw), folder=folder)), certificate, effort)
+        row = row_of(task_of(dict(raw), folder=folder))
+        return await measure(backend, row, certificate, effort, suite_took=suite_took)
     except (SandboxError, TaskError, GradingError) as error:
         return replace(certificate, problem=f"{NOT_RUN}: {error}")

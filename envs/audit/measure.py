@@ -2,7 +2,8 @@
 
 import ast
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -27,8 +28,6 @@ from .variants import Solved, Variant, changed_functions, changed_lines, diff_of
 STILL = Manner(whole=True, clock_s=1)
 """A clock moved by nothing to speak of: what fails so fails because of how clocks are moved."""
 
-MANNERS = 19
-"""Ways to run the reference again, about."""
 NOTICED, RUN = 4, 3
 """Mutants counted as noticed, and lines counted as run, beforehand: two of three that are not say little."""
 
@@ -49,17 +48,19 @@ class Effort:
     row_minutes: float = 15.0
     search_s: float = 60.0
 
-    @property
-    def runs(self) -> int:
-        """Runs of the tests, about: what an estimate counts."""
-        return 2 + MANNERS + self.mutants + 10 + 8
-
 
 async def measure(
-    backend: SandboxBackend, row: SWERow, certificate: Certificate, effort: Effort | None = None
+    backend: SandboxBackend,
+    row: SWERow,
+    certificate: Certificate,
+    effort: Effort | None = None,
+    *,
+    suite_took: Callable[[float], None] = lambda seconds: None,
 ) -> Certificate:
     """Complete a certificate from text by what runs in a sandbox.
 
+    Args:
+        suite_took: is told how many seconds the reference's tests take, as soon as they have run.
     Returns:
         The certificate with measured scores. What cannot be run leaves the scores from signs, and says so in
         ``problem``.
@@ -68,10 +69,11 @@ async def measure(
     """
     effort = effort or Effort()
     audit: Audit | None = None
+    began = time.monotonic()
     try:
         async with asyncio.timeout(effort.row_minutes * 60.0):
             async with open_bench(backend, row) as bench:
-                audit = Audit(bench, row, effort)
+                audit = Audit(bench, row, effort, suite_took)
                 await audit.run()
             if not audit.is_broken:
                 await audit.look_for_leaks(backend)
@@ -79,7 +81,28 @@ async def measure(
         return replace(certificate, problem=f"{NOT_RUN}: {error}")
     except TimeoutError:
         return _cut(certificate, audit, effort)
-    return audit.complete(certificate)
+    found = audit.complete(certificate)
+    seconds = {**found.measured.get("seconds", {}), "row": round(time.monotonic() - began, 1)}
+    return replace(found, measured={**found.measured, "seconds": seconds})
+
+
+async def run_reference(bench: Bench) -> Outcome:
+    """The reference's first run, traced where that can be; by the row's script where pytest cannot run its tests."""
+    watch = tuple(path for path, text in bench.gold.items() if text is not None)
+    (gold,) = await bench.run([{}], Manner(whole=True, trace=True, watch=watch))
+    if not gold.resolved and await bench.use_script():
+        (gold,) = await bench.run([{}])
+    return gold
+
+
+async def time_suite(backend: SandboxBackend, row: SWERow, *, most_s: float) -> float:
+    """Seconds that the reference's tests take, in a sandbox of their own.
+
+    Raises:
+        TaskError, GradingError, SandboxError: as ``open_bench``. TimeoutError: they take more than ``most_s``.
+    """
+    async with asyncio.timeout(most_s), open_bench(backend, row) as bench:
+        return (await run_reference(bench)).seconds
 
 
 def _cut(certificate: Certificate, audit: "Audit | None", effort: Effort) -> Certificate:
@@ -94,8 +117,8 @@ def _cut(certificate: Certificate, audit: "Audit | None", effort: Effort) -> Cer
 class Audit:
     """What is found of one row, step by step."""
 
-    def __init__(self, bench: Bench, row: SWERow, effort: Effort) -> None:
-        self._bench, self._row, self._effort = bench, row, effort
+    def __init__(self, bench: Bench, row: SWERow, effort: Effort, suite_took: Callable[[float], None]) -> None:
+        self._bench, self._row, self._effort, self._suite_took = bench, row, effort, suite_took
         self._solved = Solved(base=bench.base, gold=bench.gold, statement=row.problem_statement)
         self._scores: dict[str, float] = {}
         self._measured: dict[str, Any] = {}
@@ -107,11 +130,10 @@ class Audit:
         if self._bench.can_vary_runs and (bad := unparsed_tests(self._bench.tests)):
             self._broken(f"{bad[0]} is no valid Python with the test patch, so its tests cannot run; mend test_patch")
             return
-        watch = tuple(path for path, text in self._bench.gold.items() if text is not None)
-        (gold,) = await self._bench.run([{}], Manner(whole=True, trace=True, watch=watch))
-        if not gold.resolved and await self._bench.use_script():
-            (gold,) = await self._bench.run([{}])
+        gold = await run_reference(self._bench)
         self._bench.expect(gold)
+        self._suite_took(gold.seconds)
+        self._measured["seconds"] = {"suite": round(gold.seconds, 2)}
         if not gold.resolved:
             test, why = next(iter(gold.failing.items()), ("", gold.ended))
             self._broken(f"the reference fails {test}: {why[:200]}")
@@ -296,7 +318,7 @@ class Audit:
             kind=kind,
             reason=reason,
             findings=tuple(findings[:MOST_FINDINGS]),
-            measured=self._measured or {"runs": {"tried": 1}},
+            measured={"runs": {"tried": 1}, **self._measured},
         )
 
 

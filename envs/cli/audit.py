@@ -213,32 +213,33 @@ def measure_all(
     import asyncio
 
     from ...terminal import console
-    from ..audit.many import estimated_minutes, measure_rows
+    from ..audit.forecast import told_range, told_seconds
+    from ..audit.many import forecast_rows, measure_rows, taken_from_cache
     from ..audit.measure import Effort
     from ..sandbox.choose import make_backend
     from .terminal import progress_bar
 
     effort = Effort(mutants=args.mutants, notes=args.notes, row_minutes=args.row_minutes)
-    left = sum(not one.measured and not one.problem for one in certificates)
-    minutes = estimated_minutes(left, effort, workers=args.workers)
-    most = left * args.row_minutes / args.workers
-    console(stderr=True).print(
-        f"{left} rows to measure: about {minutes:.0f} minutes, at most {args.row_minutes} a row ({most:.0f} in all); "
-        "--resume goes on where it stops"
-    )
-    with progress_bar() as tell:
-        return asyncio.run(
-            measure_rows(
-                rows,
-                certificates,
-                folder=folder,
-                backend=make_backend(args.sandbox),
-                effort=effort,
-                workers=args.workers,
-                ledger=ledger,
-                progress=tell,
-            )
+    backend = make_backend(args.sandbox)
+    certificates = taken_from_cache(certificates, backend=backend, effort=effort, ledger=ledger)
+    shared: Any = {"folder": folder, "backend": backend, "effort": effort, "workers": args.workers, "ledger": ledger}
+
+    async def work() -> "list[Certificate]":
+        with progress_bar() as tell:
+            forecast = await forecast_rows(rows, certificates, progress=tell, **shared)
+        left, timed = len(forecast.names), list(forecast.suites.values())
+        if not left:
+            return list(certificates)
+        known = f"tests take {told_range(timed)} ({len(timed)} timed)" if timed else "no row's tests could be timed"
+        most = left * args.row_minutes / args.workers
+        console(stderr=True).print(
+            f"{left} rows to measure: about {told_seconds(forecast.total_s())} ({known}), at most {args.row_minutes} "
+            f"minutes a row ({most:.0f} in all); --resume goes on where it stops"
         )
+        with progress_bar() as tell:
+            return await measure_rows(rows, certificates, forecast, progress=tell, **shared)
+
+    return asyncio.run(work())
 
 
 def _ask_all(
