@@ -1,8 +1,8 @@
 """How the reference's tests are run besides the first time: what fails in one of these ways is flaky."""
 
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 
+from ..synthesis.steady import moved_clocks
 from .bench import Manner
 
 AGAIN_S, MOST_AGAIN = 12.0, 8
@@ -43,16 +43,3 @@ def manners(now: datetime, *, suite_s: float) -> dict[str, Manner]:
     clocks = {name: Manner(whole=True, clock_s=seconds) for name, seconds in moved_clocks(now).items()}
     found = again | held | orders | clocks
     return found if suite_s <= LONG_SUITE_S else {name: one for name, one in found.items() if name in OF_LONG_SUITES}
-
-
-def moved_clocks(now: datetime) -> Mapping[str, int]:
-    """Name of a time -> seconds that clocks have to be moved by: night and noon, week-end, leap day, other years."""
-    sunday = now + timedelta(days=6 - now.weekday() or 7)
-    leap = next(year for year in range(now.year + 1, now.year + 9) if year % 4 == 0)
-    times = {
-        "on a Sunday at 23:58": sunday.replace(hour=23, minute=58),
-        "on the next leap day at 00:02": datetime(leap, 2, 29, 0, 2),
-        "on the last day of a year, five years later": datetime(now.year + 5, 12, 31, 12, 30),
-        "three years ago at 05:30": datetime(now.year - 3, 7, 1, 5, 30),
-    }
-    return {name: round((time - now).total_seconds()) for name, time in times.items()}

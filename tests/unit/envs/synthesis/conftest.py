@@ -126,6 +126,17 @@ def write_tree(root: Path, files: Mapping[str, str]) -> Path:
     return root
 
 
+def probe_of(tmp_path: Path, tests: dict[str, str]) -> tuple[Source, Probe]:
+    """A small package with these files of tests, placed in a folder that stands for a sandbox."""
+    files = {"src/sums/__init__.py": "", "src/sums/maths.py": MATHS, **tests}
+    tree = write_tree(tmp_path / "tree", files)
+    source = tree_source(tree, name="sums", version="1.0", requirements=(f"pytest=={pytest.__version__}",))
+    (tmp_path / "box").mkdir()
+    probe = Probe(FolderSandbox(tmp_path / "box"), python=sys.executable, env={**PROBE_ENV, **source.env})
+    asyncio.run(probe.place(source))
+    return source, probe
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Source:
     files = {"src/sums/__init__.py": "", "src/sums/maths.py": MATHS, "tests/test_maths.py": MATHS_TESTS}

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,12 @@ from verigym.envs.synthesis.baseline import Baseline, measure_baseline
 from verigym.envs.synthesis.examine import Bug
 from verigym.envs.synthesis.mutate import candidates
 from verigym.envs.synthesis.probe_sample import FIRST_ROUND, rounds, spread
-from verigym.envs.synthesis.probing import PROBE_ENV, Job, Probe
+from verigym.envs.synthesis.probing import Job
 from verigym.envs.synthesis.rows import make_row
 from verigym.envs.synthesis.share import MOST_FILES, Share, beside, drawn_files, near_files
-from verigym.envs.synthesis.sources import Source, tree_source
 from verigym.errors import TaskError
 
-from .conftest import MATHS, FolderSandbox, examine, write_tree
+from .conftest import examine, probe_of
 
 LONG_TESTS = """\
 import time
@@ -47,16 +45,6 @@ def test_both():
 def test_slow():
     time.sleep(30)
 """
-
-
-def probe_of(tmp_path: Path, tests: dict[str, str]) -> tuple[Source, Probe]:
-    files = {"src/sums/__init__.py": "", "src/sums/maths.py": MATHS, **tests}
-    tree = write_tree(tmp_path / "tree", files)
-    source = tree_source(tree, name="sums", version="1.0", requirements=(f"pytest=={pytest.__version__}",))
-    (tmp_path / "box").mkdir()
-    probe = Probe(FolderSandbox(tmp_path / "box"), python=sys.executable, env={**PROBE_ENV, **source.env})
-    asyncio.run(probe.place(source))
-    return source, probe
 
 
 def test_a_beginning_is_spread_over_functions():
