@@ -65,7 +65,8 @@ def test_what_goes_by_hour_year_zone_order_or_hash_seed_is_left_out_and_told(tmp
 
 
 def test_a_library_of_which_hardly_any_test_is_steady_is_refused_with_the_reason(tmp_path):
-    text = "import datetime\n\ndef test_a(): pass\n\ndef test_hour():\n    now = datetime.datetime.now()\n    assert now.hour < 23 or now.minute < 50\n"
+    body = "    now = datetime.datetime.now()\n    assert now.hour < 23 or now.minute < 50\n"
+    text = f"import datetime\n\ndef test_a(): pass\n\ndef test_hour():\n{body}"
     source, probe = probe_of(tmp_path, {"tests/test_all.py": text})
     with pytest.raises(TaskError, match=r"1 of its 2 tests pass at any time"):
         asyncio.run(measure_baseline(probe, source))
