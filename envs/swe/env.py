@@ -84,8 +84,8 @@ class SWEEnv(ToolEnv):
         self._sandbox: Sandbox | None = None
         self._row: SWERow | None = None
         self._told = ""
+        """Tracebacks of the hidden tests that failed in the last episode."""
         self._used = self._backend
-        """What the last episode handed in; None where it handed in nothing."""
 
     def load(self) -> Sequence[Task]:
         return example_tasks()
