@@ -164,7 +164,14 @@ class Recipe(Settings):
             )
         told = ((stage.name, *one) for stage in self.sampled_stages for one in algorithms_of(self, stage).items())
         for stage, name, config in told:
-            if not isinstance(config, OPDConfig) or config.teacher is None or config.teacher not in asked:
+            if not isinstance(config, OPDConfig):
+                continue
+            if not config.teacher_weight and not config.reward_weight:
+                raise ValueError(
+                    f"family {name!r} learns nothing in {stage}: its teacher_weight and reward_weight are both 0; set "
+                    "one of them above 0"
+                )
+            if config.teacher is None or config.teacher not in asked:
                 continue
             teacher = asked[config.teacher]
             if config.hindsight is None and teacher.policy in OWN:

@@ -1,5 +1,6 @@
 """Settings of teachers, and of what they are shown. Reading them imports no torch."""
 
+import re
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -15,7 +16,7 @@ Part = Literal["verdict", "tests", "feedback", "sibling", "sibling_episode", "re
 class TeacherConfig(Settings):
     """Who scores the tokens that the student sampled."""
 
-    policy: str = Field(pattern=r"^(self|ema|engine:.+|tokens:.+@https?://.+#.+)$")
+    policy: str
     """"engine:CHECKPOINT" is a checkpoint with the student's tokenizer, of any family of our decoder (in one process of
     transformers' too); only its forward passes are needed. "tokens:CHECKPOINT@BASE_URL#MODEL" is a server
     (``verigym serve``, vLLM) whose model has the tokenizer of CHECKPOINT: it says the log-probabilities of sampled
@@ -28,6 +29,11 @@ class TeacherConfig(Settings):
 
     @model_validator(mode="after")
     def _works_together(self) -> Self:
+        if not re.fullmatch(r"self|ema|engine:.+|tokens:.+@https?://.+#.+", self.policy):
+            raise ValueError(
+                f"policy is {self.policy!r}; write 'self', 'ema', 'engine:CHECKPOINT' (a folder), or "
+                "'tokens:CHECKPOINT@BASE_URL#MODEL' (a folder with the tokenizer of a server's model)"
+            )
         if self.policy != "ema" and self.decay != 0.95:
             raise ValueError(f"decay is of policy = 'ema', and policy is {self.policy!r}; leave it out")
         return self

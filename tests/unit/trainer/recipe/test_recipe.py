@@ -149,6 +149,8 @@ REFUSED = [
     (["distill={train={algorithm='opd', teacher='x'}, evaluation={every=1}}"], "remove distill.evaluation"),
     (["families.0.distill.reward_weight=1"], "has settings of distill, and that stage is left out; remove them"),
     (["teachers.a.policy='engine:x'"], "nobody asks the teacher 'a'"),
+    (["teachers.a.policy='server:x'"], "policy is 'server:x'; write 'self', 'ema', 'engine:CHECKPOINT'"),
+    (["rl.train={algorithm='opd', teacher='x', teacher_weight=0}"], "learns nothing in rl"),
     (["model.checkpoint=x", "model.vocab_size=400"], "remove vocab_size of model"),
     (["model.lora.rank=4"], "model: lora adapts a trained model, and there is none; set model.checkpoint"),
     (["model.checkpoint=x", "model.dtype=bfloat16"], "set model.lora, or model.dtype = 'float32'"),
