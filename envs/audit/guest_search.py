@@ -12,12 +12,12 @@ import tempfile
 import zipfile
 
 MOST_FILE = 4 << 20
-MANY = 3
+MANY = FEW = 3
 PLAIN = (".py", ".patch", ".diff", ".orig", ".rej", ".txt")
 PACKED = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
 
-def search(lines, roots, paths, most_git):
+def search(lines, roots, paths, most_git, places=()):
     """Look for texts of one or more lines. Those that HEAD's files hold are left out, unless one file holds so many of
     them that it is a copy of the fix.
 
@@ -25,13 +25,16 @@ def search(lines, roots, paths, most_git):
         roots: folders to look through, besides those of Python's packages.
         paths: the files that the reference touches; their versions are looked at where git's objects have more bytes
             than ``most_git``.
+        places: texts that are looked for too where fewer than ``FEW`` of the lines stand nowhere in HEAD.
     Returns:
         {"found": line -> place, "asked": how many lines, "whole": whether all of git was looked at, "online"}.
     """
     holders = {line: _holders(line) for line in lines}
+    if sum(not files for files in holders.values()) < FEW:
+        holders.update((place, _holders(place)) for place in places if place not in holders)
     found = _copied(holders, paths)
     copied = len(found)
-    lines = {line: line.encode() for line in lines if not holders[line]}
+    lines = {line: line.encode() for line in holders if not holders[line]}
 
     def look(data, place):
         for line, text in lines.items():

@@ -55,11 +55,11 @@ def telling_texts(row: SWERow) -> list[str]:
     before = {line.strip() for line in change.before.splitlines()}
     lines = dict.fromkeys(line.strip() for line in change.added.splitlines())
     long = [line for line in lines if len(line) >= TELLING_CHARS and line not in before and line[0] != "#"]
-    places = _places(row.patch) if len(long) < FEW_LINES else ()
+    places = changed_places(row.patch) if len(long) < FEW_LINES else ()
     return list(dict.fromkeys((*long, *places)))[:MOST_LINES]
 
 
-def _places(patch: str) -> Iterator[str]:
+def changed_places(patch: str) -> Iterator[str]:
     """Each run of added lines between the line before it and the one after it."""
     for section in sections_of(patch):
         for hunk in section.split("\n@@ ")[1:]:
@@ -90,6 +90,7 @@ async def search_workspace(backend: SandboxBackend, row: SWERow, *, limits: Limi
             "roots": IMAGE_ROOTS if row.image else ("/tmp",),
             "paths": change_of(row.patch).paths,
             "most_git": MOST_GIT,
+            "places": list(changed_places(row.patch))[:MOST_LINES],
         }
         command = [environment.python, "-c", Path(__file__).with_name("guest_search.py").read_text(encoding="utf-8")]
         result = await sandbox.arun(command, cwd=row.root, stdin=json.dumps(order).encode(), timeout_s=SEARCH_S)

@@ -67,6 +67,17 @@ def test_a_copy_of_the_fix_in_the_tree_is_found_and_one_line_of_it_is_none(place
     assert told["asked"] == 2
 
 
+def test_where_hardly_a_line_is_its_own_the_changed_place_is_looked_for(places):
+    """Lines of the fix that stand elsewhere at base tell nothing; the place that they make does."""
+    many, place = [f"a line of its own, number {n}" for n in range(3)], f"def fee(days):\n{FIX}\n"
+    (places / "old.py").write_text(place)
+    told = guest_search.search([STANDS.strip(), FIX.strip()], [], ["fees.py"], 1 << 30, [place])
+    assert set(told["found"]) == {FIX.strip(), place}
+    assert told["asked"] == 2
+    told = guest_search.search([*many, FIX.strip()], [], ["fees.py"], 1 << 30, [place])
+    assert set(told["found"]) == {FIX.strip()}
+
+
 def test_a_document_that_holds_half_of_many_lines_is_a_copy(places):
     many = [f"the_value_of_number_{number} = compute_value({number})" for number in range(6)]
     Path("notes.md").write_text("\n".join(many[:2]))
