@@ -125,7 +125,8 @@ def _lacking(files: ImageFiles, wanted: Sequence[tuple[str, int, int, int]]) -> 
 
 
 def tar_of(members: Sequence[Furniture]) -> bytes:
-    """A tar archive, for ``/``."""
+    """A tar archive, for ``/``, without zeros after its end: podman reads no further, and fails where it is still
+    written to."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, uid, gid, mode, text in members:
@@ -133,7 +134,7 @@ def tar_of(members: Sequence[Furniture]) -> bytes:
             member.uid, member.gid, member.mode, member.size = uid, gid, mode, len(data)
             member.type = tarfile.DIRTYPE if text is None else tarfile.REGTYPE
             archive.addfile(member, io.BytesIO(data))
-    return buffer.getvalue()
+    return buffer.getvalue()[: archive.offset]
 
 
 def _lines(text: str) -> str:

@@ -109,11 +109,12 @@ def runtime_folder() -> Path:
 
 @lru_cache(maxsize=1)
 def runtime_archive() -> bytes:
-    """The folder as a tar archive, for engines that cannot see this machine's files; it unpacks at ``/``."""
+    """The folder as a tar archive, for engines that cannot see this machine's files; it unpacks at ``/``, and has no
+    zeros after its end (``image_facts.tar_of``)."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         archive.add(runtime_folder(), arcname=INSIDE.lstrip("/"), filter=_of_root)
-    return buffer.getvalue()
+    return buffer.getvalue()[: archive.offset]
 
 
 def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
