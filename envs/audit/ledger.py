@@ -111,8 +111,8 @@ def read_certificates(path: Path) -> dict[str, Certificate]:
     try:
         found = {one.instance_id: one for one in map(Certificate.from_json, read_jsonl(path))}
     except TaskError as error:
-        if not path.is_file():
-            raise
+        if not path.exists():
+            raise TaskError(f"{path}: no such file; verigym tasks audit ROWS --out {path} makes certificates") from None
         raise TaskError(
             f"{error}. If {path} is of an audit that was interrupted, verigym tasks audit --resume goes on with it"
         ) from None

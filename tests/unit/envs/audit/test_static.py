@@ -157,7 +157,7 @@ def test_certificates_by_other_rules_and_half_a_file_are_told(tmp_path, caplog, 
     path.write_text(path.read_text()[:-30])
     with pytest.raises(TaskError, match=r"line 2: not JSON.*interrupted.*--resume goes on"):
         read_certificates(path)
-    with pytest.raises(TaskError, match=r"no such file; give the path of a JSON Lines file$"):
+    with pytest.raises(TaskError, match=r"no such file; verigym tasks audit ROWS --out .*nowhere makes certificates$"):
         read_certificates(tmp_path / "nowhere")
 
 
