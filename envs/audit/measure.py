@@ -28,6 +28,8 @@ from .variants import Solved, Variant, changed_functions, changed_lines, diff_of
 STILL = Manner(whole=True, clock_s=1)
 """A clock moved by nothing to speak of: what fails so fails because of how clocks are moved."""
 
+TRIES = 3
+"""Runs after one in which the reference failed, before the row is called broken."""
 NOTICED, RUN = 4, 3
 """Mutants counted as noticed, and lines counted as run, beforehand: two of three that are not say little."""
 
@@ -135,8 +137,7 @@ class Audit:
         self._suite_took(gold.seconds)
         self._measured["seconds"] = {"suite": round(gold.seconds, 2)}
         if not gold.resolved:
-            test, why = next(iter(gold.failing.items()), ("", gold.ended))
-            self._broken(f"the reference fails {test}: {why[:200]}")
+            await self._failing(gold)
             return
         (base,) = await self._bench.run([self._bench.base], Manner(whole=True))
         if base.resolved:
@@ -151,6 +152,19 @@ class Audit:
         self._solved = replace(self._solved, known=frozenset(known))
         neutral = await self._narrow(gold)
         await self._weak(gold, neutral)
+
+    async def _failing(self, gold: Outcome) -> None:
+        """The reference failed: broken, or flaky where it passes when it is run again."""
+        test, why = next(iter(gold.failing.items()), ("", gold.ended))
+        again = await self._bench.run([{}] * TRIES, Manner(whole=True))
+        if not any(one.resolved for one in again):
+            self._broken(f"the reference fails {test}: {why[:200]}")
+            return
+        failed = ["at first", *(f"again ({n})" for n, one in enumerate(again, 1) if not one.resolved)]
+        self._measured["runs"] = {"tried": 1 + TRIES, "failed": failed}
+        self._scores["flaky"] = len(failed) / (1 + TRIES)
+        what = f"the reference fails {len(failed)} of {1 + TRIES} times"
+        self._findings.append(Finding(kind="flaky", what=what, where=test, shown=why[:300]))
 
     def _coming_to_it(self, gold: Outcome) -> frozenset[str]:
         """Deciding tests, and those of the others that come to a function which the reference changes: on them a

@@ -58,12 +58,15 @@ TESTS = {
     "wording": "import pytest\n" + VISIBLE + STRICT.replace("(ValueError)", '(ValueError, match="days cannot be neg")'),
     "flaky": "import datetime\nimport pytest\n" + VISIBLE + STRICT + "\n\ndef test_year():\n"
     "    assert datetime.date.today().toordinal() - {today} < 40\n    assert fee(30) == 5\n",
+    "chance": "import pathlib\nimport pytest\n" + VISIBLE + STRICT + "\n\ndef test_chance():\n    assert fee(30) == 5\n"
+    "    seen = pathlib.Path('seen')\n    number = len(seen.read_text()) if seen.exists() else 0\n"
+    "    seen.write_text('x' * (number + 1))\n    assert number % 3\n",
     "unrelated": "import pytest\n"
     + VISIBLE
     + STRICT
     + "\n\ndef test_weather():\n    assert sorted([2, 1]) == [1, 2]\n",
 }
-WANTED = {"wording": "narrow"}
+WANTED = {"wording": "narrow", "chance": "flaky"}
 
 
 @pytest.fixture(scope="module")
