@@ -33,24 +33,33 @@ TAUGHT = """
 steps = 6
 
 [distill.train]
-algorithm = "opd"
-teacher = "{teacher}"
 num_tasks = 2
 group_size = 2
 microbatch_tokens = 512
-divergence = {{ kind = "reverse" }}
+collapse = {{ window = 50 }}
+{distill}
 
 [rl]
 steps = 6
 
 [rl.train]
-algorithm = "sdpo"
 num_tasks = 2
 group_size = 2
 microbatch_tokens = 512
-hindsight = {{ parts = ["verdict"], max_tokens = 60 }}
 collapse = {{ window = 50 }}
+{rl}
 """
+ALGORITHMS = {
+    "opd, sdpo": {
+        "distill": 'algorithm = "opd"\nteacher = "TEACHER"\ndivergence = { kind = "reverse" }',
+        "rl": 'algorithm = "sdpo"\nhindsight = { parts = ["verdict"], max_tokens = 60 }',
+    },
+    "opsd, sdft": {
+        "distill": 'algorithm = "opsd"\nhindsight = { parts = ["reference"], max_tokens = 60 }',
+        "rl": 'algorithm = "sdft"\nhindsight = { parts = ["demonstration"], max_tokens = 60 }',
+    },
+}
+"""Of both stages; teachers are another checkpoint, the policy itself, and a moving average of it."""
 NAMES = ("trainer/loss/mean", "trainer/grad_norm/mean", "trainer/divergence/mean", "rollout/sampled_tokens/mean")
 AHEAD = ("--set", "distill.asynchronous.max_lag=1", "--set", "rl.asynchronous.max_lag=1")
 
@@ -68,13 +77,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(params=["whole", pytest.param("adapters", marks=pytest.mark.slow)])
-def recipe(request: pytest.FixtureRequest, models: tuple[Path, Path], tmp_path: Path) -> Path:
+def weights(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=["opd, sdpo", pytest.param("opsd, sdft", marks=pytest.mark.slow)])
+def recipe(request: pytest.FixtureRequest, weights: str, models: tuple[Path, Path], tmp_path: Path) -> Path:
     student, teacher = models
     path, text = tmp_path / "recipe.toml", RECIPE.replace("UPDATES", "1")
-    if request.param == "adapters":
-        text = "sft = false\n" + text[: text.index("[sft.train]")] + text[text.index("[eval]") :]
+    if weights == "adapters":
         text = text.replace("vocab_size = 320", f'checkpoint = "{student}"\nlora = {{ rank = 2 }}')
-    path.write_text(text + TAUGHT.format(teacher=teacher))
+    path.write_text(text + TAUGHT.format(**ALGORITHMS[request.param]).replace("TEACHER", str(teacher)))
     return path
 
 
@@ -132,6 +145,7 @@ def test_stages_that_sample_ahead_are_taught(recipe: Path, tmp_path: Path) -> No
     assert max(lags) == 1
 
 
+@pytest.mark.parametrize(("weights", "recipe"), [("whole", "opd, sdpo")], indirect=True)
 def test_sampled_tokens_end_a_stage(recipe: Path, tmp_path: Path) -> None:
     out, most = tmp_path / "run", 100
     train([], recipe, out, "--set", "rl=false", "--set", f"distill.max_sampled_tokens={most}")
