@@ -1,7 +1,7 @@
 """How often a task is drawn, by the class that an audit gave it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...envs.audit.ledger import read_certificates
@@ -31,3 +31,12 @@ def task_weights(config: AuditConfig, tasks: Sequence[Task], *, family: str, row
         told = ", ".join(f"{count} {kind}" for kind, count in Counter(kinds.values()).most_common())
         raise ConfigError(f"family {family!r}: families.audit drops every task ({told}); give a class a weight above 0")
     return {task: weight for task, weight in weights.items() if weight < 1}
+
+
+def told_weights(weights: Mapping[str, float], num_tasks: int) -> str:
+    """What ``task_weights`` did, in words; ``num_tasks``: of the family, without those that have weight 0."""
+    dropped = sum(weight == 0 for weight in weights.values())
+    parts = [f"{dropped} tasks are left out"] if dropped else []
+    rarer = Counter(weight for weight in weights.values() if weight > 0)
+    parts += [f"{count} are drawn in {weight:.0%} of the epochs" for weight, count in sorted(rarer.items())]
+    return ", ".join([*parts, f"{num_tasks - rarer.total()} as ever"])

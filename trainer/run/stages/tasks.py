@@ -8,6 +8,7 @@ from ...recipe.algorithms import OwnConfig
 from ...recipe.context import check_context
 from ...recipe.family import FamilyConfig
 from ...recipe.recipe import Recipe
+from ...sampling.audits import told_weights
 from ...sampling.families import Family, prepare_family
 from ...sampling.held_out import keep_apart
 from ..context import Run
@@ -34,7 +35,10 @@ class Tasks:
             load_credit(run.recipe.rl.train)
         for config in run.recipe.families:
             with run.progress.bar(f"tasks: {config.name}") as bar:
-                run.families.append(await _family(run, config, bar))
+                family = await _family(run, config, bar)
+            if config.audit.is_on:
+                run.progress.note(f"by the audit of {config.name}: {told_weights(family.weights, len(family.train))}")
+            run.families.append(family)
             run.check_interrupt()
         for family in run.families:
             check_hindsight(run.recipe, family)

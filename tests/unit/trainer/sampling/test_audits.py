@@ -10,7 +10,7 @@ from verigym.envs.task import Task
 from verigym.errors import ConfigError
 from verigym.trainer.recipe.audited import AuditConfig
 from verigym.trainer.recipe.config import DifficultyConfig
-from verigym.trainer.sampling.audits import task_weights
+from verigym.trainer.sampling.audits import task_weights, told_weights
 from verigym.trainer.sampling.difficulty import DifficultyStream
 from verigym.trainer.sampling.rollouts import TaskStream
 
@@ -37,6 +37,7 @@ def test_weights_are_by_class_and_found_beside_the_rows(certificates):
     rows = str(certificates.with_name("rows.jsonl"))
     weights = task_weights(config, TASKS, family="f", rows=rows)
     assert weights == {"t1": 0.5, "t4": 0.5, "t7": 0.5, "t2": 0.0, "t5": 0.0, "t8": 0.0}
+    assert told_weights(weights, 7) == "3 tasks are left out, 3 are drawn in 50% of the epochs, 4 as ever"
     named = AuditConfig(weak=0.5, narrow=0.0, certificates=certificates)
     assert task_weights(named, TASKS, family="f", rows="elsewhere.jsonl") == weights
 
