@@ -39,7 +39,7 @@ from verigym.envs.sandbox.images import ensure_base_image
 from verigym.envs.sandbox.oci.backend import OciBackend
 from verigym.envs.sandbox.oci.store import ImageStore
 from verigym.envs.sandbox.podman import PodmanBackend
-from verigym.envs.sandbox.pool import DockerPool
+from verigym.envs.sandbox.pool import ContainerPool
 from verigym.envs.sandbox.types import Limits, SandboxSpec
 from verigym.envs.swe.checkout import environment_of, open_workspace, placed, shell_env
 from verigym.envs.synthesis.build_images import environment_image
@@ -54,7 +54,7 @@ class Ours:
     """verigym's pool."""
 
     def __init__(self, row, env):
-        self.pool, self.row, self.env = DockerPool(DockerBackend()), row, env
+        self.pool, self.row, self.env = ContainerPool(DockerBackend()), row, env
 
     async def command(self, number):
         box = await self.pool.create(SandboxSpec(image=self.row.image, workdir=self.row.root))
@@ -113,7 +113,7 @@ class Podman(Ours):
     """The same pool over podman's socket."""
 
     def __init__(self, row, env):
-        self.pool, self.row, self.env = DockerPool(PodmanBackend()), row, env
+        self.pool, self.row, self.env = ContainerPool(PodmanBackend()), row, env
 
 
 class Oci(Ours):
@@ -289,7 +289,7 @@ def main():
         rex_image = environment_image(client, base, [REX], python_of(client, base), Path("build"))
 
     async def run():
-        backend = DockerPool(DockerBackend())
+        backend = ContainerPool(DockerBackend())
         held = placed(row, backend)
         env = shell_env(held, await environment_of(held))
         await backend.aclose()

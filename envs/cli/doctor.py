@@ -79,6 +79,7 @@ def examine() -> list[Finding]:
         *([try_sandbox("docker")] if _docker().ok else []),
         *([try_sandbox("podman")] if shutil.which("podman") else []),
         *([try_sandbox("apptainer")] if shutil.which("apptainer") else []),
+        *([try_sandbox("kubernetes")] if os.environ.get("VERIGYM_SANDBOX_KUBERNETES_IMAGE") else []),
         *([try_sandbox("ssh")] if os.environ.get("VERIGYM_SANDBOX_SSH_HOSTS") else []),
         _git(),
         _disk("temporary folder", tempfile.gettempdir()),

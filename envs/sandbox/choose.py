@@ -16,7 +16,7 @@ from .types import SandboxBackend, SandboxSpec
 
 logger = logging.getLogger(__name__)
 
-NAMES = ("auto", "apptainer", "docker", "local", "oci", "podman", "ssh", "unsafe")
+NAMES = ("auto", "apptainer", "docker", "kubernetes", "local", "oci", "podman", "ssh", "unsafe")
 PLUGINS = "verigym.sandboxes"
 """The entry-point group of backends that other packages bring."""
 
@@ -51,16 +51,16 @@ def make_backend(name: str = "auto") -> SandboxBackend:
         SandboxError: no way works here; the message says why, and the remedy.
     """
     made = {"auto": _best, "docker": _docker, "local": _probed, "oci": _oci, "podman": _podman}
-    made |= {"apptainer": _apptainer, "ssh": _ssh, "unsafe": UnsafeBackend}
+    made |= {"apptainer": _apptainer, "kubernetes": _kubernetes, "ssh": _ssh, "unsafe": UnsafeBackend}
     return made[name]() if name in made else _plugin(name)
 
 
 @lru_cache(maxsize=1)
 def _docker() -> SandboxBackend:
     from .docker import DockerBackend  # docker-py takes a while to import
-    from .pool import DockerPool
+    from .pool import ContainerPool
 
-    backend = DockerPool(DockerBackend())
+    backend = ContainerPool(DockerBackend())
     _run(_probe(backend))
     return backend
 
@@ -68,9 +68,9 @@ def _docker() -> SandboxBackend:
 @lru_cache(maxsize=1)
 def _podman() -> SandboxBackend:
     from .podman import PodmanBackend
-    from .pool import DockerPool
+    from .pool import ContainerPool
 
-    backend = DockerPool(PodmanBackend())
+    backend = ContainerPool(PodmanBackend())
     _run(_probe(backend))
     return backend
 
@@ -100,6 +100,16 @@ def _apptainer() -> SandboxBackend:
     backend = ApptainerBackend()
     _run(_probe(backend))
     return backend
+
+
+@lru_cache(maxsize=1)
+def _kubernetes() -> SandboxBackend:
+    from .kubernetes.backend import KubernetesBackend
+    from .pool import ContainerPool
+
+    backend = KubernetesBackend()
+    _run(backend.prepare())  # a box needs an image
+    return ContainerPool(backend)
 
 
 @lru_cache(maxsize=8)

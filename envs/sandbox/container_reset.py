@@ -3,26 +3,22 @@
 Three parties agree on it. The guest compares every file of the folders that tasks write to by inode and change time,
 which nothing inside can set; removes what is new; kills every process. What is lost or changed is brought from a copy
 taken at that time, which lies outside. Every other path that differs from the image must be one that differed then: the
-container's own layer says so, or the engine. Git is not asked: its index can be made to lie.
+container's own layer says so, the engine, or the guest. Git is not asked: its index can be made to lie.
 """
 
 import asyncio
 import io
 import marshal
-import os
 import posixpath
 import tarfile
 import tempfile
 import threading
+from collections.abc import Awaitable, Callable
 from typing import Any
-
-import requests
-from docker.errors import DockerException, NotFound
 
 from ...errors import SandboxError
 from .background import on_thread
-from .engine import Engine
-from .stream import ContainerStream
+from .frames import Frames
 
 RESET_S = 60.0
 PACK_BYTES = 256 << 20
@@ -33,6 +29,9 @@ FOLDERS = ("/tmp", "/var/tmp", "/dev")
 
 FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 """The container's own, which the engine does not list."""
+
+Changes = dict[str, tuple[Any, ...]]
+"""Path -> what tells one change of it from another."""
 
 
 class Copy:
@@ -66,16 +65,21 @@ class Copy:
 class Resetter:
     """Resets one container. ``look`` comes first, ``reset`` any number of times."""
 
-    def __init__(self, engine: Engine, stream: ContainerStream, folders: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        differences: Callable[[tuple[str, ...]], Awaitable[Changes]],
+        stream: Frames,
+        folders: tuple[str, ...],
+    ) -> None:
         """
         Args:
+            differences: paths of the container that differ from the image; is told the folders that are left out.
             folders: the working folder and the home; what is outside of them may not change.
         """
-        self._engine, self._stream = engine, stream
+        self._differences, self._stream = differences, stream
         folders = tuple(path for path in map(posixpath.normpath, folders) if path != "/")
         self._folders = _outermost((*folders, *FOLDERS))
-        self._other: dict[str, tuple[int, ...]] = {}
-        self._upper: str | None = None
+        self._other: Changes = {}
 
     async def look(self) -> None:
         """Look at what is there now; a reset returns to it. Raises SandboxError."""
@@ -121,46 +125,10 @@ class Resetter:
     async def _ask(self, do: str, body: bytes) -> tuple[dict[str, Any], bytes]:
         return await self._stream.ask({"do": do}, body, timeout_s=RESET_S)
 
-    async def _changes(self) -> dict[str, tuple[int, ...]]:
+    async def _changes(self) -> Changes:
         """Paths outside our folders that differ from the image, and how."""
-        found = await on_thread(self._layer)
-        if found is None:
-            found = await self._engine_changes()
+        found = await self._differences(self._folders)
         return {path: how for path, how in found.items() if not _above(path, self._folders)}
-
-    def _layer(self) -> dict[str, tuple[int, ...]] | None:
-        """The container's own layer, where it is on this machine and we may read it. The engine reports the same, but
-        some compare every file of the image for that."""
-        if self._upper is None:
-            try:
-                driver = self._engine.api.inspect_container(self._stream.container)["GraphDriver"]
-            except (DockerException, requests.RequestException, OSError):
-                return None
-            self._upper = driver["Data"].get("UpperDir", "") if driver["Name"] == "overlay2" else ""
-        if not self._upper or not os.access(self._upper, os.R_OK | os.X_OK):
-            return None
-        found: dict[str, tuple[int, ...]] = {}
-        waiting = [""]
-        while waiting:
-            with os.scandir(self._upper + waiting.pop()) as entries:
-                for entry in entries:
-                    path = entry.path[len(self._upper) :]
-                    if _below(path, self._folders):
-                        continue
-                    status = entry.stat(follow_symlinks=False)
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(path)
-                        found[path] = (status.st_mode, status.st_uid, status.st_gid)
-                    else:
-                        found[path] = (status.st_mode, status.st_uid, status.st_gid, status.st_ino, status.st_ctime_ns)
-        return found
-
-    async def _engine_changes(self) -> dict[str, tuple[int, ...]]:
-        try:
-            found = await self._engine.call("comparing a container", self._engine.api.diff, self._stream.container)
-        except NotFound:
-            raise SandboxError("a container vanished") from None
-        return {entry["Path"]: (entry["Kind"],) for entry in found or () if not _below(entry["Path"], self._folders)}
 
 
 def _outermost(folders: tuple[str, ...]) -> tuple[str, ...]:
@@ -168,7 +136,7 @@ def _outermost(folders: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(one for one in ordered if not any(one != other and one.startswith(other + "/") for other in ordered))
 
 
-def _below(path: str, folders: tuple[str, ...]) -> bool:
+def below(path: str, folders: tuple[str, ...]) -> bool:
     return any(path == folder or path.startswith(folder + "/") for folder in folders)
 
 

@@ -1,17 +1,14 @@
 """The disk limit of a container whose storage driver has none: what it wrote is measured when the disk has filled.
 
-The guest tells when more of the disk is in use than when it last told, whoever wrote it. Then the engine is asked how
-much this container has written, and what exceeds the limit ends what runs, with "disk" as the reason. What a process
-can write between two looks (a tenth of a second, and the time the engine takes to count) is not bounded.
+The guest tells when more of the disk is in use than when it last told, whoever wrote it. Then it is measured how much
+this container has written, and what exceeds the limit ends what runs, with "disk" as the reason. What a process
+can write between two looks (a tenth of a second, and the time it takes to count) is not bounded.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from docker.errors import NotFound
-
-from ...errors import SandboxError
-from .engine import Engine
 from .frames import Frames
 from .launch import num_inodes
 from .types import Limits
@@ -22,8 +19,12 @@ MIN_BETWEEN_S = 0.2
 class DiskWatch:
     """Watches one container."""
 
-    def __init__(self, engine: Engine, container: str, frames: Frames, limits: Limits) -> None:
-        self._engine, self._container, self._frames = engine, container, frames
+    def __init__(self, written: Callable[[bool], Awaitable[tuple[int, int]]], frames: Frames, limits: Limits) -> None:
+        """
+        Args:
+            written: (bytes, files) that the container wrote; is told whether files are to be counted.
+        """
+        self._written, self._frames = written, frames
         self._most_bytes, self._most_files = limits.disk_mib << 20, num_inodes(limits)
         self._many_files = False
         self._look: asyncio.Task[None] | None = None
@@ -67,16 +68,8 @@ class DiskWatch:
             self._look = None
 
     async def _exceeded(self) -> bool:
-        """Whether the container has written too much; a container that is gone has not."""
-        api, call = self._engine.api, self._engine.call
-        try:
-            found = await call("measuring a container", api.containers, filters={"id": self._container}, size=True)
-            if found and (found[0].get("SizeRw") or 0) > self._most_bytes:
-                return True
-            # An empty file takes no bytes, and the engine counts files slowly: only where there may be many.
-            if self._many_files:
-                changed = await call("measuring a container", api.diff, self._container)
-                self._many_files = len(changed or ()) > self._most_files
-        except (SandboxError, NotFound):
-            return False
-        return self._many_files
+        """Whether the container has written too much."""
+        # An empty file takes no bytes, and some count files slowly: only where there may be many.
+        num_bytes, num_files = await self._written(self._many_files)
+        self._many_files = num_files > self._most_files
+        return num_bytes > self._most_bytes or self._many_files

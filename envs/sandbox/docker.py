@@ -10,7 +10,6 @@ import logging
 import os
 import resource
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,17 @@ from docker.types import LogConfig, Mount, Ulimit
 from ...errors import SandboxError
 from . import host_image, labels, launch
 from .background import on_thread
+from .container_config import MEMORY_FOR_GUEST, SCRATCH, guest_config
 from .container_files import read_facts
 from .container_reset import Resetter
+from .container_session import ContainerSandbox
 from .disk_watch import DiskWatch
-from .docker_session import ContainerSandbox
+from .docker_look import Differences, written
 from .engine import Engine
 from .image_facts import ROOT_CAPABILITIES, ImageFacts, tar_of
 from .per_loop import PerLoop
+from .room import Room
 from .runtime import INSIDE, python_argv, runtime_archive, runtime_folder
-from .seccomp import filter_of
 from .settings import SandboxSettings
 from .stream import ContainerStream
 from .types import SandboxSpec
@@ -38,11 +39,7 @@ from .types import SandboxSpec
 logger = logging.getLogger(__name__)
 
 START_S = 60.0
-LOOK_AGAIN_S = 1.0
-SCRATCH = "/run/verigym"
-MEMORY_FOR_GUEST, PROCESSES_FOR_GUEST = 64 << 20, 64
-MIN_NOTICE_BYTES = 1 << 20
-OOM_FILES = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
+PROCESSES_FOR_GUEST = 64
 
 
 class DockerBackend:
@@ -75,12 +72,10 @@ class DockerBackend:
         self._looking: PerLoop[dict[tuple[str, str, str, bool], asyncio.Lock]] = PerLoop(
             lambda: defaultdict(asyncio.Lock)
         )
-        self._room = PerLoop(asyncio.Condition)
-        self.make_room: Callable[[], Awaitable[bool]] | None = None
-        """Called when every engine is full; whether it has closed a container that nobody uses."""
+        self.room = Room()
 
     async def create(self, spec: SandboxSpec) -> ContainerSandbox:
-        engine = await self._take_engine()
+        engine = await self.room.wait_for(self._emptiest)
         try:
             return await self._create(engine, spec)
         except BaseException:
@@ -94,11 +89,12 @@ class DockerBackend:
 
     async def _create(self, engine: Engine, spec: SandboxSpec) -> ContainerSandbox:
         facts = await self.facts(engine, spec)
-        config = guest_config(engine, spec, facts)
+        config = guest_config(spec, facts, has_quota=engine.has_quota)
         container = await self._make(engine, spec, facts, config)
         stream = await ContainerStream.open(engine, container, launch.first_input(config), timeout_s=START_S)
-        watch = None if engine.has_quota else DiskWatch(engine, container, stream, spec.limits)
-        resetter = Resetter(engine, stream, (spec.workdir, facts.home))
+        measure = partial(written, engine, container)
+        watch = None if engine.has_quota else DiskWatch(measure, stream, spec.limits)
+        resetter = Resetter(Differences(engine, container), stream, (spec.workdir, facts.home))
         give_back = partial(self._give_back, engine)
         return ContainerSandbox(stream, spec, watch=watch, resetter=resetter, give_back=give_back)
 
@@ -160,31 +156,17 @@ class DockerBackend:
             raise
         return container
 
-    async def _take_engine(self) -> Engine:
-        """The engine with the fewest containers; waits while all are full."""
-        while True:
-            engine = min(self.engines, key=lambda engine: engine.num_containers)
-            if engine.num_containers < self.settings.max_containers:
-                engine.num_containers += 1
-                return engine
-            if self.make_room is not None and await self.make_room():
-                continue
-            room = self._room.get()
-            async with room:
-                try:
-                    await asyncio.wait_for(room.wait(), LOOK_AGAIN_S)  # what another loop gives back tells no one here
-                except TimeoutError:
-                    pass
+    def _emptiest(self) -> Engine | None:
+        """The engine with the fewest containers, of which it gets one more; None where all are full."""
+        engine = min(self.engines, key=lambda engine: engine.num_containers)
+        if engine.num_containers >= self.settings.max_containers:
+            return None
+        engine.num_containers += 1
+        return engine
 
     async def _give_back(self, engine: Engine) -> None:
         engine.num_containers -= 1
-        await self.look_again()
-
-    async def look_again(self) -> None:
-        """Wake one that waits for room."""
-        room = self._room.get()
-        async with room:
-            room.notify()
+        await self.room.look_again()
 
 
 def sweep(engine: Engine) -> int:
@@ -205,25 +187,6 @@ def sweep(engine: Engine) -> int:
     except (DockerException, requests.RequestException, OSError) as error:
         raise SandboxError(f"leftovers could not be looked for at {engine.host}: {error}") from None
     return num_removed
-
-
-def guest_config(engine: Engine, spec: SandboxSpec, facts: ImageFacts) -> dict[str, Any]:
-    """The guest's settings in a container."""
-    config = launch.guest_config(spec, drop=False)
-    env = {**config["env"], "HOME": facts.home, **facts.env, **spec.env}
-    notice = 0 if engine.has_quota else max(MIN_NOTICE_BYTES, (spec.limits.disk_mib << 20) // 16)
-    return config | {
-        "furnish": False,
-        "notice_bytes": notice,
-        "oom_files": OOM_FILES,
-        "home": facts.home,
-        "scratch": f"{SCRATCH}/guest",
-        "env": env,
-        "bash": list(facts.bash),
-        "rlimits": launch.process_rlimits(spec.limits),
-        "kept": tuple(ROOT_CAPABILITIES.values()) if spec.root else (),
-        "calls": filter_of(counted=True),  # the container's memory limit counts what such files hold
-    }
 
 
 def container_settings(

@@ -14,6 +14,15 @@ def text(path):
         return ""
 
 
+def owner(path):
+    """(user, group) of a folder; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_uid, found.st_gid
+
+
 def above(path):
     """A path and the folders it lies in."""
     path, found = "/" + path.strip("/"), []
@@ -34,6 +43,8 @@ def look(workdir, home):
         "texts": {"/etc/passwd": passwd, "/etc/group": text("/etc/group")},
         "there": there,
         "uid": os.getuid(),
+        "gid": os.getgid(),
+        "owner": owner(workdir),
     }
 
 

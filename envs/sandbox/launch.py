@@ -17,8 +17,8 @@ from .seccomp import filter_of
 from .types import Bind, Limits, SandboxSpec
 
 GUEST_FILES = (
-    *("system", "image", "watching", "files", "process", "streams", "words", "grammar", "reports", "command", "memory"),
-    *("bash", "known", "shell"),
+    *("system", "image", "watching", "changes", "files", "process", "streams", "words", "grammar", "reports"),
+    *("command", "memory", "bash", "known", "shell"),
     *("limits", "run", "reset", "server", "main", "nursery"),
 )
 """In the order of their imports. The last one is no guest's own: it is for the process that guests are forks of."""

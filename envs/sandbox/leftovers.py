@@ -1,5 +1,6 @@
-"""What dead processes of this machine have left of their sandboxes: containers, control groups, copied folders."""
+"""What dead processes of this machine have left of their sandboxes: containers, pods, control groups, folders."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterator
@@ -22,14 +23,14 @@ def sweep_machine(*, after: int | None = None, seconds: float = 30.0) -> int:
         after: a process whose end is waited for, before anything is looked at.
         seconds: how long it is waited for.
     Returns:
-        How many containers were removed.
+        How many containers and pods were removed.
     """
     deadline = time.monotonic() + seconds
     while after is not None and labels.start_of(after) is not None and time.monotonic() < deadline:
         time.sleep(_LOOK_SECONDS)
     control_group.sweep()
     _sweep_forks()
-    return sum(_sweep_containers(host) for host in _hosts(SandboxSettings()))
+    return sum(_sweep_containers(host) for host in _hosts(SandboxSettings())) + _sweep_pods()
 
 
 def _hosts(settings: SandboxSettings) -> Iterator[str | None]:
@@ -59,6 +60,21 @@ def _sweep_containers(host: str | None) -> int:
         return 0
     finally:
         engine.client.close()
+
+
+def _sweep_pods() -> int:
+    """Of the clusters that this machine has made pods in."""
+    from .kubernetes_places import noted
+
+    num_removed = 0
+    for settings in noted():
+        try:
+            from .kubernetes.backend import sweep_namespace
+
+            num_removed += asyncio.run(sweep_namespace(settings))
+        except SandboxError as error:
+            logger.warning("%s", error)
+    return num_removed
 
 
 def _sweep_forks() -> None:

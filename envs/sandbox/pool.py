@@ -10,14 +10,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ...errors import SandboxError
 from .container_reset import Copy
-from .docker import DockerBackend
-from .docker_session import ContainerSandbox
+from .container_session import ContainerSandbox
 from .per_loop import PerLoop
+from .room import Room
 from .session import GuestProcess, GuestSandbox
+from .settings import SandboxSettings
 from .types import Sandbox, SandboxSpec
 
 T = TypeVar("T")
@@ -61,14 +62,24 @@ class _Loop:
     ended: bool = False
 
 
-class DockerPool:
-    """A Docker backend that keeps containers of states that are asked for again."""
+class ContainerBackend(Protocol):
+    """What makes containers, each with a way to reset it."""
 
-    name = "docker"
+    name: str
+    settings: SandboxSettings
+    room: Room
 
-    def __init__(self, backend: DockerBackend) -> None:
-        self.backend = backend
-        backend.make_room = self._close_oldest
+    async def create(self, spec: SandboxSpec) -> ContainerSandbox: ...
+
+    async def aclose(self) -> None: ...
+
+
+class ContainerPool:
+    """A backend that keeps containers of states that are asked for again."""
+
+    def __init__(self, backend: ContainerBackend) -> None:
+        self.backend, self.name = backend, backend.name
+        backend.room.make_room = self._close_oldest
         self._loops = PerLoop(_Loop)
         self._states: OrderedDict[str, _State] = OrderedDict()
 
@@ -178,7 +189,7 @@ class DockerPool:
         here.waiting.append(_Waiting(box=box, state=key, since=time.monotonic()))
         while len(here.waiting) > (0 if here.ended else self.backend.settings.max_idle):
             await self._close_oldest()
-        await self.backend.look_again()
+        await self.backend.room.look_again()
 
     async def _find(self, key: str) -> ContainerSandbox | None:
         """One that waits, of this state; the last one that came."""

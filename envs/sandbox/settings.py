@@ -45,6 +45,25 @@ class SandboxSettings(BaseSettings):
     allows control groups)."""
     apptainer_images: Path | None = None
     """A folder of SIF files as ``apptainer pull`` names them, which are looked for before a registry is asked."""
+    kubernetes_config: Path | None = None
+    """A kubeconfig; None: KUBECONFIG or ~/.kube/config, and inside of a pod its service account."""
+    kubernetes_context: str | None = None
+    """The context of that file; None: its current one."""
+    kubernetes_namespace: str | None = None
+    """Where pods are made; None: the context's namespace."""
+    kubernetes_image: str | None = None
+    """The image of tasks that name none; it needs what they run. None refuses them."""
+    kubernetes_pod: Path | None = None
+    """A file of YAML with what your cluster wants of a pod: metadata (labels, annotations) and spec (nodeSelector,
+    tolerations, imagePullSecrets, runtimeClassName, priorityClassName, ...)."""
+    kubernetes_starting: int = Field(default=16, ge=1)
+    """Most pods that are being started at once."""
+    kubernetes_start_s: float = Field(default=600.0, gt=0)
+    """So long a pod may wait for room, its node and its image before it counts as failed."""
+    kubernetes_life_s: int = Field(default=43200, ge=60)
+    """So long a pod lives at most, whatever becomes of its owner."""
+    kubernetes_open_network: bool = False
+    """Accept a cluster that enforces no network policy: what runs in the pods can reach what any pod can."""
     network_log: Path | None = None
     """A file that gets a line of JSON for each request of a sandbox to its proxy; None writes none."""
 

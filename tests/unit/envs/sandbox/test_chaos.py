@@ -19,7 +19,7 @@ import pytest
 from verigym.envs.sandbox import labels
 from verigym.envs.sandbox.docker import DockerBackend, sweep
 from verigym.envs.sandbox.engine import Engine
-from verigym.envs.sandbox.pool import DockerPool
+from verigym.envs.sandbox.pool import ContainerPool
 from verigym.envs.sandbox.settings import SandboxSettings
 from verigym.envs.sandbox.types import Limits, SandboxSpec
 from verigym.errors import SandboxError
@@ -69,7 +69,7 @@ def test_a_container_killed_in_the_middle_of_a_command(engine, bare_image, poole
     spec = SandboxSpec(image=bare_image)
 
     async def main():
-        pool = DockerPool(DockerBackend(engines=[engine]))
+        pool = ContainerPool(DockerBackend(engines=[engine]))
         make = (lambda: pool.reuse(spec, "s", prepare)) if pooled else (lambda: pool.create(spec))
         if pooled:
             await (await make()).aclose()
@@ -107,7 +107,7 @@ def test_an_attack_ends_and_the_session_goes_on(engine, base_image, attack):
     command, killed, limits = ATTACKS[attack]
 
     async def main():
-        pool = DockerPool(DockerBackend(engines=[engine]))
+        pool = ContainerPool(DockerBackend(engines=[engine]))
         spec = SandboxSpec(image=base_image, limits=limits)
         async with asyncio.timeout(DEADLINE_S):
             for _ in range(3):  # fresh, to be kept, kept
@@ -213,7 +213,7 @@ def test_an_engine_restarted_in_the_middle_of_an_episode(engine, bare_image):
     with second_engine(bare_image, engine.api) as (host, client, start, stop):
 
         async def episode(mine, how):
-            pool = DockerPool(DockerBackend(engines=[mine]))
+            pool = ContainerPool(DockerBackend(engines=[mine]))
             box = await pool.create(SandboxSpec(image=bare_image))
             running = asyncio.create_task(box.aexec("sleep 1000"))
             await asyncio.sleep(0.3)
@@ -276,7 +276,7 @@ def test_two_hundred_episodes_leave_nothing(engine, repo_image):
             await box.aclose()
 
     async def some(numbers):
-        pool = DockerPool(DockerBackend(engines=[engine]))
+        pool = ContainerPool(DockerBackend(engines=[engine]))
         slots = asyncio.Semaphore(16)
 
         async def one(number):

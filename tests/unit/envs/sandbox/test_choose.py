@@ -41,7 +41,9 @@ def test_probe_works_inside_a_running_loop():
 
 
 def test_unknown_names_say_what_there_is():
-    with pytest.raises(ConfigError, match="choose one of auto, apptainer, docker, local, oci, podman, ssh, unsafe"):
+    with pytest.raises(
+        ConfigError, match="choose one of auto, apptainer, docker, kubernetes, local, oci, podman, ssh, unsafe"
+    ):
         make_backend("gvisor")
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from verigym.envs.sandbox import pool as pools
 from verigym.envs.sandbox.docker import DockerBackend
-from verigym.envs.sandbox.pool import DockerPool, PooledSandbox
+from verigym.envs.sandbox.pool import ContainerPool, PooledSandbox
 from verigym.envs.sandbox.settings import SandboxSettings
 from verigym.envs.sandbox.types import SandboxSpec
 from verigym.errors import SandboxError
@@ -42,7 +42,7 @@ NOT_UNDONE = {
 @asynccontextmanager
 async def pool_of(engine, **settings):
     engine.num_containers = 0
-    pool = DockerPool(DockerBackend(engines=[engine], settings=SandboxSettings(**settings)))
+    pool = ContainerPool(DockerBackend(engines=[engine], settings=SandboxSettings(**settings)))
     try:
         yield pool
     finally:
@@ -155,7 +155,7 @@ def test_the_cap_holds_and_nobody_waits_for_ever(engine, repo_image):
 def test_what_waits_goes_with_its_loop_after_a_while_and_beyond_the_most(engine, repo_image, monkeypatch):
     spec = SandboxSpec(image=repo_image, workdir="/testbed")
     engine.num_containers = 0
-    pool = DockerPool(DockerBackend(engines=[engine], settings=SandboxSettings(max_idle=1)))
+    pool = ContainerPool(DockerBackend(engines=[engine], settings=SandboxSettings(max_idle=1)))
 
     async def use():
         await (await pool.reuse(spec, "s", prepare)).aclose()

@@ -9,7 +9,7 @@ from verigym.agent.loop import Budget, rollout
 from verigym.agent.policy import ScriptedPolicy, play
 from verigym.envs.datasets.swe import row_of, task_of
 from verigym.envs.sandbox.docker import DockerBackend
-from verigym.envs.sandbox.pool import DockerPool
+from verigym.envs.sandbox.pool import ContainerPool
 from verigym.envs.swe.env import SWEEnv
 from verigym.envs.swe.grading import grade_patch
 from verigym.envs.synthesis import validate
@@ -49,7 +49,7 @@ def row(task):
 
 @pytest.fixture
 def pool():
-    return DockerPool(DockerBackend())
+    return ContainerPool(DockerBackend())
 
 
 def call(name, **arguments):
@@ -200,7 +200,7 @@ def test_bad_input_is_one_clear_message(row, tmp_path, monkeypatch):
     missing = task_of({**row, "image": "verigym/not-there:1", "archive": ""}, folder=tmp_path)
     monkeypatch.setenv("VERIGYM_SANDBOX_PULL_ATTEMPTS", "1")
     with pytest.raises(SandboxError, match=r"not-there:1 is not on .* and cannot be pulled"):
-        asyncio.run(grade_patch(DockerPool(DockerBackend()), missing, ""))
+        asyncio.run(grade_patch(ContainerPool(DockerBackend()), missing, ""))
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     with pytest.raises(SandboxError, match=r"no container engine answers at .*; start it, or give its address"):
         DockerBackend()

@@ -7,8 +7,8 @@ from typing import Any
 
 from .container_reset import Resetter
 from .disk_watch import DiskWatch
+from .frames import Frames
 from .session import GuestSandbox
-from .stream import ContainerStream
 from .types import SandboxSpec
 
 
@@ -17,7 +17,7 @@ class ContainerSandbox(GuestSandbox):
 
     def __init__(
         self,
-        stream: ContainerStream,
+        stream: Frames,
         spec: SandboxSpec,
         *,
         watch: DiskWatch | None,
