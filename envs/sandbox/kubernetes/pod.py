@@ -122,11 +122,11 @@ class Pod:
                     async for pod in self.client.follow(self.name, left):
                         if pod is None:
                             raise SandboxError(f"pod {self.name} did not start: {why_ended(None)}")
+                        if (trouble := why_not(pod)) is not None:
+                            raise SandboxError(f"pod {self.name} did not start: {trouble}")
                         if (found := told(pod)) is not None:
                             return found
                         last = pod
-                        if (trouble := why_not(pod)) is not None:
-                            raise SandboxError(f"pod {self.name} did not start: {trouble}")
             except TimeoutError:
                 break
         waited = waits_for(last) if last is not None else "the API server"

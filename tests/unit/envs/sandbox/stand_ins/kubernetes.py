@@ -293,6 +293,9 @@ class ApiServer:
         container = pod and self.node.container(pod, name)
         if container is None:
             return _no_pod(request)
+        statuses = [*pod["status"].get("initContainerStatuses", []), *pod["status"]["containerStatuses"]]
+        if not any(one["name"] == name and "running" in one["state"] for one in statuses):
+            return _status(400, "BadRequest", f"container {name} is not running")
         wanted = {word: 1 for word in ("stdin", "stdout", "stderr") if request.query.get(word, "").lower() == "true"}
         answer = await self.node.call(self.node.api.attach_socket, container, params={**wanted, "stream": 1})
 
