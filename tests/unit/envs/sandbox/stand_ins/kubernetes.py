@@ -65,7 +65,7 @@ class ApiServer:
         self.loop.call_soon_threadsafe(self.loop.stop)
 
     def containers(self):
-        return self.node.api.containers(all=True, filters={"label": LABEL})
+        return self.node.api.containers(all=True, filters={"label": f"{LABEL}={self.node.name}"})
 
     def cut(self):
         """Every websocket, without a word."""

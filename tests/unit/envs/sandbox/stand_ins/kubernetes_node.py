@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ class Node:
     """Runs pods of a server, which is told of each change of their status."""
 
     def __init__(self, engine):
-        self.api = engine.api
+        self.api, self.name = engine.api, secrets.token_hex(6)
         self.containers = {}  # (pod's uid, container's name) -> Docker's id
         self.folders = {}  # pod's uid -> where its volumes lie
         self.has_room, self.port = True, None
@@ -172,7 +173,7 @@ class Node:
             hostname=None if self.has_open_network else pod["spec"].get("hostname", pod["metadata"]["name"]),
             stdin_open=spec.get("stdin", False),
             environment={"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(self.port)},
-            labels={LABEL: pod["metadata"]["name"]},
+            labels={LABEL: self.name},
             host_config=host,
         )
         config |= {"Entrypoint": [], "StdinOnce": spec.get("stdinOnce", False), "AttachStdin": True}
