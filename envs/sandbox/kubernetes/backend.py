@@ -123,7 +123,7 @@ class KubernetesBackend:
     ) -> Pod:
         """A pod of which everything is there and the command runs. Raises SandboxError."""
         brought = await on_thread(load, binds, facts.furniture if facts else ())
-        name = f"verigym-{labels.run_id()[:12].lower()}-{secrets.token_hex(6)}"
+        name = f"verigym-{manifest.run_word()}-{secrets.token_hex(6)}"
         client, seconds = await self._cluster.client(), self.settings.kubernetes_start_s
         pod = Pod(client, name)
         try:

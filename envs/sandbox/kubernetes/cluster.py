@@ -67,7 +67,6 @@ class Cluster:
 
     async def _read(self) -> tuple[Configuration, str]:
         named, configuration = self._settings.kubernetes_namespace, Configuration()
-        configuration.retries = False
         file = self._settings.kubernetes_config or os.environ.get("KUBECONFIG")
         try:
             if not file and IN_POD.exists() and not self._settings.kubernetes_context:
@@ -199,10 +198,13 @@ class Socket:
 
     async def messages(self) -> AsyncIterator[tuple[int, bytes]]:
         """(channel, data) until the connection ends."""
-        async for message in self._socket:
-            data = message.data if isinstance(message.data, bytes) else str(message.data).encode()
-            if len(data) > 1:  # an empty one opens a channel
-                yield data[0], data[1:]
+        try:
+            async for message in self._socket:
+                data = message.data if isinstance(message.data, bytes) else str(message.data).encode()
+                if len(data) > 1 and message.type != aiohttp.WSMsgType.ERROR:  # an empty one opens a channel
+                    yield data[0], data[1:]
+        except (aiohttp.ClientError, OSError):
+            return
 
     async def aclose(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from typing import Any
 
 import yaml
@@ -74,7 +75,7 @@ def pod(
         "kind": "Pod",
         "metadata": {
             "name": name,
-            "labels": {**(metadata.get("labels") or {}), **OURS, RUN: labels.run_id()},
+            "labels": {**(metadata.get("labels") or {}), **OURS, RUN: run_word()},
             "annotations": {**(metadata.get("annotations") or {}), OWNER: json.dumps(labels.owner(), sort_keys=True)},
         },
         "spec": {
@@ -84,6 +85,11 @@ def pod(
             "volumes": [*(wanted.get("volumes") or ()), *ours["volumes"]],
         },
     }
+
+
+def run_word() -> str:
+    """This run, as names and labels may have it."""
+    return re.sub(r"[^a-z0-9]+", "-", labels.run_id().lower())[:40].strip("-") or "run"
 
 
 def policy() -> Json:

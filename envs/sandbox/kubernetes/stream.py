@@ -54,7 +54,7 @@ class PodStream(Frames):
         try:
             if self._tasks:
                 await asyncio.wait(self._tasks)
-            if self._socket is not None:
+            if self._socket is not None:  # a task that was ended before it began has closed nothing
                 await self._socket.aclose()
             await self.pod.delete()
         finally:
@@ -69,12 +69,11 @@ class PodStream(Frames):
                     self.feed(data)
                 elif channel == Socket.STDERR:
                     self.feed_error(data)
-        except OSError:
-            pass
-        if self._lost is None:
-            why = await self.pod.why_ended()
-            self.fail(f"the sandbox ended: {why or 'the connection to its pod was cut'}{self._said()}")
-            await self._socket.aclose()
+            if self._lost is None:
+                why = await self.pod.why_ended()
+                self.fail(f"the sandbox ended: {why or 'the connection to its pod was cut'}{self._said()}")
+        finally:
+            await self._socket.aclose()  # and so the guest ends, also where we were told to stop
 
     async def _send_pieces(self) -> None:
         assert self._socket is not None

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kubernetes.client import CoreV1Api
+from kubernetes.config import new_client_from_config
+from kubernetes.stream import stream
 
 from verigym.envs.sandbox import host_image, labels
 from verigym.envs.sandbox.conformance import CHECKS, ISOLATION_CHECKS, InImage
@@ -131,6 +134,29 @@ def test_the_older_protocol_will_do_and_without_either_it_is_said(server, backen
 def only(server):
     (pod,) = server.pods.values()
     return pod
+
+
+def test_the_stand_ins_streams_are_what_the_client_reads(server, backend):
+    """By the client's other half, which is not asynchronous and of which we use nothing."""
+
+    async def main():
+        box = await backend.create(SandboxSpec())
+        name = only(server)["metadata"]["name"]
+        told = await asyncio.to_thread(executed, server, name, "echo out; echo err >&2; exit 7")
+        await box.aclose()
+        return told
+
+    assert run(main()) == ("out\n", "err\n", 7)
+
+
+def executed(server, pod, command):
+    with new_client_from_config(str(server.kubeconfig)) as client:
+        words = ["/bin/sh", "-c", command]
+        wanted = {"stderr": True, "stdin": False, "stdout": True, "tty": False, "_preload_content": False}
+        call = CoreV1Api(client).connect_get_namespaced_pod_exec
+        opened = stream(call, pod, "boxes", command=words, container="sandbox", **wanted)
+        opened.run_forever(timeout=60)
+        return opened.read_stdout(), opened.read_stderr(), opened.returncode
 
 
 BREAKS = {

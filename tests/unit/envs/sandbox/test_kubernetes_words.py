@@ -11,7 +11,7 @@ import tarfile
 
 import pytest
 
-from verigym.envs.sandbox import guest_facts
+from verigym.envs.sandbox import guest_facts, labels
 from verigym.envs.sandbox.guest import changes
 from verigym.envs.sandbox.image_facts import ImageFacts
 from verigym.envs.sandbox.kubernetes import bring, cluster, manifest, reach, status
@@ -44,6 +44,14 @@ def test_a_pod_is_one_that_a_server_takes(spec):
     for facts in (FACTS, None):
         check_pod(pod(facts, **spec))
     check_policy(manifest.policy())
+
+
+@pytest.mark.parametrize("run", ["My run: 3 %", "---", "x" * 100])
+def test_a_run_may_have_any_name(run, monkeypatch):
+    monkeypatch.setattr(labels, "run_id", lambda: run)
+    made = pod()
+    made["metadata"]["name"] = f"verigym-{manifest.run_word()}-1"
+    check_pod(made)
 
 
 def test_a_pod_is_hardened_and_bounded():
