@@ -106,4 +106,7 @@ def test_a_word_that_nobody_has_is_refused_with_all_there_are(site, capsys):
     install(site, code())
     with pytest.raises(SystemExit):
         main(["rollout", "verigym/SWE-v0", "--sandbox", "gvisor"])
-    assert "choose one of auto, apptainer, docker, kubernetes, local, oci, podman, ssh, unsafe, prefix" in capsys.readouterr().err
+    assert (
+        "choose one of auto, apptainer, docker, kubernetes, local, oci, podman, ssh, unsafe, prefix"
+        in capsys.readouterr().err
+    )
