@@ -25,8 +25,8 @@ class Recipe(Settings):
     seed: int = 0
     """Of tasks, experts, weights, order and sampling."""
     sandbox: str = "auto"
-    """Where environments run commands: "auto", "docker", "podman", "oci", "apptainer", "kubernetes", "local", "ssh", "unsafe", or
-    an installed package's word."""
+    """Where environments run commands: "auto", "docker", "podman", "oci", "apptainer", "kubernetes", "local", "ssh",
+    "unsafe", or an installed package's word."""
     workers: int = Field(default=0, ge=0)
     """Sandboxes grading or making tasks at once; 0: as many as there are cores."""
     threads: int = Field(default=0, ge=0)
