@@ -135,7 +135,8 @@ def run_strengthen(args: argparse.Namespace) -> int:
     from ..task import write_jsonl
     from .terminal import progress_bar, table
 
-    rows = each_once(args.file, args.limit)
+    everything = each_once(args.file, None)
+    rows = everything[: args.limit]
     if args.audit is not None:
         weak = {name for name, one in read_certificates(args.audit).items() if one.kind == "weak"}
         rows = [row for row in rows if row.get("instance_id") in weak]
@@ -152,8 +153,10 @@ def run_strengthen(args: argparse.Namespace) -> int:
                 progress=tell,
             )
         )
-    stronger = [one.row for one in found if one.row is not None]
-    write_jsonl(args.out, copy_archives(args.file, args.out, stronger))
+    stronger = {one.task_id: one.row for one in found if one.row is not None}
+    # The others stand there as they are, so that predictions for all rows can be graded by the file.
+    written = [stronger.get(str(row.get("instance_id")), row) for row in everything]
+    write_jsonl(args.out, copy_archives(args.file, args.out, written))
     table(
         f"{len(stronger)} of {len(rows)} rows are stronger",
         ("task", "further tests", "accepted before", "refused now", "because"),

@@ -12,6 +12,7 @@ from verigym.envs.audit.certificate import SCORES, VERSION, Certificate, Finding
 from verigym.envs.audit.classes import classify
 from verigym.envs.audit.demands import demanded, functions_of, unrelated_tests
 from verigym.envs.audit.ledger import read_certificates
+from verigym.envs.audit.many import Strengthened
 from verigym.envs.audit.static import audit_text
 from verigym.envs.runs.lock import RunLock
 from verigym.errors import TaskError
@@ -159,6 +160,24 @@ def test_certificates_by_other_rules_and_half_a_file_are_told(tmp_path, caplog, 
         read_certificates(path)
     with pytest.raises(TaskError, match=r"no such file; verigym tasks audit ROWS --out .*nowhere makes certificates$"):
         read_certificates(tmp_path / "nowhere")
+
+
+def test_a_file_of_stronger_rows_has_the_others_too(tmp_path, monkeypatch, capsys, raw):
+    """Else predictions for all rows could not be graded by it."""
+    rows = write(tmp_path / "rows.jsonl", *(raw(instance_id=name) for name in ("one", "two", "three")))
+
+    async def made(given, **settings):
+        return [Strengthened(task_id=one["instance_id"], row={**one, "strengthened": {}}, num_tests=1) for one in given]
+
+    monkeypatch.setattr("verigym.envs.audit.many.strengthen_rows", made)
+    monkeypatch.setattr("verigym.envs.sandbox.choose.make_backend", lambda name: None)
+    out = tmp_path / "strong.jsonl"
+    assert main(["tasks", "strengthen", str(rows), "--out", str(out), "--limit", "2"]) == 0
+    written = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(one["instance_id"], "strengthened" in one) for one in written] == [
+        ("one", True), ("two", True), ("three", False)
+    ]  # fmt: skip
+    assert "2 of 2 rows are stronger" in capsys.readouterr().out
 
 
 def test_resume_takes_what_is_there_and_makes_the_rest(tmp_path, monkeypatch, raw):
