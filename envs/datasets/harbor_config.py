@@ -7,13 +7,16 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ...errors import TaskError
 
 STEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Whole = Annotated[int, Field(ge=0)]
 _SIZES = {"G": 1024.0, "M": 1.0, "K": 1 / 1024}
 
 
@@ -25,21 +28,21 @@ class Healthcheck(_Part):
     """A command that says when the environment is ready."""
 
     command: str
-    interval_sec: float = 5.0
-    timeout_sec: float = 30.0
+    interval_sec: Seconds = 5.0
+    timeout_sec: Seconds = 30.0
     retries: int = 3
 
 
 class Environment(_Part):
     """The container."""
 
-    build_timeout_sec: float = 600.0
+    build_timeout_sec: Seconds = 600.0
     docker_image: str | None = None
     os: str = "linux"
-    cpus: float | None = None
-    memory_mb: int | None = None
-    storage_mb: int | None = None
-    gpus: int | None = None
+    cpus: Amount | None = None
+    memory_mb: Whole | None = None
+    storage_mb: Whole | None = None
+    gpus: Whole | None = None
     env: dict[str, str] = Field(default_factory=dict)
     workdir: str | None = None
     network_mode: Literal["no-network", "public", "allowlist"] = "public"
@@ -69,7 +72,7 @@ class Environment(_Part):
 class Verifier(_Part):
     """Who says the reward."""
 
-    timeout_sec: float = 600.0
+    timeout_sec: Seconds = 600.0
     env: dict[str, str] = Field(default_factory=dict)
     environment_mode: Literal["shared", "separate"] | None = None
     environment: Environment | None = None
@@ -83,7 +86,7 @@ class Verifier(_Part):
 class Agent(_Part):
     """Who does the work."""
 
-    timeout_sec: float | None = None
+    timeout_sec: Seconds | None = None
 
 
 class Solution(_Part):

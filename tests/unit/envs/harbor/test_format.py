@@ -101,6 +101,8 @@ def broken(folder, kind):
         write(folder, TOML + "os = 'Windows'\n")
     elif kind == "gpus":
         write(folder, TOML + "gpus = 2\n")
+    elif kind == "no time":
+        write(folder, TOML.replace("60.0", "-60.0"))
     elif kind == "a size":
         write(folder, TOML.replace("2G", "much"))
     elif kind == "no TOML":
@@ -120,6 +122,7 @@ def broken(folder, kind):
         ("services", "a sandbox is one container"),
         ("windows", "sandboxes run Linux"),
         ("gpus", "2 GPUs"),
+        ("no time", "task.toml: agent.timeout_sec: .*greater than 0"),
         ("a size", "task.toml: environment: .*'much' is no size"),
         ("no TOML", "task.toml: "),
         ("a step that leads out", "no name of a folder"),

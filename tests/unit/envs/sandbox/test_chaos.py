@@ -36,20 +36,37 @@ def engine(request):
     if request.param == "docker":
         yield from connected(None)
         return
+    with podman() as (host, start, _):
+        start()
+        yield from connected(host)
+
+
+@contextmanager
+def podman():
+    """(the address, a way to start it, a way to end it) of podman's service, with a store of its own."""
     if os.geteuid() != 0 or not shutil.which("podman"):
         pytest.skip("needs root and podman")
     folder = Path(tempfile.mkdtemp(prefix="vg-", dir="/tmp"))  # a socket's path has to be short
     runtime = [f"--runtime={found}"] if (found := shutil.which("runc")) else []
     own = [f"--root={folder}/root", f"--runroot={folder}/run", *runtime]
-    host = f"unix://{folder}/podman.sock"
-    with (folder / "log").open("wb") as log:
-        service = subprocess.Popen(["podman", *own, "system", "service", "--time=0", host], stdout=log, stderr=log)
+    socket, services = folder / "podman.sock", []
+
+    def start():
+        socket.unlink(missing_ok=True)
+        command = ["podman", *own, "system", "service", "--time=0", f"unix://{socket}"]
+        with (folder / "log").open("ab") as log:
+            services.append(subprocess.Popen(command, stdout=log, stderr=log))
+        until(lambda: socket.is_socket() or services[-1].poll() is not None)
+
+    def stop(number=signal.SIGTERM):
+        services[-1].send_signal(number)
+        services[-1].wait(DEADLINE_S)
+
     try:
-        until(lambda: (folder / "podman.sock").is_socket() or service.poll() is not None)
-        yield from connected(host)
+        yield f"unix://{socket}", start, stop
     finally:
-        service.terminate()
-        service.wait()
+        if services and services[-1].poll() is None:
+            stop(signal.SIGKILL)
         for place in mounts_below(folder):
             subprocess.run(["umount", "-l", place], check=False)
         shutil.rmtree(folder, ignore_errors=True)
@@ -240,6 +257,38 @@ def test_an_engine_restarted_in_the_middle_of_an_episode(engine, bare_image):
             asyncio.run(episode(mine, how))
             until(lambda: not client.api.containers(all=True))
             mine.client.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_podmans_service_restarted_in_the_middle_of_an_episode(how):
+    """Its containers are no children of it; their guests end with the connection, and they are removed later."""
+
+    async def episode(mine, start, stop):
+        pool = DockerPool(DockerBackend(engines=[mine]))
+        box = await pool.create(SandboxSpec())
+        running = asyncio.create_task(box.aexec("sleep 1000"))
+        await asyncio.sleep(0.3)
+        async with asyncio.timeout(DEADLINE_S):
+            await asyncio.to_thread(stop, how)
+            with pytest.raises(SandboxError, match="ended unexpectedly"):
+                await running
+            with pytest.raises(SandboxError, match="failed at"):
+                await pool.create(SandboxSpec())
+            await box.aclose()
+            await asyncio.to_thread(start)
+            box = await pool.create(SandboxSpec())
+            assert (await box.aexec("echo ok")).output == "ok\n"
+            await box.aclose()
+            await pool.empty()
+
+    with podman() as (host, start, stop):
+        start()
+        mine = Engine(host, SandboxSettings())
+        asyncio.run(episode(mine, start, stop))
+        until(lambda: not mine.api.containers(all=True))
+        assert mine.num_containers == 0
+        mine.client.close()
 
 
 def volumes(engine):
