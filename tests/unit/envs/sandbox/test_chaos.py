@@ -265,7 +265,7 @@ def test_podmans_service_restarted_in_the_middle_of_an_episode(how):
     """Its containers are no children of it; their guests end with the connection, and they are removed later."""
 
     async def episode(mine, start, stop):
-        pool = DockerPool(DockerBackend(engines=[mine]))
+        pool = ContainerPool(DockerBackend(engines=[mine]))
         box = await pool.create(SandboxSpec())
         running = asyncio.create_task(box.aexec("sleep 1000"))
         await asyncio.sleep(0.3)
