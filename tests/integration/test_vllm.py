@@ -204,6 +204,9 @@ def test_a_run_over_a_real_vllm(llama, tmp_path):
 
 def test_a_real_vllm_says_how_likely_given_tokens_are(llama, tmp_path):
     """As a teacher: what our decoder says of the same tokens, with the padded rows that vLLM does not know of."""
+    import torch
+    from transformers import LlamaForCausalLM
+
     from verigym.agent.remote_scorer import RemoteScorer
     from verigym.model.engine.generator import Generator
 
@@ -221,13 +224,22 @@ def test_a_real_vllm_says_how_likely_given_tokens_are(llama, tmp_path):
                 scorer = await RemoteScorer.connect(server.url, None, api_key=server.key)
                 try:
                     theirs = await asyncio.gather(*map(scorer.score, texts))
+                    likeliest = await asyncio.gather(*(scorer.likeliest(text, 20) for text in texts))
                 finally:
                     await scorer.aclose()
         finally:
             await fleet.aclose()
         trainee.decoder.config = trainee.decoder.config.with_known_ids(VOCABULARY)
         async with Generator(trainee.decoder, max_batch=1, max_context=512, num_threads=1) as engine:
-            return theirs, [(await engine.score(text)).logprobs for text in texts]
+            return theirs, likeliest, [(await engine.score(text)).logprobs for text in texts]
 
-    for theirs, ours in zip(*asyncio.run(main()), strict=True):
-        assert theirs[1:] == pytest.approx(list(ours)[1:], abs=1e-3)
+    theirs, likeliest, ours = asyncio.run(main())
+    for mine, told in zip(ours, theirs, strict=True):
+        assert told[1:] == pytest.approx(list(mine)[1:], abs=1e-3)
+    model = LlamaForCausalLM.from_pretrained(llama, dtype=torch.float32)
+    for text, top in zip(texts, likeliest, strict=True):
+        with torch.no_grad():
+            whole = model(torch.tensor([text])).logits[0, :-1].log_softmax(-1)
+        ids, nats = torch.from_numpy(top[1:]).unbind(1)
+        torch.testing.assert_close(whole.gather(1, ids.long()), nats, atol=1e-3, rtol=0)
+        torch.testing.assert_close(whole.topk(20).values, nats, atol=1e-3, rtol=0)
