@@ -189,7 +189,7 @@ def mounts():
 
 def of_engines(line):
     """Whether a mount is some engine's, which has other clients too."""
-    return any(word in line for word in ("/docker/", "/containers/", "/netns/"))
+    return any(word in line for word in ("/docker/", "/containers/", "/netns/", "/overlay "))
 
 
 def threads():
