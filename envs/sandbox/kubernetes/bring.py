@@ -17,7 +17,7 @@ MOST_BYTES = 1 << 30
 """Most bytes of bound folders: each pod is sent its own."""
 
 HELD = 4
-"""Archives that are kept, each of some 12 MB and what is bound."""
+"""Archives that are kept, each of some 15 MB and what is bound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ def _load(runtime: str, sources: tuple[tuple[str, str, str], ...], furniture: tu
     places = [Place(name="runtime", target=INSIDE, read_only=True)]
     buffer = io.BytesIO()
     with (
-        gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=3) as packed,
+        gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=1) as packed,
         tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as archive,
     ):
         archive.add(runtime, arcname="runtime")
