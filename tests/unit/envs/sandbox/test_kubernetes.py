@@ -109,7 +109,7 @@ async def broken_by(backend, break_it, **spec):
 )
 def test_it_passes_what_every_sandbox_must(check, server, base_image):
     backend = KubernetesBackend(settings=settings(server, base_image))
-    run(check(InImage(backend, base_image)))
+    asyncio.run(asyncio.wait_for(check(InImage(backend, base_image)), 5 * DEADLINE_S))  # some take two dozen pods
 
 
 def test_what_commands_see_is_the_image_and_nothing_of_the_cluster(backend, server):
