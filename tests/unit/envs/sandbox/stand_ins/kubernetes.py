@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp import WSMsgType, web
 
@@ -40,6 +41,8 @@ class ApiServer:
         self._version, self._events, self._watches = 100, [], []
         self._tasks, self._deleting, self._sockets = {}, [], set()
         self.loop = asyncio.new_event_loop()
+        # As many threads as there may be containers: each is waited for on one.
+        self.loop.set_default_executor(ThreadPoolExecutor(max_workers=256))
         threading.Thread(target=self.loop.run_forever, name="kubernetes", daemon=True).start()
         self.node = Node(engine)
         self.port, self._runner = None, None
