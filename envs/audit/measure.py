@@ -1,6 +1,5 @@
 """The audit that runs: variants of a row's reference under its hidden tests, in one sandbox."""
 
-import ast
 import asyncio
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from ..sandbox.types import SandboxBackend
 from .bench import Bench, Manner, Outcome, open_bench
 from .certificate import CUT, MOST_FINDINGS, NOT_RUN, Basis, Certificate, Finding
 from .classes import WHOLLY, classify
+from .coverage import changed_code, executable_lines
 from .leaks import search_workspace
 from .manners import LONG_SUITE_S, manners
 from .mutants import mutants
@@ -23,7 +23,7 @@ from .notes import Notebook
 from .rewrites import Choice, choices, new_names, spelled_in
 from .static import unparsed_tests
 from .structure import structures
-from .variants import Solved, Variant, changed_functions, changed_lines, diff_of, first_line_of
+from .variants import Solved, Variant, diff_of
 
 STILL = Manner(whole=True, clock_s=1)
 """A clock moved by nothing to speak of: what fails so fails because of how clocks are moved."""
@@ -171,7 +171,7 @@ class Audit:
         variant fails first, if it fails at all."""
         if gold.traced is None:
             return frozenset()
-        changed = set(changed_places(self._solved)[0])
+        changed = set(changed_code(self._solved)[0])
         reached = {test for test, places in gold.traced.covered.items() if changed & set(places)}
         return frozenset((*self._bench.row.FAIL_TO_PASS, *reached))
 
@@ -196,7 +196,7 @@ class Audit:
                 self._findings.append(Finding(kind="unrelated", what="it passes without the reference", where=test))
         if gold.traced is None:
             return
-        functions, everywhere = changed_places(self._solved)
+        functions, everywhere = changed_code(self._solved)
         reached: set[tuple[str, int]] = set()
         for test in self._bench.row.FAIL_TO_PASS:
             covered = set(gold.traced.covered.get(test, ()))
@@ -334,40 +334,3 @@ class Audit:
             findings=tuple(findings[:MOST_FINDINGS]),
             measured={"runs": {"tried": 1}, **self._measured},
         )
-
-
-def changed_places(solved: Solved) -> tuple[dict[tuple[str, int], str], bool]:
-    """((path, first line) -> name of the functions that the reference changes, whether it changes lines outside of
-    functions too)."""
-    found: dict[tuple[str, int], str] = {}
-    outside = any(solved.gold[path] is None for path in solved.gold)
-    for path, before, after in solved.pairs():
-        covered: set[int] = set()
-        for name, node in changed_functions(before, after).items():
-            found[path, first_line_of(node)] = name
-            # A decorator runs while the module is imported: what it does reaches every test.
-            covered |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-        code = [line for line in changed_lines(before, after) - covered if _is_code(after, line)]
-        outside |= bool(code)
-    return found, outside
-
-
-def _is_code(text: str, line: int) -> bool:
-    lines = text.splitlines()
-    stripped = lines[line - 1].strip() if line <= len(lines) else ""
-    return bool(stripped) and not stripped.startswith(("#", "import ", "from ", '"""', "'''"))
-
-
-def executable_lines(solved: Solved) -> list[tuple[str, int]]:
-    """First lines of the statements of changed functions in which the reference changes something."""
-    found = []
-    for path, before, after in solved.pairs():
-        lines = changed_lines(before, after)
-        for node in changed_functions(before, after).values():
-            for one in (part for statement in node.body for part in ast.walk(statement) if isinstance(part, ast.stmt)):
-                is_doc = isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant)
-                compound = hasattr(one, "body")  # its first line alone; the rest is of others
-                last = one.lineno if compound else one.end_lineno or one.lineno
-                if not is_doc and not lines.isdisjoint(range(one.lineno, last + 1)):
-                    found.append((path, one.lineno))
-    return sorted(set(found))
