@@ -128,7 +128,7 @@ def own_packages(paths: Iterable[str]) -> frozenset[str]:
 
 
 def decoded(printed: str) -> str:
-    """What stands in an output in base64, hexadecimal or reversed; "" for most."""
+    """What stands in an output in base64 or hexadecimal; "" for most."""
     found = []
     for block in _BASE64.findall(printed):
         try:
