@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from statistics import fmean
 
-from .manners import LONG_SUITE_S, manners
+from ..synthesis.steady import LONG_SUITE_S
+from .manners import manners
 from .measure import Effort
 
 OPEN_S = 6.0

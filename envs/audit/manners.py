@@ -2,14 +2,12 @@
 
 from datetime import datetime
 
-from ..synthesis.steady import moved_clocks
+from ..synthesis.steady import LONG_SUITE_S, moved_clocks
 from .bench import Manner
 
 AGAIN_S, MOST_AGAIN = 12.0, 8
 """Seconds that plain repetitions of a suite may take together, and how many there are at most; one is made in any
 case. A test that fails one time in five is missed by eight runs one time in six."""
-LONG_SUITE_S = 6.0
-"""Seconds of a suite from which on it is run in fewer manners."""
 HELD_UP = ("one", "two", "three")
 """Patterns in which a run is held up."""
 OF_LONG_SUITES = (

@@ -12,12 +12,13 @@ from ...rewards.patches import paths_of
 from ...rewards.swe import PASSING
 from ..datasets.swe import SWERow
 from ..sandbox.types import SandboxBackend
+from ..synthesis.steady import LONG_SUITE_S, STILL_S
 from .bench import Bench, Manner, Outcome, open_bench
 from .certificate import CUT, MOST_FINDINGS, NOT_RUN, Basis, Certificate, Finding
 from .classes import WHOLLY, classify
 from .coverage import changed_code, executable_lines
 from .leaks import search_workspace
-from .manners import LONG_SUITE_S, manners
+from .manners import manners
 from .mutants import mutants
 from .notes import Notebook
 from .rewrites import Choice, choices, new_names, spelled_in
@@ -25,9 +26,7 @@ from .static import unparsed_tests
 from .structure import structures
 from .variants import Solved, Variant, diff_of
 
-STILL = Manner(whole=True, clock_s=1)
-"""A clock moved by nothing to speak of: what fails so fails because of how clocks are moved."""
-
+STILL = Manner(whole=True, clock_s=STILL_S)
 TRIES = 3
 """Runs after one in which the reference failed, before the row is called broken."""
 NOTICED, RUN = 4, 3

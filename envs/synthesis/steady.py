@@ -19,7 +19,7 @@ STILL_S = 1
 MOST = 0.5
 """Of the tests. Where more of them fail in a manner it is taken to be the manner's fault, and none is left out."""
 LONG_SUITE_S = 6.0
-"""Seconds of a suite from which on one other time is tried in place of four."""
+"""Seconds of a suite from which on it is run in fewer ways."""
 
 
 async def steady_tests(
