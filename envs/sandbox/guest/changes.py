@@ -9,6 +9,7 @@ set.
 import os
 import stat
 import time
+from collections.abc import Callable, Iterator
 
 NOT_ON_DISK = ("/proc", "/sys", "/dev", "/.verigym", "/run/verigym")
 CLOCK_S = 0.012
@@ -51,7 +52,7 @@ def changed(since: int, folders: tuple[str, ...]) -> dict[str, tuple]:
     return found
 
 
-def _walk(left_out):  # type: ignore[no-untyped-def]
+def _walk(left_out: Callable[[str], bool]) -> Iterator[tuple[str, os.stat_result]]:
     """(path, status) of the root and of everything below that lies on a disk and is not left out."""
     yield "/", os.lstat("/")
     waiting = ["/"]

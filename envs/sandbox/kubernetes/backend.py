@@ -34,7 +34,7 @@ from .written import changed, moment, written
 
 logger = logging.getLogger(__name__)
 
-GUEST_S, LOOK_S = 60.0, 120.0
+GUEST_S, LOOK_S, SWEEP_S = 60.0, 120.0, 30.0
 LEFT_S = 600.0
 """A pod that ended so long ago has no owner that would delete it."""
 
@@ -207,10 +207,13 @@ async def sweep(client: Client) -> int:
 
 
 async def sweep_namespace(settings: SandboxSettings) -> int:
-    """``sweep`` where these settings lead. Raises SandboxError."""
+    """``sweep`` where these settings lead. Raises SandboxError, also where a cluster is gone and nobody answers."""
     client = await Cluster(settings).client()
     try:
-        return await sweep(client)
+        async with asyncio.timeout(SWEEP_S):
+            return await sweep(client)
+    except TimeoutError:
+        raise SandboxError(f"pods left in {client.namespace} were not all looked for within {SWEEP_S:g} s") from None
     finally:
         await client.aclose()
 
