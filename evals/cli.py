@@ -17,12 +17,12 @@ from ..agent.options import (
 from ..terminal import console
 from .audit_cli import add_audit_option, check_audit, run_audit, worth
 from .data_options import (
-    NETWORKED,
     add_against_option,
     add_allow_host_option,
     add_data_options,
     add_ray_option,
     check_against,
+    check_families,
     checked_test_timeout,
     load_options_of,
     network_of,
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from ..envs.runs.lock import RunLock
-    from ..errors import ConfigError, GradingError
+    from ..errors import GradingError
     from .pairing import told_pairs
     from .passes import look_at_passes, told_passes
     from .report import build_report, compare_with, report_table, told_comparison, told_failures
@@ -108,18 +108,10 @@ def run(args: argparse.Namespace) -> int:
         args.suite,
         data=args.data,
         limit=args.limit,
-        env_kwargs={
-            "sandbox": args.sandbox,
-            **checked_test_timeout(args),
-            **untrusted_of(args),
-            **network_of(args),
-        },
+        env_kwargs={"sandbox": args.sandbox, **checked_test_timeout(args), **untrusted_of(args), **network_of(args)},
         options=load_options_of(args),
     )
-    if args.untrusted is not None and all(task.family != "swe" for task in suite.tasks):
-        raise ConfigError(f"--untrusted is of patches, and {args.suite} has no task of the family swe; leave it out")
-    if args.allow_host and all(task.family not in NETWORKED for task in suite.tasks):
-        raise ConfigError(f"--allow-host is of tasks that may have a network, and {args.suite} has none; leave it out")
+    check_families(args, {task.family for task in suite.tasks})
     source = args.build_policy(args.policy, max_batch=workers, elsewhere=args.ray is not None)
     filled = fill(args, suite.preset, source)
     if told := filled.told():

@@ -1,6 +1,7 @@
 """Options that ``eval`` and ``grade`` share: which rows of a benchmark, and what to compare with."""
 
 import argparse
+from collections.abc import Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,16 @@ def network_of(args: argparse.Namespace) -> "dict[str, Any]":
     network = {"hosts": args.allow_host}
     NetworkPolicy.parse(network)
     return {"network": network}
+
+
+def check_families(args: argparse.Namespace, families: Set[str]) -> None:
+    """Raises ConfigError where an option is of a kind of tasks that the suite has none of."""
+    from ..errors import ConfigError
+
+    if args.untrusted is not None and "swe" not in families:
+        raise ConfigError(f"--untrusted is of patches, and {args.suite} has no task of the family swe; leave it out")
+    if args.allow_host and families.isdisjoint(NETWORKED):
+        raise ConfigError(f"--allow-host is of tasks that may have a network, and {args.suite} has none; leave it out")
 
 
 def checked_test_timeout(args: argparse.Namespace) -> "dict[str, float]":
