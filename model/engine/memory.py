@@ -10,7 +10,7 @@ import torch
 from ..decoder import Attention, Decoder
 
 # Of the memory that is free once the weights are there. A machine without a GPU has its sandboxes in the same memory.
-_SHARES = {"cuda": 0.8, "cpu": 0.25}
+_GPU_SHARE, _HOST_SHARE = 0.8, 0.25
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -19,7 +19,8 @@ def tokens_kept(decoder: Decoder, *, max_batch: int, max_context: int) -> int:
     most = max_batch * max_context
     weight, attention = decoder.head.weight, cast("Attention", decoder.layers[0].attention)
     bytes_a_token = 2 * decoder.config.num_layers * attention.num_kv_heads * attention.head_dim * weight.element_size()
-    fitting = int(_SHARES.get(weight.device.type, 0.25) * free_bytes(weight.device)) // bytes_a_token
+    share = _GPU_SHARE if weight.device.type == "cuda" else _HOST_SHARE
+    fitting = int(share * free_bytes(weight.device)) // bytes_a_token
     return max(min(most, fitting), max_context)
 
 
