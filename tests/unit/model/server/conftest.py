@@ -97,13 +97,17 @@ class Running:
         raise AssertionError(self._what_it_waits_for())
 
     def _what_it_waits_for(self):
-        """The stack of every task of the server's loop, and of its thread."""
+        """What every task of the server's loop awaits, down to the innermost, and where every thread stands."""
         told = io.StringIO()
         for server in self._server.servers:
             for task in asyncio.all_tasks(server.get_loop()):
                 told.write(f"\n{task!r}\n")
-                task.print_stack(file=told)
-        told.write("\nThe server's thread:\n" + "".join(traceback.format_stack(frame_of(self._thread.ident))))
+                awaited = task.get_coro()
+                while awaited is not None:
+                    told.write(f"  awaits {awaited!r}\n")
+                    awaited = getattr(awaited, "cr_await", None)
+        for thread in threading.enumerate():
+            told.write(f"\nThread {thread.name}:\n" + "".join(traceback.format_stack(frame_of(thread.ident))))
         return told.getvalue()
 
 
