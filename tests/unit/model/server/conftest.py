@@ -89,12 +89,8 @@ class Running:
     def close(self):
         self.client.close()
         self._server.should_exit = True
-        # In steps: a machine that stood still for a minute has not waited for a minute.
-        for _ in range(120):
-            self._thread.join(timeout=0.5)
-            if not self._thread.is_alive():
-                return
-        raise AssertionError(self._what_it_waits_for())
+        self._thread.join(timeout=60)
+        assert not self._thread.is_alive(), self._what_it_waits_for()
 
     def _what_it_waits_for(self):
         """What every task of the server's loop awaits, down to the innermost, and where every thread stands."""
