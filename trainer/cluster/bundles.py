@@ -104,7 +104,7 @@ def missing(machines: Sequence[Bundle], needs: Sequence[Need]) -> str | None:
     for need in needs:
         wanted.setdefault(need.name, []).extend(need.bundles)
     todo = [(name, bundle) for name, bundles in wanted.items() for bundle in bundles]
-    todo.sort(key=lambda one: (one[1].get("GPU", 0.0), sum(one[1].values())), reverse=True)
+    todo.sort(key=lambda one: (one[1].get(GPU, 0.0), sum(one[1].values())), reverse=True)
     for name, bundle in todo:
         able = [machine for machine in free if all(machine.get(key, 0.0) >= value for key, value in bundle.items())]
         if not able:

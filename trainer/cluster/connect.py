@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
-from .bundles import Bundle, told
+from .bundles import GPU, Bundle, told
 
 LOCAL = "local"
 _NEEDED = ("CPU", "GPU", "sandbox")
@@ -54,21 +54,36 @@ def connected(address: str, *, machine: Bundle) -> Iterator[None]:
     Args:
         machine: what the machine of a local cluster offers.
     Raises:
-        ConfigError: Ray is not installed, or no cluster answers.
+        ConfigError: Ray is not installed, no cluster answers, or this machine has fewer GPUs than it is to offer.
     """
     ray = import_ray()
+    if address == LOCAL:
+        _check_gpus(int(machine.get(GPU, 0)))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody asked for its statistics to be sent
     options: dict[str, Any] = {"log_to_driver": True, "logging_level": "ERROR"}
     if address == LOCAL:
         resources = dict(machine)
         options |= {"num_cpus": int(-(-resources.pop("CPU", 1) // 1)), "include_dashboard": False}
-        gpus = resources.pop("GPU", None)
+        gpus = resources.pop(GPU, None)
         options |= {"resources": resources} | ({} if gpus is None else {"num_gpus": int(gpus)})
     _init(ray, address, options)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_gpus(wanted: int) -> None:
+    """Ray takes a machine's word for its GPUs; who lies to it learns so from torch, in the midst of a start."""
+    if not wanted:
+        return
+    import torch
+
+    if (found := torch.cuda.device_count()) < wanted:
+        raise ConfigError(
+            f"the run wants {wanted} GPUs of this machine, which has {found}; run it on CPUs with --set "
+            "cluster.rank_gpus=0, take fewer ranks and engines, or a cluster's address"
+        )
 
 
 def _init(ray: Any, address: str, options: dict[str, Any]) -> None:

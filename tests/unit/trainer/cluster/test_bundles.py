@@ -180,3 +180,14 @@ def test_what_does_not_fit_is_refused(limits, message):
     known = [MemoryNeed(what=w, device_bytes=d, host_bytes=h) for w, d, h in zip(names, device, host, strict=True)]
     with pytest.raises(ConfigError, match=message):
         check_fits(known, ClusterConfig(**limits))
+
+
+def test_gpus_that_this_machine_has_not_are_told_before_anything_starts(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("ray", reason="the extra cluster is not installed")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    argv = ["train", str(RECIPES / "smoke.toml"), "--out", str(tmp_path / "run"), "--ray", "local", *ENGINES]
+    assert main(argv) == 2
+    told = capsys.readouterr().err
+    assert "3 GPUs of this machine, which has 1" in told
+    assert "cluster.rank_gpus=0" in told
+    assert not (tmp_path / "run").exists()
