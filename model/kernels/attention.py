@@ -85,7 +85,8 @@ def varlen_attention(
         (out [T, H, K] contiguous, in the dtype of q; log-sum-exp of the scaled scores [H, T] float32, nats, which
         gets no gradient).
     """
-    from .attention_forward_triton import LOG2_E, attention_forward
+    from .attention_forward_triton import attention_forward
+    from .tiles_triton import LOG2_E
 
     _, num_heads, head_dim = q.shape
     q, k, v = channels_contiguous(q), channels_contiguous(k), channels_contiguous(v)

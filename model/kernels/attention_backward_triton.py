@@ -11,8 +11,8 @@ every query head of the group in turn, so that the sum over the group has one fi
 import triton
 import triton.language as tl
 
-from .attention_forward_triton import LOG2_E
-from .tiles_triton import begin_of, keys_of, load_rows, product, queries_of, store_rows, tile_of, visible
+from .steps_triton import key_step, query_step
+from .tiles_triton import LOG2_E, begin_of, keys_of, load_rows, product, queries_of, store_rows, tile_of, visible
 
 
 @triton.jit
@@ -80,9 +80,7 @@ def attention_grad_queries(
         if (start < full_low) | (start >= full_high):
             distance = positions[:, None] - (start + block)[None, :]
             weights = tl.where(visible(distance, window, WINDOWED), weights, 0.0)
-        grad_weights = product(grad_out, tl.trans(value), UPCAST)
-        grad_scores = weights * (grad_weights - delta[:, None])
-        grad_query += product(grad_scores.to(key.dtype), key, UPCAST)
+        grad_query = query_step(grad_query, weights, grad_out, key, value, delta, UPCAST)
     store_rows(
         *(grad_queries + out_offset, first, rows, num_queries, out_stride, grad_query * softmax_scale),
         *(HEAD_DIM, COLUMNS),
@@ -160,10 +158,7 @@ def attention_grad_keys(
             if (start < full_low) | (start >= full_high):
                 distance = (row + shift)[None, :] - columns[:, None]
                 weights = tl.where(visible(distance, window, WINDOWED), weights, 0.0)
-            grad_value += product(weights.to(grad_out.dtype), grad_out, UPCAST)
-            grad_weights = product(value, tl.trans(grad_out), UPCAST)
-            grad_scores = weights * (grad_weights - delta[None, :])
-            grad_key += product(grad_scores.to(query.dtype), query, UPCAST)
+            grad_key, grad_value = key_step(grad_key, grad_value, weights, query, grad_out, value, delta, UPCAST)
     offset = tl.cast(key_start, tl.int64) * grad_stride + kv_head * grad_head_stride
     store_rows(grad_keys + offset, first, rows, num_keys, grad_stride, grad_key * softmax_scale, HEAD_DIM, COLUMNS)
     store_rows(grad_values + offset, first, rows, num_keys, grad_stride, grad_value, HEAD_DIM, COLUMNS)

@@ -10,10 +10,8 @@ the window are masked; the main loop between them is not.
 import triton
 import triton.language as tl
 
-from .tiles_triton import begin_of, keys_of, load_rows, product, store_rows, tile_of, visible
-
-LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
-LN_2: tl.constexpr = tl.constexpr(0.6931471805599453)
+from .steps_triton import softmax_end, softmax_step
+from .tiles_triton import begin_of, keys_of, load_rows, product, tile_of, visible
 
 
 @triton.jit
@@ -47,18 +45,10 @@ def _walk(
         if MASKED:
             distance = positions[:, None] - (start + block)[None, :]
             scores = tl.where(visible(distance, window, WINDOWED), scores, float("-inf"))
-        new_max = tl.maximum(row_max, tl.max(scores, 1) * scale)
-        if MASKED:
-            # A row may see nothing of this block, or nothing yet: -inf minus -inf is no number.
-            pivot = tl.where(new_max == float("-inf"), 0.0, new_max)
-        else:
-            pivot = new_max
-        weights = tl.math.exp2(scores * scale - pivot[:, None])
-        shrink = tl.math.exp2(row_max - pivot)
-        total = total * shrink + tl.sum(weights, 1)
-        value = load_rows(value_base, start, block, num_keys, value_stride, HEAD_DIM, COLUMNS, MASKED)
-        out = out * shrink[:, None] + product(weights.to(value.dtype), value, UPCAST)
-        row_max = new_max
+        total, row_max, out = softmax_step(
+            *(total, row_max, out, scores, value_base, start, block, num_keys, value_stride, scale),
+            *(HEAD_DIM, COLUMNS, MASKED, UPCAST),
+        )
     return total, row_max, out
 
 
@@ -121,10 +111,8 @@ def attention_forward(
         *(key_stride, value_stride, scale, window, HEAD_DIM, COLUMNS, INNER, WINDOWED, True, UPCAST),
     )
 
-    # Only rows beyond the document, which are not stored, can have seen nothing.
-    total = tl.where(total == 0.0, 1.0, total)
-    out = out / total[:, None]
     out_base = begin_of(outs, query_start, out_stride, head, out_head_stride)
-    store_rows(out_base, first, rows, num_queries, out_stride, out, HEAD_DIM, COLUMNS)
-    row = logsumexp + head * logsumexp_head_stride + query_start + first + rows
-    tl.store(row, (row_max + tl.math.log2(total)) * LN_2, mask=first + rows < num_queries)
+    logsumexp_row = logsumexp + head * logsumexp_head_stride + query_start + first + rows
+    softmax_end(
+        *(total, row_max, out, out_base, logsumexp_row, first, rows, num_queries, out_stride, HEAD_DIM, COLUMNS)
+    )

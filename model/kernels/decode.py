@@ -40,8 +40,8 @@ def paged_decode(
     Returns:
         (out [B, H, K], zeros for length 0; log-sum-exp [B, H] float32, nats).
     """
-    from .attention_forward_triton import LOG2_E
     from .decode_triton import decode_join, decode_split
+    from .tiles_triton import LOG2_E
 
     num_sequences, num_heads, head_dim = q.shape
     num_kv_heads = k_pages.shape[2]

@@ -10,8 +10,7 @@ depends on its own tokens alone, never on how long the others of the batch are (
 import triton
 import triton.language as tl
 
-from .attention_forward_triton import LN_2
-from .tiles_triton import product
+from .tiles_triton import LN_2, product
 
 
 @triton.jit

@@ -9,8 +9,7 @@ again and turns them into the gradient of a chunk of the vocabulary, which libra
 import triton
 import triton.language as tl
 
-from .attention_forward_triton import LN_2, LOG2_E
-from .tiles_triton import product
+from .tiles_triton import LN_2, LOG2_E, product
 
 
 @triton.jit

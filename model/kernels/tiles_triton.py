@@ -9,6 +9,9 @@ stands at the last key. It sees keys j with 0 <= i + shift - j < window.
 import triton
 import triton.language as tl
 
+LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
+LN_2: tl.constexpr = tl.constexpr(0.6931471805599453)
+
 
 @triton.jit
 def begin_of(base, start, stride, head, head_stride):

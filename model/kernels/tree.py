@@ -89,7 +89,7 @@ def tree_attention(
         (out [T, H, K] contiguous, in the dtype of q; log-sum-exp of the scaled scores [H, T] float32, nats, which
         gets no gradient).
     """
-    from .attention_forward_triton import LOG2_E
+    from .tiles_triton import LOG2_E
     from .tree_triton import tree_forward
 
     q, k, v = channels_contiguous(q), channels_contiguous(k), channels_contiguous(v)

@@ -10,8 +10,8 @@ other cost nothing. What happens to a block is as in ``attention_forward_triton`
 import triton
 import triton.language as tl
 
-from .attention_forward_triton import LN_2, LOG2_E
-from .tiles_triton import load_rows, product, store_rows
+from .steps_triton import key_step, query_step, softmax_end, softmax_step
+from .tiles_triton import LOG2_E, load_rows, product, store_rows
 
 
 @triton.jit
@@ -61,18 +61,10 @@ def _walk(
             columns = (start + block)[None, :]
             seen = _seen(ends, depths, rows[:, None], columns, row_depths[:, None], num_tokens, window, WINDOWED)
             scores = tl.where(seen, scores, float("-inf"))
-        new_max = tl.maximum(row_max, tl.max(scores, 1) * scale)
-        if MASKED:
-            # A row may see nothing of this block, or nothing yet: -inf minus -inf is no number.
-            pivot = tl.where(new_max == float("-inf"), 0.0, new_max)
-        else:
-            pivot = new_max
-        weights = tl.math.exp2(scores * scale - pivot[:, None])
-        shrink = tl.math.exp2(row_max - pivot)
-        total = total * shrink + tl.sum(weights, 1)
-        value = load_rows(value_base, start, block, num_tokens, value_stride, HEAD_DIM, COLUMNS, MASKED)
-        out = out * shrink[:, None] + product(weights.to(value.dtype), value, UPCAST)
-        row_max = new_max
+        total, row_max, out = softmax_step(
+            *(total, row_max, out, scores, value_base, start, block, num_tokens, value_stride, scale),
+            *(HEAD_DIM, COLUMNS, MASKED, UPCAST),
+        )
     return total, row_max, out
 
 
@@ -132,12 +124,11 @@ def tree_forward(
         *(num_tokens, key_stride, value_stride, scale, window, HEAD_DIM, COLUMNS, INNER, WINDOWED, True, UPCAST),
     )
 
-    # Only rows beyond the last token, which are not stored, can have seen nothing.
-    total = tl.where(total == 0.0, 1.0, total)
     out_base = outs + head * out_head_stride
-    store_rows(out_base, first, block, num_tokens, out_stride, out / total[:, None], HEAD_DIM, COLUMNS)
-    row = logsumexp + head * logsumexp_head_stride + rows
-    tl.store(row, (row_max + tl.math.log2(total)) * LN_2, mask=inside)
+    logsumexp_row = logsumexp + head * logsumexp_head_stride + rows
+    softmax_end(
+        *(total, row_max, out, out_base, logsumexp_row, first, block, num_tokens, out_stride, HEAD_DIM, COLUMNS)
+    )
 
 
 @triton.jit
@@ -207,9 +198,7 @@ def tree_grad_queries(
             columns = (start + block)[None, :]
             seen = _seen(ends, depths, rows[:, None], columns, row_depths[:, None], num_tokens, window, WINDOWED)
             weights = tl.where(seen, weights, 0.0)
-        grad_weights = product(grad_out, tl.trans(value), UPCAST)
-        grad_scores = weights * (grad_weights - delta[:, None])
-        grad_query += product(grad_scores.to(key.dtype), key, UPCAST)
+        grad_query = query_step(grad_query, weights, grad_out, key, value, delta, UPCAST)
     grad_base = grad_queries + out_offset
     store_rows(grad_base, first, own, num_tokens, out_stride, grad_query * softmax_scale, HEAD_DIM, COLUMNS)
 
@@ -282,10 +271,7 @@ def tree_grad_keys(
                 row_depths = tl.load(depths + row, mask=inside, other=0)
                 seen = _seen(ends, depths, row[None, :], columns, row_depths[None, :], num_tokens, window, WINDOWED)
                 weights = tl.where(seen, weights, 0.0)
-            grad_value += product(weights.to(grad_out.dtype), grad_out, UPCAST)
-            grad_weights = product(value, tl.trans(grad_out), UPCAST)
-            grad_scores = weights * (grad_weights - delta[None, :])
-            grad_key += product(grad_scores.to(query.dtype), query, UPCAST)
+            grad_key, grad_value = key_step(grad_key, grad_value, weights, query, grad_out, value, delta, UPCAST)
     offset = kv_head * grad_head_stride
     store_rows(grad_keys + offset, first, own, num_tokens, grad_stride, grad_key * softmax_scale, HEAD_DIM, COLUMNS)
     store_rows(grad_values + offset, first, own, num_tokens, grad_stride, grad_value, HEAD_DIM, COLUMNS)
