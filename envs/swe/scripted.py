@@ -16,7 +16,7 @@ from dataclasses import replace
 from ...errors import GradingError
 from ...model.chat.encoding import from_bytes, to_bytes
 from ...rewards.score import Score
-from ...rewards.swe import TestReport
+from ...rewards.swe import PASSING, TestReport
 from ..datasets.eval_scripts import CODE, END, START
 from ..datasets.swe import SWERow
 from ..sandbox.types import Limits, ProcessResult, Sandbox, SandboxBackend
@@ -24,6 +24,7 @@ from .checkout import checkout, checkout_ahead
 from .judging import default_judge
 from .patching import Applied
 from .script_twins import ScriptTwins, test_files
+from .tracebacks import logged_tracebacks
 from .trust import Untrusted, believed
 from .worktree import run_script
 
@@ -109,7 +110,9 @@ async def run_script_once(sandbox: Sandbox, row: SWERow, script: str, timeout_s:
         pass_to_pass=row.PASS_TO_PASS,
         eval_type=row.eval_type,
     )
-    return verdict.score, replace(verdict.report, duration_s=result.duration_s)
+    failed = [test for test, status in verdict.report.statuses.items() if status not in PASSING]
+    told = logged_tracebacks(text, failed)
+    return verdict.score, replace(verdict.report, duration_s=result.duration_s, tracebacks=told)
 
 
 async def _prelude(

@@ -10,7 +10,7 @@ from verigym.agent.policy import ScriptedPolicy, play
 from verigym.envs.adapters.wrapped import wrapped
 from verigym.envs.swe.env import SWEEnv
 from verigym.envs.swe.testing_outcomes import MOST_TRACEBACKS, TRACEBACK_CHARS
-from verigym.envs.swe.tracebacks import MOST_TOLD, feedback_of, read_tracebacks
+from verigym.envs.swe.tracebacks import MOST_TOLD, feedback_of, logged_tracebacks, read_tracebacks
 from verigym.model.chat.sampling import Sampling
 from verigym.rewards.swe import TestReport
 
@@ -93,3 +93,41 @@ def test_an_episode_keeps_them_as_evidence_and_shows_them_to_no_policy(vault, wr
     assert "E   assert -1 == 3" in found.evidence["feedback"]
     assert len(found.evidence["feedback"]) < MOST_TOLD
     assert not any("assert -1" in message.content or ADD in message.content for message in found.every_message)
+
+
+LOGS = {
+    "pytest": (
+        "=== FAILURES ===\n_____ TestAdd.test_method _____\n\n>   assert 1 == 2\nE   one\n_ test_add[a b] _\nE   two\n"
+        "=== short test summary info ===\nFAILED tests/test_a.py::test_add[a b] - two\n",
+        {"tests/test_a.py::TestAdd::test_method": "E   one", "tests/test_a.py::test_add[a b]": "E   two"},
+    ),
+    "files of one name of a test": (
+        "___ test_a ___\nE   one\n___ ERROR at setup of test_a ___\nE   two\n",
+        {"a.py::test_a": "E   one", "b.py::test_a": "E   two"},
+    ),
+    "unittest": (
+        f"{'=' * 70}\nFAIL: test_a (m.A)\nWhat it is for\n{'-' * 70}\nAssertionError: one\n\n"
+        f"{'=' * 70}\nERROR: test_b (m.A)\n{'-' * 70}\nValueError: two\n\n{'-' * 70}\nRan 2 tests in 0.1s\n\nFAILED\n",
+        {"What it is for": "AssertionError: one", "test_b (m.A)": "ValueError: two"},
+    ),
+    "SymPy": (
+        f"{'_' * 80}\n_ sympy/a/test_a.py:test_a _\nTypeError: one\n"
+        f"{'_' * 80}\n sympy/a/test_a.py:test_b \nValueError: two\n",
+        {"test_a": "TypeError: one", "test_b": "ValueError: two"},
+    ),
+    "another": ("test_a FAILED\nbecause\n", {}),
+}
+
+
+@pytest.mark.parametrize("kind", LOGS)
+def test_a_scripts_log_tells_what_each_test_said(kind):
+    log, wanted = LOGS[kind]
+    told = logged_tracebacks(log, (*wanted, "test_other"))
+    assert told.keys() == wanted.keys()
+    for test, last in wanted.items():
+        assert told[test].endswith(last), told[test]
+
+
+def test_heads_without_end_in_a_log_take_no_more_than_their_length():
+    log = "_ a _\nx\n" * 20_000 + "_ b _\n" * 20_000
+    assert logged_tracebacks(log, ["a", "b", "a.py::a", *map(str, range(10_000))]) == {"a": "x", "a.py::a": "x"}
