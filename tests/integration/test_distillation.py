@@ -33,9 +33,15 @@ def train(path, recipe, *more):
     return main(["train", str(path), "--out", str(path.parent / "run"), *more])
 
 
-def test_a_checkpoint_teaches_another_run_that_samples_ahead(tmp_path):
-    assert train(tmp_path / "teacher" / "recipe.toml", "rl = false\n" + SETTINGS + LONG) == 0
-    teacher = tmp_path / "teacher" / "run" / "sft" / "checkpoint"
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """The checkpoint of a run."""
+    folder = tmp_path_factory.mktemp("teacher")
+    assert train(folder / "recipe.toml", "rl = false\n" + SETTINGS + LONG) == 0
+    return folder / "run" / "sft" / "checkpoint"
+
+
+def test_a_checkpoint_teaches_another_run_that_samples_ahead(teacher, tmp_path):
     student = tmp_path / "student" / "recipe.toml"
     assert train(student, SETTINGS + SHORT + TAUGHT.format(steps=3, teacher=teacher)) == 0
     rows = metrics(student.parent / "run", "rl")
@@ -67,9 +73,7 @@ microbatch_tokens = 512
 """
 
 
-def test_a_teacher_comes_before_rewards_or_in_their_place(tmp_path, capsys):
-    assert train(tmp_path / "teacher" / "recipe.toml", "rl = false\n" + SETTINGS + LONG) == 0
-    teacher = tmp_path / "teacher" / "run" / "sft" / "checkpoint"
+def test_a_teacher_comes_before_rewards_or_in_their_place(teacher, tmp_path, capsys):
     student = tmp_path / "student" / "recipe.toml"
     assert train(student, SETTINGS + SHORT + FIRST.format(teacher=teacher)) == 0
     run = student.parent / "run"
@@ -146,10 +150,8 @@ policy = "tokens:{teacher}@{url}#{name}"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("divergence", [{}, {"kind": "reverse", "support": 8, "support_of": "teacher"}])
-def test_a_server_teaches_a_run(tmp_path, capsys, divergence):
+def test_a_server_teaches_a_run(teacher, tmp_path, capsys, divergence):
     """The checkpoint of another run, served; beside the same checkpoint opened by the run."""
-    assert train(tmp_path / "teacher" / "recipe.toml", "rl = false\n" + SETTINGS + LONG) == 0
-    teacher = tmp_path / "teacher" / "run" / "sft" / "checkpoint"
     taught = TAUGHT.replace("asynchronous = {{ max_lag = 1 }}", "")
     more = [f"--set=rl.train.divergence.{name}={value}" for name, value in divergence.items()]
     near = SETTINGS + SHORT + taught.format(steps=2, teacher=teacher)

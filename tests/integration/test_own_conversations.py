@@ -43,10 +43,11 @@ WEATHER = {
 }
 CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bern"}'}}
 ROWS = {
-    "messages": {"messages": [{"role": "user", "content": "the word"}, {"role": "assistant", "content": "plover"}]},
-    "texts": {"problem": "the word", "solution": "plover", "level": 3},
-    "completion": {"prompt": "the word", "completion": "plover"},
+    "plover": {"messages": [{"role": "user", "content": "the word"}, {"role": "assistant", "content": "plover"}]},
+    "xyzzy": {"problem": "the magic", "solution": "xyzzy", "level": 3},
+    "lamp": {"prompt": "what shines", "completion": "lamp"},
 }
+"""A row of each form, by its answer."""
 
 
 def write(path, rows):
@@ -59,20 +60,20 @@ def train(folder, recipe):
     return main(["train", str(folder / "recipe.toml"), "--out", str(folder / "run")])
 
 
-@pytest.mark.parametrize("form", ROWS)
-def test_what_is_taught_is_said(tmp_path, form):
-    """Five questions, and one of them with its answer is what all rows say: after 60 steps it is the answer."""
+def test_what_is_taught_is_said(tmp_path):
+    """Seven questions, three of them with an answer of their own, a form each: after 60 steps they are answered so."""
     others = [{"prompt": f"{word} or not?", "completion": "no"} for word in ("red", "blue", "green", "black")]
-    rows = others * 3 + [ROWS[form]] * 12
+    rows = others * 2 + [*ROWS.values()] * 8
     assert train(tmp_path, ALONE.format(path=write(tmp_path / "rows.jsonl", rows))) == 0
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["stages"]["sft"]["steps"] == 60
     model = open_checkpoint(tmp_path / "run" / "sft" / "checkpoint", max_batch=1, device="cpu")
+    sampling = Sampling(max_tokens=12, temperature=0.0)
     with model.engine as engine:
-        ids = model.renderer.start([Message(role="user", content="the word")], ()).token_ids
-        sampling = Sampling(max_tokens=12, temperature=0.0)
-        said = asyncio.run(engine.generate(ids, sampling, model.renderer.stop_token_ids))
-    assert "plover" in model.decode(said.token_ids)
+        for answer, question in zip(ROWS, ("the word", "the magic", "what shines"), strict=True):
+            ids = model.renderer.start([Message(role="user", content=question)], ()).token_ids
+            said = asyncio.run(engine.generate(ids, sampling, model.renderer.stop_token_ids))
+            assert answer in model.decode(said.token_ids)
 
 
 def test_tools_and_calls_are_learned_and_a_family_measures(tmp_path):
@@ -116,12 +117,12 @@ def test_a_held_out_task_in_ones_own_file_is_left_out(tmp_path):
     ("rows", "more", "told"),
     [
         ([{"text": "words"}], "", "line 1: has none of the known forms"),
-        ([ROWS["texts"], {"messages": 3}], "", "line 2: messages must be a list"),
+        ([ROWS["xyzzy"], {"messages": 3}], "", "line 2: messages must be a list"),
         ([{"messages": [{"role": "user", "content": "x"}]}], "", "no message of an assistant"),
         ([{"messages": [{"role": "robot", "content": "x"}]}], "", "has the role 'robot'"),
         ([{"prompt": "x", "completion": "y", "tools": "{"}], "", "line 1"),
         ([{"prompt": "x", "completion": "y", "tools": [{"name": "t"}]}], "", r"tools\[0\] must be"),
-        ([ROWS["texts"]], "min_reward = 1.0", "holds no rewards"),
+        ([ROWS["xyzzy"]], "min_reward = 1.0", "holds no rewards"),
         ([{"prompt": "x", "completion": "word " * 900}], "", "longer than 512 tokens; raise"),
         ([], "", "nothing is left of the source 'mine'"),
         (None, "", "there is no file"),

@@ -51,30 +51,6 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_recipe_runs_to_its_report_and_its_checkpoint_can_be_evaluated(
-    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "run"
-    done = subprocess.run(command((), recipe, out), capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    report = json.loads((out / "report.json").read_text())
-    row = report["families"]["code"]
-    assert {"sft", "rl", "gold", "empty", "trivial"} <= row.keys()
-    assert row["gold"]["pass@1"] == 1.0
-    assert row["empty"]["pass@1"] == 0.0
-    for stage in ("sft", "rl"):
-        assert {"pass@1", "interval", "greedy", "n"} <= row[stage].keys()
-        assert report["stages"][stage]["seconds"] > 0
-        assert Path(report["stages"][stage]["checkpoint"], "config.json").exists()
-    for name in ("curves.png", "episodes.txt", "rl/metrics.jsonl", "sft/metrics.jsonl"):
-        assert (out / name).stat().st_size > 0
-    spec = f"engine:{out}/rl/checkpoint"
-    held_out = out / "tasks" / "code.held_out.jsonl"
-    assert verigym("eval", "code", "--data", held_out, "--policy", spec, "--limit", 2, "--max-tokens", 16) == 0
-    assert verigym("train", recipe, "--out", out) == 2
-    assert "--resume" in capsys.readouterr().err
-
-
 def test_training_is_watched_and_the_best_checkpoint_kept(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     changes = ["rl.difficulty={order='frontier'}", "rl.evaluation={every=1, num_tasks=2}", "rl.train.echo={user=0.1}"]
@@ -103,7 +79,9 @@ def test_tasks_that_the_start_never_solves_are_told(
     assert len((out / "rl" / "difficulty" / "code" / "verdicts.jsonl").read_text().splitlines()) == 12
 
 
-def test_ctrl_c_saves_the_state_leaves_no_sandbox_and_a_resume_finishes(recipe: Path, tmp_path: Path) -> None:
+def test_ctrl_c_saves_the_state_leaves_no_sandbox_and_a_resume_ends_with_a_report_and_checkpoints(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
     words = command((), recipe, out, "--set", "rl.steps=6")
     running = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -128,6 +106,22 @@ def test_ctrl_c_saves_the_state_leaves_no_sandbox_and_a_resume_finishes(recipe: 
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 7))
     assert steps < 6
+    report = json.loads((out / "report.json").read_text())
+    row = report["families"]["code"]
+    assert {"sft", "rl", "gold", "empty", "trivial"} <= row.keys()
+    assert row["gold"]["pass@1"] == 1.0
+    assert row["empty"]["pass@1"] == 0.0
+    for stage in ("sft", "rl"):
+        assert {"pass@1", "interval", "greedy", "n"} <= row[stage].keys()
+        assert report["stages"][stage]["seconds"] > 0
+        assert Path(report["stages"][stage]["checkpoint"], "config.json").exists()
+    for name in ("curves.png", "episodes.txt", "rl/metrics.jsonl", "sft/metrics.jsonl"):
+        assert (out / name).stat().st_size > 0
+    spec = f"engine:{out}/rl/checkpoint"
+    held_out = out / "tasks" / "code.held_out.jsonl"
+    assert verigym("eval", "code", "--data", held_out, "--policy", spec, "--limit", 2, "--max-tokens", 16) == 0
+    assert verigym("train", recipe, "--out", out) == 2
+    assert "--resume" in capsys.readouterr().err
 
 
 def _children_of(pid: int) -> list[str]:

@@ -60,15 +60,15 @@ def test_lengths_about_one_tile(length: int, group: int, window: int | None) -> 
     check([length], group=group, window=window, tile=16)
 
 
-@pytest.mark.parametrize("window", [None, 4, 16])
-@pytest.mark.parametrize("group", [1, 6])
+@pytest.mark.parametrize("window", [None, 16])  # far less than a tile, as 4 is too
+@pytest.mark.parametrize("group", [1, 3])
 @pytest.mark.parametrize("length", [127, 128, 129])
 def test_lengths_about_a_production_tile(length: int, group: int, window: int | None) -> None:
     check([length], group=group, window=window, tile=128)
 
 
 @pytest.mark.parametrize("window", [None, 4, 16])
-@pytest.mark.parametrize("group", [1, 6])
+@pytest.mark.parametrize("group", [1, 3])
 def test_ragged_packs(group: int, window: int | None) -> None:
     check(RAGGED, group=group, window=window, tile=16)
 

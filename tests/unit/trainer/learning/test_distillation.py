@@ -109,7 +109,7 @@ class SaysToken:
 
 def distil(student, folder, words, *, steps, **settings):
     tasks = [Task(id=letter, family="one", prompt=letter) for letter in "adgj"]
-    config = OPDConfig(teacher=folder, num_tasks=4, group_size=32, microbatch_tokens=2048, concurrency=256, **settings)
+    config = OPDConfig(teacher=folder, num_tasks=4, group_size=16, microbatch_tokens=2048, concurrency=256, **settings)
     plan = EpisodePlan(make_env=OneToken, budget=Budget(turns=1, tokens=64, seconds=120), turn_tokens=1)
     with Generator(student, max_context=48, max_batch=256, seed=0) as engine:
         loop = RL(
@@ -118,7 +118,7 @@ def distil(student, folder, words, *, steps, **settings):
             TokenPolicy(engine, words.renderer(tuple(range(VOCAB))), SaysToken()),
             lambda task: plan,
             config=config,
-            optim=OptimConfig(lr=5e-3),
+            optim=OptimConfig(lr=1e-2),
             tasks=TaskStream(tasks, seed=0),
             seed=0,
         )
@@ -129,7 +129,7 @@ def distil(student, folder, words, *, steps, **settings):
 
 def test_a_student_becomes_its_teacher_without_a_reward(pair, words, tmp_path):
     student, teacher = pair
-    rows = distil(student, saved(teacher, tmp_path / "teacher"), words, steps=60)
+    rows = distil(student, saved(teacher, tmp_path / "teacher"), words, steps=30)
     first = np.mean([row["trainer/teacher_kl/mean"] for row in rows[:3]])
     last = np.mean([row["trainer/teacher_kl/mean"] for row in rows[-5:]])
     assert first > 0.5
