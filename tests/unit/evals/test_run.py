@@ -250,7 +250,7 @@ def test_an_error_of_one_worker_ends_the_others(echo, tasks, gold_policy):
     async def main():
         options = {"samples": 1, "budget": Budget(), "sampling": Sampling(), "concurrency": 3}
         with pytest.raises(ConfigError, match="not with these settings"):
-            await asyncio.wait_for(evaluate(tasks(3), lambda task: Broken(), gold_policy, **options), timeout=5)
+            await asyncio.wait_for(evaluate(tasks(3), lambda task: Broken(), gold_policy, **options), timeout=60)
 
     asyncio.run(main())
 

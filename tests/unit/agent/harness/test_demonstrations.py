@@ -143,7 +143,7 @@ def test_a_call_that_the_agent_does_not_offer(task):
     started = time.monotonic()
     with pytest.raises(TaskError, match=r"the script calls 'python', and the agent .* offers bash; take experts"):
         asyncio.run(demonstrate_with(Rewrites(), Words(), play([use("python", code="1")]), task, budget=BUDGET))
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 60
 
 
 def test_an_agent_that_asks_for_nothing_or_breaks_down(task):

@@ -27,4 +27,5 @@ def serve():
     yield serve
     for server, thread in servers:
         server.should_exit = True
-        thread.join(timeout=20)
+        thread.join(timeout=60)
+        assert not thread.is_alive()

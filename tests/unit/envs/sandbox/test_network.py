@@ -17,7 +17,7 @@ ASK = """python3 - <<'END'
 import urllib.error, urllib.request
 for address in {addresses}:
     try:
-        print(urllib.request.urlopen(address, timeout=20).read().decode())
+        print(urllib.request.urlopen(address, timeout=60).read().decode())
     except urllib.error.HTTPError as error:
         print(error.code, error.read().decode().strip())
     except OSError as error:

@@ -63,7 +63,7 @@ class World:
                 await asyncio.sleep(0)
             await asyncio.sleep(0.02)
             connection.take(END, b"")
-            await asyncio.wait_for(serving, 10)
+            await asyncio.wait_for(serving, 60)
         return bytes(back)
 
     def ask(self, said):

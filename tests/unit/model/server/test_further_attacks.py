@@ -26,7 +26,7 @@ def closed(tokenizer):
         yield one, asked
 
 
-def raw(url, data, *, wait_s=10.0):
+def raw(url, data, *, wait_s=60.0):
     """What a server answers to bytes."""
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=wait_s) as connection:
@@ -42,7 +42,7 @@ def raw(url, data, *, wait_s=10.0):
 
 def post(url, body, **options):
     headers = {"content-type": "application/json", **options.pop("headers", {})}
-    return httpx.post(f"{url}/v1/completions", content=body, headers=headers, timeout=20, **options)
+    return httpx.post(f"{url}/v1/completions", content=body, headers=headers, timeout=60, **options)
 
 
 BODIES = {
@@ -122,7 +122,7 @@ def test_a_head_of_two_meanings_changes_nothing(closed, head):
     said = raw(server.url, begin + head + b"\r\n" + b'5\r\n{"pat\r\nb\r\nh": "/tmp"}\r\n0\r\n\r\n')
     assert b" 200 " not in said.split(b"\r\n")[0]
     assert asked == []
-    assert httpx.get(f"{server.url}/health", timeout=10).status_code == 200
+    assert httpx.get(f"{server.url}/health", timeout=60).status_code == 200
 
 
 def test_a_path_that_is_no_folder_is_refused_and_not_waited_for(closed, tmp_path):
@@ -130,7 +130,7 @@ def test_a_path_that_is_no_folder_is_refused_and_not_waited_for(closed, tmp_path
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     headers = {"authorization": "Bearer two"}
-    assert httpx.post(f"{server.url}/pause", headers=headers, timeout=20).status_code == 200
+    assert httpx.post(f"{server.url}/pause", headers=headers, timeout=60).status_code == 200
     for path in (
         str(tmp_path / "fifo"),
         str(tmp_path / "loop"),
@@ -143,9 +143,9 @@ def test_a_path_that_is_no_folder_is_refused_and_not_waited_for(closed, tmp_path
     ):
         body = json.dumps({"path": path})
         kind = {"content-type": "application/json"}
-        answer = httpx.post(f"{server.url}/update_weights", content=body, headers={**headers, **kind}, timeout=20)
+        answer = httpx.post(f"{server.url}/update_weights", content=body, headers={**headers, **kind}, timeout=60)
         assert answer.status_code == 400, (path, answer.text[:200])
-    assert httpx.post(f"{server.url}/resume", headers=headers, timeout=20).status_code == 200
+    assert httpx.post(f"{server.url}/resume", headers=headers, timeout=60).status_code == 200
     assert asked == []
 
 
@@ -153,5 +153,5 @@ def test_a_path_that_is_no_folder_is_refused_and_not_waited_for(closed, tmp_path
 def test_a_key_is_that_key(closed, key):
     server, asked = closed
     headers = {"authorization": f"Bearer {key}"}
-    answer = httpx.post(f"{server.url}/update_weights", json={"path": "/tmp"}, headers=headers, timeout=20)
+    answer = httpx.post(f"{server.url}/update_weights", json={"path": "/tmp"}, headers=headers, timeout=60)
     assert (answer.status_code, asked) == (401, [])

@@ -284,7 +284,7 @@ def test_stop_ends_a_wait_for_episodes(make, words):
         run = asyncio.create_task(trainer.run(9))
         await asyncio.sleep(0.05)
         trainer.stop()
-        await asyncio.wait_for(run, timeout=20)
+        await asyncio.wait_for(run, timeout=60)
 
     asyncio.run(main())
     assert words.env.open_count == 0
