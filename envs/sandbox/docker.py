@@ -120,7 +120,8 @@ class DockerBackend:
     async def _make(self, engine: Engine, spec: SandboxSpec, facts: ImageFacts, config: dict[str, Any]) -> str:
         """A container that is not started. Raises SandboxError."""
         shared = engine.shares_files is not False
-        binds = [*spec.binds] if spec.image is not None else []
+        binds = spec.binds if spec.image is not None else ()
+        binds = [bind for bind in binds if not bind.optional or (shared and bind.source.exists())]
         mounts = [(str(bind.source.resolve()), os.path.normpath(bind.target)) for bind in binds]
         for source, target in mounts:
             if not Path(source).exists():

@@ -223,6 +223,8 @@ def checked_binds(binds: Iterable[Bind]) -> dict[str, str]:
     pairs = {}
     for bind in binds:
         target = os.path.normpath(bind.target)
+        if bind.optional and not bind.source.exists():
+            continue
         if not bind.source.exists():
             raise SandboxError(f"bind {bind.source} -> {bind.target}: the source does not exist")
         if not target.startswith("/") or target == "/":

@@ -31,10 +31,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bind:
-    """A host path shown inside, read-only."""
+    """A host path shown inside, read-only.
+
+    Attributes:
+        optional: left out where it is gone, and where sandboxes do not see this machine's files.
+    """
 
     source: Path
     target: str
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ import re
 import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from ..sandbox.oci.backend import OciBackend
 from ..sandbox.python import PythonEnvironment, python_environment
 from ..sandbox.types import Limits, ReusingBackend, Sandbox, SandboxBackend, SandboxSpec
 from .history import IGNORED, fresh_repository, purge_for_grading, purge_history, purge_past
+from .pasts import PLACE, first_alone, keep, past_of
 from .patching import apply_start_patch
 from .prepared import bring, changed_ns, key_of
 from .spool import Spool
@@ -172,7 +174,18 @@ async def open_workspace(
 
     Raises: as ``open_checkout``.
     """
+    if not row.image:
+        return await _open_workspace(backend, row, limits, env)
+    async with first_alone(row):
+        return await _open_workspace(backend, row, limits, env)
+
+
+async def _open_workspace(
+    backend: SandboxBackend, row: SWERow, limits: Limits, env: Mapping[str, str] | None
+) -> Sandbox:
     spec = await _spec(row, limits, env)
+    if row.image:
+        spec = replace(spec, binds=(*spec.binds, *past_of(row)))
 
     async def make(sandbox: Sandbox) -> None:
         await _fill(sandbox, row)
@@ -252,7 +265,9 @@ async def _hide(sandbox: Sandbox, row: SWERow) -> None:
     if row.start_patch or row.hidden_files:
         await fresh_repository(sandbox, row.root)
     else:
-        await purge_history(sandbox, row.root, base_commit=row.base_commit)
+        tip = await purge_history(sandbox, row.root, base_commit=row.base_commit, past=PLACE if row.image else "")
+        if row.image:
+            await keep(sandbox, row, tip)
     await sandbox.write_file(f"{row.root}/.git/info/exclude", IGNORED.encode())
 
 

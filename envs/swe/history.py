@@ -28,7 +28,8 @@ _ENV = {
 }
 
 # Refs, logs, other worktrees, alternates and the index all keep objects alive, and packs may be marked to be kept:
-# so the wanted objects go into one new pack, and every other place is emptied.
+# so the wanted objects go into one new pack, and every other place is emptied. Where a pack of just these was kept, it
+# is the only alternate.
 _PURGE = """
     if [ -f .git ]; then  # a linked worktree: a copy of its repository takes the place of the link
         inside=$(git rev-parse --path-format=absolute --git-common-dir) && head=$(git rev-parse HEAD) || exit
@@ -48,15 +49,21 @@ _PURGE = """
     tags= form='%(objectname) %(*objectname) %(refname)'
     [ -z "$2" ] || tags=$(git for-each-ref --merged="$base" --format="$form" refs/tags) || exit
     kept=$(mktemp -d "$PWD/.git/keep-XXXXXX") || exit
-    git rev-list --objects --no-object-names $3 "$base" > "$kept/wanted" || exit
-    # Deltas are taken over as they are; new ones are not looked for.
-    git pack-objects --quiet --window=0 --delta-base-offset "$kept/pack" < "$kept/wanted" > /dev/null || exit
+    past=
+    if [ -n "$4" ] && [ -d "$4/$base" ]; then
+        past=$4/$base
+    else
+        git rev-list --objects --no-object-names $3 "$base" > "$kept/wanted" || exit
+        # Deltas are taken over as they are; new ones are not looked for.
+        git pack-objects --quiet --window=0 --delta-base-offset "$kept/pack" < "$kept/wanted" > /dev/null || exit
+    fi
     git diff-index --cached --quiet "$base" -- || rm -f .git/index
     cd .git || exit
     rm -rf logs refs packed-refs shallow worktrees hooks rebase-apply rebase-merge sequencer lfs info/grafts info/refs
     rm -f *_HEAD AUTO_MERGE BISECT_* COMMIT_EDITMSG MERGE_MSG MERGE_MODE SQUASH_MSG gc.log index.lock description
     rm -rf objects && mkdir -p objects/pack objects/info refs/heads refs/tags || exit
-    mv "$kept"/pack-* objects/pack/ && rm -rf "$kept" keep-* || exit
+    if [ -n "$past" ]; then echo "$past" > objects/info/alternates; else mv "$kept"/pack-* objects/pack/; fi || exit
+    rm -rf "$kept" keep-*
     printf 'ref: refs/heads/main\\n' > HEAD && cd .. || exit
     [ -z "$3" ] || echo "$base" > .git/shallow
     git update-ref refs/heads/main "$base" || exit
@@ -65,7 +72,7 @@ _PURGE = """
     git config --unset extensions.partialClone
     [ -f .git/index ] || git read-tree HEAD
     git update-index -q --refresh > /dev/null
-    git rev-parse --quiet --verify HEAD > /dev/null
+    git rev-parse --quiet --verify HEAD > /dev/null && echo "$base"
 """
 
 # What a build edited and did not commit would be undone by `git checkout .`, and be handed in so.
@@ -98,16 +105,20 @@ _FRESH = """
 """
 
 
-async def purge_history(sandbox: Sandbox, root: str, *, base_commit: str = "") -> None:
+async def purge_history(sandbox: Sandbox, root: str, *, base_commit: str = "", past: str = "") -> str:
     """Make the base commit the only branch, and remove every object that is no ancestor of it. The work tree stays.
 
     Args:
         root: the repository's folder.
         base_commit: a commit there; where it is empty or not there, HEAD is the base.
+        past: a folder of the sandbox that may hold a folder with the name of the commit, and in it the pack of all
+            its objects (``pasts.py``); the repository then reads that one, and none is made.
+    Returns:
+        The commit that the history now ends with, but for one that keeps what a build has edited.
     Raises:
         SandboxError: git failed.
     """
-    await _run(sandbox, root, _PURGE + _KEEP_EDITS, base_commit)
+    return await _run(sandbox, root, _PURGE + _KEEP_EDITS, base_commit, past=past)
 
 
 async def purge_for_grading(sandbox: Sandbox, root: str, *, base_commit: str = "") -> None:
@@ -140,10 +151,19 @@ async def fresh_repository(sandbox: Sandbox, root: str) -> None:
 
 
 async def _run(
-    sandbox: Sandbox, root: str, script: str, base: str, keep: str = "", *, shallow: bool = False, stdin: bytes = b""
-) -> None:
-    command = ["sh", "-c", script, "sh", base or "HEAD", keep, "--max-count=1" if shallow else ""]
+    sandbox: Sandbox,
+    root: str,
+    script: str,
+    base: str,
+    keep: str = "",
+    *,
+    shallow: bool = False,
+    past: str = "",
+    stdin: bytes = b"",
+) -> str:
+    command = ["sh", "-c", script, "sh", base or "HEAD", keep, "--max-count=1" if shallow else "", past]
     result = await sandbox.arun(command, cwd=root, env=_ENV, stdin=stdin, timeout_s=PURGE_TIMEOUT_S)
     if result.exit_code != 0:
         said = result.stderr.decode("utf-8", errors="replace").strip()
         raise SandboxError(f"the history of {root} could not be purged ({result.killed or said[-500:]})")
+    return result.stdout.decode().strip()

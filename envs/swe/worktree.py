@@ -137,6 +137,9 @@ async def snapshot(sandbox: Sandbox, root: str) -> bytes:
         aside=$(mktemp -d) && trap 'rm -rf "$aside"' EXIT || exit
         {STAGE}
         git_dir="$aside/.git"
+        # What the repository holds need not be written once more, a file each; what is told is one pack.
+        objects=$(cd "$(git rev-parse --git-path objects 2> /dev/null)" 2> /dev/null && pwd)
+        export GIT_ALTERNATE_OBJECT_DIRECTORIES="$objects"
         export GIT_DIR="$git_dir" GIT_WORK_TREE="$PWD"
         export GIT_AUTHOR_NAME=base GIT_AUTHOR_EMAIL=base@localhost GIT_COMMITTER_NAME=base
         export GIT_COMMITTER_EMAIL=base@localhost
@@ -144,6 +147,10 @@ async def snapshot(sandbox: Sandbox, root: str) -> bytes:
         echo "{RAW_ATTRIBUTES}" > "$GIT_DIR/info/attributes"
         stage || {{ cat "$aside/told" >&2; exit 1; }}
         git commit --quiet --allow-empty --no-verify -m base || exit
+        git rev-list --objects --no-object-names HEAD > "$aside/wanted" || exit
+        git pack-objects --quiet --window=0 "$aside/pack" < "$aside/wanted" > /dev/null || exit
+        rm -rf "$GIT_DIR/objects" && mkdir -p "$GIT_DIR/objects/pack" || exit
+        mv "$aside"/pack-* "$GIT_DIR/objects/pack/" || exit
         tar -cf - -C "$aside" .git
     """
     result = await sandbox.arun(

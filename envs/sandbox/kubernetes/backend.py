@@ -73,7 +73,7 @@ class KubernetesBackend:
                 "the task names no image, and a pod needs one; name one that has what such tasks need in "
                 "VERIGYM_SANDBOX_KUBERNETES_IMAGE, or take another sandbox"
             )
-        binds = launch.checked_binds(spec.binds)
+        binds = launch.checked_binds(bind for bind in spec.binds if not bind.optional)
         await self.room.wait_for(self._one_more)
         try:
             return await self._create(replace(spec, image=image), binds)
