@@ -99,13 +99,18 @@ def _add_parity(kinds: Any, positive: Any) -> None:
         "parity",
         help="grade with swebench's own run_instance too, and report every disagreement",
         description="Grade the gold and the empty patch of every row, or predictions, with verigym and with swebench's "
-        "run_instance in Docker, and print where they differ.",
+        "run_instance in Docker, and print where they differ, and by repository how many rows these patches resolve. "
+        "Rows whose image is not there are left out, with --here.",
     )
     parity.add_argument("file", type=Path, metavar="ROWS", help="SWE-bench rows with image and eval_script")
     parity.add_argument(
         "--predictions", type=Path, metavar="FILE", help="instance_id, model_patch (default: gold, empty)"
     )
     parity.add_argument("--limit", type=positive, metavar="N", help="only the first N rows")
+    parity.add_argument("--here", action="store_true", help="only rows whose image this engine has")
+    parity.add_argument(
+        "--compared", type=int, metavar="N", help="swebench grades the first N rows of each repository (default: all)"
+    )
     parity.add_argument("--timeout", type=positive, default=600, metavar="S", help="seconds of the tests (600)")
     parity.add_argument("--workers", type=positive, default=2, metavar="N", help="patches graded at once (2)")
     parity.set_defaults(run=run_parity)
@@ -276,13 +281,23 @@ def run_decontaminate(args: argparse.Namespace) -> int:
 def run_parity(args: argparse.Namespace) -> int:
     import asyncio
 
-    from ..synthesis.parity import compare, disagreements, pairs_of
+    from ...errors import TaskError
+    from ..datasets.swe import row_of
+    from ..synthesis.engine_images import exists
+    from ..synthesis.parity import compare, count, disagreements, pairs_of
     from .terminal import progress_bar, table
 
     pairs = pairs_of(args.file, args.predictions, limit=args.limit)
-    docker_client()
+    client = docker_client()
+    if args.here:
+        pairs = [pair for pair in pairs if exists(client, row_of(pair.task).image)]
+    if not pairs:
+        raise TaskError(
+            f"{args.file} has no row whose image is here; verigym tasks build-images --verified builds them"
+        )
+    settings: dict[str, Any] = {"timeout_s": args.timeout, "workers": args.workers, "compared_rows": args.compared}
     with progress_bar() as tell:
-        results = asyncio.run(compare(pairs, timeout_s=args.timeout, workers=args.workers, progress=tell))
+        results = asyncio.run(compare(pairs, progress=tell, **settings))
     table(
         f"{len(results)} gradings by verigym and swebench",
         ("task", "patch", "verigym", "swebench", "seconds", "swebench's"),
@@ -291,6 +306,15 @@ def run_parity(args: argparse.Namespace) -> int:
             for one in results
         ),
     )
+    if not args.predictions:
+        table(
+            "by repository",
+            ("repository", "rows", "gold resolves", "empty resolves", "patches compared", "that differ", "minutes"),
+            (
+                (one.repo, one.rows, one.gold, one.empty, one.compared, one.differ, f"{one.minutes:.1f}")
+                for one in count(results)
+            ),
+        )
     differ = disagreements(results)
     for one in differ:
         print(f"{one.task_id}, {one.kind}: {one.detail}")

@@ -49,18 +49,33 @@ class Compared:
     """Two verdicts on one patch.
 
     Attributes:
-        ours, theirs: "resolved", "unresolved", or "error".
+        ours, theirs: "resolved", "unresolved", or "error"; theirs "" where swebench was not asked.
         our_seconds, their_seconds: wall clock of the whole grading.
         detail: how they differ; "" where they do not.
     """
 
     task_id: str
+    repo: str
     kind: str
     ours: str
     theirs: str
     our_seconds: float
     their_seconds: float
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryCounts:
+    """What was found of a repository's rows. ``gold`` and ``empty`` are rows that these patches resolve; ``compared``
+    are patches that swebench graded too, ``differ`` those of them that it grades otherwise."""
+
+    repo: str
+    rows: int
+    gold: int
+    empty: int
+    compared: int
+    differ: int
+    minutes: float
 
 
 def pairs_of(rows: Path, predictions: Path | None, *, limit: int | None = None) -> list[Pair]:
@@ -89,22 +104,30 @@ def pairs_of(rows: Path, predictions: Path | None, *, limit: int | None = None) 
 
 
 async def compare(
-    pairs: Sequence[Pair], *, timeout_s: int, workers: int = 1, progress: Progress | None = None
+    pairs: Sequence[Pair],
+    *,
+    timeout_s: int,
+    workers: int = 1,
+    compared_rows: int | None = None,
+    progress: Progress | None = None,
 ) -> list[Compared]:
     """Grade each pair twice, by verigym and then by swebench; ``workers`` pairs at once.
 
+    Args:
+        compared_rows: of each repository so many rows are graded by swebench too, the first ones; None: all.
     Raises:
         SandboxError: there is no Docker. GradingError: swebench could not be started.
     """
     tell = progress or (lambda what, done, total: None)
     room = asyncio.Semaphore(workers)
     done = 0
+    asked = _first_of_each(pairs, compared_rows)
     tell("gradings compared", 0, len(pairs))
 
     async def one(pair: Pair) -> Compared:
         nonlocal done
         async with room:
-            found = await _compare(pair, timeout_s)
+            found = await _compare(pair, timeout_s, by_swebench=pair.task.id in asked)
         done += 1
         tell("gradings compared", done, len(pairs))
         return found
@@ -117,7 +140,36 @@ def disagreements(results: Sequence[Compared]) -> list[Compared]:
     return [one for one in results if one.detail]
 
 
-async def _compare(pair: Pair, timeout_s: int) -> Compared:
+def count(results: Sequence[Compared]) -> list[RepositoryCounts]:
+    """The results by repository, in the order of their names, and all of them at the end."""
+    repos = sorted({one.repo for one in results})
+    parts = [(repo, [one for one in results if one.repo == repo]) for repo in repos]
+    return [_counts(repo, part) for repo, part in [*parts, ("all", results)]]
+
+
+def _counts(repo: str, results: Sequence[Compared]) -> RepositoryCounts:
+    return RepositoryCounts(
+        repo=repo,
+        rows=len({one.task_id for one in results}),
+        gold=sum((one.kind, one.ours) == ("gold", "resolved") for one in results),
+        empty=sum((one.kind, one.ours) == ("empty", "resolved") for one in results),
+        compared=sum(one.theirs != "" for one in results),
+        differ=len(disagreements(results)),
+        minutes=sum(one.our_seconds + one.their_seconds for one in results) / 60,
+    )
+
+
+def _first_of_each(pairs: Sequence[Pair], number: int | None) -> set[str]:
+    """Ids of the first rows of each repository."""
+    of_repo: dict[str, list[str]] = {}
+    for pair in pairs:
+        ids = of_repo.setdefault(row_of(pair.task).repo, [])
+        if pair.task.id not in ids:
+            ids.append(pair.task.id)
+    return {one for ids in of_repo.values() for one in ids[:number]}
+
+
+async def _compare(pair: Pair, timeout_s: int, *, by_swebench: bool) -> Compared:
     row = row_of(pair.task)
     started = time.monotonic()
     try:
@@ -130,16 +182,19 @@ async def _compare(pair: Pair, timeout_s: int) -> Compared:
     except (SandboxError, GradingError, TaskError) as error:
         ours, ours_tests, said = "error", frozenset(), str(error)
     middle = time.monotonic()
-    found = await on_thread(run_instance, pair.task, pair.patch, timeout_s=timeout_s)
-    theirs = "error" if found is None else "resolved" if found["resolved"] else "unresolved"
+    found = await on_thread(run_instance, pair.task, pair.patch, timeout_s=timeout_s) if by_swebench else None
+    theirs = "" if not by_swebench else "error" if found is None else "resolved" if found["resolved"] else "unresolved"
     detail = ""
-    if ours != theirs:
+    if not by_swebench:
+        detail = f"verigym cannot grade it: {said}" if ours == "error" else ""
+    elif ours != theirs:
         detail = f"verigym says {ours} ({said}), swebench {theirs}"
     elif found is not None and "tests_status" in found:
         differ = sorted(ours_tests ^ _failures(found["tests_status"]))
         detail = f"the verdict is the same, these tests differ: {', '.join(differ[:5])}" if differ else ""
     return Compared(
         task_id=pair.task.id,
+        repo=row.repo,
         kind=pair.kind,
         ours=ours,
         theirs=theirs,
