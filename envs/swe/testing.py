@@ -26,6 +26,7 @@ from .tracebacks import read_tracebacks
 
 _PACKAGE = "_verigym_runner"
 _MODULES = (
+    "testing_signed",
     "twin_means",
     "twin_operands",
     "twins",
