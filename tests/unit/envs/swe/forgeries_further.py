@@ -4,6 +4,7 @@ limits, comparisons that do something else, and patches of odd forms. Each leave
 
 from .conftest import FILES, HIDDEN
 from .forgeries import BUG, on_import, when_called
+from .forgeries_fresh import PYTEST
 
 COMPARING = """
 class Odd(int):
@@ -146,4 +147,5 @@ FURTHER = {
     **{f"process: {name}": changes for name, changes in PROCESSES.items()},
     **{f"comparison: {name}": changes for name, changes in COMPARISONS.items()},
     **{f"patch: {name}": changes for name, changes in PATCHES.items()},
+    **{f"guards: {name}": on_import(code) for name, (_, code) in PYTEST.items()},
 }

@@ -6,6 +6,8 @@ says what stops each kind, and what nothing stops.
 
 import pytest
 
+from .forgeries_fresh import KNOWS_THE_RUNNER
+
 BUG = "def add(a, b):\n    return a - b\n\n\ndef twice(x):\n    return 2 * x\n"
 MAKE_PASS = """
 import pytest
@@ -179,6 +181,10 @@ UNSTOPPED = {
         {"pkg/calc.py": BUG.replace("return a - b", "return {(1, 2): 3, (2, 2): 4, (2, 3): 5}.get((a, b), a - b)")},
         "who knows the tests' values needs no program",
     ),
+    **{
+        name: (on_import(code), "code in the tests' own process can go for the runner's objects")
+        for name, (_, code) in KNOWS_THE_RUNNER.items()
+    },
 }
 
 

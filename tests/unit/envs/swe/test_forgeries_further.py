@@ -12,6 +12,7 @@ QUICK = (
     "comparison: skips",
     "patch: the hidden file is a link to another",
     "patch: a module of our helper's name",
+    "guards: json: its classes, both ways",
 )
 
 

@@ -16,7 +16,8 @@ from verigym.envs.swe.tracebacks import feedback_of
 from verigym.rewards.score import Score
 from verigym.rewards.swe import TestReport
 
-from .runner_forgeries import BUG, GOOD, SYMPY, UNITTEST, patch_of
+from .forgeries_fresh import BY_RUNNER
+from .runner_forgeries import BUG, GOOD, SYMPY, UNITTEST, on_import, patch_of, when_called
 
 RUNTESTS = """import argparse
 import os
@@ -256,11 +257,29 @@ def test_the_corpus_is_large(name):
     assert len(REPOSITORIES[name]["forgeries"]) >= 24
 
 
+FRESH = ("json: its classes, both ways", "hmac tells the key, os.read the plan")
+
+
+def fresh(name, kinds=None):
+    placed = {"import": on_import, "call": when_called}
+    return {
+        key: placed[where](code) for key, (where, code) in BY_RUNNER[name].items() if key in (kinds or BY_RUNNER[name])
+    }
+
+
+@pytest.mark.parametrize("name", ["unittest", "sympy"])
+def test_what_the_repository_replaces_of_json_and_hmac_is_not_the_runners(graded, name):
+    source = REPOSITORIES[name]["source"]
+    scores = graded(name, {key: patch_of(text, source) for key, text in fresh(name, FRESH).items()})
+    assert [f"{key}: {score.detail}" for key, (score, _) in scores.items() if score.value or score.passed] == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["unittest", "sympy"])
 def test_no_forgery_is_accepted(graded, name):
     about = REPOSITORIES[name]
-    patches = {key: patch_of(text, about["source"]) for key, text in about["forgeries"].items()}
+    forgeries = {**about["forgeries"], **fresh(name)}
+    patches = {key: patch_of(text, about["source"]) for key, text in forgeries.items()}
     scores = graded(name, patches)
     accepted = [f"{key}: {score.detail}" for key, (score, _) in scores.items() if score.value or score.passed]
     assert accepted == []
