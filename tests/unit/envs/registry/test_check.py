@@ -61,7 +61,7 @@ def found(env, tasks=None):
     return {one.name: one for one in findings}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def little_to_collect():
     """What other tests have left in this process is no garbage of these, and takes half of their time to look at."""
     gc.collect()
