@@ -19,15 +19,17 @@ from verigym.envs.synthesis.rows import archives_of, make_row
 from verigym.envs.synthesis.sources import Source
 from verigym.errors import TaskError
 
-from .conftest import examine
+from .conftest import MATHS_TESTS, examine, probe_of
 
 TOTAL = ("tests/test_maths.py::test_total[numbers0-3]", "tests/test_maths.py::test_total[numbers1-0]")
 LARGEST = "tests/test_maths.py::LargestTests::test_largest"
 NOTHING = "tests/test_maths.py::LargestTests::test_nothing"
 
 
-@pytest.fixture
-def baseline(probe: Probe, source: Source) -> Baseline:
+@pytest.fixture(scope="module")
+def baseline(tmp_path_factory: pytest.TempPathFactory) -> Baseline:
+    """Of a tree like each test's own: it names no folder."""
+    source, probe = probe_of(tmp_path_factory.mktemp("clean"), {"tests/test_maths.py": MATHS_TESTS})
     return asyncio.run(measure_baseline(probe, source))
 
 

@@ -46,10 +46,10 @@ def test_a_folder_is_whole_or_refused(tmp_path):
 
 def test_generated_programs_become_a_data_set(backend, tmp_path):
     for name in ("a", "b"):
-        asyncio.run(make_from_programs("small-programs", 120, tmp_path / name, seed=3, backend=backend))
+        asyncio.run(make_from_programs("small-programs", 40, tmp_path / name, seed=3, backend=backend))
     first, second = (list(read_shards(tmp_path / name)) for name in ("a", "b"))
     assert first == second
-    assert len({one.id for one in first}) == 120
+    assert len({one.id for one in first}) == 40
     assert all(one.trace.ended and one.trace.frames[-1].event == "return" for one in first)
 
 
