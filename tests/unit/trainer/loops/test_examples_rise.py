@@ -92,5 +92,5 @@ def test_sql_rises(make_decoder):
 
 def test_wordle_rises(make_decoder):
     wordle = example("wordle")
-    found = rewards(make_decoder, wordle.Wordle, wordle.WORDS, "GYX", seen=5, turns=6, group=32, credit="turn")
+    found = rewards(make_decoder, wordle.Wordle, wordle.WORDS, "GYX", seen=5, turns=6, group=24, credit="turn")
     assert found[-1] > found[0] + 0.2

@@ -196,7 +196,7 @@ def test_a_resumed_run_repeats_the_rewards_and_losses(make_trainer, make_decoder
         )
         return rows
 
-    settings = {"tasks": tasks(5), "group_size": 64, "seed": 7, "num_minibatches": 2}
+    settings = {"tasks": tasks(5), "group_size": 40, "seed": 7, "num_minibatches": 2}
     whole = make_trainer(**settings)
     expected = run(whole, 6)
     assert sum(math.isfinite(loss) for _, loss, _ in expected) > 3
@@ -286,7 +286,7 @@ def test_a_run_with_nothing_to_learn_stops_and_says_why(make_trainer):
 @pytest.mark.parametrize("kind", ["head", "shared", "model"])
 def test_a_critic_learns_what_is_to_come_and_a_run_with_one_resumes(make_trainer, make_decoder, kind):
     settings = {
-        **{"config": PPOConfig, "tasks": tasks(4), "group_size": 32, "kl": {"coef": 0.01}, "stop": ALL, "turns": 1},
+        **{"config": PPOConfig, "tasks": tasks(4), "group_size": 16, "kl": {"coef": 0.01}, "stop": ALL, "turns": 1},
         **{"critic": {"kind": kind, "optim": {"lr": 1e-2}}, "seed": 5},
     }
 
