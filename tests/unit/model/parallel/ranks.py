@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch._dynamo  # a sharded module imports it: here once, and not in each process
 import torch.distributed as dist
 
 

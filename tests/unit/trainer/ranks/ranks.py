@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # an optimizer and a sharded module import it: here once, and not in each process
 import torch.distributed as dist
 
 from verigym.model.parallel.layout import Layout, Meshes
