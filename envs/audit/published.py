@@ -16,8 +16,8 @@ from ..synthesis.build_images import wheels_of
 from ..synthesis.probing import PROBE_ENV, Job, Probe
 
 PYTEST = ("pytest==7.4.4", "exceptiongroup==1.1.0", "tomli==2.0.1", "typing_extensions==4.5.0")
-"""For tests of SymPy's own runner, which are pytest's too; its images have none. With what it needs before Python 3.11,
-as pip reads markers on the machine that downloads."""
+"""For tests of SymPy's own runner and of unittest, which are pytest's too; their images have none. With what it needs
+before Python 3.11, as pip reads markers on the machine that downloads."""
 BROUGHT = "/tmp/verigym-pytest"
 COLLECT_S = 300.0
 
@@ -30,10 +30,12 @@ class Site:
     env: Mapping[str, str]
 
     def probe(self, sandbox: Sandbox) -> Probe:
-        return Probe(sandbox, python=self.plan.site.python, env=self.env, workdir=self.plan.row.root)
+        command = self.plan.command
+        script = (command.script, *command.arguments) if command.kind == "unittest" else ()
+        return Probe(sandbox, python=self.plan.site.python, env=self.env, workdir=self.plan.row.root, script=script)
 
     def name_of(self, test: str) -> str:
-        """The row's name of a test of pytest's."""
+        """The row's name of a test of pytest's, or of unittest's with its description."""
         own = test.replace("::", ":") if self.plan.command.kind == "sympy" else test
         return self.plan.name_of(own)
 
@@ -47,13 +49,13 @@ async def site_of(sandbox: Sandbox, row: SWERow) -> Site | None:
         SandboxError: the sandbox failed.
     """
     plan = await plan_of(sandbox, row)
-    if plan is None or plan.command.kind == "unittest":
+    if plan is None:
         return None
     env = {**plan.site.env, **row.env, **plan.command.env, **PROBE_ENV}
     folders = [row.root, f"{row.root}/src"] if plan.site.copied else []
     if plan.site.plugins:
         env["PYTEST_PLUGINS"] = ",".join(plan.site.plugins)
-    if plan.command.kind == "sympy":
+    if plan.command.kind != "pytest":
         if not await _bring_pytest(sandbox, plan):
             return None
         folders.append(BROUGHT)
@@ -66,12 +68,13 @@ async def row_under_pytest(site: Site, probe: Probe) -> SWERow | None:
     """The row with pytest's ids in place of the names that its script prints; None where pytest does not collect all of
     them."""
     row = site.plan.row
-    files = tuple(dict.fromkeys(site.plan.command.files))
+    # Of unittest's commands the files are guesses; the suite tells.
+    files = () if site.plan.command.kind == "unittest" else tuple(dict.fromkeys(site.plan.command.files))
     (found,) = await probe.run([Job(key="names", collect=files, mode="warm", deadline_s=COLLECT_S)])
     await probe.import_once(found.modules)
     own: dict[str, list[str]] = {}
     for test in found.locations:
-        own.setdefault(site.name_of(test), []).append(test)
+        own.setdefault(site.name_of(found.names.get(test, test)), []).append(test)
     deciding, others = (_own_ids(own, names) for names in (row.FAIL_TO_PASS, row.PASS_TO_PASS))
     if deciding is None or others is None:
         return None

@@ -13,8 +13,9 @@ processor seconds a test fails, or null; "collect_s": how long files may take to
 word by which tests run in rounds; "max_failing", "mode": "test" | "trace" | "warm"; "order": "" | "reversed" | a
 word that tests are shuffled by; "clock_s": how far the wall clock is moved; "held_up": "" | a word by which the run is
 stopped again and again; "watch": paths whose lines are noted in mode "trace"; "calls": (path, first line) of functions
-whose arguments are noted in it; "plain": whether assertions are left without words, which is quicker}. A file
-whose text is null is not there during the run. A result: see ``_result``.
+whose arguments are noted in it; "plain": whether assertions are left without words, which is quicker; "script": [] or
+the words of a script that hands tests to unittest, in whose place they are run; "collect" may be [] then for all of its
+files}. A file whose text is null is not there during the run. A result: see ``_result``.
 """
 
 import contextlib
@@ -34,6 +35,7 @@ import pytest
 from .probe_clock import move_clock
 from .probe_recorder import MESSAGE_CHARACTERS, Recorder
 from .probe_stopwatch import bounded
+from .probe_unittest import take_over
 
 # As the tests are run for a reward (envs/swe/testing_guest.py), but for the words of failures: the other styles parse
 # the test's whole file, and each of its frames', for every failure.
@@ -158,15 +160,21 @@ def _run_pytest(job):
     if job["clock_s"]:
         move_clock(job["clock_s"])
     recorder = Recorder(job, os.getcwd())
-    arguments = [*OPTIONS, f"--rootdir={os.getcwd()}", *job["collect"]]
+    arguments = [*OPTIONS, f"--rootdir={os.getcwd()}"]
     if job["plain"]:
         arguments.append("--assert=plain")
     if job["mode"] == "warm":
         arguments.append("--collect-only")
+    if job["script"]:  # which has set how warnings are met
+        arguments += ["-p", "no:warnings"]
+
+    def run(files):
+        return int(pytest.main([*arguments, *(job["collect"] or files)], plugins=[recorder]))
+
     # Of conftest files; each file of tests has a bound of its own.
     first = bounded(job["collect_s"], "importing it takes too long") if job["collect_s"] else contextlib.nullcontext()
     with first, contextlib.redirect_stderr(io.StringIO()) as said:
-        exit_code = int(pytest.main(arguments, plugins=[recorder]))
+        exit_code = take_over(job["script"], run) if job["script"] else run(())
     result = _result(recorder, exit_code)
     if job["mode"] == "warm":
         result["modules"] = _modules_of_others()
@@ -211,6 +219,7 @@ def _result(recorder, exit_code):
         "failures": recorder.failures,
         "not_collected": recorder.not_collected,
         "locations": recorder.locations,
+        "names": recorder.names,
         "covered": recorder.covered,
         "lines": recorder.lines,
         "calls": recorder.calls,

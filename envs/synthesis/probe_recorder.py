@@ -11,6 +11,7 @@ import pytest
 
 from .probe_sample import rounds
 from .probe_stopwatch import Stopwatch, bounded
+from .probe_unittest import in_suites_order, name_in_suite
 from .probe_values import given_in, plain_text, seen_in
 
 MESSAGE_CHARACTERS = 4000
@@ -33,6 +34,7 @@ class Recorder:
         self.durations = {}
         self.failures = {}
         self.locations = {}
+        self.names = {}
         self.covered = {}
         self.lines = {}
         self.calls = {}
@@ -79,6 +81,8 @@ class Recorder:
             items.reverse()
         elif self.job["order"]:
             random.Random(self.job["order"]).shuffle(items)
+        if self.job["script"]:
+            items[:] = in_suites_order(items)
         if self.job["sample"]:
             found = {item.nodeid: item for item in items}
             cut = rounds(list(found), self.job["sample"])
@@ -89,6 +93,8 @@ class Recorder:
                 code = self._code(item)
                 if code is not None:
                     self.locations[item.nodeid] = [self._relative(code.co_filename), code.co_firstlineno]
+                    if self.job["script"]:
+                        self.names[item.nodeid] = name_in_suite(item)
 
     def pytest_collection_finish(self):
         self.watch = Stopwatch()

@@ -29,7 +29,9 @@ PROBE_FOLDER = ".verigym-probe"
 """In the tree, hidden from pytest; relative, so that the sandbox without isolation has one for each tree."""
 
 _PACKAGE = "_verigym_probe"
-_MODULES = ("probe_values", "probe_clock", "probe_sample", "probe_stopwatch", "probe_recorder", "probe")
+_MODULES = tuple(
+    f"probe{part}" for part in ("_values", "_clock", "_sample", "_stopwatch", "_unittest", "_recorder", "")
+)
 _MAIN = f"""\
 import sys
 from {_PACKAGE}.probe import main
@@ -46,7 +48,7 @@ class Job:
     """One run of tests on the tree with some files replaced; see probe.py.
 
     Attributes:
-        collect: test files.
+        collect: test files; () for all of a probe's script.
         files: path -> text that stands there during the run; None: the file is not there.
         keep: the tests to run; None for all.
         named: only tests whose function has one of these names; empty for all.
@@ -114,6 +116,7 @@ class JobResult:
         outcomes: test -> "passed", "failed", "error", "skipped", "xfailed" or "xpassed".
         not_collected: files that could not be imported.
         locations: test -> (file, first line) of its function; in modes "trace" and "warm" only.
+        names: test -> what unittest calls it, and below it the first line of its description; likewise, of a script.
         covered: test -> (file, first line) of the tree's functions it entered; in mode "trace" only.
         lines: test -> (file, line) of the watched files that it ran; in mode "trace" only.
         calls: test -> (file, first line, parameter -> source of its value) of calls asked for; in mode "trace" only.
@@ -134,6 +137,7 @@ class JobResult:
     failures: Mapping[str, Failure] = field(default_factory=dict)
     not_collected: tuple[str, ...] = ()
     locations: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
     covered: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
     lines: Mapping[str, frozenset[tuple[str, int]]] = field(default_factory=dict)
     calls: Mapping[str, tuple[tuple[str, int, Mapping[str, str]], ...]] = field(default_factory=dict)
@@ -174,12 +178,22 @@ async def open_probe(source: Source, backend: SandboxBackend) -> AsyncIterator["
 class Probe:
     """A sandbox with the clean tree, and runs of its tests."""
 
-    def __init__(self, sandbox: Sandbox, *, python: str, env: Mapping[str, str], workdir: str = WORKDIR) -> None:
-        """``workdir``: the tree's folder inside, absolute."""
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        *,
+        python: str,
+        env: Mapping[str, str],
+        workdir: str = WORKDIR,
+        script: Sequence[str] = (),
+    ) -> None:
+        """``workdir``: the tree's folder inside, absolute. ``script``: path and arguments of a script of the tree that
+        prepares its tests and hands them to unittest, in whose place they are run; the path "" is unittest's own."""
         self._sandbox = sandbox
         self._workdir = workdir
         self._python = python
         self._env = env
+        self._script = tuple(script)
         self._num_runs = 0
         self._modules: list[str] = []
 
@@ -220,7 +234,8 @@ class Probe:
         """Results of the first jobs, at least of one: a job may take the whole process down."""
         self._num_runs += 1
         order, answer = (f"{PROBE_FOLDER}/{kind}-{self._num_runs}.json" for kind in ("jobs", "results"))
-        await self._sandbox.write_file(f"{self._workdir}/{order}", json.dumps([asdict(job) for job in jobs]).encode())
+        asked = [{**asdict(job), "script": self._script} for job in jobs]
+        await self._sandbox.write_file(f"{self._workdir}/{order}", json.dumps(asked).encode())
         modules = [] if any(job.clock_s for job in jobs) else self._modules
         process = await self._sandbox.arun(
             [self._python, f"{PROBE_FOLDER}/main.py", order, answer, *modules],
@@ -274,6 +289,7 @@ def _result(record: Mapping[str, Any]) -> JobResult:
         },
         not_collected=tuple(record.get("not_collected", ())),
         locations={test: (path, line) for test, (path, line) in record.get("locations", {}).items()},
+        names=record.get("names", {}),
         covered={
             test: tuple((path, line) for path, line in places) for test, places in record.get("covered", {}).items()
         },

@@ -135,34 +135,90 @@ def test_a_row_is_left_after_its_minutes_and_not_called_sound(rows, backend):
     assert certificate.kind != "sound"
 
 
-def test_tests_that_a_script_names_otherwise_run_under_pytest_where_it_knows_them(rows, backend):
-    path, found = rows
-    raw = next(row for row in found if row["instance_id"] == "weak")
-    python = asyncio.run(environment_of(row_of(task_of(raw, folder=path.parent)))).python
-    script = eval_script_of(
+SUITE = """\
+import unittest
+
+import fees
+
+
+class Fees(unittest.TestCase):
+    def test_fee(self):
+        \"\"\"A fee from the 30th day on.\"\"\"
+        self.assertGreater(fees.fee(30), 0)
+
+    def test_none(self):
+        self.assertTrue(unittest.prepared)
+"""
+RUNTESTS = """\
+import sys
+import unittest
+
+if __name__ == "__main__":
+    suite = unittest.defaultTestLoader.loadTestsFromNames(sys.argv[1:])
+    unittest.prepared = True
+    unittest.TextTestRunner(verbosity=2).run(suite)
+"""
+SCRIPTED = {
+    "sympy": {
+        "command": "bin/test -C --verbose test_fees.py",
+        "tests": TESTS["weak"],
+        "names": ("test_fee", "test_none"),
+        "ids": ("test_fees.py::test_fee", "test_fees.py::test_none"),
+    },
+    "django": {
+        "command": "./runtests.py suite_of_fees",
+        "tests": SUITE,
+        "names": ("A fee from the 30th day on.", "test_none (suite_of_fees.Fees.test_none)"),
+        "ids": ("suite_of_fees.py::Fees::test_fee", "suite_of_fees.py::Fees::test_none"),
+    },
+}
+
+
+@pytest.mark.parametrize("runner", SCRIPTED)
+def test_tests_that_a_script_names_otherwise_run_under_pytest_where_it_knows_them(tmp_path, backend, runner):
+    about = SCRIPTED[runner]
+    (fee, none), path = about["ids"], about["ids"][0].partition("::")[0]
+    for name, text in {"fees.py": BASE, "runtests.py": RUNTESTS, "test_fees.py": VISIBLE}.items():
+        (tmp_path / "tree").mkdir(exist_ok=True)
+        (tmp_path / "tree" / name).write_text(text)
+    before = VISIBLE if path == "test_fees.py" else ""
+    raw = {
+        "instance_id": "one",
+        "base_commit": pack_repository(tmp_path / "tree", tmp_path / "one.tar.gz"),
+        "archive": "one.tar.gz",
+        "problem_statement": STATEMENT,
+        "patch": unified("fees.py", BASE, GOLD),
+        "test_patch": unified(path, before, about["tests"]),
+        "FAIL_TO_PASS": about["names"][:1],
+        "PASS_TO_PASS": about["names"][1:],
+        "log_parser": f"parse_log_{runner}",
+    }
+    python = asyncio.run(environment_of(row_of(task_of(raw, folder=tmp_path)))).python
+    raw["eval_script"] = eval_script_of(
         root="/workspace",
-        test_cmd="bin/test -C --verbose test_fees.py",
+        test_cmd=about["command"],
         before=f"export PATH={python.rpartition('/')[0]}:$PATH",
+        test_patch=raw["test_patch"],
         conda=False,
     )
-    names = {"FAIL_TO_PASS": ["test_fee"], "PASS_TO_PASS": ["test_none"]}
-    raw = {**raw, **names, "eval_script": script, "log_parser": "parse_log_sympy"}
-    row = row_of(task_of(raw, folder=path.parent))
+    row = row_of(task_of(raw, folder=tmp_path))
 
     async def bench():
         async with open_bench(backend, row) as made:
-            (gold,) = await made.run([{}], Manner(whole=True))
+            (gold,) = await made.run([{}], Manner(whole=True, trace=True, order="reversed"))
             (base, same) = await made.run([made.base, {}], first=made.row.FAIL_TO_PASS)
             return made, gold, base, same
 
     made, gold, base, same = asyncio.run(bench())
     assert made.can_vary_runs
-    assert made.row.tests == ("test_fees.py::test_fee", "test_fees.py::test_none")
+    assert made.row.tests == about["ids"]
     assert gold.resolved
+    assert ("fees.py", 1) in gold.traced.covered[fee]
     assert same.resolved
     assert set(same.statuses) == set(made.row.tests)
     assert not base.resolved
-    assert set(base.statuses) == {"test_fees.py::test_fee"}  # the other test is not come to
+    assert set(base.statuses) == {fee}  # the other test is not come to
+    assert none in gold.statuses
 
 
 @pytest.mark.slow
