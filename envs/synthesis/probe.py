@@ -165,8 +165,8 @@ def _run_pytest(job):
         arguments.append("--assert=plain")
     if job["mode"] == "warm":
         arguments.append("--collect-only")
-    if job["script"]:  # which has set how warnings are met
-        arguments += ["-p", "no:warnings"]
+    if job["script"]:  # which has set how warnings are met; and what is called "setup" prepares nothing for unittest
+        arguments += ["-p", "no:warnings", "-p", "no:nose"]
 
     def run(files):
         return int(pytest.main([*arguments, *(job["collect"] or files)], plugins=[recorder]))
