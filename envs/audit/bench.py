@@ -4,6 +4,7 @@ Nobody forges anything here, so one sandbox serves all variants of a row: by for
 run the tests (``synthesis/probe.py``), although a script of the row says how; else by that script, once a variant.
 """
 
+import re
 import shlex
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -28,6 +29,7 @@ Files = Mapping[str, str | None]
 
 MOST_COPY_S = 2.0
 """Processor seconds of one varied copy of a test."""
+_SHOWS = re.compile(r"git (-c \S+ )?(status|show|diff)\b[^|&;<>]*$")
 HELD_TIMES = 6
 """How much longer a run may take that is held up."""
 
@@ -298,10 +300,11 @@ def _why(result: JobResult, test: str) -> str:
 
 
 def _only_tests(script: str) -> str:
-    """A script without what resets the hidden files after the tests: they are in the tree for all variants."""
+    """A script without what resets the hidden files after the tests: they are in the tree for all variants. Nor does it
+    show the repository's state: without its past that is every file."""
     lines = script.splitlines()
     ends = [number for number, line in enumerate(lines) if END in line]
-    kept = lines[: ends[0] + 1] if ends else lines
+    kept = [line for line in lines[: ends[0] + 1 if ends else None] if not _SHOWS.match(line)]
     assert any(START in line for line in kept)
     return "\n".join(kept) + "\n"
 

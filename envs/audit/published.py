@@ -73,7 +73,7 @@ async def row_under_pytest(site: Site, probe: Probe) -> SWERow | None:
     (found,) = await probe.run([Job(key="names", collect=files, mode="warm", deadline_s=COLLECT_S)])
     await probe.import_once(found.modules)
     own: dict[str, list[str]] = {}
-    for test in found.locations:
+    for test in found.names or found.locations:
         own.setdefault(site.name_of(found.names.get(test, test)), []).append(test)
     deciding, others = (_own_ids(own, names) for names in (row.FAIL_TO_PASS, row.PASS_TO_PASS))
     if deciding is None or others is None:

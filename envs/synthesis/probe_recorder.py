@@ -93,8 +93,8 @@ class Recorder:
                 code = self._code(item)
                 if code is not None:
                     self.locations[item.nodeid] = [self._relative(code.co_filename), code.co_firstlineno]
-                    if self.job["script"]:
-                        self.names[item.nodeid] = name_in_suite(item)
+                if self.job["script"]:
+                    self.names[item.nodeid] = name_in_suite(item)
 
     def pytest_collection_finish(self):
         self.watch = Stopwatch()
