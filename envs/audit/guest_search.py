@@ -86,16 +86,20 @@ def _copied(holders, paths):
 
 
 def _look_into_git(look, longest, paths, most_git):
-    """In pieces: a history may be larger than the box. Whether all of it was looked at."""
-    sizes = _git("cat-file", "--batch-all-objects", "--batch-check=%(objectname) %(objectsize)").split()
-    wanted, whole = sizes[::2], sum(map(int, sizes[1::2])) <= most_git
+    """In pieces: a history may be larger than the box. In the order in which git has packed it, which is several times
+    quicker than that of names; without folders, which hold no lines. Whether all of it was looked at."""
+    check = "--batch-check=%(objectname) %(objecttype) %(objectsize)"
+    told = _git("cat-file", "--batch-all-objects", "--unordered", check)
+    told = told or _git("cat-file", "--batch-all-objects", check)  # git before 2.19
+    objects = [one for one in map(bytes.split, told.splitlines()) if one[1] != b"tree"]
+    wanted, whole = [one[0] for one in objects], sum(int(one[2]) for one in objects) <= most_git
     if not whole:
         told = _git("rev-list", "--objects", "--full-history", "--all", "HEAD", "--", *paths)
         wanted = [line.split()[0] for line in told.splitlines()]
     with tempfile.TemporaryFile() as asked:
         asked.write(b"\n".join(wanted) + b"\n")
         asked.seek(0)
-        reader = subprocess.Popen(["git", "cat-file", "--batch"], stdin=asked, stdout=subprocess.PIPE)
+        reader = subprocess.Popen(["git", "cat-file", "--batch", "--buffer"], stdin=asked, stdout=subprocess.PIPE)
         kept = b""
         stdout = reader.stdout
         assert stdout is not None
