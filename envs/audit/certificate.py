@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ...errors import TaskError
 
-VERSION = 7
+VERSION = 8
 """Of the audit's rules: a certificate of another version is made again."""
 
 NOT_RUN = "nothing could be run"
@@ -51,7 +51,7 @@ class Certificate:
         scores: of each of SCORES, in [0, 1]: 0 is sound.
         basis: of each score: read from "signs" in the row's text, or "measured" in a sandbox.
         kind: the class: "broken", "leaky", "flaky", "narrow", "weak", "unrelated", "underspecified", or "sound" where a
-            sandbox was asked and nothing was found; "unflagged" where only the text was read.
+            sandbox was asked, wrong solutions among it, and nothing was found; "unflagged" where they were not.
         reason: the rule that gave the class, in words.
         findings: evidence, the strongest kinds first.
         signs: values that the scores from signs rest on.

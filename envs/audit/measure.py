@@ -92,7 +92,9 @@ async def run_reference(bench: Bench) -> Outcome:
     watch = tuple(path for path, text in bench.gold.items() if text is not None)
     (gold,) = await bench.run([{}], Manner(whole=True, trace=True, watch=watch))
     if not gold.resolved and await bench.use_script():
+        told = gold.failing
         (gold,) = await bench.run([{}])
+        gold = replace(gold, failing={test: why or told.get(test, "") for test, why in gold.failing.items()})
     return gold
 
 
@@ -157,7 +159,13 @@ class Audit:
         test, why = next(iter(gold.failing.items()), ("", gold.ended))
         again = await self._bench.run([{}] * TRIES, Manner(whole=True))
         if not any(one.resolved for one in again):
-            self._broken(f"the reference fails {test}: {why[:200]}")
+            (base,) = await self._bench.run([self._bench.base], Manner(whole=True))
+            others = set(gold.failing) - set(self._bench.row.FAIL_TO_PASS)
+            if others and others == set(gold.failing) and not any(base.statuses.get(one) in PASSING for one in others):
+                what = "the environment lacks something, as these tests fail with the reference and without it"
+                self._broken(f"{what} ({len(others)}; there is no network): {test}: {why[:200]}")
+            else:
+                self._broken(f"the reference fails {test}: {why[:200]}")
             return
         failed = ["at first", *(f"again ({n})" for n, one in enumerate(again, 1) if not one.resolved)]
         self._measured["runs"] = {"tried": 1 + TRIES, "failed": failed}
@@ -284,13 +292,13 @@ class Audit:
         if alive and self._bench.can_vary_runs:
             notebook = await Notebook.make(self._bench, gold, neutral, most=self._effort.notes)
             told = await notebook.tell_apart([one.files for one in alive])
-        proven = [number for number in range(len(alive)) if number in told or not self._bench.can_vary_runs]
+        proven = sorted(told)
         self._measured["mutants"] = {"tried": len(tried), "resolved": len(alive), "told_apart": len(told)}
         lines = self._measured.get("reference", {"lines": 0, "lines_no_test_runs": 0})
         unrun = lines["lines_no_test_runs"] / (lines["lines"] + RUN)
         self._scores["weak"] = max(len(proven) / (len(tried) + NOTICED), unrun)
         for number in proven:
-            shown = f"{told.get(number, '')}\n{diff_of(self._bench.gold, alive[number].files)}".strip()
+            shown = f"{told[number]}\n{diff_of(self._bench.gold, alive[number].files)}".strip()
             what = f"a wrong solution resolves ({alive[number].kind}: {alive[number].what})"
             self._findings.append(Finding(kind="weak", what=what, shown=shown))
 
@@ -309,6 +317,15 @@ class Audit:
             what = "an agent can read a line of the reference"
             self._findings.append(Finding(kind="leaky", what=what, where=place, shown=line))
 
+    def _unknown(self) -> str:
+        """Why nobody knows whether the tests accept what is wrong; "" where that was tried."""
+        mutants = self._measured.get("mutants", {"tried": 0})
+        if not mutants["tried"]:
+            return "no wrong solution could be made of the reference, so nothing says what its tests accept"
+        if mutants["resolved"] and not self._bench.can_vary_runs:
+            return f"{mutants['resolved']} other solutions resolve, and by the row's script nothing tells if they are wrong"
+        return ""
+
     def complete(self, certificate: Certificate) -> Certificate:
         """The certificate with what was measured; a statement that holds the fix stays leaky."""
         scores, basis = dict(certificate.scores), dict(certificate.basis)
@@ -324,6 +341,8 @@ class Audit:
             name: "measured" if b == "measured" else "signs" for name, b in basis.items()
         }
         kind, reason = classify(scores, measured_basis, findings, ran=True)
+        if kind == "sound" and (unknown := self._unknown()):
+            kind, reason = "unflagged", unknown
         return replace(
             certificate,
             scores=scores,

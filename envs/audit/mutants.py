@@ -98,7 +98,11 @@ def _spoilt(solved: Solved, seed: str) -> list[list[Variant]]:
                 what = f"{mutation.qualname}, line {mutation.lineno}"
                 text = mutation.apply(after)
                 found[mutation.operator].append(Variant(kind=mutation.operator, what=what, files={path: text}))
-        for variant in (*_unequal_constants(path, after, lines), *_unfiltered(path, after, lines)):
+        for variant in (
+            *_unequal_constants(path, after, lines),
+            *_unfiltered(path, after, lines),
+            *_unwrapped(path, after, lines),
+        ):
             found[variant.kind].append(variant)
     rng = random.Random(seed)
     for variants in found.values():
@@ -138,6 +142,23 @@ def _unfiltered(path: str, after: str, lines: frozenset[int]) -> Iterator[Varian
                     text = (data[: source.start(condition)] + b"True" + data[source.end(condition) :]).decode()
                     what = f"line {condition.lineno} without its condition"
                     yield Variant(kind="condition dropped", what=what, files={path: text})
+
+
+def _unwrapped(path: str, after: str, lines: frozenset[int]) -> Iterator[Variant]:
+    """Calls with one argument that the reference brings, each without its function: ``sorted(found)`` is ``found``."""
+    tree = parsed(after)
+    source = Text(after)
+    spared = {id(child) for node in ast.walk(tree) if _is_spared(node) for child in ast.walk(node)} if tree else set()
+    for node in ast.walk(tree) if tree else ():
+        if not isinstance(node, ast.Call) or len(node.args) != 1 or node.keywords or id(node) in spared:
+            continue
+        if node.lineno in lines and not isinstance(node.args[0], ast.Starred | ast.GeneratorExp):
+            data, argument = source.data, node.args[0]
+            inner = data[source.start(argument) : source.end(argument)]
+            text = (data[: source.start(node)] + b"(" + inner + b")" + data[source.end(node) :]).decode()
+            if parsed(text) is not None:
+                what = f"line {node.lineno} without {ast.unparse(node.func)[:40]}()"
+                yield Variant(kind="call left out", what=what, files={path: text})
 
 
 def _is_spared(node: ast.AST) -> bool:

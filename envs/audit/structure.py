@@ -133,7 +133,7 @@ WAYS: Mapping[str, Way] = {
 def _extracted(text: str, name: str, node: FunctionNode, top: Sequence[ast.stmt]) -> str | None:
     """A source where the function's body stands in another function, which it calls; functions of a module and
     methods of its classes only."""
-    owner = next((one for one in top if any(_same(child, node) for child in (one, *getattr(one, "body", ())))), None)
+    owner = next((one for one in top if any(_same(child, node) for child in _not_nested(one))), None)
     inside = {type(one) for one in ast.walk(node)}
     if owner is None or inside & {ast.Yield, ast.YieldFrom, ast.Await, ast.AsyncFor, ast.AsyncWith, ast.Nonlocal}:
         return None
@@ -160,6 +160,13 @@ def _extracted(text: str, name: str, node: FunctionNode, top: Sequence[ast.stmt]
     made = ast.unparse(ast.fix_missing_locations(helper)) + "\n\n\n"
     result = with_lines(changed, at, at, made + lines_of(changed, at, at))
     return result if parsed(result) is not None else None
+
+
+def _not_nested(one: ast.stmt) -> Iterator[ast.AST]:
+    """A statement of a module and what stands in it; a function in a function sees what that one has."""
+    yield one
+    if not isinstance(one, FunctionNode):
+        yield from getattr(one, "body", ())
 
 
 def _same(one: ast.AST, node: FunctionNode) -> bool:

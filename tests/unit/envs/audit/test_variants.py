@@ -112,6 +112,22 @@ def test_every_right_solution_does_the_same():
             call(text, "grade(-3, 4)")
 
 
+def test_a_function_in_a_function_is_not_taken_out_of_it():
+    text = "def f(a):\n    def inner(b):\n        c = a + b\n        return c\n    return inner(1)\n"
+    made = structures(Solved(base={"a.py": ""}, gold={"a.py": text}))
+    assert {call(one.files["a.py"], "f(1)") for one in made} == {2}
+    assert [one.what for one in made if one.kind == "extracted"] == ["f"]
+
+
+def test_a_call_is_left_out_and_its_argument_stays():
+    text = "def f(names):\n    return sorted(set(names), key=len) + list(names)\n"
+    made = mutants(Solved(base={"a.py": ""}, gold={"a.py": text}), most=50, seed="")
+    left = [one.files["a.py"] or "" for one in made if one.kind == "call left out"]
+    assert len(left) == 2
+    assert any("sorted((names), key=len)" in one for one in left)
+    assert any("+ (names)" in one for one in left)
+
+
 def test_a_function_that_looks_at_itself_is_left_as_it_is():
     text = "def f(a):\n    b = a\n    return locals()\n"
     assert structures(Solved(base={"a.py": ""}, gold={"a.py": text})) == []
