@@ -268,7 +268,7 @@ class Bench:
                 await self._sandbox.write_file(f"{self.row.root}/{path}", text.encode())
         try:
             score, report = await run_script_once(
-                self._sandbox, self.row, _only_tests(self.row.eval_script), self._deadline_s
+                self._sandbox, self.row, only_tests(self.row.eval_script), self._deadline_s
             )
         finally:
             for path in files:
@@ -299,7 +299,7 @@ def _why(result: JobResult, test: str) -> str:
     return result.error or f"it is {result.outcomes.get(test, 'not there')} ({result.ended})"
 
 
-def _only_tests(script: str) -> str:
+def only_tests(script: str) -> str:
     """A script without what resets the hidden files after the tests: they are in the tree for all variants. Nor does it
     show the repository's state: without its past that is every file."""
     lines = script.splitlines()

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -115,6 +115,15 @@ def _cut(certificate: Certificate, audit: "Audit | None", effort: Effort) -> Cer
     if found.kind == "sound":
         found = replace(found, kind="unflagged", reason="it was not measured to the end")
     return replace(found, problem=problem)
+
+
+def unknown(mutants: Mapping[str, int], *, can_vary_runs: bool) -> str:
+    """Why nobody knows whether tests accept what is wrong; "" where that was tried."""
+    if not mutants["tried"]:
+        return "no wrong solution could be made of the reference, so nothing says what its tests accept"
+    if mutants["resolved"] and not can_vary_runs:
+        return f"{mutants['resolved']} other solutions resolve, and by the row's script nothing tells if they are wrong"
+    return ""
 
 
 class Audit:
@@ -317,15 +326,6 @@ class Audit:
             what = "an agent can read a line of the reference"
             self._findings.append(Finding(kind="leaky", what=what, where=place, shown=line))
 
-    def _unknown(self) -> str:
-        """Why nobody knows whether the tests accept what is wrong; "" where that was tried."""
-        mutants = self._measured.get("mutants", {"tried": 0})
-        if not mutants["tried"]:
-            return "no wrong solution could be made of the reference, so nothing says what its tests accept"
-        if mutants["resolved"] and not self._bench.can_vary_runs:
-            return f"{mutants['resolved']} other solutions resolve, and by the row's script nothing tells if they are wrong"
-        return ""
-
     def complete(self, certificate: Certificate) -> Certificate:
         """The certificate with what was measured; a statement that holds the fix stays leaky."""
         scores, basis = dict(certificate.scores), dict(certificate.basis)
@@ -341,8 +341,9 @@ class Audit:
             name: "measured" if b == "measured" else "signs" for name, b in basis.items()
         }
         kind, reason = classify(scores, measured_basis, findings, ran=True)
-        if kind == "sound" and (unknown := self._unknown()):
-            kind, reason = "unflagged", unknown
+        tried = self._measured.get("mutants", {"tried": 0, "resolved": 0})
+        if kind == "sound" and (why := unknown(tried, can_vary_runs=self._bench.can_vary_runs)):
+            kind, reason = "unflagged", why
         return replace(
             certificate,
             scores=scores,

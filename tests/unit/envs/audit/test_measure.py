@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from verigym.envs.audit.bench import Manner, open_bench
-from verigym.envs.audit.measure import Effort, measure
+from verigym.envs.audit.bench import Manner, only_tests, open_bench
+from verigym.envs.audit.measure import Effort, measure, unknown
 from verigym.envs.audit.static import audit_text
 from verigym.envs.audit.strengthen import strengthen
 from verigym.envs.datasets.eval_scripts import eval_script_of
@@ -219,6 +219,21 @@ def test_tests_that_a_script_names_otherwise_run_under_pytest_where_it_knows_the
     assert not base.resolved
     assert set(base.statuses) == {fee}  # the other test is not come to
     assert none in gold.statuses
+
+
+def test_a_script_that_runs_again_and_again_shows_no_state_and_resets_nothing():
+    whole = eval_script_of(root="/testbed", test_cmd="bin/test a.py", before="git status", test_patch="", conda=False)
+    told = only_tests(f"git show\ngit -c core.fileMode=false diff 0123\ngit diff > kept\n{whole}\ngit checkout a.py\n")
+    lines = told.splitlines()
+    assert "bin/test a.py" in lines
+    assert [line for line in lines if line.startswith("git ")] == ["git diff > kept"]
+
+
+def test_a_row_is_sound_only_where_wrong_solutions_were_tried_and_can_be_told_apart():
+    assert "no wrong solution could be made" in unknown({"tried": 0, "resolved": 0}, can_vary_runs=True)
+    assert unknown({"tried": 4, "resolved": 3}, can_vary_runs=True) == ""
+    assert unknown({"tried": 4, "resolved": 0}, can_vary_runs=False) == ""
+    assert unknown({"tried": 4, "resolved": 3}, can_vary_runs=False).startswith("3 other solutions resolve")
 
 
 @pytest.mark.slow
