@@ -44,6 +44,7 @@ class Outcome:
             because one had failed are left out.
         ended: "done", "deadline" or "died".
         seconds: of the wall clock.
+        own_s: without those in which others had the core, where that is known; by these it is told how much is tried.
         statuses: of all tests that ran.
         traced: what ran where; None unless asked for.
     """
@@ -52,6 +53,7 @@ class Outcome:
     failing: Mapping[str, str] = field(default_factory=dict)
     ended: str = "done"
     seconds: float = 0.0
+    own_s: float = 0.0
     statuses: Mapping[str, str] = field(default_factory=dict)
     traced: JobResult | None = None
 
@@ -255,6 +257,7 @@ class Bench:
             failing=failing,
             ended=result.ended,
             seconds=result.wall_s,
+            own_s=result.own_s,
             statuses=result.outcomes,
             traced=result if manner.trace else None,
         )
@@ -283,6 +286,7 @@ class Bench:
             failing={} if score.passed else failing,
             ended="done" if report.complete else "died",
             seconds=report.duration_s,
+            own_s=report.duration_s,
             statuses=report.statuses,
         )
 

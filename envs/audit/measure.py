@@ -237,7 +237,7 @@ class Audit:
 
     async def _flaky(self, gold: Outcome) -> None:
         """The reference again, and otherwise; what fails once more counts."""
-        tried = manners(datetime.now(), suite_s=gold.seconds)
+        tried = manners(datetime.now(), suite_s=gold.own_s)
         if not self._bench.can_vary_runs:
             tried = {"again": Manner(whole=True), "once more": Manner(whole=True)}
         failed: dict[str, str] = {}
@@ -263,7 +263,7 @@ class Audit:
         outcomes = await self._bench.run(
             [*(one.variant.files for one in made), *(one.files for one in ways)],
             first=self._first,
-            rest=gold.seconds <= LONG_SUITE_S,
+            rest=gold.own_s <= LONG_SUITE_S,
         )
         refused = 0
         for choice, outcome in zip(made, outcomes):

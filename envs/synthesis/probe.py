@@ -34,7 +34,7 @@ import pytest
 
 from .probe_clock import move_clock
 from .probe_recorder import MESSAGE_CHARACTERS, Recorder
-from .probe_stopwatch import bounded
+from .probe_stopwatch import Stopwatch, bounded
 from .probe_unittest import take_over
 
 # As the tests are run for a reward (envs/swe/testing_guest.py), but for the words of failures: the other styles parse
@@ -159,7 +159,7 @@ def _child(job, writer):
 def _run_pytest(job):
     if job["clock_s"]:
         move_clock(job["clock_s"])
-    recorder = Recorder(job, os.getcwd())
+    watch, recorder = Stopwatch(), Recorder(job, os.getcwd())
     arguments = [*OPTIONS, f"--rootdir={os.getcwd()}"]
     if job["plain"]:
         arguments.append("--assert=plain")
@@ -175,7 +175,7 @@ def _run_pytest(job):
     first = bounded(job["collect_s"], "importing it takes too long") if job["collect_s"] else contextlib.nullcontext()
     with first, contextlib.redirect_stderr(io.StringIO()) as said:
         exit_code = take_over(job["script"], run) if job["script"] else run(())
-    result = _result(recorder, exit_code)
+    result = {**_result(recorder, exit_code), "own_s": watch.seconds()}
     if job["mode"] == "warm":
         result["modules"] = _modules_of_others()
     if exit_code == pytest.ExitCode.USAGE_ERROR:  # a conftest that cannot be imported, for one: no report tells

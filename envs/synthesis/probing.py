@@ -121,6 +121,7 @@ class JobResult:
         lines: test -> (file, line) of the watched files that it ran; in mode "trace" only.
         calls: test -> (file, first line, parameter -> source of its value) of calls asked for; in mode "trace" only.
         cpu_s: processor seconds of the run and of what it waited for.
+        own_s: of the clock, without those in which others had the core.
         collected: file -> how many tests it has.
         sampled: of how many tests each round was to be.
         stopped: whether the job's ``budget_s`` ended the run.
@@ -142,6 +143,7 @@ class JobResult:
     lines: Mapping[str, frozenset[tuple[str, int]]] = field(default_factory=dict)
     calls: Mapping[str, tuple[tuple[str, int, Mapping[str, str]], ...]] = field(default_factory=dict)
     cpu_s: float = 0.0
+    own_s: float = 0.0
     collected: Mapping[str, int] = field(default_factory=dict)
     sampled: tuple[int, ...] = ()
     stopped: bool = False
@@ -301,6 +303,7 @@ def _result(record: Mapping[str, Any]) -> JobResult:
             for test, made in record.get("calls", {}).items()
         },
         cpu_s=record.get("cpu_s", 0.0),
+        own_s=record.get("own_s", 0.0),
         collected=record.get("collected", {}),
         sampled=tuple(record.get("sampled", ())),
         stopped=record.get("stopped", False),
