@@ -96,7 +96,7 @@ def begin_unittest(order, files, channel):
     finder.loaded = recorder.arm_loaded
     finish = prepare(order, channel, pristine, recorder, [])
     runner.take_over(recorder, lambda: finish({**recorder.result(1), "problem": ""}))
-    recorder.arm(snapshot())
+    arm(recorder)
     problem = "the runner ended before it ran tests"
     try:
         runner.run_script(order["runner"]["script"], order["runner"]["arguments"], pristine)
@@ -115,7 +115,7 @@ def begin_sympy(order, files, channel):
     finder.loaded = recorder.arm_loaded
     finish = prepare(order, channel, pristine, recorder, [])
     runner.prepare("no_cache" in order["runner"]["arguments"])
-    recorder.arm(snapshot())
+    arm(recorder)
     problem, code = "", 1
     try:
         recorder.choose()
@@ -210,6 +210,13 @@ def own_warnings(said):
             getattr(warnings, "_setoption")(one)  # noqa: B009
 
 
+def arm(recorder):
+    """Watch what decides outcomes. What is there by now, the recorder too, is out of the collector's sight: pytest's
+    last collections pass over it, and ``gc.get_objects`` does not lead to it."""
+    recorder.arm(snapshot())
+    gc.freeze()
+
+
 def makes_rounds(key, pristine, recorder):
     def rounds_of(asked):
         settings = {name: asked[name] for name in ("fork", "everything", "limit_s")}
@@ -242,14 +249,13 @@ def hide_ourselves():
 def run(pytest, plugin, recorder, files, order, options):
     if not files:
         return {**recorder.result(None), "problem": "none of the test files exists"}
-    recorder.arm(snapshot())
+    arm(recorder)
     options = ["-q", "--tb=short", "--no-header", "--continue-on-collection-errors", *options]
     options += ["-o", "addopts=", "-o", f"cache_dir={tempfile.mkdtemp()}", f"--rootdir={order['workdir']}"]
     for name in order["plugins"]:
         options += ["-p", name]
     if order["plugins"]:  # their options were asked for, so they are loaded: no mistake of the repository
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    gc.freeze()  # pytest's last collections then pass over what is loaded by now
     problem = ""
     try:
         code = int(pytest.main([*options, *files], plugins=[plugin]))
