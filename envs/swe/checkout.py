@@ -22,7 +22,7 @@ from ..sandbox.oci.backend import OciBackend
 from ..sandbox.python import PythonEnvironment, python_environment
 from ..sandbox.types import Limits, ReusingBackend, Sandbox, SandboxBackend, SandboxSpec
 from .history import IGNORED, fresh_repository, purge_for_grading, purge_history, purge_past
-from .pasts import PLACE, first_alone, keep, past_of
+from .pasts import PLACE, base_in, first_alone, keep, keep_base, past_of, stamp_of
 from .patching import apply_start_patch
 from .prepared import bring, changed_ns, key_of
 from .spool import Spool
@@ -256,18 +256,23 @@ async def _hide(sandbox: Sandbox, row: SWERow) -> None:
         if result.exit_code != 0:
             said = result.stderr.decode("utf-8", errors="replace").strip()[-300:]
             raise TaskError(f"{row.instance_id}: its hidden files cannot be removed from {row.image}: {said}")
+    made_here = bool(row.start_patch or row.hidden_files)
+    stamp = ""
     if await _is_recorded(sandbox, row) and _base_key(row) not in _BASES:
-        base = await snapshot(sandbox, row.root)
+        stamp = await stamp_of(sandbox, row) if row.image and not made_here else ""
+        base = await on_thread(base_in, row, stamp) or await snapshot(sandbox, row.root)
         try:
             await on_thread_to_its_end(_BASES.put, _base_key(row), base)
         except OSError as error:
             raise SandboxError(f"the base of {row.instance_id} cannot be kept ({error}); free some space") from error
-    if row.start_patch or row.hidden_files:
+    if made_here:
         await fresh_repository(sandbox, row.root)
     else:
         tip = await purge_history(sandbox, row.root, base_commit=row.base_commit, past=PLACE if row.image else "")
         if row.image:
             await keep(sandbox, row, tip)
+            if stamp:
+                await on_thread(keep_base, row, stamp, _BASES.get(_base_key(row)))
     await sandbox.write_file(f"{row.root}/.git/info/exclude", IGNORED.encode())
 
 

@@ -2,6 +2,7 @@
 
     FOLDER/KEY/shown/TIP/pack/pack-….{pack,idx}   all objects of the commit TIP and its past; KEY of image and base
     FOLDER/KEY/users/…                            the processes that have shown it to a sandbox
+    FOLDER/KEY/base-STAMP                         the record of the work tree that patches are compared with
 
 A sandbox of the row sees FOLDER/KEY/shown, read-only, and nothing of other rows. Which commit its image was left at, it
 finds itself, and takes what is kept of that commit or purges anew (``history.py``): a name may have got another image.
@@ -24,17 +25,25 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from ..datasets.swe import SWERow
+from ..runs.files import bytes_written_whole
 from ..sandbox import labels
 from ..sandbox.background import on_thread_to_its_end
 from ..sandbox.per_loop import PerLoop
 from ..sandbox.python import cache_folder
 from ..sandbox.types import Bind, Sandbox
+from .worktree import GIT_ENV
 
 logger = logging.getLogger(__name__)
 
 PLACE = "/.verigym-past"
 LEAST_BYTES, MOST_BYTES, MOST_IN_ALL = 16 << 20, 512 << 20, 8 << 30
 """Of one pack, and of all that are kept in the cache."""
+
+# All that git itself would look at before it takes a file for unchanged.
+_STAMP = """
+    export LC_ALL=C
+    git rev-parse HEAD && find . -path ./.git -prune -o -printf '%p %y %m %s %T@ %l\\0' | sort -z
+"""
 
 _turns: PerLoop[dict[str, asyncio.Lock]] = PerLoop(lambda: defaultdict(asyncio.Lock))
 _opened: set[str] = set()
@@ -84,6 +93,33 @@ async def keep(sandbox: Sandbox, row: SWERow, tip: str) -> None:
             await on_thread_to_its_end(_put, folder, tip, packed.stdout)
         except (OSError, tarfile.TarError) as error:
             logger.info("the past of %s is not kept: %s", row.image, error)
+
+
+async def stamp_of(sandbox: Sandbox, row: SWERow) -> str:
+    """A digest of the names, kinds, modes, sizes, times and links of a work tree, which two images of one name do not
+    have in common; "" where it cannot be had.
+
+    Raises:
+        SandboxError: the sandbox failed.
+    """
+    found = await sandbox.arun(["sh", "-c", _STAMP], cwd=row.root, env=GIT_ENV, output_bytes=MOST_BYTES)
+    return hashlib.sha256(found.stdout).hexdigest() if found.exit_code == 0 and not found.stderr else ""
+
+
+def base_in(row: SWERow, stamp: str) -> bytes | None:
+    """The record that is kept of a row's work tree with this stamp. Blocking."""
+    try:
+        return (_folder(row) / f"base-{stamp}").read_bytes() if stamp else None
+    except OSError:
+        return None
+
+
+def keep_base(row: SWERow, stamp: str, base: bytes) -> None:
+    """Keep a record where something of the row is kept. Blocking."""
+    path = _folder(row) / f"base-{stamp}"
+    if stamp and path.parent.exists() and not path.exists():
+        with contextlib.suppress(OSError), bytes_written_whole(path) as file:
+            file.write(base)
 
 
 def _folder(row: SWERow) -> Path:

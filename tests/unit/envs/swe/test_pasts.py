@@ -13,9 +13,11 @@ import pytest
 from verigym.envs.datasets.swe import parse_row
 from verigym.envs.sandbox import labels
 from verigym.envs.sandbox.types import Limits, SandboxSpec
-from verigym.envs.swe import pasts
+from verigym.envs.swe import checkout, pasts
 from verigym.envs.swe.checkout import open_workspace
 from verigym.envs.swe.history import purge_history
+from verigym.envs.swe.spool import Spool
+from verigym.envs.swe.worktree import diff_of
 
 SETUP = """
     git init -q -b main /workspace/tree && cd /workspace/tree && git config user.name a && git config user.email a@b
@@ -84,13 +86,23 @@ def test_the_second_workspace_of_an_image_reads_what_the_first_has_purged(docker
         }
     )
 
+    async def never(*arguments):
+        raise AssertionError("the work tree was recorded once more")
+
     async def look() -> list[list[str]]:
         found = []
-        for _ in range(2):
+        for n in range(2):
+            if n:  # as in another process
+                monkeypatch.setattr(checkout, "_BASES", Spool())
+                monkeypatch.setattr(checkout, "snapshot", never)
             sandbox = await open_workspace(docker_backend, row, limits=Limits())
             try:
                 where = "cat .git/objects/info/alternates 2> /dev/null | wc -l"
                 found.append((await sandbox.aexec(f"{where}; git status --porcelain; {ALL}")).output.split())
+                await sandbox.aexec(f"echo {n} >> a.py")
+                patch = await diff_of(sandbox, checkout.base_of(row), root=row.root)
+                assert patch is not None
+                assert f"+{n}\n" in patch
             finally:
                 await sandbox.aclose()
         return found
@@ -118,9 +130,7 @@ def test_what_is_kept_goes_when_others_need_the_room_but_not_while_a_process_use
     monkeypatch.setenv("VERIGYM_CACHE", str(tmp_path))
     monkeypatch.setattr(pasts, "MOST_IN_ALL", 35_000)
     rows = [
-        parse_row(
-            {"instance_id": f"r{n}", "problem_statement": "x", "FAIL_TO_PASS": ["t"], "image": f"i:{n}", "root": "/t"}
-        )
+        parse_row({"instance_id": f"r{n}", "problem_statement": "x", "FAIL_TO_PASS": ["t"], "image": f"i:{n}"})
         for n in range(3)
     ]
     folders = [pasts._folder(row) for row in rows]
@@ -140,6 +150,49 @@ def test_what_is_kept_goes_when_others_need_the_room_but_not_while_a_process_use
     pasts._put(folders[0], "tip", packed(b"x" * 40_000))  # larger than all that may be kept
     assert not folders[0].exists()
     shutil.rmtree(tmp_path / "pasts")
+
+
+def test_a_record_is_kept_of_the_very_same_work_tree(local_backend, tmp_path, monkeypatch):
+    monkeypatch.setenv("VERIGYM_CACHE", str(tmp_path))
+    row = parse_row(
+        {
+            "instance_id": "r",
+            "problem_statement": "x",
+            "FAIL_TO_PASS": ["t"],
+            "image": "i",
+            "workdir": "/workspace/tree",
+        }
+    )
+    changes = [
+        "true",
+        "touch -d @7 a.py",
+        "echo x > b.py",
+        "ln -s a.py c",
+        "chmod +x a.py",
+        "git reset -q v1",
+    ]
+
+    async def stamps() -> list[str]:
+        sandbox = await local_backend.create(SandboxSpec(workdir="/workspace"))
+        try:
+            await sandbox.aexec(SETUP)
+            found = [await pasts.stamp_of(sandbox, row)]
+            for change in changes:
+                await sandbox.aexec(change)
+                found.append(await pasts.stamp_of(sandbox, row))
+            return found
+        finally:
+            await sandbox.aclose()
+
+    found = asyncio.run(stamps())
+    assert "" not in found
+    assert found[0] == found[1]
+    assert len(set(found)) == len(changes)
+    pasts.keep_base(row, found[0], b"base")
+    assert pasts.base_in(row, found[0]) is None  # nothing of the row is kept
+    pasts._put(pasts._folder(row), "tip", packed(b"x"))
+    pasts.keep_base(row, found[0], b"base")
+    assert [pasts.base_in(row, stamp) for stamp in (found[0], found[2], "")] == [b"base", None, None]
 
 
 def ended_pid() -> int:
