@@ -136,7 +136,7 @@ def test_a_run_is_looked_at_with_its_own_rows_or_not_at_all(run, capsys, setting
 def test_conversations_are_looked_at_one_after_another(run):
     """Of a long run all of them together may not fit into memory."""
     task = example_tasks()[0].id
-    long, count = episode(0, "ls", "x" * 200_000), 40
+    long, count = episode(0, "ls", "x" * 200_000), 20
     verdict = {"task_id": task, "passed": True, "score": 1.0, "ending": "submitted"}
     (run / "verdicts.jsonl").write_text("".join(json.dumps({**verdict, "index": n}) + "\n" for n in range(count)))
     with (run / "trajectories.jsonl").open("w") as file:

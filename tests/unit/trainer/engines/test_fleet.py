@@ -156,7 +156,7 @@ def test_new_weights_under_turns_in_flight(shared, mode):
         trainer.step(0)
         async with fleet.open() as engine, httpx.AsyncClient() as http:
             before = [await tokens_of(http, server) for server in fleet.servers]
-            long = sampling(3, max_tokens=600)
+            long = sampling(3, max_tokens=400)
             turns = [asyncio.create_task(engine.generate(prompt, long, ())) for prompt in PROMPTS]
             for server, already in zip(fleet.servers, before, strict=True):
                 while await tokens_of(http, server) == already:
