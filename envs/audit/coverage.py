@@ -27,16 +27,33 @@ def _is_code(text: str, line: int) -> bool:
     return bool(stripped) and not stripped.startswith(("#", "import ", "from ", '"""', "'''"))
 
 
-def executable_lines(solved: Solved) -> list[tuple[str, int]]:
-    """First lines of the statements of changed functions in which the reference changes something."""
-    found = []
+_NO_CODE = (ast.Global, ast.Nonlocal, ast.Pass, ast.Continue)
+"""Statements without a line of their own in the byte code of some Python."""
+
+
+def executable_spans(solved: Solved) -> list[tuple[str, int, int]]:
+    """(path, first line, last line) of the statements of changed functions in which the reference changes something; of
+    one with others in it what stands before them. It has run where any of these lines has: of ``if (`` with its
+    condition below, Python runs the condition's lines alone."""
+    found: set[tuple[str, int, int]] = set()
     for path, before, after in solved.pairs():
         lines = changed_lines(before, after)
         for node in changed_functions(before, after).values():
             for one in (part for statement in node.body for part in ast.walk(statement) if isinstance(part, ast.stmt)):
                 is_doc = isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant)
-                compound = hasattr(one, "body")  # its first line alone; the rest is of others
-                last = one.lineno if compound else one.end_lineno or one.lineno
-                if not is_doc and not lines.isdisjoint(range(one.lineno, last + 1)):
-                    found.append((path, one.lineno))
-    return sorted(set(found))
+                is_hint = isinstance(one, ast.AnnAssign) and one.value is None
+                first, last = one.lineno, max(one.lineno, _last_line(one))
+                if not (is_doc or is_hint or isinstance(one, _NO_CODE)) and not lines.isdisjoint(
+                    range(first, last + 1)
+                ):
+                    found.add((path, first, last))
+    return sorted(found)
+
+
+def _last_line(one: ast.stmt) -> int:
+    inner = getattr(one, "body", None) or getattr(one, "cases", None)
+    if not inner:
+        return one.end_lineno or one.lineno
+    first = inner[0].pattern if isinstance(inner[0], ast.match_case) else inner[0]
+    decorators = getattr(first, "decorator_list", [])
+    return min([first.lineno, *(decorator.lineno for decorator in decorators)]) - 1

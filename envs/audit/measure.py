@@ -16,7 +16,7 @@ from ..synthesis.steady import LONG_SUITE_S, STILL_S
 from .bench import Bench, Manner, Outcome, open_bench
 from .certificate import CUT, MOST_FINDINGS, NOT_RUN, Basis, Certificate, Finding
 from .classes import WHOLLY, classify
-from .coverage import changed_code, executable_lines
+from .coverage import changed_code, executable_spans
 from .leaks import search_workspace
 from .manners import manners
 from .mutants import mutants
@@ -224,10 +224,15 @@ class Audit:
             what = "no deciding test comes to a function that the reference changes"
             self._findings.insert(0, Finding(kind="unrelated", what=what, where=WHOLLY))
         run_lines = {place for test in gold.traced.lines.values() for place in test}
-        missed = [line for line in executable_lines(self._solved) if line not in run_lines]
+        spans = executable_spans(self._solved)
+        missed = [
+            (path, first)
+            for path, first, last in spans
+            if run_lines.isdisjoint((path, line) for line in range(first, last + 1))
+        ]
         self._measured["reference"] = {
             "functions": len(functions),
-            "lines": len(executable_lines(self._solved)),
+            "lines": len(spans),
             "lines_no_test_runs": len(missed),
         }
         for path, line in missed[:5]:

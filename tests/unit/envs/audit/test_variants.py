@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from verigym.envs.audit.coverage import executable_spans
 from verigym.envs.audit.mutants import mutants
 from verigym.envs.audit.noting import notes_in
 from verigym.envs.audit.rewrites import choices, spelled_in
@@ -67,6 +68,15 @@ def test_mutants_are_other_programs_of_many_kinds_and_the_same_every_time():
     }
     assert made == mutants(SOLVED, most=50, seed="one")
     assert len(mutants(SOLVED, most=3, seed="one")) == 3
+
+
+def test_a_statement_of_several_lines_is_one_that_any_of_them_runs():
+    head = (
+        "def f(a):\n    global b\n    if (\n        a > 1\n        and a < 9\n    ):\n        b = [\n            a,\n"
+    )
+    text = head + "        ]\n    for c in (1, 2):\n        continue\n    return b\n"
+    spans = executable_spans(Solved(base={"a.py": ""}, gold={"a.py": text}))
+    assert spans == [("a.py", 3, 6), ("a.py", 7, 9), ("a.py", 10, 10), ("a.py", 12, 12)]
 
 
 def test_messages_are_no_string_constants_to_spoil():
