@@ -86,10 +86,11 @@ def functions_of(tree: ast.Module) -> dict[str, FunctionNode]:
 
 
 def changed_functions(before: str, after: str) -> dict[str, FunctionNode]:
-    """Functions of ``after`` with changed lines of their own, not only of a function inside them."""
-    tree = parsed(after)
+    """Functions of ``after`` with changed lines of their own, not only of a function inside them, nor only comments."""
+    tree, base = parsed(after), parsed(before)
     if tree is None:
         return {}
+    old = functions_of(base) if base else {}
     lines = changed_lines(before, after)
     found = functions_of(tree)
     spans = {
@@ -98,7 +99,7 @@ def changed_functions(before: str, after: str) -> dict[str, FunctionNode]:
     changed = {}
     for name, span in spans.items():
         inner = {line for other, lines_of in spans.items() if other.startswith(f"{name}.") for line in lines_of}
-        if (span - inner) & lines:
+        if (span - inner) & lines and not (name in old and ast.dump(old[name]) == ast.dump(found[name])):
             changed[name] = found[name]
     return changed
 

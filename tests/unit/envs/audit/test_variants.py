@@ -54,6 +54,10 @@ def test_what_a_reference_changes_is_known_by_line_and_function():
     assert changed_lines("a\nb\nc\n", "a\nc\n") == {2}
     assert set(changed_functions(BASE, GOLD)) == {"grade", "checked"}
     assert set(changed_functions(GOLD, GOLD.replace("+ 1", "+ 2"))) == {"checked"}
+    assert (
+        set(changed_functions(GOLD, GOLD.replace("    return points + 1", "    # once\n    return points + 1")))
+        == set()
+    )
 
 
 def test_mutants_are_other_programs_of_many_kinds_and_the_same_every_time():
