@@ -89,14 +89,14 @@ RUNNER_FOUND = """
 import gc as _gc
 _number = {}
 for _one in _gc.get_objects():
-    if isinstance(_one, type) and _one.__name__ == "Swap":
+    if issubclass(type(_one), type) and _one.__name__ == "Swap":
         _enter = _one.__enter__
         def _noted(self, _enter=_enter):
             name = self.item.nodeid
             _number[name] = self.code is not None and self.code.co_code != self.original.co_code
             return _enter(self)
         _one.__enter__ = _noted
-    if isinstance(_one, type) and _one.__name__ == "Outcomes":
+    if issubclass(type(_one), type) and _one.__name__ == "Outcomes":
         _add = _one.add
         def _forged(self, nodeid, status, *a, _add=_add, **k):
             if nodeid not in self.planted and status in ("failed", "error", "passed"):
