@@ -16,6 +16,7 @@ import hashlib
 import io
 import logging
 import os
+import re
 import shutil
 import tarfile
 import tempfile
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 PLACE = "/.verigym-past"
 LEAST_BYTES, MOST_BYTES, MOST_IN_ALL = 16 << 20, 512 << 20, 8 << 30
 """Of one pack, and of all that are kept in the cache."""
+
+_PACKED = re.compile(r"pack/pack-\w+\.(pack|idx)")
 
 # All that git itself would look at before it takes a file for unchanged.
 _STAMP = """
@@ -133,8 +136,12 @@ def _put(folder: Path, tip: str, archive: bytes) -> None:
     making = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
     try:
         (making / "users").mkdir()
+        (making / "shown" / tip / "pack").mkdir(parents=True)
         with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
-            packed.extractall(making / "shown" / tip, filter="data")
+            for member in packed:
+                content = packed.extractfile(member) if _PACKED.fullmatch(member.name) else None
+                if content is not None:
+                    (making / "shown" / tip / member.name).write_bytes(content.read())
         for path in (making, *making.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
         if folder.exists() and not _is_used(folder):  # of the image that had the name before
