@@ -1,23 +1,30 @@
-"""Tasks written by hand on real libraries, sound ones and the same with a fault each: ``written/*.toml`` as rows.
+"""Tasks written by hand on real libraries, sound ones and the same with a fault each, as rows.
 
-    python -P benchmarks/audit/written.py DIR [LIBRARY ...]      writes DIR/rows.jsonl
+    python -P benchmarks/audit/written.py DIR [LIBRARY ...]     of ``written/*.toml``; writes DIR/rows.jsonl
+    python -P benchmarks/audit/written.py DIR --set blind       of ``blind/``, planted without having seen the code
     verigym tasks audit DIR/rows.jsonl --out DIR/audit.jsonl --sandbox local
     python -P benchmarks/audit/planted.py score DIR
 
-A file of ``written/`` is of one library: ``file`` is what fixes change, ``passing`` the library's own tests that must
-go on passing. A task has a statement, replacements that make the base (``base``) of the published text and those that
-make the reference (``gold``) of the base, and hidden tests. A ``plant`` of a task is the task with some of these
-replaced, the kinds of fault that this is (``kind``, or ``accept`` where more than one name is right) and ``how``.
+A file is of one library: ``file`` is what fixes change, ``passing`` the library's own tests that must go on passing. A
+task has a statement, replacements that make the base (``base``) of the published text and those that make the
+reference (``gold``) of the base, and hidden tests. ``extra`` are files of the base as text ("@gold" is the mended
+file's), ``made`` what is made of the mended file (``MAKERS``), ``history`` how the repository came about. A ``plant``
+of a task is the task with some of these replaced, the kinds of fault that this is (``kind``, or ``accept`` where more
+than one name is right) and ``how``.
 """
 
 import argparse
 import asyncio
+import html
+import importlib.util
 import itertools
 import json
+import marshal
+import re
 import subprocess
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -30,7 +37,7 @@ from verigym.envs.synthesis.probing import Job, Probe, file_of, open_probe
 from verigym.envs.synthesis.sources import Source, open_source
 from verigym.envs.synthesis.steady import steady_tests
 
-HERE = Path(__file__).parent / "written"
+HERE = Path(__file__).parent
 TRIES = 6
 """A flaky test must have passed once."""
 
@@ -38,11 +45,12 @@ TRIES = 6
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("libraries", nargs="*", help="names of files of written/ (all)")
+    parser.add_argument("libraries", nargs="*", help="names of files of the set (all)")
+    parser.add_argument("--set", default="written", help="the folder beside this file")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     with (args.folder / "rows.jsonl").open("w") as out:
-        for path in sorted(HERE.glob("*.toml")):
+        for path in sorted((HERE / args.set).glob("*.toml")):
             if not args.libraries or path.stem in args.libraries:
                 for row in asyncio.run(rows_of(tomllib.loads(path.read_text()), args.folder)):
                     out.write(json.dumps(row) + "\n")
@@ -78,7 +86,8 @@ async def row_of(probe: Probe, source: Source, task: Mapping[str, Any], folder: 
     slug = f"{source.name}__{task['slug']}"
     archive = folder / "rows.archives" / f"{slug}.tar.gz"
     extra = {name: gold[task["file"]] if text == "@gold" else text for name, text in task.get("extra", {}).items()}
-    before_commit = packed(source, {**base, **hidden, **extra}, archive, gold, task.get("history"))
+    made = {name: MAKERS[maker](gold[task["file"]]) for name, maker in task.get("made", {}).items()}
+    before_commit = packed(source, {**base, **hidden, **extra, **made}, archive, gold, task.get("history"))
     return {
         "instance_id": slug,
         "repo": source.repo,
@@ -164,8 +173,11 @@ def noon_s(now: datetime) -> int:
     return round((now.replace(hour=12, minute=0) - now).total_seconds())
 
 
-def packed(source: Source, base: Mapping[str, str], archive: Path, gold: Mapping[str, str], history: str | None) -> str:
-    """The repository at base; ``history`` says where the reference stands in it ("parent", "branch", "stash")."""
+def packed(
+    source: Source, base: Mapping[str, str | bytes], archive: Path, gold: Mapping[str, str], history: str | None
+) -> str:
+    """The repository at base; ``history`` says where the reference stands in it ("parent", "branch", "stash",
+    "message"), or nowhere ("plain": a repository with the files that it ignores)."""
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch) / "tree"
         subprocess.run(["cp", "-R", str(source.root), str(tree)], check=True)
@@ -177,7 +189,7 @@ def packed(source: Source, base: Mapping[str, str], archive: Path, gold: Mapping
         def git(*arguments: str) -> str:
             return subprocess.run(["git", *me, *arguments], cwd=tree, check=True, capture_output=True, text=True).stdout
 
-        def commit(texts: Mapping[str, str], message: str) -> None:
+        def commit(texts: Mapping[str, str | bytes], message: str) -> None:
             write(tree, texts)
             git("add", "-A")
             git("commit", "-qm", message)
@@ -185,7 +197,8 @@ def packed(source: Source, base: Mapping[str, str], archive: Path, gold: Mapping
         git("init", "-q", "-b", "main")
         if history == "parent":
             commit(gold, "all of it")
-        commit(base, "base")
+        as_text = {path: text for path, text in base.items() if path in gold and isinstance(text, str)}
+        commit(base, f"Take it back\n\nThis was:\n\n{patch_of(as_text, gold)}" if history == "message" else "base")
         if history == "branch":
             git("checkout", "-qb", "next")
             commit(gold, "mended")
@@ -198,10 +211,30 @@ def packed(source: Source, base: Mapping[str, str], archive: Path, gold: Mapping
         return git("rev-parse", "HEAD").strip()
 
 
-def write(tree: Path, texts: Mapping[str, str]) -> None:
+def write(tree: Path, texts: Mapping[str, str | bytes]) -> None:
     for path, text in texts.items():
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
-        (tree / path).write_bytes(text.encode())
+        (tree / path).write_bytes(text.encode() if isinstance(text, str) else text)
+
+
+def compiled(text: str) -> bytes:
+    """The file that Python keeps in ``__pycache__``, of a source of another time: Python does not take it."""
+    return importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(compile(text, "<mended>", "exec"))
+
+
+def coverage_page(text: str) -> bytes:
+    """A file as coverage.py shows it in HTML: each token within a tag, blanks and quotes escaped."""
+    lines: list[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        marked = "".join(
+            f'<span class="nam">{html.escape(token)}</span>' if token.strip() else "&nbsp;" * len(token)
+            for token in re.split(r"(\W)", line)
+        )
+        lines.append(f'<p class="run"><a id="t{number}">{number}</a><span class="t">{marked}</span></p>\n')
+    return f'<!DOCTYPE html>\n<html><body><main id="source">\n{"".join(lines)}</main></body></html>\n'.encode()
+
+
+MAKERS: Mapping[str, Callable[[str], bytes]] = {"pyc": compiled, "coverage": coverage_page}
 
 
 if __name__ == "__main__":
