@@ -379,16 +379,20 @@ FAULTS: dict[str, Callable[[Lost, dict[str, Any], dict[str, Any]], bool]] = {
 def run_score(args: argparse.Namespace) -> int:
     planted = {row["instance_id"]: row["planted"] for row in rows_in(args.folder / "rows.jsonl")}
     audits = {row["instance_id"]: row for row in rows_in(args.folder / "audit.jsonl")}
-    found, all_of, wrong = Counter(), Counter(), []
+    found, named, all_of, wrong = Counter(), Counter(), Counter(), []
     for name, fault in planted.items():
         if name not in audits:
             continue
         all_of[fault] += 1
         kind = audits[name]["kind"]
         wanted = {one.split()[0] for one in fault.split("|")}
-        right = kind in wanted or any(one["kind"] in wanted for one in strong(audits[name]))
+        twin = audits.get(name.rpartition("-")[0], {"kind": "sound"})
+        known = [one["shown"] for one in strong(twin)]  # of the same task without the fault: it says nothing of it
+        further = [one for one in strong(audits[name]) if one["kind"] in wanted and one["shown"] not in known]
+        right = kind in wanted or bool(further)
+        named[fault] += kind in wanted
         if fault == "sound":
-            right = kind in ("sound", "underspecified")
+            right, named[fault] = kind in ("sound", "underspecified"), 0
         found[fault] += right
         if not right:
             wrong.append((name, fault, kind, audits[name]["reason"]))
@@ -396,6 +400,7 @@ def run_score(args: argparse.Namespace) -> int:
         print(f"{fault:22} {found[fault]} of {count}")
     faulty = sum(count for fault, count in all_of.items() if fault != "sound")
     print(f"found {sum(count for fault, count in found.items() if fault != 'sound')} of {faulty} planted")
+    print(f"of these by the class itself {sum(named.values())}")
     print(f"accused {all_of['sound'] - found['sound']} of {all_of['sound']} left as they are")
     for row in wrong:
         print("  ", *row, sep=" | ")

@@ -2,8 +2,13 @@
 way to other machines. Standard library only, Python 3.6 or later."""
 
 import glob
+import html
+import importlib.util
 import json
+import marshal
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,9 +20,11 @@ MOST_FILE = 4 << 20
 MANY = FEW = 3
 PLAIN = (".py", ".patch", ".diff", ".orig", ".rej", ".txt")
 PACKED = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+MARKED_UP = (".html", ".htm", ".ipynb", ".json", ".svg")
+PROSE = (".md", ".rst", ".txt", ".html", ".htm", ".ipynb", ".adoc")
 
 
-def search(lines, roots, paths, most_git, places=()):
+def search(lines, roots, paths, most_git, places=(), short=(), patch="", as_patch=None):
     """Look for texts of one or more lines. Those that HEAD's files hold are left out, unless one file holds so many of
     them that it is a copy of the fix.
 
@@ -26,30 +33,40 @@ def search(lines, roots, paths, most_git, places=()):
         paths: the files that the reference touches; their versions are looked at where git's objects have more bytes
             than ``most_git``.
         places: texts that are looked for too where fewer than ``FEW`` of the lines stand nowhere in HEAD.
+        short: all lines of the reference that say something, for text about it that quotes them.
+        patch: the reference, for what is compiled of it.
+        as_patch: place -> its added lines as a patch has them, which may be quoted in a message or be a file.
     Returns:
-        {"found": line -> place, "asked": how many lines, "whole": whether all of git was looked at, "online"}.
+        {"found": line -> place, "asked": how many lines, "whole": whether all of git was looked at, "online",
+        "shown": the same as "found" of what shows most of the reference, but not as its source}.
     """
+    shown = list(lines)
     holders = {line: _holders(line) for line in lines}
     if sum(not files for files in holders.values()) < FEW:
         holders.update((place, _holders(place)) for place in places if place not in holders)
     found = _copied(holders, paths)
     copied = len(found)
-    lines = {line: line.encode() for line in holders if not holders[line]}
+    as_patch = as_patch or {}
+    lines = {line: [line.encode()] for line in holders if not holders[line]}
+    for line in lines:
+        lines[line] += [b"\n" + as_patch[line].encode() + b"\n"] if line in as_patch else []
 
     def look(data, place):
-        for line, text in lines.items():
-            if text in data:
+        for line, texts in lines.items():
+            if any(text in data for text in texts):
                 found.setdefault(line, place)
 
     whole = True
     if lines:
-        whole = _look_into_git(look, max(map(len, lines.values())), paths, most_git)
-        for path in _files(_places(roots)):
+        longest = max(len(text) for texts in lines.values() for text in texts)
+        whole = _look_into_git(look, longest, paths, most_git)
+        for path in [*_untracked(), *_files(_places(roots))]:
             try:
                 _look_into(path, look)
             except Exception:  # nobody can read it here, or it is no archive after all
                 continue
-    return {"found": found, "asked": len(lines) + copied, "whole": whole, "online": _online()}
+    told = {"found": found, "asked": len(lines) + copied, "whole": whole, "online": _online()}
+    return {**told, "shown": _shown(shown, short, paths, patch)}
 
 
 def _git(*words):
@@ -83,6 +100,93 @@ def _copied(holders, paths):
             for text in texts:
                 found.setdefault(text, name[len("HEAD:") :])
     return found
+
+
+def _shown(lines, short, paths, patch):
+    """Line -> file that shows most of the reference otherwise than as source: a tracked page or notebook, three lines
+    or more and half of all within its marks; a tracked text that quotes two of its lines or more and most of them, as
+    one may be chance; a compiled file with all functions that it brings, and then all lines."""
+    about = tuple(os.path.splitext(os.path.basename(path))[0] for path in paths)
+    pages = _names("ls-tree", "-r", "-z", "--name-only", "HEAD")
+    pages = [name for name in pages if name.endswith(".ipynb") or any(one in os.path.basename(name) for one in about)]
+    for name, text in _documents(pages, MARKED_UP, paths):
+        flat = _flat(_unmarked(text))
+        held = [line for line in lines if _flat(line) in flat]
+        if len(held) >= MANY and 2 * len(held) >= len(lines):
+            return dict.fromkeys(held, name)
+    asked = [word for line in short for word in ("-e", line)]
+    quoting = [
+        name[len("HEAD:") :] for name in (_names("grep", "-l", "-z", "-F", "-I", *asked, "HEAD") if asked else ())
+    ]
+    for name, text in _documents(quoting, PROSE, paths):
+        flat = _flat(_unmarked(text) if name.endswith(MARKED_UP) else text)
+        held = [line for line in short if _flat(line) in flat]
+        if len(held) >= 2 and 2 * len(held) > len(short):
+            return dict.fromkeys(held, name)
+    name = _compiled(paths, patch)
+    return dict.fromkeys(short or lines, name) if name else {}
+
+
+def _compiled(paths, patch):
+    """A file compiled for this Python that holds every function as the reference makes it; None where none is there."""
+    files = [path for path in paths if path.endswith(".py") and os.path.isfile(path)]
+    stems = {os.path.basename(path)[: -len("py")]: path for path in files}
+    found = [(path, os.path.basename(path)) for path in _untracked() if path.endswith(".pyc")]
+    found = [(path, name.split(".")[0] + ".") for path, name in found if name.split(".")[0] + "." in stems]
+    if not found or not patch:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        for path in files:
+            os.makedirs(os.path.dirname(os.path.join(folder, path)), exist_ok=True)
+            shutil.copyfile(path, os.path.join(folder, path))
+        apply = subprocess.Popen(["git", "apply", "-"], cwd=folder, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        apply.communicate(patch.encode())
+        for path, stem in found:
+            with open(stems[stem], "rb") as before, open(os.path.join(folder, stems[stem]), "rb") as after:
+                fresh = _functions(compile(after.read(), "m", "exec")) - _functions(compile(before.read(), "m", "exec"))
+            with open(path, "rb") as file:
+                data = file.read()
+            known = data[:4] == importlib.util.MAGIC_NUMBER  # what another Python compiled cannot be read here
+            if known and fresh and fresh <= _functions(marshal.loads(data[16:])):
+                return path
+    return None
+
+
+def _functions(code):
+    """What each function of compiled code does, wherever it was compiled."""
+    inner = [one for one in code.co_consts if hasattr(one, "co_code")]
+    plain = [repr(one) for one in code.co_consts if not hasattr(one, "co_code")]
+    found = {(code.co_name, code.co_code, tuple(plain), code.co_names)} if code.co_name != "<module>" else set()
+    return found.union(*map(_functions, inner))
+
+
+def _names(*words):
+    """Names that git tells, each ended by NUL."""
+    return [name for name in _git(*words).decode("utf-8", "surrogateescape").split("\0") if name]
+
+
+def _documents(names, ends, paths):
+    """(name, text) of those of HEAD's files that have such ends and are not the reference's own."""
+    for name in names:
+        if name.lower().endswith(ends) and name not in paths:
+            data = _git("cat-file", "blob", "HEAD:" + name)
+            if len(data) <= MOST_FILE:
+                yield name, data.decode("utf-8", "replace")
+
+
+def _unmarked(text):
+    """Text as a reader sees it: without tags, entities and JSON's escapes."""
+    plain = html.unescape(re.sub(r"<[^<>]*>", "", text))
+    return plain.replace('\\"', '"').replace("\\\\", "\\")
+
+
+def _flat(text):
+    return re.sub(r"\s+", "", text)
+
+
+def _untracked():
+    """Files of the workspace that git does not keep, those that it ignores among them."""
+    return [os.path.abspath(name) for name in _names("ls-files", "--others", "-z") if os.path.isfile(name)]
 
 
 def _look_into_git(look, longest, paths, most_git):

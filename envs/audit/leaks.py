@@ -1,8 +1,9 @@
 """Whether the fix can be read in an agent's workspace: in git's objects, in packages, archives and caches."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...rewards.patches import sections_of
@@ -13,6 +14,8 @@ from .changes import change_of
 from .demands import LINE_CHARS
 
 MOST_LINES, FEW_LINES = 40, 3
+_STATEMENT = re.compile(r"[=()\[\]]")
+"""What a line of code has and a line of a docstring has seldom."""
 TELLING_CHARS = 2 * LINE_CHARS
 SEARCH_S = 300.0
 MOST_GIT = 4 << 30
@@ -28,6 +31,8 @@ class Leak:
     Attributes:
         asked: texts of the reference that stand nowhere at base, so that they tell the fix (``telling_texts``).
         found: text -> "git", or the file it is in; of an archive's member "ARCHIVE!MEMBER".
+        shown: the same, of what shows most of the reference otherwise than as source: a page, a notebook, a text that
+            quotes it, a compiled file.
         whole: whether all of git's objects were looked at; of a large history only the versions of the files that the
             reference touches.
         searched: whether the search came to its end; where not, nothing is known.
@@ -36,6 +41,7 @@ class Leak:
 
     asked: int
     found: Mapping[str, str]
+    shown: Mapping[str, str] = field(default_factory=dict)
     whole: bool = True
     searched: bool = True
     online: bool = False
@@ -43,7 +49,9 @@ class Leak:
     @property
     def share(self) -> float:
         """Of the texts found. Two are counted as not found beforehand where only lines were found, as a line may stand
-        anywhere by chance; a changed place with the lines around it does not."""
+        anywhere by chance; a changed place with the lines around it does not. 1 where most of it is shown."""
+        if self.shown:
+            return 1.0
         chance = 0 if any("\n" in text for text in self.found) else 2
         return len(self.found) / (self.asked + chance) if self.found else 0.0
 
@@ -59,8 +67,22 @@ def telling_texts(row: SWERow) -> list[str]:
     return list(dict.fromkeys((*long, *places)))[:MOST_LINES]
 
 
+def short_lines(row: SWERow) -> list[str]:
+    """Lines of code that a reference brings and does not take away elsewhere, of the length by which one is known."""
+    change = change_of(row.patch)
+    before = {line.strip() for line in change.removed.splitlines()}
+    lines = dict.fromkeys(line.strip() for line in change.added.splitlines())
+    code = (line for line in lines if len(line) >= LINE_CHARS and line not in before)
+    return [line for line in code if line[0] != "#" and _STATEMENT.search(line)][:MOST_LINES]
+
+
 def changed_places(patch: str) -> Iterator[str]:
     """Each run of added lines between the line before it and the one after it."""
+    return (place for place, _ in changed_runs(patch))
+
+
+def changed_runs(patch: str) -> Iterator[tuple[str, str]]:
+    """(changed place, its added lines as a patch has them) of each run of added lines."""
     for section in sections_of(patch):
         for hunk in section.split("\n@@ ")[1:]:
             after = [line for line in hunk.splitlines()[1:] if line[:1] in ("+", " ")]
@@ -70,7 +92,7 @@ def changed_places(patch: str) -> Iterator[str]:
                 end = next(number for number in range(start, len(after) + 1) if number not in added)
                 text = "\n".join(line[1:] for line in after[max(0, start - 1) : end + 1])
                 if len("".join(text.split())) >= LINE_CHARS and any(after[n][1:].strip() for n in range(start, end)):
-                    yield text
+                    yield text, "\n".join(after[start:end])
 
 
 async def search_workspace(backend: SandboxBackend, row: SWERow, *, limits: Limits | None = None) -> Leak:
@@ -91,6 +113,9 @@ async def search_workspace(backend: SandboxBackend, row: SWERow, *, limits: Limi
             "paths": change_of(row.patch).paths,
             "most_git": MOST_GIT,
             "places": list(changed_places(row.patch))[:MOST_LINES],
+            "short": short_lines(row),
+            "as_patch": dict(changed_runs(row.patch)),
+            "patch": row.patch,
         }
         command = [environment.python, "-c", Path(__file__).with_name("guest_search.py").read_text(encoding="utf-8")]
         result = await sandbox.arun(command, cwd=row.root, stdin=json.dumps(order).encode(), timeout_s=SEARCH_S)
@@ -98,6 +123,6 @@ async def search_workspace(backend: SandboxBackend, row: SWERow, *, limits: Limi
         await sandbox.aclose()
     try:
         told = json.loads(result.stdout)
-        return Leak(asked=told["asked"], found=told["found"], whole=told["whole"], online=told["online"])
+        return Leak(**{name: told[name] for name in ("asked", "found", "shown", "whole", "online")})
     except (ValueError, KeyError):
         return Leak(asked=0, found={}, searched=False)

@@ -10,6 +10,8 @@ AGAIN_S, MOST_AGAIN = 12.0, 8
 case. A test that fails one time in five is missed by eight runs one time in six."""
 HELD_UP = ("one", "two", "three")
 """Patterns in which a run is held up."""
+SEEDS = {"with another hash seed": "4711", "with a third hash seed": "1", "with a fourth hash seed": "2"}
+"""Two strings of a set are in the order of the first seed with every second of the others."""
 OF_LONG_SUITES = (
     "again",
     "on a busy machine (one)",
@@ -36,8 +38,8 @@ def manners(now: datetime, *, suite_s: float) -> dict[str, Manner]:
         "in reverse order": Manner(whole=True, order="reversed"),
         "shuffled": Manner(whole=True, order="one"),
         "shuffled otherwise": Manner(whole=True, order="two"),
-        "with another hash seed": Manner(whole=True, env={"PYTHONHASHSEED": "4711"}),
     }
+    seeds = {name: Manner(whole=True, env={"PYTHONHASHSEED": seed}) for name, seed in SEEDS.items()}
     clocks = {name: Manner(whole=True, clock_s=seconds) for name, seconds in moved_clocks(now).items()}
-    found = again | held | orders | clocks
+    found = again | held | orders | seeds | clocks
     return found if suite_s <= LONG_SUITE_S else {name: one for name, one in found.items() if name in OF_LONG_SUITES}

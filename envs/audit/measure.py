@@ -318,16 +318,17 @@ class Audit:
 
     async def look_for_leaks(self, backend: SandboxBackend) -> None:
         leak = await search_workspace(backend, self._row)
+        readable = {**leak.shown, **leak.found}
         self._measured["leaks"] = {
-            "lines": leak.asked,
-            "found": len(leak.found),
+            "lines": max(leak.asked, len(readable)),
+            "found": len(readable),
             "searched": leak.searched,
             "all_of_git": leak.whole,
         }
         self._measured["network"] = leak.online
-        if leak.asked:
+        if leak.asked or leak.shown:
             self._scores["leaky"] = leak.share
-        for line, place in leak.found.items():
+        for line, place in readable.items():
             what = "an agent can read a line of the reference"
             self._findings.append(Finding(kind="leaky", what=what, where=place, shown=line))
 

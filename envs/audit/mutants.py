@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from types import MappingProxyType
+from typing import TypeGuard
 
 from ..synthesis.mutations import mutations
 from ..synthesis.operators import OPERATORS
@@ -25,6 +26,14 @@ from .variants import (
     parsed,
     with_lines,
 )
+
+_OTHERWISE = {
+    "more": "lambda v: v + 1 if type(v) in (int, float) else v + v[-1:] if type(v) in (str, list, tuple) else v",
+    "less": "lambda v: v - 1 if type(v) in (int, float) else v[:-1] if type(v) in (str, list, tuple) "
+    "else type(v)(list(v)[1:]) if type(v) is set else dict(list(v.items())[1:]) if type(v) is dict else v",
+}
+
+_EMPTIABLE = "(int, float, str, bool, list, tuple, dict, set)"
 
 
 def mutants(solved: Solved, *, most: int, seed: str, tests: Files = MappingProxyType({})) -> list[Variant]:
@@ -98,11 +107,14 @@ def _spoilt(solved: Solved, seed: str) -> list[list[Variant]]:
                 what = f"{mutation.qualname}, line {mutation.lineno}"
                 text = mutation.apply(after)
                 found[mutation.operator].append(Variant(kind=mutation.operator, what=what, files={path: text}))
-        for variant in (
-            *_unequal_constants(path, after, lines),
-            *_unfiltered(path, after, lines),
-            *_unwrapped(path, after, lines),
-        ):
+        others = (
+            _unlooked(path, before, after),
+            _unequal_constants(path, after, lines),
+            _unfiltered(path, after, lines),
+            _unwrapped(path, after, lines),
+            _other_values(path, before, after),
+        )
+        for variant in (one for made in others for one in made):
             found[variant.kind].append(variant)
     rng = random.Random(seed)
     for variants in found.values():
@@ -159,6 +171,47 @@ def _unwrapped(path: str, after: str, lines: frozenset[int]) -> Iterator[Variant
             if parsed(text) is not None:
                 what = f"line {node.lineno} without {ast.unparse(node.func)[:40]}()"
                 yield Variant(kind="call left out", what=what, files={path: text})
+
+
+def _other_values(path: str, before: str, after: str) -> Iterator[Variant]:
+    """Each changed function with other results of the same type, more and less, which tests that look at types alone
+    let pass."""
+    for name, node in changed_functions(before, after).items():
+        inner = {id(part) for one in ast.walk(node) if _is_inner(one, node) for part in ast.walk(one)}
+        returns = [one.value for one in ast.walk(node) if isinstance(one, ast.Return) and id(one) not in inner]
+        source = Text(after)
+        for what, otherwise in _OTHERWISE.items():
+            data = source.data
+            for value in sorted(filter(_may_vary, returns), key=source.start, reverse=True):
+                start, end = source.start(value), source.end(value)
+                data = data[:start] + f"({otherwise})((".encode() + data[start:end] + b"))" + data[end:]
+            if data != source.data and parsed(text := data.decode()) is not None:
+                yield Variant(kind="another value", what=f"{name} gives {what}", files={path: text})
+
+
+def _unlooked(path: str, before: str, after: str) -> Iterator[Variant]:
+    """Each changed function with one of its parameters empty or zero, whatever it was given."""
+    for name, node in changed_functions(before, after).items():
+        is_doc = isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant)
+        body = node.body[1:] if is_doc else node.body
+        arguments = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+        for one in (arg.arg for arg in arguments if arg.arg not in ("self", "cls")) if body else ():
+            first = body[0].lineno
+            line = f"{one} = type({one})() if type({one}) in {_EMPTIABLE} else {one}\n"
+            text = with_lines(after, first, first, f"{' ' * body[0].col_offset}{line}{lines_of(after, first, first)}")
+            if parsed(text) is not None:
+                yield Variant(kind="parameter unlooked", what=f"{name} does not look at {one}", files={path: text})
+
+
+def _may_vary(value: ast.expr | None) -> TypeGuard[ast.expr]:
+    """Whether a result may be a number, a text or a container: no truth value, and nothing."""
+    is_truth = isinstance(value, ast.Compare) or (isinstance(value, ast.UnaryOp) and isinstance(value.op, ast.Not))
+    is_fixed = isinstance(value, ast.Constant) and (value.value is None or isinstance(value.value, bool))
+    return value is not None and not is_truth and not is_fixed
+
+
+def _is_inner(node: ast.AST, function: FunctionNode) -> bool:
+    return isinstance(node, FunctionNode | ast.Lambda) and node is not function
 
 
 def _is_spared(node: ast.AST) -> bool:

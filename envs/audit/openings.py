@@ -1,7 +1,8 @@
 """Further choices of a reference that nobody was told: the module that something stands in, keys of what is given back,
-how objects print. ``rewrites`` has names, orders and wordings."""
+how objects print, which error is raised, an order of results. ``rewrites`` has names, orders and wordings."""
 
 import ast
+import builtins
 import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -14,6 +15,15 @@ PLACED = "placed_here"
 """What is added to a module's name."""
 _PRINTING = frozenset({"__repr__", "__str__"})
 _TELLS_OF_PRINTING = re.compile(r"\b(?:repr|str|print(?:s|ed|ing)?|shown?|display(?:s|ed)?)\b|__(?:repr|str)__", re.I)
+
+_TELLS_OF_ERRORS = re.compile(r"\b(?:error|exception|rais(?:e|es|ed|ing)|fail(?:s|ed)?|refus(?:e|es|ed))\b")
+_NAMES_AN_ERROR = re.compile(r"\b(?:[A-Z]\w*(?:Error|Exception|Invalid|Warning|Exit)|Invalid[A-Z]\w*)\b")
+_TELLS_OF_ORDER = re.compile(
+    r"\b(?:order\w*|sort\w*|alphabet\w*|(?:de|a)scending|lexic\w*|rank\w*|(?:small|great|large|low|high)est|lists?)\b|"
+    r"\[[^\]]*,",
+    re.I,
+)
+_ERRORS = ("ValueError", "TypeError", "RuntimeError")
 
 
 def new_keys(solved: Solved) -> set[str]:
@@ -64,6 +74,53 @@ def prints(solved: Solved) -> Iterator[tuple[Variant, str]]:
             if changed != text and parsed(changed) is not None:
                 what = f"{node.name}, line {node.lineno}, gives another text"
                 yield Variant(kind="another print", what=what, files={path: changed}), node.name
+
+
+def errors(solved: Solved) -> Iterator[tuple[Variant, str]]:
+    """(variant, class) of each built-in error that the reference raises where the statement speaks of an error and
+    names none. What Python itself asks for in methods with such names, and errors that mean something to it, stay."""
+    if not _TELLS_OF_ERRORS.search(solved.statement) or _NAMES_AN_ERROR.search(solved.statement):
+        return
+    for path, old, text in solved.pairs():
+        lines, tree, source = changed_lines(old, text), parsed(text), Text(text)
+        functions = [one for one in ast.walk(tree) if isinstance(one, FunctionNode)] if tree else []
+        spared = {id(part) for one in functions if one.name.startswith("__") for part in ast.walk(one)}
+        raised: dict[str, list[ast.Name]] = {}
+        for node in ast.walk(tree) if tree else ():
+            error = getattr(node.exc, "func", node.exc) if isinstance(node, ast.Raise) else None
+            if isinstance(error, ast.Name) and error.lineno in lines and id(node) not in spared:
+                raised.setdefault(error.id, []).append(error)
+        for name, nodes in raised.items():
+            kind = getattr(builtins, name, None)
+            if not isinstance(kind, type) or not issubclass(kind, ValueError | TypeError | LookupError | RuntimeError):
+                continue
+            other = next(one for one in _ERRORS if not issubclass(kind, getattr(builtins, one)))
+            data = source.data
+            for node in sorted(nodes, key=source.start, reverse=True):
+                data = data[: source.start(node)] + other.encode() + data[source.end(node) :]
+            what = f"{other} is raised instead of {name}, line {nodes[0].lineno}"
+            yield Variant(kind="another error", what=what, files={path: data.decode()}), name
+
+
+def sequences(solved: Solved) -> Iterator[tuple[Variant, str]]:
+    """(variant, function) of each new function that sorts what it gives back, where nobody spoke of an order: the other
+    way round."""
+    if _TELLS_OF_ORDER.search(solved.statement):
+        return
+    for path, old, text in solved.pairs():
+        before, source, lines = set(NAME.findall(old)), Text(text), changed_lines(old, text)
+        tree = parsed(text)
+        for node in ast.walk(tree) if tree else ():
+            if not isinstance(node, FunctionNode) or node.name in before:
+                continue
+            given = [one.value for one in ast.walk(node) if isinstance(one, ast.Return) and one.lineno in lines]
+            sorting = [one for one in given if isinstance(one, ast.Call) and getattr(one.func, "id", "") == "sorted"]
+            data = source.data
+            for value in sorted(sorting, key=source.start, reverse=True):
+                data = data[: source.end(value)] + b"[::-1]" + data[source.end(value) :]
+            if sorting:
+                what = f"{node.name} gives the same in another order"
+                yield Variant(kind="another sequence", what=what, files={path: data.decode()}), node.name
 
 
 def places(solved: Solved) -> Iterator[tuple[Variant, str]]:

@@ -37,7 +37,8 @@ class Choice:
 
 def choices(solved: Solved) -> list[Choice]:
     """Every choice of the reference that nobody was told, made otherwise."""
-    further = (*openings.keys(solved), *openings.prints(solved), *openings.places(solved))
+    asked = (openings.keys, openings.prints, openings.places, openings.errors, openings.sequences)
+    further = [one for kind in asked for one in kind(solved)]
     named = [*_definitions(solved), *_parameters(solved), *_orders(solved), *_messages(solved)]
     return named + [Choice(variant=variant, spelled=spelled) for variant, spelled in further]
 

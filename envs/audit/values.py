@@ -107,8 +107,8 @@ def _near_mapping(value: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
 
 
 def hinted(value: Any, hints: Hints) -> list[Any]:
-    """Hints of a value's own type; of a number its neighbours too, of a text what both make together, and texts as long
-    as a number says."""
+    """Hints of a value's own type; of a number its neighbours too, of a text what both make together, one in the place
+    of another that stands in it, and texts as long as a number says."""
     if type(value) is int:
         numbers = {one + step for one in hints if type(one) is int for step in (-1, 0, 1)}
         return sorted(numbers - {value, *near(value)})
@@ -116,6 +116,9 @@ def hinted(value: Any, hints: Hints) -> list[Any]:
         return []
     texts = [one for one in hints if type(one) is str and one]
     found = [*texts, *(f"{value}{one}" for one in texts), *(f"{one}{value}" for one in texts)]
+    for word in _WORD.finditer(value):
+        if word[0] in texts and word[0] != value:
+            found += [f"{value[: word.start()]}{one}{value[word.end() :]}" for one in texts]
     found += [f"{value[: len(value) // 2]}{one}{value[len(value) // 2 :]}" for one in texts]
     for word in list(dict.fromkeys(_WORD.findall(value)))[:3]:
         found += [value.replace(word, one, 1) for one in texts]

@@ -1,6 +1,10 @@
 """Where the search for a fix looks."""
 
+import html
+import importlib.util
 import io
+import json
+import marshal
 import os
 import subprocess
 import tarfile
@@ -87,6 +91,66 @@ def test_a_document_that_holds_half_of_many_lines_is_a_copy(places):
     Path("notes.md").write_text("\n".join(f"    {line}" for line in many[:3]))
     git("commit", "-qam", "three lines")
     assert search(texts=many)["found"] == dict.fromkeys(many[:3], "notes.md")
+
+
+SHORT = ("value = self.rates[members]", "self.members = members", "return value")
+
+
+def shown(**more):
+    return guest_search.search(LINES, [], ["fees.py"], 1 << 30, short=SHORT, **more)["shown"]
+
+
+def test_prose_that_quotes_most_of_the_fix_shows_it_and_one_line_does_not(places):
+    Path("CHANGES.rst").write_text("Sets ``self.members = members`` at last.\n")
+    git("add", ".")
+    git("commit", "-qm", "one line")
+    assert shown() == {}
+    Path("CHANGES.rst").write_text("Sets ``self.members = members`` and then does ``return value``.\n")
+    git("commit", "-qam", "two of three")
+    assert shown() == dict.fromkeys(SHORT[1:], "CHANGES.rst")
+
+
+def test_a_page_and_a_notebook_show_the_fix_within_their_marks(places):
+    code = 'text = join(one for one in names if one < "z")'
+    many = [f"{code[:-1]}, {number})" for number in range(3)]
+    marked = "".join("".join(f"<b>{html.escape(part)}</b>" for part in line.split(" ")) + "<br>\n" for line in many)
+    for name, text in (
+        ("cov/fees.html", marked),
+        ("try.ipynb", json.dumps({"source": [f"  {line}\n" for line in many]})),
+    ):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(text)
+        git("add", ".")
+        git("commit", "-qm", "shown")
+        assert guest_search.search(many, [], ["fees.py"], 1 << 30)["shown"] == dict.fromkeys(many, name)
+        git("rm", "-q", name)
+        git("commit", "-qm", "gone")
+        assert guest_search.search(many, [], ["fees.py"], 1 << 30)["shown"] == {}
+
+
+def test_what_was_compiled_of_the_fix_shows_it_and_of_base_not(places):
+    patch = f"--- a/fees.py\n+++ b/fees.py\n@@ -1,2 +1,2 @@\n def fee(days):\n-{STANDS}\n+{FIX}\n"
+    Path(".gitignore").write_text("__pycache__\n")
+    Path("__pycache__").mkdir()
+    path = Path("__pycache__/fees.cpython-399.pyc")
+    for body, expected in ((STANDS, {}), (FIX, dict.fromkeys(SHORT, str(path.resolve())))):
+        code = compile(f"def fee(days):\n{body}\n", "elsewhere.py", "exec")
+        path.write_bytes(importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(code))
+        assert shown(patch=patch) == expected
+
+
+def test_a_message_that_quotes_the_patch_holds_the_place(places):
+    place, run = f"def fee(days):\n{FIX}\n    return 0", f"+{FIX}"
+    git("commit", "-q", "--allow-empty", "-m", f"Take it back\n\n def fee(days):\n-{STANDS}\n{run}\n")
+    told = guest_search.search([FIX.strip(), place], [], ["fees.py"], 1 << 30, as_patch={place: run})
+    assert told["found"] == dict.fromkeys((FIX.strip(), place), "git")
+
+
+def test_what_git_does_not_keep_is_looked_into_too(places):
+    path = Path(".tox/py311/site-packages/fees.py")
+    path.parent.mkdir(parents=True)
+    path.write_text(FIX)
+    assert search()["found"] == {FIX.strip(): str(path.resolve())}
 
 
 def test_what_a_touched_file_holds_before_is_no_fix(places):

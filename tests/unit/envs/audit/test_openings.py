@@ -10,7 +10,7 @@ from verigym.envs.audit.classes import WHOLLY, classify
 from verigym.envs.audit.inlining import inlined, moved
 from verigym.envs.audit.manners import manners
 from verigym.envs.audit.mutants import mutants
-from verigym.envs.audit.openings import keys, places, prints
+from verigym.envs.audit.openings import errors, keys, places, prints, sequences
 from verigym.envs.audit.rewrites import choices, spelled_in
 from verigym.envs.audit.snapshots import given_options
 from verigym.envs.audit.special import special_cases
@@ -55,6 +55,41 @@ def test_a_key_that_nobody_told_is_another_everywhere():
     assert run(found["amount"], "total(2)") == {"amount_here": 4, "label": "amount_here"}
     told = Solved(base=SOLVED.base, gold=SOLVED.gold, statement="the amount", known=frozenset({"label"}))
     assert list(keys(told)) == []
+
+
+REFUSING = """\
+class Box:
+    def __getitem__(self, key):
+        raise KeyError(key)
+
+
+def only(one):
+    if not one:
+        raise KeyError(one)
+    if one == "stop":
+        raise StopIteration
+    return sorted(one)
+"""
+
+
+def test_an_error_of_which_no_class_was_told_is_another():
+    def found(statement):
+        return list(errors(Solved(base={"a.py": ""}, gold={"a.py": REFUSING}, statement=statement)))
+
+    ((variant, name),) = found("only of nothing is an error.")
+    assert name == "KeyError"
+    assert variant.files["a.py"] == REFUSING.replace("raise KeyError(one)", "raise ValueError(one)")
+    assert found("only of nothing is an error, a KeyError.") == found("only gives what is there.") == []
+
+
+def test_an_order_of_results_of_which_nothing_was_told_is_another():
+    def found(statement, base=""):
+        return list(sequences(Solved(base={"a.py": base}, gold={"a.py": REFUSING}, statement=statement)))
+
+    ((variant, name),) = found("only tells what is there.")
+    assert name == "only"
+    assert run(variant.files["a.py"], "only('bca')") == ["c", "b", "a"]
+    assert found("in alphabetical order") == found("only('ab') is ['a', 'b']") == found("", base="only = 1") == []
 
 
 def test_how_an_object_prints_is_another_text_unless_the_statement_speaks_of_it():
@@ -132,6 +167,23 @@ def test_a_condition_of_a_comprehension_can_be_dropped():
     made = mutants(Solved(base={"a.py": ""}, gold={"a.py": after}), most=50, seed="")
     (text,) = [one.files["a.py"] for one in made if one.kind == "condition dropped"]
     assert run(text, "f([1, 2])") == [1, 2]
+
+
+def test_results_may_be_others_of_the_same_type():
+    after = "def f(x):\n    if x is None:\n        return None\n    return x, [x]\n\n\ndef g(x):\n    return x > 1\n"
+    made = mutants(Solved(base={"a.py": ""}, gold={"a.py": after}), most=50, seed="")
+    found = {one.what: one.files["a.py"] for one in made if one.kind == "another value"}
+    assert set(found) == {"f gives more", "f gives less"}
+    assert run(found["f gives more"], "f(1), f(None), g(2)") == ((1, [1], [1]), None, True)
+    assert run(found["f gives less"], "f(1), f(None), g(2)") == ((1,), None, True)
+
+
+def test_a_parameter_may_not_be_looked_at():
+    after = 'class A:\n    def f(self, x, *, y=1):\n        """Both."""\n        return x, y\n'
+    made = mutants(Solved(base={"a.py": ""}, gold={"a.py": after}), most=50, seed="")
+    found = {one.what: one.files["a.py"] for one in made if one.kind == "parameter unlooked"}
+    assert set(found) == {"A.f does not look at x", "A.f does not look at y"}
+    assert run(found["A.f does not look at x"], "A().f(3), A().f('a', y='b')") == ((0, 1), ("", "b"))
 
 
 def test_a_copy_gives_what_the_tests_leave_out():

@@ -22,6 +22,7 @@ from verigym.envs.synthesis.probe_values import given_in, source_of
     ("source", "hints", "wanted"),
     [
         ("'ab'", (3, "_id"), ["'ab_id'", "'aba'", "'abab'", "None", "b'ab'"]),
+        ("'{a!r}'", ("r", "s"), ["'{a!s}'"]),
         ("4", (9,), ["8", "10", "-4", "'4'"]),
         ("[1, 2]", (), ["iter([1, 2])", "(1, 2)", "[2, 1]", "[1, 2, None]"]),
         ("{'a': 1}", (), ["{}", "{'a': 2}", "[('a', 1)]"]),
