@@ -131,7 +131,8 @@ def _compiled(paths, patch):
     """A file compiled for this Python that holds every function as the reference makes it; None where none is there."""
     files = [path for path in paths if path.endswith(".py") and os.path.isfile(path)]
     stems = {os.path.basename(path)[: -len("py")]: path for path in files}
-    found = [(path, os.path.basename(path)) for path in _untracked() if path.endswith(".pyc")]
+    kept = [os.path.abspath(name) for name in _names("ls-files", "-z", "--", "*.pyc")]
+    found = [(path, os.path.basename(path)) for path in [*kept, *_untracked()] if path.endswith(".pyc")]
     found = [(path, name.split(".")[0] + ".") for path, name in found if name.split(".")[0] + "." in stems]
     if not found or not patch:
         return None

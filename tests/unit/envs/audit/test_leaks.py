@@ -137,6 +137,9 @@ def test_what_was_compiled_of_the_fix_shows_it_and_of_base_not(places):
         code = compile(f"def fee(days):\n{body}\n", "elsewhere.py", "exec")
         path.write_bytes(importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(code))
         assert shown(patch=patch) == expected
+    git("add", "-f", str(path))
+    git("commit", "-qm", "kept by git too")
+    assert shown(patch=patch) == expected
 
 
 def test_a_message_that_quotes_the_patch_holds_the_place(places):
