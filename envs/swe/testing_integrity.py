@@ -12,8 +12,9 @@ import operator
 import sys
 from types import BuiltinFunctionType, FunctionType
 
-REPLACED = ("_getini_unknown_type", "isgenerator")
-"""By pytest's own legacypath plugin; and in ``inspect`` by any module that Cython compiled, numpy's and pandas' too."""
+REPLACED = ("_getini_unknown_type", "isgenerator", "init_worker")
+"""By pytest's own legacypath plugin; in ``inspect`` by any module that Cython compiled, numpy's and pandas' too; and by
+Django's own script (4.1) what begins a process that runs tests beside others, of which there are none here."""
 
 KINDS = (FunctionType, BuiltinFunctionType, type, property, staticmethod, classmethod)
 

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from verigym.envs.swe import grading
 from verigym.envs.swe.checkout import DEFAULT_REQUIREMENTS, environment_of
 from verigym.envs.swe.commands import command_of
 from verigym.envs.swe.grading import grade_patch
+from verigym.envs.swe.testing_integrity import changed, of_modules
 from verigym.envs.swe.tracebacks import feedback_of
 from verigym.rewards.score import Score
 from verigym.rewards.swe import TestReport
@@ -283,3 +286,14 @@ def test_no_forgery_is_accepted(graded, name):
     scores = graded(name, patches)
     accepted = [f"{key}: {score.detail}" for key, (score, _) in scores.items() if score.value or score.passed]
     assert accepted == []
+
+
+def test_what_djangos_script_gives_its_processes_is_not_tampering():
+    module = ModuleType("runner")
+    exec("class Suite:\n    def init_worker(self): ...\n    def run(self): ...\n", vars(module))
+    module.Suite.__module__ = "runner"
+    found = of_modules([module])
+    module.Suite.init_worker = partial(module.Suite.init_worker, 1)
+    assert changed(found) is None
+    module.Suite.run = partial(module.Suite.run, 1)
+    assert changed(found) == "runner.Suite.run"
