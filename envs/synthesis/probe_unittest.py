@@ -26,11 +26,11 @@ def take_over(words, run):
     """
     came = []
 
-    def hand_over(self, suite):
+    def hand_over(self, test):
         with warnings.catch_warnings():
             if getattr(self, "warnings", None):
                 warnings.simplefilter(self.warnings)
-            came.append(run(_files_of(suite)))
+            came.append(run(_files_of(test)))
         raise Taken
 
     unittest.TextTestRunner.run = hand_over
