@@ -107,7 +107,8 @@ def test_tests_that_do_not_parse_are_read_all_the_same(raw, hidden_tests):
         ({"weak": 0.5}, "signs", False, "unflagged"),
         ({"narrow": 0.1, "weak": 0.9}, "measured", True, "narrow"),
         ({"leaky": 1.0, "narrow": 1.0}, "measured", True, "leaky"),
-        ({"underspecified": 0.6}, "signs", True, "underspecified"),
+        ({"underspecified": 0.6}, "signs", False, "underspecified"),
+        ({"underspecified": 0.6}, "signs", True, "sound"),
     ],
 )
 def test_the_first_rule_that_holds_gives_the_class(scores, basis, ran, kind):
