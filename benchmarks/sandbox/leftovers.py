@@ -32,6 +32,7 @@ KINDS = (
     "control groups",
     "mounts",
     "containers",
+    "pods",
     "volumes",
     "files",
     "descriptors",
@@ -107,6 +108,23 @@ def labelled(engine):
     from verigym.envs.sandbox import labels
 
     return [one["Id"] for one in engine.api.containers(all=True, filters={"label": f"{labels.RUN}={labels.run_id()}"})]
+
+
+async def pods(backend):
+    """Names of this run's, where boxes are pods."""
+    from verigym.envs.sandbox.settings import SandboxSettings
+
+    if getattr(backend, "backend", backend).name != "kubernetes":
+        return set()
+    from verigym.envs.sandbox.kubernetes import cluster, manifest
+
+    client = await cluster.Cluster(SandboxSettings()).client()
+    try:
+        selected = f"{manifest.RUN}={manifest.run_word()}"
+        found = await client.ask("looking for pods", "list_namespaced_pod", label_selector=selected)
+    finally:
+        await client.aclose()
+    return {pod["metadata"]["name"] for pod in found["items"]}
 
 
 def command_lines():
@@ -288,6 +306,7 @@ def measure(args, folder):
     end = time.monotonic() + WAIT_S
     while True:
         left = traces.left()
+        left["pods"] = asyncio.run(pods(backend))
         left["files"] = files_below(folder) - files
         left["descriptors"] = set(sorted(os.listdir("/proc/self/fd"))[most:])
         left["threads"] = threads() - others

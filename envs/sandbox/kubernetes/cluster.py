@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
+from socket import IPPROTO_TCP, TCP_USER_TIMEOUT
 from typing import Any, NoReturn, cast
 
 from ....errors import SandboxError
@@ -27,7 +28,10 @@ REQUEST_S, AGAIN_S = 30.0, 60.0
 CONFIG_S = 300.0
 """So old credentials may be: a cloud's own last 15 minutes."""
 
-PING_S = 30.0
+PING_S, SILENT_S = 30.0, 300.0
+"""So often a websocket is used at least, which proxies cut where it is not, and so long what is sent may lie unread. An
+answer to a ping says nothing: it waits behind all that a node under load has not taken in yet."""
+
 PROTOCOLS = "v5.channel.k8s.io, v4.channel.k8s.io"
 BUSY = (429, 500, 502, 503, 504)
 IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -156,7 +160,7 @@ class Client:
 
     async def attach(self, pod: str, container: str) -> "Socket":
         """The standard streams of a container that runs. Raises SandboxError."""
-        client = WsApiClient(self._configuration, heartbeat=PING_S)
+        client = WsApiClient(self._configuration)
         try:
             opening = await CoreV1Api(client).connect_get_namespaced_pod_attach_without_preload_content(
                 name=pod,
@@ -191,6 +195,18 @@ class Socket:
 
     def __init__(self, client: WsApiClient, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._client, self._socket = client, socket
+        plain = socket.get_extra_info("socket")
+        if plain is not None:  # else it has ended already
+            plain.setsockopt(IPPROTO_TCP, TCP_USER_TIMEOUT, int(SILENT_S * 1000))
+        self._pinging = asyncio.create_task(self._ping())
+
+    async def _ping(self) -> None:
+        try:
+            while True:
+                await asyncio.sleep(PING_S)
+                await self._socket.ping()
+        except OSError:
+            pass  # the reader meets the end as well
 
     async def send(self, data: bytes | memoryview) -> None:
         """To the standard input. Raises OSError where the connection is gone."""
@@ -207,6 +223,7 @@ class Socket:
             return
 
     async def aclose(self) -> None:
+        self._pinging.cancel()
         try:
             async with asyncio.timeout(2.0):
                 await self._socket.close()

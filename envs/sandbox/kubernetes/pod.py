@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Json = dict[str, Any]
 
-TAKE_S, END_S, WHY_S = 120.0, 60.0, 8.0
-"""So long what is brought may take, a pod to be gone, and its node to tell why it ended."""
+END_S, WHY_S = 60.0, 8.0
+"""So long a pod may take to be gone, and its node to tell why it ended."""
 
 QUOTA_WAIT_S = 2.0
 
@@ -50,35 +50,44 @@ class Pod:
             await asyncio.sleep(QUOTA_WAIT_S)
 
     async def fill(self, load: Load, start_s: float) -> None:
-        """Wait for its first container, bring it everything, and wait for the box. Raises SandboxError."""
+        """Wait for its first container, bring it everything, and wait for the box; each may take ``start_s``.
+
+        Raises:
+            SandboxError: one of them did not come about.
+        """
         await self._until(lambda pod: running(pod, BRINGER) or None, start_s)
         socket = await self.client.attach(self.name, BRINGER)
-        said = bytearray()
+        said, cut = bytearray(), True
 
         async def hear() -> None:
+            nonlocal cut
             async for channel, data in socket.messages():
-                if channel in (socket.STDOUT, socket.STDERR):
+                if channel == socket.ERROR:  # how it ended, which is the last that is said
+                    cut = False
+                else:
                     said.extend(data[:1000])
+
+        def told() -> str:
+            return said.decode(errors="replace").strip() or ("the connection to it was cut" if cut else "")
 
         hearing = asyncio.create_task(hear())
         try:
-            async with asyncio.timeout(TAKE_S):
+            async with asyncio.timeout(start_s):
                 view = memoryview(load.archive)
                 while view:
                     await socket.send(view[: 1 << 18])
                     view = view[1 << 18 :]
                 await asyncio.wait([hearing])
         except (OSError, TimeoutError) as error:
-            told = said.decode(errors="replace").strip() or str(error) or f"it took more than {TAKE_S:g} s"
-            raise SandboxError(f"pod {self.name} did not take what the guest needs: {told}") from None
+            why = f"it took more than {start_s:g} s" if isinstance(error, TimeoutError) else told() or str(error)
+            raise SandboxError(f"pod {self.name} did not take what the guest needs: {why}") from None
         finally:
             hearing.cancel()
             await socket.aclose()
         try:
             await self._until(lambda pod: running(pod, MAIN) or None, start_s)
         except SandboxError as error:
-            told = said.decode(errors="replace").strip()
-            raise SandboxError(f"{error}{': ' + told if told else ''}") from None
+            raise SandboxError(f"{error}{f': {why}' if (why := told()) else ''}") from None
 
     async def output(self, seconds: float) -> str:
         """What its container has printed when it has ended. Raises SandboxError."""

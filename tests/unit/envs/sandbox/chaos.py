@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from verigym.envs.sandbox.types import Limits
 from verigym.errors import SandboxError
 
 DEADLINE_S = 120
+LEFTOVERS = Path(__file__).parents[4] / "benchmarks" / "sandbox" / "leftovers.py"
 ATTACKS = {
     "fork bomb": ("bomb() { bomb | bomb & }; bomb; sleep 60", "processes", Limits(num_processes=64)),
     "closed descriptors": ('for fd in 0 1 2 3 4 5 6 7 8 9; do eval "exec $fd>&-"; done; exec 200>&1', None, Limits()),

@@ -16,9 +16,7 @@ from verigym.envs.sandbox.types import Limits, SandboxSpec
 from verigym.errors import SandboxError
 
 from . import chaos
-from .chaos import DEADLINE_S, until
-
-LEFTOVERS = Path(__file__).parents[4] / "benchmarks" / "sandbox" / "leftovers.py"
+from .chaos import DEADLINE_S, LEFTOVERS, until
 
 ATTACKS = chaos.ATTACKS | {"full disk": ("cat /dev/zero > /tmp/full", None, Limits(disk_mib=32))}
 

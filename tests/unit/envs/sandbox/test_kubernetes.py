@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from kubernetes.stream import stream
 
 from verigym.envs.sandbox import host_image, labels
 from verigym.envs.sandbox.conformance import CHECKS, ISOLATION_CHECKS, InImage
+from verigym.envs.sandbox.kubernetes import cluster, manifest
 from verigym.envs.sandbox.kubernetes.backend import KubernetesBackend
+from verigym.envs.sandbox.kubernetes.bring import taking
 from verigym.envs.sandbox.kubernetes.manifest import OWNER as OWNED
 from verigym.envs.sandbox.kubernetes_places import note
 from verigym.envs.sandbox.leftovers import sweep_machine
@@ -26,7 +29,7 @@ from verigym.envs.sandbox.settings import SandboxSettings
 from verigym.envs.sandbox.types import SandboxSpec
 from verigym.errors import SandboxError
 
-from .chaos import ATTACKS, DEADLINE_S, until
+from .chaos import ATTACKS, DEADLINE_S, LEFTOVERS, until
 from .stand_ins.kubernetes import ApiServer
 from .test_pool import LOOK, NOT_UNDONE, UNDONE, prepare
 
@@ -173,6 +176,42 @@ def test_a_pod_that_breaks_under_a_command_is_an_infrastructure_failure(how, bac
     why = run(broken_by(backend, lambda: break_it(server)))
     assert re.search(f"^the sandbox ended: .*({told})", why), why
     assert run(said(backend, "echo ok")) == "ok\n"
+
+
+def test_a_node_that_takes_in_slowly_is_waited_for(backend, monkeypatch):
+    """Pings of a websocket are answered behind what was sent before: they do not tell that it is gone."""
+    monkeypatch.setattr(cluster, "PING_S", 0.2)
+    monkeypatch.setattr(manifest, "taking", lambda num_bytes: f"sleep 3; {taking(num_bytes)}")
+    assert run(said(backend, "echo ok")) == "ok\n"
+
+
+def test_a_connection_that_is_cut_while_a_pod_is_filled_is_said(backend, server, monkeypatch):
+    run(said(backend, "true"))  # the image is known now, so that one more pod is made
+    until(lambda: not server._sockets)
+    monkeypatch.setattr(manifest, "taking", lambda num_bytes: f"sleep 5; {taking(num_bytes)}")
+
+    async def main():
+        starting = asyncio.create_task(said(backend, "true"))
+        while not server._sockets:
+            await asyncio.sleep(0.05)
+        await asyncio.to_thread(server.cut)
+        with pytest.raises(SandboxError, match="the connection to it was cut"):
+            await starting
+
+    run(main())
+
+
+def test_a_server_that_reads_nothing_for_long_is_lost(backend, server, monkeypatch):
+    monkeypatch.setattr(cluster, "SILENT_S", 1.0)
+
+    async def main():
+        sandbox = await backend.create(SandboxSpec())
+        server.loop.call_soon_threadsafe(time.sleep, 6)
+        with pytest.raises(SandboxError, match=r"^the sandbox ended: "):
+            await sandbox.write_file("/tmp/large", bytes(64 << 20))
+        await sandbox.aclose()
+
+    run(main())
 
 
 def test_a_pod_that_lives_too_long_ends_and_says_so(server, bare_image):
@@ -354,6 +393,17 @@ def test_what_the_dead_left_goes_when_the_machine_is_swept_and_nothing_else(serv
             await box.aclose()
 
     run(main())
+
+
+@pytest.mark.slow
+def test_two_hundred_episodes_leave_nothing(server, base_image):
+    """16 at a time, some killed, out of time or given up; what is left is looked for by the benchmark's own command."""
+    command = [sys.executable, str(LEFTOVERS), "--sandbox", "kubernetes", "--image", base_image]
+    here = {"VERIGYM_SANDBOX_KUBERNETES_CONFIG": str(server.kubeconfig)}
+    done = subprocess.run(command, env={**os.environ, **here}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "200 episodes, 16 at once, 20 killed from outside" in done.stdout
+    assert (server.pods, server.containers(), server.node.folders) == ({}, [], {})
 
 
 @pytest.mark.slow
