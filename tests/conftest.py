@@ -3,6 +3,7 @@ import gc
 import importlib.util
 import json
 import os
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -19,6 +20,18 @@ hypothesis.settings.register_profile(
     "without a clock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("without a clock")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """A module that has a marker which ``-m`` leaves out is not imported, unless it is named: each worker would import
+    what only tests in containers need."""
+    expression = config.option.markexpr
+    named = {os.path.abspath(name.partition("::")[0]) for name in config.args}
+    if collection_path.suffix != ".py" or str(collection_path) in named or re.search(r"\bor\b|[()]", expression):
+        return None
+    left_out = set(re.findall(r"\bnot (\w+)", expression))
+    of_module = re.search(r"^pytestmark = (\[\n(?: .*\n)+|.*)", collection_path.read_text("utf-8"), re.M)
+    return True if of_module and left_out & set(re.findall(r"pytest\.mark\.(\w+)", of_module[1])) else None
 
 
 def pytest_collection_finish():

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import trl
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import get_json_schema
 
@@ -27,31 +26,41 @@ from verigym.model.chat.sampling import Sampling
 from verigym.rewards.score import verdict
 from verigym.trainer.trl_bridge import TrlEnvironments, _class_of
 
-TEMPLATE = Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja"
 
+@pytest.fixture(scope="module")
+def trl():
+    """Its trainer imports pandas, datasets and peft, which only the workers that run these tests need."""
+    import trl
 
-class Scripted(trl.GRPOTrainer):
-    """Samples as ever, but says what it is told where there is something to say, and keeps what was scored."""
-
-    script = ()
-    turn = 0
-
-    def _generate_single_turn(self, prompt_ids, *args, **kwargs):
-        sampled, logprobs = super()._generate_single_turn(prompt_ids, *args, **kwargs)
-        for row, text in enumerate(self.script[self.turn]):
-            if text is not None:
-                sampled[row] = self.processing_class.encode(text + "<|im_end|>")
-        self.turn += 1
-        return sampled, logprobs
+    return trl
 
 
 @pytest.fixture
-def tiny(huggingface_checkpoint):
+def scripted(trl):
+    """A trainer that samples as ever, but says what it is told where there is something to say."""
+
+    class Scripted(trl.GRPOTrainer):
+        script = ()
+        turn = 0
+
+        def _generate_single_turn(self, prompt_ids, *args, **kwargs):
+            sampled, logprobs = super()._generate_single_turn(prompt_ids, *args, **kwargs)
+            for row, text in enumerate(self.script[self.turn]):
+                if text is not None:
+                    sampled[row] = self.processing_class.encode(text + "<|im_end|>")
+            self.turn += 1
+            return sampled, logprobs
+
+    return Scripted
+
+
+@pytest.fixture
+def tiny(huggingface_checkpoint, trl):
     """(model, tokenizer) with the chat template of Qwen 3."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(huggingface_checkpoint)
     words = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"]
     tokenizer.add_tokens(words)
-    tokenizer.chat_template = TEMPLATE.read_text()
+    tokenizer.chat_template = (Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja").read_text()
     model = AutoModelForCausalLM.from_pretrained(huggingface_checkpoint)
     model.resize_token_embeddings(len(tokenizer))
     return model, tokenizer
@@ -77,7 +86,7 @@ def call(**arguments):
     return "<tool_call>\n" + json.dumps({"name": "python", "arguments": arguments}) + "\n</tool_call>"
 
 
-def test_it_trains_and_its_rewards_are_ours(tiny, local_sandbox, tmp_path):
+def test_it_trains_and_its_rewards_are_ours(tiny, trl, scripted, local_sandbox, tmp_path):
     model, tokenizer = tiny
     task = small_sums(num=1, seed=0, held_out=False)[0]
     answer = task.hidden["answer"]
@@ -95,7 +104,7 @@ def test_it_trains_and_its_rewards_are_ours(tiny, local_sandbox, tmp_path):
             return found
 
         bridge = environments
-        trainer = Scripted(
+        trainer = scripted(
             model=model,
             processing_class=tokenizer,
             args=trl.GRPOConfig(

@@ -10,9 +10,6 @@ from verigym.trainer.objective.losses import TrainedTokens
 from verigym.trainer.objective.objective import loss_of, weighting
 from verigym.trainer.recipe import algorithms
 
-grpo_trainer = pytest.importorskip("trl.trainer.grpo_trainer", reason="trl is the peer")
-rloo_trainer = pytest.importorskip("trl.trainer.rloo_trainer", reason="trl is the peer")
-
 MASK = torch.tensor([[1, 1, 0, 1, 1], [1, 0, 0, 0, 0], [1, 1, 1, 1, 0]])
 PLAIN = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [1, 1, 1, 1, 0]])  # RLOOTrainer knows no tool mask
 LENGTH = 9
@@ -80,6 +77,7 @@ def theirs(config, loss_type, told, given, importance=None):
         **{"advantages": given.advantages, "old_per_token_logps": given.old, "num_items_in_batch": MASK.sum()},
         **{"ref_per_token_logps": given.reference, "importance_sampling_ratio": importance},
     }
+    grpo_trainer = pytest.importorskip("trl.trainer.grpo_trainer", reason="trl is the peer")
     loss = grpo_trainer.GRPOTrainer._compute_loss(stub, None, inputs)
     loss.backward()
     return loss.detach(), logprobs.grad
@@ -150,6 +148,7 @@ def test_rloo_equals_trls(seed):
         **{"completion_ids": torch.zeros(3, 5).long(), "completion_mask": PLAIN},
         **{"advantages": given.advantages, "old_logps": (given.old * PLAIN).sum(1)},
     }
+    rloo_trainer = pytest.importorskip("trl.trainer.rloo_trainer", reason="trl is the peer")
     loss = rloo_trainer.RLOOTrainer._compute_loss(stub, None, inputs)
     loss.backward()
     expected = (loss.detach(), logprobs.grad)

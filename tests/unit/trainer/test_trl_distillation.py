@@ -23,10 +23,6 @@ from verigym.trainer.objective.teacher import Teachers
 from verigym.trainer.recipe.algorithms import OPDConfig
 from verigym.trainer.recipe.config import OptimConfig
 
-distillation_trainer = pytest.importorskip("trl.trainer.distillation_trainer", reason="trl is the peer")
-gkd_trainer = pytest.importorskip("trl.experimental.gkd.gkd_trainer", reason="trl is the peer")
-sdpo_losses = pytest.importorskip("trl.experimental.sdpo.loss_utils", reason="trl is the peer")
-sdft_losses = pytest.importorskip("trl.experimental.sdft.loss_utils", reason="trl is the peer")
 transformers = pytest.importorskip("transformers")
 
 VOCAB = 64
@@ -34,6 +30,11 @@ TEMPERATURE = 0.7
 # (prompt, completion, of which the tool wrote) in tokens
 SHAPES = [(4, 7, ()), (6, 5, (1, 2)), (2, 9, (0, 5, 6)), (5, 1, ())]
 KINDS = {"forward": 0.0, "reverse": 1.0, "jensen_shannon": 0.5}
+
+
+def of_trl(name):
+    """A module of TRL's: they import pandas, datasets and peft, which only the workers that run these tests need."""
+    return pytest.importorskip(f"trl.{name}", reason="trl is the peer")
 
 
 def saved(decoder, folder):
@@ -105,7 +106,7 @@ def ours(student, teacher, rows, kind):
 
 def theirs(student, teacher, rows, beta):
     """(loss, gradients) by DistillationTrainer._compute_loss, its models those of transformers."""
-    trainer = distillation_trainer.DistillationTrainer
+    trainer = of_trl("trainer.distillation_trainer").DistillationTrainer
     stub = SimpleNamespace(
         **{"teacher_model": teacher, "beta": beta, "temperature": TEMPERATURE, "_is_vlm": False},
         accelerator=SimpleNamespace(unwrap_model=lambda model: model, is_main_process=False),
@@ -153,18 +154,20 @@ def by_ours(student, teacher, what: Divergence):
 @pytest.mark.parametrize("beta", [0.0, 0.3, 0.5, 1.0])
 def test_gkd(beta):
     student, teacher = distributions()
-    loss = gkd_trainer.GKDTrainer.generalized_jsd_loss(student[None], teacher[None], beta=beta, reduction="sum")
+    trainer = of_trl("experimental.gkd.gkd_trainer").GKDTrainer
+    loss = trainer.generalized_jsd_loss(student[None], teacher[None], beta=beta, reduction="sum")
     (wanted,) = torch.autograd.grad(loss, student)
     found, grad = by_ours(student, teacher, Divergence(beta=beta))
     assert float(found.sum()) == pytest.approx(float(loss.detach()), rel=1e-5)
     torch.testing.assert_close(grad, wanted, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("losses", [sdpo_losses, sdft_losses], ids=["sdpo", "sdft"])
+@pytest.mark.parametrize("method", ["sdpo", "sdft"])
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("tail", [True, False], ids=["tail", "no tail"])
 @pytest.mark.parametrize("support", [None, 8])
-def test_sdpo_and_sdft(losses, alpha, tail, support):
+def test_sdpo_and_sdft(method, alpha, tail, support):
+    losses = of_trl(f"experimental.{method}.loss_utils")
     student, teacher = distributions()
     if support is None:
         loss = losses.compute_full_logit_self_distillation_loss(student, teacher, distillation_alpha=alpha)
@@ -192,6 +195,7 @@ def test_where_a_tail_is_smaller_than_theirs_can_be_ours_is_the_definition():
     found, _ = by_ours(student, teacher, Divergence(beta=1.0, support=8))
     torch.testing.assert_close(found, defined, rtol=1e-9, atol=1e-9)
     told = {"distillation_topk": 8, "distillation_alpha": 1.0, "distillation_add_tail": True}
-    loss = sdpo_losses.compute_topk_self_distillation_loss(student, teacher, **told).detach()
+    losses = of_trl("experimental.sdpo.loss_utils")
+    loss = losses.compute_topk_self_distillation_loss(student, teacher, **told).detach()
     assert (defined - loss).max() > 0.1
     assert (defined - loss).min() > 0

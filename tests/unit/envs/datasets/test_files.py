@@ -5,7 +5,6 @@ import json
 import tempfile
 from pathlib import Path
 
-import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -57,6 +56,8 @@ def test_objects_and_arrays_may_begin_late_and_go_over_lines(tmp_path, text):
 
 
 def test_folders_of_files_of_splits_and_of_saved_datasets(tmp_path):
+    import datasets
+
     saved = tmp_path / "saved"
     datasets.Dataset.from_list([*ROWS, ROWS[0]]).save_to_disk(saved, num_shards=2)
     rows = [*ROWS, ROWS[0]]

@@ -1,4 +1,5 @@
 import asyncio
+import functools
 import json
 import os
 import subprocess
@@ -34,6 +35,7 @@ def trace(backend):
     return one
 
 
+@functools.cache
 def interpreters():
     """Version -> path of every Python on this machine that starts, this one included."""
     folders = [*os.environ["PATH"].split(":")]
