@@ -25,6 +25,7 @@ class Index:
         self._bases: dict[str, set[str]] = {}
         self._named: dict[str, list[Place]] = {}
         self._told: dict[str, list[Place]] = {}
+        self._excusable: set[Place] = set()
         for path, text in texts.items():
             try:
                 tree = ast.parse(text)
@@ -40,6 +41,8 @@ class Index:
         for chain in definitions(tree):
             place = (path, tuple(node.name for node in chain))
             self._named.setdefault(chain[-1].name, []).append(place)
+            if _speaks_of_xfail(tree, chain):
+                self._excusable.add(place)
             told = (ast.get_docstring(chain[-1]) or "").strip().split("\n")[0].strip()
             if told:
                 self._told.setdefault(told, []).append(place)
@@ -68,6 +71,10 @@ class Index:
             return self._of(re.split(r"\.|::", match["rest"]), lambda place: True)
         return ()
 
+    def is_excusable(self, place: Place) -> bool:
+        """Whether a test's own text speaks of an expected failure: its function, or a mark of its class or module."""
+        return place in self._excusable
+
     def _of(self, names: Sequence[str], is_own) -> tuple[Place, ...]:
         """Places of a class's method (or of a function): its own, else those it inherits."""
         *owners, name = names
@@ -93,6 +100,25 @@ class Index:
                     found.add(base)
                     queue.append(base)
         return found
+
+
+def _speaks_of_xfail(tree: ast.Module, chain: Sequence[ast.AST]) -> bool:
+    around = [tree, *chain[:-1]]
+    told = [chain[-1], *(one for node in around for one in getattr(node, "decorator_list", ()))]
+    told += [one for node in around for one in _assigned(node) if "pytestmark" in _names_in(one)]
+    if any("xfail" in ast.dump(one) for one in told):
+        return True
+    marks = [one for one in _assigned(tree) if "xfail" in ast.dump(one)]  # on_windows = pytest.mark.xfail(…)
+    named = {target.id for one in marks for target in one.targets if isinstance(target, ast.Name)}
+    return any(named & _names_in(one) for one in told)
+
+
+def _assigned(node: ast.AST) -> list[ast.Assign]:
+    return [one for one in getattr(node, "body", ()) if isinstance(one, ast.Assign)]
+
+
+def _names_in(node: ast.AST) -> set[str]:
+    return {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
 
 
 def words_of(test: str) -> str:

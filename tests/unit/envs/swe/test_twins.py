@@ -258,21 +258,58 @@ def test_a_failing_statement_takes_the_place_of_the_tests_own_in_some_twins():
     assert "def test_a():\n    assert 1.0 == pytest.approx(2.0)\n" in twins
 
 
-def test_a_script_with_twins_removes_the_byte_code_of_the_run_before():
-    """Python would take the byte code of a text of the same length and second for this one's."""
-    row = SWERow(
+def script_row(path, **more):
+    return SWERow(
         instance_id="a",
         problem_statement="p",
         base_commit="0" * 40,
         image="i",
         workdir="/testbed",
-        FAIL_TO_PASS=["tests/test a.py::test_a"],
-        PASS_TO_PASS=[],
+        FAIL_TO_PASS=[f"{path}::test_a"],
+        PASS_TO_PASS=more.get("others", []),
         test_patch="",
         eval_script=f"#!/bin/bash\nset -x\n: '{START}'\npytest -rA\n",
         log_parser="parse_log_pytest",
     )
+
+
+def test_a_script_with_twins_removes_the_byte_code_of_the_run_before():
+    """Python would take the byte code of a text of the same length and second for this one's."""
+    row = script_row("tests/test a.py")
     report = TestReport(statuses={"tests/test a.py::test_a": "passed"}, complete=True, exit_code=0)
     twins = ScriptTwins(row, {"tests/test a.py": "def test_a():\n    assert f() == 1\n"}, report)
     script = twins.script({id(group): 1 for group in twins.groups})
     assert "rm -f -- 'tests/__pycache__/test a'.*; cat > 'tests/test a.py'" in script
+
+
+MARKED = {
+    "no mark": ("def test_a():\n    assert f() == 1\n", "expected failure"),
+    "another test's": (
+        "@pytest.mark.xfail\ndef test_c(): pass\ndef test_a():\n    assert f() == 1\n",
+        "expected failure",
+    ),
+    "a mark": ("@pytest.mark.xfail\ndef test_a():\n    assert f() == 1\n", None),
+    "a mark by name": ("old = pytest.mark.xfail(1)\n@old\ndef test_a():\n    assert f() == 1\n", None),
+    "the module's": ("pytestmark = pytest.mark.xfail\ndef test_a():\n    assert f() == 1\n", None),
+    "its own words": ("def test_a():\n    pytest.xfail()\n", None),
+}
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_an_expected_failure_that_a_script_tells_is_believed_only_where_the_test_speaks_of_it(name):
+    """Code under test can raise it. Of a test that decides it is not trusted even then: no twin of it could fail."""
+    text, told = MARKED[name]
+    text += "def test_b():\n    assert 1 == 1\n"
+    row = script_row("t.py", others=["t.py::test_b"])
+    report = TestReport(statuses={"t.py::test_a": "xfailed", "t.py::test_b": "passed"}, complete=True, exit_code=0)
+    twins = ScriptTwins(row, {"t.py": text}, report)
+
+    async def run(script):
+        failed = "assert 1 == 2" in script or script.count("assert 1 == 1") == 0
+        return replace(report, statuses={**report.statuses, "t.py::test_b": "failed" if failed else "passed"})
+
+    found = asyncio.run(twins.find_forgery(run))
+    if told:
+        assert told in found.forged
+    else:
+        assert (found.forged, found.untrusted[0]) == ("", "t.py::test_a")
