@@ -109,11 +109,21 @@ def _add_parity(kinds: Any, positive: Any) -> None:
     parity.add_argument("--limit", type=positive, metavar="N", help="only the first N rows")
     parity.add_argument("--here", action="store_true", help="only rows whose image this engine has")
     parity.add_argument(
-        "--compared", type=int, metavar="N", help="swebench grades the first N rows of each repository (default: all)"
+        "--compared",
+        type=_natural,
+        metavar="N",
+        help="swebench grades the first N rows of each repository, none at 0 (default: all)",
     )
     parity.add_argument("--timeout", type=positive, default=600, metavar="S", help="seconds of the tests (600)")
     parity.add_argument("--workers", type=positive, default=2, metavar="N", help="patches graded at once (2)")
     parity.set_defaults(run=run_parity)
+
+
+def _natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
+    return number
 
 
 def run_mine(args: argparse.Namespace) -> int:

@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 CALL_S = 120
 """So long one call of the engine may take."""
 
-FIRST_CALL_S = 10
+FIRST_CALL_S = 60
+"""podman asks other programs for their versions then: 22 s on two cores under a load of 20."""
 
 FIRST_WAIT_S = 1.0
 """Between the first two attempts of a pull; twice as long each time after."""

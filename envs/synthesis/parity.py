@@ -15,6 +15,7 @@ from ...errors import GradingError, SandboxError, TaskError
 from ...rewards.swe import tests_status
 from ..datasets.files import read_rows
 from ..datasets.swe import row_of, task_of
+from ..sandbox import labels
 from ..sandbox.background import all_or_first_error, on_thread
 from ..swe.checkout import backend_for
 from ..swe.grading import grade_patch
@@ -22,12 +23,15 @@ from ..task import Task
 
 Progress = Callable[[str, int, int], None]
 
-# Run in a folder of its own: swebench writes its logs below the current one.
+# Run in a folder of its own: swebench writes its logs below the current one. Its containers bear our labels, so that
+# what a killed process leaves goes at the next start.
 _WORKER = """
 import json, sys, docker
+from docker.models.containers import ContainerCollection
 from swebench.harness.run_evaluation import run_instance
 from swebench.types import TestSpec
-order = json.load(sys.stdin)
+order, create = json.load(sys.stdin), ContainerCollection.create
+ContainerCollection.create = lambda *args, **wanted: create(*args, **wanted, labels=order["labels"])
 spec = TestSpec(**order["spec"])
 prediction = {"instance_id": spec.instance_id, "model_name_or_path": "verigym", "model_patch": order["patch"]}
 result = run_instance(spec, prediction, docker.from_env(timeout=600), order["run_id"], order["timeout"])
@@ -225,6 +229,7 @@ def run_instance(task: Task, patch: str, *, timeout_s: int) -> Mapping[str, Any]
     }
     with tempfile.TemporaryDirectory(prefix="verigym-parity-") as folder:
         order = {"spec": spec, "patch": patch, "run_id": Path(folder).name, "timeout": timeout_s}
+        order["labels"] = labels.labels()
         done = subprocess.run(
             [sys.executable, "-c", _WORKER],
             input=json.dumps(order),

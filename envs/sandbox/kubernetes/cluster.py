@@ -25,6 +25,10 @@ except ImportError as error:
 REQUEST_S, AGAIN_S = 30.0, 60.0
 """So long one request may take, and so long it is tried again while the server cannot be reached or is busy."""
 
+ATTACH_S = 240.0
+"""So long attaching may take, which cannot be tried again: a container whose first connection is let go sees the end of
+its input."""
+
 CONFIG_S = 300.0
 """So old credentials may be: a cloud's own last 15 minutes."""
 
@@ -172,7 +176,7 @@ class Client:
                 tty=False,
                 _headers={"sec-websocket-protocol": PROTOCOLS},
             )
-            async with asyncio.timeout(REQUEST_S):
+            async with asyncio.timeout(ATTACH_S):
                 return Socket(client, await cast("Awaitable[Any]", opening))
         except BaseException as error:
             await client.close()

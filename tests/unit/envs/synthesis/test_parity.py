@@ -3,6 +3,9 @@
 import asyncio
 from dataclasses import astuple
 
+import pytest
+
+from verigym.__main__ import main
 from verigym.envs.datasets.swe import task_of
 from verigym.envs.synthesis import parity
 from verigym.rewards.score import Score
@@ -41,3 +44,9 @@ def test_counts_by_repository_and_swebench_grades_the_first_rows_of_each(tmp_pat
     assert asked == [("a__a-1", "g"), ("a__a-1", ""), ("b__b-1", "g"), ("b__b-1", "")]
     found = [astuple(one)[:-1] for one in parity.count(results)]
     assert found == [("a/a", 2, 1, 0, 2, 0), ("b/b", 1, 1, 0, 2, 1), ("all", 3, 2, 0, 4, 1)]
+
+
+def test_fewer_than_no_rows_are_no_number_of_rows(capsys):
+    with pytest.raises(SystemExit):
+        main(["tasks", "parity", "rows.jsonl", "--compared", "-1"])
+    assert "-1 is not 0 or more" in capsys.readouterr().err
