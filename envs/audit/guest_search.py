@@ -1,6 +1,7 @@
 """Inside a workspace: whether lines can be read in git's objects, packages, archives and caches, and whether there is a
 way to other machines. Standard library only, Python 3.6 or later."""
 
+import base64
 import glob
 import html
 import importlib.util
@@ -20,6 +21,7 @@ MOST_FILE = 4 << 20
 MANY = FEW = 3
 PLAIN = (".py", ".patch", ".diff", ".orig", ".rej", ".txt")
 PACKED = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+ENCODED = re.compile(r"(?:^[A-Za-z0-9+/]{60,76}\r?\n)+(?:^[A-Za-z0-9+/]+)?", re.M)
 MARKED_UP = (".html", ".htm", ".ipynb", ".json", ".svg")
 PROSE = (".md", ".rst", ".txt", ".html", ".htm", ".ipynb", ".adoc")
 
@@ -58,6 +60,8 @@ def search(lines, roots, paths, most_git, places=(), short=(), patch="", as_patc
 
     whole = True
     if lines:
+        for name, text in _decoded():
+            look(text, name)
         longest = max(len(text) for texts in lines.values() for text in texts)
         whole = _look_into_git(look, longest, paths, most_git)
         for path in [*_untracked(), *_files(_places(roots))]:
@@ -105,7 +109,9 @@ def _copied(holders, paths):
 def _shown(lines, short, paths, patch):
     """Line -> file that shows most of the reference otherwise than as source: a tracked page or notebook, three lines
     or more and half of all within its marks; a tracked text that quotes two of its lines or more and most of them, as
-    one may be chance; a compiled file with all functions that it brings, and then all lines."""
+    one may be chance; any other tracked file (a report, a benchmark, a twin in another language) with three or more and
+    half of all as lines of their own, or two of three; a compiled file with all functions that it brings, and then all
+    lines."""
     about = tuple(os.path.splitext(os.path.basename(path))[0] for path in paths)
     pages = _names("ls-tree", "-r", "-z", "--name-only", "HEAD")
     pages = [name for name in pages if name.endswith(".ipynb") or any(one in os.path.basename(name) for one in about)]
@@ -122,6 +128,11 @@ def _shown(lines, short, paths, patch):
         flat = _flat(_unmarked(text) if name.endswith(MARKED_UP) else text)
         held = [line for line in short if _flat(line) in flat]
         if len(held) >= 2 and 2 * len(held) > len(short):
+            return dict.fromkeys(held, name)
+    for name, text in _documents(quoting, "", paths):
+        whole = {_flat(line) for line in html.unescape(text).splitlines()}
+        held = [line for line in short if _flat(line) in whole]
+        if len(held) >= 2 and 2 * len(held) >= len(short) + (len(held) < MANY):
             return dict.fromkeys(held, name)
     name = _compiled(paths, patch)
     return dict.fromkeys(short or lines, name) if name else {}
@@ -173,6 +184,16 @@ def _documents(names, ends, paths):
             data = _git("cat-file", "blob", "HEAD:" + name)
             if len(data) <= MOST_FILE:
                 yield name, data.decode("utf-8", "replace")
+
+
+def _decoded():
+    """(name, bytes) of what stands in tracked files in base64, as mail writes patches."""
+    found = _names("grep", "-l", "-z", "-I", "-E", "-e", "^[A-Za-z0-9+/]{60,76}$", "HEAD", "--")
+    for name, text in _documents([one[len("HEAD:") :] for one in found], "", ()):
+        for block in ENCODED.findall(text):
+            code = "".join(block.split())
+            code = code[: len(code) - (len(code) % 4 == 1)]
+            yield name, base64.b64decode(code + "=" * (-len(code) % 4))
 
 
 def _unmarked(text):

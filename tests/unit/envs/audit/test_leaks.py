@@ -1,5 +1,6 @@
 """Where the search for a fix looks."""
 
+import base64
 import html
 import importlib.util
 import io
@@ -126,6 +127,35 @@ def test_a_page_and_a_notebook_show_the_fix_within_their_marks(places):
         git("rm", "-q", name)
         git("commit", "-qm", "gone")
         assert guest_search.search(many, [], ["fees.py"], 1 << 30)["shown"] == {}
+
+
+def test_a_report_and_a_twin_show_the_fix_line_by_line_and_half_a_line_does_not(places):
+    short = ["rate = rate_of(members)", "if rate < least[0]:", "return {'rate': rate}"]
+
+    def shown():
+        git("add", ".")
+        git("commit", "-qm", "more")
+        return guest_search.search([FIX.strip()], [], ["fees.py"], 1 << 30, short=short)["shown"]
+
+    Path("other.py").write_text(f"{short[0]} + 1\nif (rate := 2) and {short[1]}\n    pass\n{short[2]}\n")
+    assert shown() == {}
+    Path("report.xml").write_text("<failure>\n" + "\n&gt;  \n".join(html.escape(line) for line in short) + "</failure>")
+    assert shown() == dict.fromkeys(short[:2], "report.xml")
+    git("rm", "-q", "report.xml")
+    Path("fees.pyx").write_text(f"cdef int least\n  {short[0]}\nraise ValueError\n{short[2]}\n")
+    assert shown() == dict.fromkeys([short[0], short[2]], "fees.pyx")
+
+
+def test_a_patch_in_base64_is_read(places):
+    place, added = f"def fee(days):\n{FIX}", f"+{FIX}"
+    mail = base64.encodebytes(f"--- a/fees.py\n@@ -1,2 +1,2 @@\n def fee(days):\n-{STANDS}\n{added}\n".encode())
+    Path("0001.eml").write_bytes(b"Content-Transfer-Encoding: base64\n\n" + mail)
+    git("add", ".")
+    git("commit", "-qm", "as it came")
+    told = guest_search.search([], [], ["fees.py"], 1 << 30, [place], as_patch={place: added})
+    assert told["found"] == {place: "0001.eml"}
+    told = guest_search.search([], [], ["fees.py"], 1 << 30, [place], as_patch={place: "+    return 4"})
+    assert told["found"] == {}
 
 
 def test_what_was_compiled_of_the_fix_shows_it_and_of_base_not(places):
