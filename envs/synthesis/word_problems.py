@@ -1,7 +1,9 @@
-"""Word problems of two or three steps. Stories that are held out are none of those that are trained on."""
+"""Word problems of two or three steps. What is held out: other numbers in the stories that are trained on, and other
+stories."""
 
 import ast
 import random
+from collections.abc import Iterator, Sequence
 from string import Formatter
 
 from ...errors import TaskError
@@ -137,6 +139,8 @@ HELD_OUT: tuple[tuple[str, str], ...] = (
         "{a} // {x} + {y}",
     ),
 )
+HELD_OUT_OF = 4
+"""Numbers whose sum this divides are held out."""
 MAX_ATTEMPTS = 1000
 
 
@@ -145,35 +149,47 @@ def word_problems(*, num: int, seed: int, held_out: bool) -> list[Task]:
     shows some stories, and leaves the others to be found out. Answers are whole numbers above 0 that neither the story
     states nor its first step gives.
 
+    Half of the problems held out tell stories of ``TRAIN`` with numbers that training does not draw
+    (``word-numbers-…``), and half those of ``HELD_OUT`` (``word-stories-…``).
+
     Raises:
         TaskError: more are asked for than can be found.
     """
-    rng, stories = random.Random(f"{seed}/{held_out}"), HELD_OUT if held_out else TRAIN
-    split = "held-out" if held_out else "train"
-    tasks: dict[str, Task] = {}
+    rng = random.Random(f"{seed}/{held_out}")
+    if not held_out:
+        return list(_told("train", TRAIN, num, rng))
+    return [*_told("numbers", TRAIN, num // 2, rng), *_told("stories", HELD_OUT, num - num // 2, rng)]
+
+
+def _told(split: str, stories: Sequence[tuple[str, str]], num: int, rng: random.Random) -> Iterator[Task]:
+    """So many distinct problems, as many of each story."""
+    seen: set[str] = set()
     for number in range(num):
         place = number * len(stories) // num
         for _ in range(MAX_ATTEMPTS):
-            task = _draw(f"word-{split}-{place}", *stories[place], rng)
-            if task is not None and task.id not in tasks:
-                tasks[task.id] = task
+            task = _draw(split, place, stories[place], rng)
+            if task is not None and task.id not in seen:
+                seen.add(task.id)
+                yield task
                 break
         else:
-            raise TaskError(f"{num} word problems were asked for, and {len(tasks)} were found; ask for fewer")
-    return list(tasks.values())
+            raise TaskError(f"{num} word problems were asked for, and {len(seen)} were found; ask for fewer")
 
 
-def _draw(name: str, story: str, rule: str, rng: random.Random) -> Task | None:
-    """A problem with numbers drawn at random; None where its answer is none to ask for."""
+def _draw(split: str, place: int, told: tuple[str, str], rng: random.Random) -> Task | None:
+    """A problem with numbers drawn at random; None where they are another split's, or its answer none to ask for."""
+    story, rule = told
     slots = sorted({slot for _, slot, _, _ in Formatter().parse(story) if slot in NUMBERS})
     numbers = {slot: rng.choice(NUMBERS[slot]) for slot in slots}
+    if (sum(numbers.values()) % HELD_OUT_OF == 0) != (split != "train"):
+        return None
     solution = rule.format(**numbers)
     answer = _value(solution)
     step = _first_step(solution)
     if answer is None or answer <= 0 or answer in (*numbers.values(), _value(step)):
         return None
     return Task(
-        id=f"{name}-{'-'.join(map(str, numbers.values()))}",
+        id=f"word-{split}-{place}-{'-'.join(map(str, numbers.values()))}",
         family="math",
         prompt=story.format(name=rng.choice(NAMES), things=rng.choice(THINGS), **numbers),
         hidden={"answer": str(answer), "solution": solution, "mistakes": [step]},

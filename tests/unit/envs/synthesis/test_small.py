@@ -129,10 +129,19 @@ def test_word_problems_have_whole_answers_that_they_do_not_state(held_out):
         assert set(re.findall(r"\d+", task.hidden["solution"])) == set(stated)
 
 
-def test_stories_of_word_problems_are_of_one_split_and_come_one_after_another():
+def test_half_of_the_word_problems_held_out_are_new_stories_and_none_has_numbers_of_training():
     assert not {story for story, _ in TRAIN} & {story for story, _ in HELD_OUT}
-    tasks = word_problems(num=4 * len(HELD_OUT), seed=1, held_out=True)
-    assert [task.id.split("-")[3] for task in tasks] == [str(place) for place in range(len(HELD_OUT)) for _ in range(4)]
+    tasks = word_problems(num=8 * len(HELD_OUT), seed=1, held_out=True)
+    told = [(split, int(place)) for _, split, place, *_ in (task.id.split("-") for task in tasks)]
+    assert told[32:] == [("stories", place) for place in range(len(HELD_OUT)) for _ in range(4)]
+    assert [split for split, _ in told[:32]] == ["numbers"] * 32
+    assert len(set(told[:32])) == 32
+    numbers = {tuple(map(int, task.id.split("-")[3:])) for task in tasks}
+    trained = {tuple(map(int, task.id.split("-")[3:])) for task in word_problems(num=1000, seed=1, held_out=False)}
+    assert not numbers & trained
+
+
+def test_a_story_has_no_more_problems_than_numbers():
     with pytest.raises(TaskError, match=r"100000 word problems were asked for, and \d+ were found"):
         word_problems(num=100_000, seed=0, held_out=True)
 
