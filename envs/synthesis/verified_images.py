@@ -25,16 +25,39 @@ if TYPE_CHECKING:
 
 ENVIRONMENTS = Path(__file__).with_name("verified_environments.toml")
 ENV_REPOSITORY, HISTORY_REPOSITORY = "verigym/testbed-env", "verigym/testbed-history"
-VENV = CONDA_PYTHON.removesuffix("/bin/python")
+PREFIX = CONDA_PYTHON.removesuffix("/bin/python")
 WHEELS = "/opt/verigym/wheels"
 
 # What published scripts activate, without conda.
 ACTIVATE = """\
 conda() {
-    if [ "$1" = activate ] && [ -f "/opt/miniconda3/envs/$2/bin/activate" ]; then
-        . "/opt/miniconda3/envs/$2/bin/activate"
+    if [ "$1" = activate ] && [ -d "/opt/miniconda3/envs/$2" ]; then
+        export PATH="/opt/miniconda3/envs/$2/bin:$PATH" CONDA_PREFIX="/opt/miniconda3/envs/$2" CONDA_DEFAULT_ENV="$2"
+        hash -r
     fi
 }
+"""
+
+# A Python with a prefix of its own, as conda's are: through a link (tox makes one) it finds its packages, where a virtual
+# environment's loses them. Debian's installs into dist-packages, below local or with those of all versions: here not.
+MAKE_PREFIX = """\
+set -e
+prefix=$1
+python=$(python3 -c 'import os, sys; print(os.path.realpath(sys.executable))')
+library=$(python3 -c 'import os; print(os.path.dirname(os.__file__))')
+mkdir -p "$prefix/bin" "$prefix/lib"
+cp "$python" "$prefix/bin/"
+ln -s "${python##*/}" "$prefix/bin/python3"
+ln -s "${python##*/}" "$prefix/bin/python"
+cp -a "$library" "$prefix/lib/"
+cd "$prefix/lib/${library##*/}"
+rm -rf EXTERNALLY-MANAGED dist-packages site-packages
+mkdir site-packages
+ln -s site-packages dist-packages
+for file in sysconfig.py distutils/sysconfig.py distutils/command/install.py; do
+    [ ! -f $file ] || sed -i -e 's#dist-packages#site-packages#g' -e 's#base\\(}\\?\\)/local\\b#base\\1#g' \\
+        -e 's#"python3", "site-packages"#"python" + get_python_version(), "site-packages"#' $file
+done
 """
 
 
@@ -187,18 +210,21 @@ def _environment_image(client: "DockerClient", pins: Sequence[str], suite: str, 
         f"COPY wheels {WHEELS}\n"
         "COPY activate /opt/miniconda3/bin/activate\n"
         "COPY pip.conf /etc/pip.conf\n"
-        f"RUN python3 -m venv {VENV} \\\n"
-        f" && {VENV}/bin/pip install --quiet --no-cache-dir --disable-pip-version-check --no-deps {WHEELS}/*.whl \\\n"
+        "COPY make_prefix /opt/verigym/make_prefix\n"
+        f"RUN sh /opt/verigym/make_prefix {PREFIX} \\\n"
+        f" && PYTHONPATH=$(ls -d {WHEELS}/pip-*.whl) {PREFIX}/bin/python -m pip install --quiet --no-cache-dir \\\n"
+        f" --disable-pip-version-check --no-deps --ignore-installed {WHEELS}/*.whl \\\n"
         " && git config --system --add safe.directory '*' && git config --system user.name SWE-bench \\\n"
         " && git config --system user.email setup@swebench.invalid\n"
         "ENV LANG=C.UTF-8\n"
     )
     files: dict[str, bytes | Path] = {
         "activate": ACTIVATE.encode(),
+        "make_prefix": MAKE_PREFIX.encode(),
         # Scripts install the repository once more: from what is here.
         "pip.conf": f"[global]\nno-index = true\nfind-links = {WHEELS}\n".encode(),
     }
-    key = hashlib.sha256("\n".join((dockerfile, ACTIVATE, python, *pins)).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\n".join((dockerfile, ACTIVATE, MAKE_PREFIX, python, *pins)).encode()).hexdigest()[:16]
     name = f"{ENV_REPOSITORY}:{key}"
     if not exists(client, name):
         wheels = wheels_of(pins, python)
