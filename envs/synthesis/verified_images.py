@@ -38,8 +38,9 @@ conda() {
 }
 """
 
-# A Python with a prefix of its own, as conda's are: through a link (tox makes one) it finds its packages, where a virtual
-# environment's loses them. Debian's installs into dist-packages, below local or with those of all versions: here not.
+# A Python with a prefix of its own, as conda's are: through a link (tox makes one) it finds its packages, where a
+# virtual environment's loses them. Debian's installs into dist-packages, below local or with those of all versions:
+# here not.
 MAKE_PREFIX = """\
 set -e
 prefix=$1

@@ -172,3 +172,47 @@ def test_a_table_in_another_form_is_one_clear_message(tmp_path, text):
     path.write_text(text)
     with pytest.raises(TaskError, match=r"table\.toml is no table of environments"):
         load_environments(path)
+
+
+SCHEMES = """\
+'purelib': '{base}/local/lib/python{py_version_short}/dist-packages', 'data': '{platbase}/local',
+'purelib': '$base/local/lib/python$py_version_short/dist-packages', 'headers': '$base/include',
+return os.path.join(prefix, "lib", "python3", "dist-packages")
+"""
+
+
+def test_the_environment_is_a_python_with_a_prefix_of_its_own_that_installs_where_it_looks(tmp_path):
+    machine, prefix = tmp_path / "machine", tmp_path / "prefix"
+    library = machine / "lib/python3.9"
+    (library / "site-packages/pip").mkdir(parents=True)
+    for name in ("os.py", "EXTERNALLY-MANAGED"):
+        (library / name).write_text("")
+    (library / "sysconfig.py").write_text(SCHEMES)
+    (machine / "bin").mkdir()
+    python = machine / "bin/python3.9"
+    python.write_text(f'#!/bin/sh\ncase "$2" in *executable*) echo {python} ;; *) echo {library} ;; esac\n')
+    python.chmod(0o755)
+    (machine / "bin/python3").symlink_to("python3.9")
+    subprocess.run(
+        ["sh", "-c", verified_images.MAKE_PREFIX, "sh", str(prefix)],
+        env={"PATH": f"{machine}/bin:/usr/bin:/bin"},
+        check=True,
+    )
+
+    assert {path.name: path.is_symlink() for path in (prefix / "bin").iterdir()} == {
+        "python": True,
+        "python3": True,
+        "python3.9": False,
+    }
+    made = prefix / "lib/python3.9"
+    assert sorted(path.name for path in made.iterdir()) == ["dist-packages", "os.py", "site-packages", "sysconfig.py"]
+    assert (made / "dist-packages").resolve() == made / "site-packages"
+    assert list((made / "site-packages").iterdir()) == []
+    assert (
+        (made / "sysconfig.py").read_text()
+        == """\
+'purelib': '{base}/lib/python{py_version_short}/site-packages', 'data': '{platbase}',
+'purelib': '$base/lib/python$py_version_short/site-packages', 'headers': '$base/include',
+return os.path.join(prefix, "lib", "python" + get_python_version(), "site-packages")
+"""
+    )
