@@ -22,6 +22,7 @@ from .manners import manners
 from .mutants import mutants
 from .notes import Notebook
 from .rewrites import Choice, choices, new_names, spelled_in
+from .searching import tell_apart_by_calls
 from .static import unparsed_tests
 from .structure import structures
 from .variants import Solved, Variant, diff_of
@@ -306,6 +307,11 @@ class Audit:
         if alive and self._bench.can_vary_runs:
             notebook = await Notebook.make(self._bench, gold, neutral, most=self._effort.notes)
             told = await notebook.tell_apart([one.files for one in alive])
+            left = [number for number in range(len(alive)) if number not in told]
+            if left:
+                others = [alive[number] for number in left]
+                called = await tell_apart_by_calls(self._bench, neutral, others, most=self._effort.notes)
+                told |= {left[place]: how for place, how in called.items()}
         proven = sorted(told)
         self._measured["mutants"] = {"tried": len(tried), "resolved": len(alive), "told_apart": len(told)}
         lines = self._measured.get("reference", {"lines": 0, "lines_no_test_runs": 0})

@@ -2,7 +2,6 @@
 tell the reference from wrong solutions that the row's own tests accept. The official verdict stays what it is; the
 stronger row gives a second one."""
 
-import ast
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,23 +13,20 @@ from ..datasets.swe import SWERow
 from ..sandbox.types import SandboxBackend
 from ..synthesis.diffs import git_diff
 from ..synthesis.probing import file_of
-from .bench import Bench, Manner, Outcome, open_bench
-from .calls import Plan, learn
+from .bench import Bench, Manner, open_bench
+from .calls import learn
 from .keeping import Kept, Pool, keep
 from .measure import Effort
 from .mutants import mutants
-from .notes import Notebook, Search, name_of
+from .notes import Notebook, name_of
 from .rewrites import choices, new_names
+from .searching import concerning, search_of, see, spelled_names
 from .structure import structures
-from .targets import Target, examples_in, look_at_calls, module_of, targets
-from .variants import Files, Solved, Variant, changed_functions, first_line_of
-from .ways import WAYS
-from .wording import NAME
+from .targets import targets
+from .variants import Solved, Variant
 
 ROUNDS = 4
 """Most rounds of a search; after the first only what lies near the wrong solutions that are left is called."""
-CALLS, WALKS = 360, 40
-"""Calls of functions, and objects whose methods are called, in a round."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,13 +100,13 @@ async def strengthen(
     async with open_bench(backend, row) as bench:
         if not bench.can_vary_runs:
             raise TaskError(f"{row.instance_id}: its tests are run by a script; further tests need pytest's ids")
-        found = targets(bench.base, bench.gold, _told(bench, row))
+        found = targets(bench.base, bench.gold, spelled_names(bench))
         places = tuple(one.place for one in found)
         (gold,) = await bench.run([{}], Manner(whole=True, trace=True, calls=places))
         bench.expect(gold)
         if not gold.resolved:
             raise TaskError(f"{row.instance_id}: the reference does not pass; nothing can be told from it")
-        see(found, bench, row, gold)
+        see(found, bench, gold)
         neutral = [one for one in await neutral_variants(bench, row) if one.kind not in held_out]
         solved = Solved(base=bench.base, gold=bench.gold, statement=row.problem_statement)
         tried = mutants(solved, most=effort.mutants, seed=row.instance_id, tests=bench.tests)
@@ -121,9 +117,8 @@ async def strengthen(
         pool = Pool()
         left = list(range(len(alive)))
         for number in range(ROUNDS):
-            plan = Plan(calls=CALLS, walks=WALKS, seed=f"{row.instance_id}/{number}")
             near = found if number == 0 else concerning(found, bench.gold, [alive[one] for one in left])
-            search = Search(targets=near, ways=WAYS, plan=plan, number=number)
+            search = search_of(near, row.instance_id, number)
             book = await Notebook.make(bench, gold, neutral, most=2 * effort.notes, search=search)
             learn(found, [(book.taken[file_of(test), name_of(test)], notes) for test, notes in book.stable.items()])
             noted = await book.notes([alive[one].files for one in left])
@@ -151,57 +146,6 @@ async def neutral_variants(bench: Bench, row: SWERow) -> list[Variant]:
     made = [*(one.variant for one in choices(solved)), *structures(solved)]
     outcomes = await bench.run([one.files for one in made])
     return [one for one, outcome in zip(made, outcomes) if outcome.resolved]
-
-
-def _told(bench: Bench, row: SWERow) -> set[str]:
-    """Names that the statement or the hidden tests spell."""
-    return {name for text in (row.problem_statement, *bench.tests.values()) if text for name in NAME.findall(text)}
-
-
-def see(found: Sequence[Target], bench: Bench, row: SWERow, gold: Outcome) -> None:
-    """Note what functions are given in tests, by what ran and by what is written, and in examples."""
-    look_at_calls(found, [text for text in bench.tests.values() if text])
-    documented = [doc for one in found if (doc := ast.get_docstring(one.node))]
-    for text in (row.problem_statement, *documented):
-        look_at_calls(found, list(examples_in(text)))
-    by_place = {one.place: one for one in found}
-    for calls in (gold.traced.calls if gold.traced is not None else {}).values():
-        for path, line, given in calls:
-            target = by_place[path, line]
-            told = {name: "?" if _is_new(value, bench) else value for name, value in given.items()}
-            target.see({name: value for name, value in told.items() if name in _known(target)})
-            receiver = told.get("self", "?")
-            if target.owner and not receiver.startswith("?") and receiver not in target.receivers:
-                target.receivers.append(receiver)
-
-
-def _is_new(source: str, bench: Bench) -> bool:
-    """Whether an object's source has attributes that may be the reference's own choice: its class is of a changed file,
-    and they do not stand there at base."""
-    if not any(f"VerigymNotes.made({module_of(path)!r}" in source for path in bench.gold):
-        return False
-    known = {name for text in bench.base.values() if text for name in NAME.findall(text)}
-    states = [one for one in ast.walk(ast.parse(source)) if isinstance(one, ast.Dict)]
-    keys = {key.value for one in states for key in one.keys if isinstance(key, ast.Constant)}
-    return not all(isinstance(key, str) and key in known for key in keys)
-
-
-def _known(target: Target) -> set[str]:
-    return {*target.parameters, *(one.arg for one in target.node.args.kwonlyargs), "*", "**"}
-
-
-def concerning(found: Sequence[Target], gold: Files, left: Sequence[Variant]) -> list[Target]:
-    """Targets in whose code the wrong solutions that are left differ, and the rest of their classes; all where they
-    differ elsewhere."""
-    places: set[tuple[str, int]] = set()
-    for one in left:
-        for path, text in one.files.items():
-            after = gold.get(path)
-            if after is not None:
-                places |= {(path, first_line_of(node)) for node in changed_functions(text or "", after).values()}
-    owners = {one.name.partition(".")[0] for one in found if one.place in places and (one.owner or "." in one.name)}
-    near = [one for one in found if one.place in places or one.name.partition(".")[0] in owners]
-    return near or list(found)
 
 
 def _with_files(bench: Bench, files: Mapping[str, str]) -> str:

@@ -53,6 +53,8 @@ def test_fee():
 TESTS = {
     "sound": "import pytest\n" + VISIBLE + STRICT,
     "weak": VISIBLE + "\n\ndef test_fee():\n    assert fee(30) > 0\n",
+    "cases": VISIBLE + "\n\nDAYS, FEES = (30, 28, 29, 31, 45), (True,)\n\n\ndef test_fee():\n"
+    "    for days, wanted in zip(DAYS, FEES):\n        assert bool(fee(days)) == wanted\n",
     "narrow": "import pytest\n" + VISIBLE + STRICT + "\n\ndef test_rates():\n    import fees\n\n"
     "    assert fees.rate_of(True) == 2\n",
     "wording": "import pytest\n" + VISIBLE + STRICT.replace("(ValueError)", '(ValueError, match="days cannot be neg")'),
@@ -66,7 +68,7 @@ TESTS = {
     + STRICT
     + "\n\ndef test_weather():\n    assert sorted([2, 1]) == [1, 2]\n",
 }
-WANTED = {"wording": "narrow", "chance": "flaky"}
+WANTED = {"cases": "weak", "wording": "narrow", "chance": "flaky"}
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +114,7 @@ def rows(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "kind", [kind if kind in ("weak", "narrow") else pytest.param(kind, marks=pytest.mark.slow) for kind in TESTS]
+    "kind", [kind if kind in ("cases", "narrow") else pytest.param(kind, marks=pytest.mark.slow) for kind in TESTS]
 )
 def test_the_fault_that_was_planted_is_found_and_no_other(rows, backend, kind):
     path, found = rows
@@ -121,8 +123,8 @@ def test_the_fault_that_was_planted_is_found_and_no_other(rows, backend, kind):
     certificate = asyncio.run(measure(backend, row_of(task), audit_text(raw), Effort(mutants=20, notes=40)))
     assert certificate.problem == ""
     assert certificate.kind == WANTED.get(kind, kind), certificate.findings
-    if kind in ("weak", "narrow", "flaky"):
-        assert next(one for one in certificate.findings if one.kind == kind).shown
+    if kind in ("weak", "cases", "narrow", "flaky"):
+        assert next(one for one in certificate.findings if one.kind == WANTED.get(kind, kind)).shown
     assert certificate.measured["leaks"]["found"] == 0
 
 
