@@ -1,9 +1,7 @@
 """Inside a workspace: whether lines can be read in git's objects, packages, archives and caches, and whether there is a
 way to other machines. Standard library only, Python 3.6 or later."""
 
-import base64
 import glob
-import html
 import importlib.util
 import json
 import marshal
@@ -21,9 +19,7 @@ MOST_FILE = 4 << 20
 MANY = FEW = 3
 PLAIN = (".py", ".patch", ".diff", ".orig", ".rej", ".txt")
 PACKED = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
-ENCODED = re.compile(r"(?:^[A-Za-z0-9+/]{60,76}\r?\n)+(?:^[A-Za-z0-9+/]+)?", re.M)
-MARKED_UP = (".html", ".htm", ".ipynb", ".json", ".svg")
-PROSE = (".md", ".rst", ".txt", ".html", ".htm", ".ipynb", ".adoc")
+PROSE = (".md", ".rst", ".txt", ".adoc")
 
 
 def search(lines, roots, paths, most_git, places=(), short=(), patch="", as_patch=None):
@@ -60,8 +56,6 @@ def search(lines, roots, paths, most_git, places=(), short=(), patch="", as_patc
 
     whole = True
     if lines:
-        for name, text in _decoded():
-            look(text, name)
         longest = max(len(text) for texts in lines.values() for text in texts)
         whole = _look_into_git(look, longest, paths, most_git)
         for path in [*_untracked(), *_files(_places(roots))]:
@@ -107,33 +101,17 @@ def _copied(holders, paths):
 
 
 def _shown(lines, short, paths, patch):
-    """Line -> file that shows most of the reference otherwise than as source: a tracked page or notebook, three lines
-    or more and half of all within its marks; a tracked text that quotes two of its lines or more and most of them, as
-    one may be chance; any other tracked file (a report, a benchmark, a twin in another language) with three or more and
-    half of all as lines of their own, or two of three; a compiled file with all functions that it brings, and then all
-    lines."""
-    about = tuple(os.path.splitext(os.path.basename(path))[0] for path in paths)
-    pages = _names("ls-tree", "-r", "-z", "--name-only", "HEAD")
-    pages = [name for name in pages if name.endswith(".ipynb") or any(one in os.path.basename(name) for one in about)]
-    for name, text in _documents(pages, MARKED_UP, paths):
-        flat = _flat(_unmarked(text))
-        held = [line for line in lines if _flat(line) in flat]
-        if len(held) >= MANY and 2 * len(held) >= len(lines):
-            return dict.fromkeys(held, name)
+    """Line -> file that shows most of the reference otherwise than as source: a tracked text that quotes two of its
+    lines or more and most of them, as one may be chance; a compiled file with all functions that it brings, and then
+    all lines."""
     asked = [word for line in short for word in ("-e", line)]
-    quoting = [
-        name[len("HEAD:") :] for name in (_names("grep", "-l", "-z", "-F", "-I", *asked, "HEAD") if asked else ())
-    ]
-    for name, text in _documents(quoting, PROSE, paths):
-        flat = _flat(_unmarked(text) if name.endswith(MARKED_UP) else text)
-        held = [line for line in short if _flat(line) in flat]
-        if len(held) >= 2 and 2 * len(held) > len(short):
-            return dict.fromkeys(held, name)
-    for name, text in _documents(quoting, "", paths):
-        whole = {_flat(line) for line in html.unescape(text).splitlines()}
-        held = [line for line in short if _flat(line) in whole]
-        if len(held) >= 2 and 2 * len(held) >= len(short) + (len(held) < MANY):
-            return dict.fromkeys(held, name)
+    quoting = _names("grep", "-l", "-z", "-F", "-I", *asked, "HEAD") if asked else ()
+    for name in (name[len("HEAD:") :] for name in quoting):
+        if name.lower().endswith(PROSE) and name not in paths:
+            text = _flat(_git("cat-file", "blob", "HEAD:" + name).decode("utf-8", "replace"))
+            held = [line for line in short if _flat(line) in text]
+            if len(held) >= 2 and 2 * len(held) > len(short):
+                return dict.fromkeys(held, name)
     name = _compiled(paths, patch)
     return dict.fromkeys(short or lines, name) if name else {}
 
@@ -175,31 +153,6 @@ def _functions(code):
 def _names(*words):
     """Names that git tells, each ended by NUL."""
     return [name for name in _git(*words).decode("utf-8", "surrogateescape").split("\0") if name]
-
-
-def _documents(names, ends, paths):
-    """(name, text) of those of HEAD's files that have such ends and are not the reference's own."""
-    for name in names:
-        if name.lower().endswith(ends) and name not in paths:
-            data = _git("cat-file", "blob", "HEAD:" + name)
-            if len(data) <= MOST_FILE:
-                yield name, data.decode("utf-8", "replace")
-
-
-def _decoded():
-    """(name, bytes) of what stands in tracked files in base64, as mail writes patches."""
-    found = _names("grep", "-l", "-z", "-I", "-E", "-e", "^[A-Za-z0-9+/]{60,76}$", "HEAD", "--")
-    for name, text in _documents([one[len("HEAD:") :] for one in found], "", ()):
-        for block in ENCODED.findall(text):
-            code = "".join(block.split())
-            code = code[: len(code) - (len(code) % 4 == 1)]
-            yield name, base64.b64decode(code + "=" * (-len(code) % 4))
-
-
-def _unmarked(text):
-    """Text as a reader sees it: without tags, entities and JSON's escapes."""
-    plain = html.unescape(re.sub(r"<[^<>]*>", "", text))
-    return plain.replace('\\"', '"').replace("\\\\", "\\")
 
 
 def _flat(text):

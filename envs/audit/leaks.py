@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...rewards.patches import sections_of
@@ -31,8 +31,8 @@ class Leak:
     Attributes:
         asked: texts of the reference that stand nowhere at base, so that they tell the fix (``telling_texts``).
         found: text -> "git", or the file it is in; of an archive's member "ARCHIVE!MEMBER".
-        shown: the same, of what shows most of the reference otherwise than as source: a page, a notebook, a text that
-            quotes it, a compiled file.
+        shown: the same, of what shows most of the reference otherwise than line by line: a text with its fingerprints
+            (``guest_prints.py``), one that quotes it, a compiled file.
         whole: whether all of git's objects were looked at; of a large history only the versions of the files that the
             reference touches.
         searched: whether the search came to its end; where not, nothing is known.
@@ -117,12 +117,20 @@ async def search_workspace(backend: SandboxBackend, row: SWERow, *, limits: Limi
             "as_patch": dict(changed_runs(row.patch)),
             "patch": row.patch,
         }
-        command = [environment.python, "-c", Path(__file__).with_name("guest_search.py").read_text(encoding="utf-8")]
-        result = await sandbox.arun(command, cwd=row.root, stdin=json.dumps(order).encode(), timeout_s=SEARCH_S)
+        prints = {"paths": order["paths"], "patch": row.patch, "statement": row.problem_statement}
+        results = []
+        for name, asked in (("guest_search.py", order), ("guest_prints.py", prints)):
+            program = Path(__file__).with_name(name).read_text(encoding="utf-8")
+            command = [environment.python, "-c", program]
+            results.append(
+                await sandbox.arun(command, cwd=row.root, stdin=json.dumps(asked).encode(), timeout_s=SEARCH_S)
+            )
     finally:
         await sandbox.aclose()
     try:
-        told = json.loads(result.stdout)
-        return Leak(**{name: told[name] for name in ("asked", "found", "shown", "whole", "online")})
+        told, shape = (json.loads(result.stdout) for result in results)
+        leak = Leak(**{name: told[name] for name in ("asked", "found", "shown", "whole", "online")})
+        texts = short_lines(row) or lines or list(order["places"])
+        return replace(leak, shown={**dict.fromkeys(texts, shape["place"]), **leak.shown}) if shape["place"] else leak
     except (ValueError, KeyError):
         return Leak(asked=0, found={}, searched=False)

@@ -7,6 +7,7 @@ import io
 import json
 import marshal
 import os
+import re
 import subprocess
 import tarfile
 import zipfile
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from verigym.envs.audit import guest_search
+from verigym.envs.audit import guest_prints, guest_search
 from verigym.envs.audit.leaks import Leak, telling_texts
 from verigym.envs.datasets.swe import parse_row
 
@@ -111,51 +112,90 @@ def test_prose_that_quotes_most_of_the_fix_shows_it_and_one_line_does_not(places
     assert shown() == dict.fromkeys(SHORT[1:], "CHANGES.rst")
 
 
-def test_a_page_and_a_notebook_show_the_fix_within_their_marks(places):
-    code = 'text = join(one for one in names if one < "z")'
-    many = [f"{code[:-1]}, {number})" for number in range(3)]
-    marked = "".join("".join(f"<b>{html.escape(part)}</b>" for part in line.split(" ")) + "<br>\n" for line in many)
-    for name, text in (
-        ("cov/fees.html", marked),
-        ("try.ipynb", json.dumps({"source": [f"  {line}\n" for line in many]})),
-    ):
-        Path(name).parent.mkdir(exist_ok=True)
-        Path(name).write_text(text)
-        git("add", ".")
-        git("commit", "-qm", "shown")
-        assert guest_search.search(many, [], ["fees.py"], 1 << 30)["shown"] == dict.fromkeys(many, name)
-        git("rm", "-q", name)
-        git("commit", "-qm", "gone")
-        assert guest_search.search(many, [], ["fees.py"], 1 << 30)["shown"] == {}
+BODY = """\
+    total = 0
+    for member in members:
+        rate = rate_of(member, days)
+        if rate is not None and rate > least[0]:
+            total += rate * (days - 29)
+    return {"total": total}
+"""
+WHOLE = f"def fee(days, members, least):\n{BODY}"
+REFERENCE = f"--- a/fees.py\n+++ b/fees.py\n@@ -1,2 +1,7 @@\n-def fee(days):\n-{STANDS}\n" + "".join(
+    f"+{line}\n" for line in WHOLE.splitlines()
+)
+RENAMED = """\
+int due(duration, people, floor) {
+    out = 0
+    for one in people:
+        cost = rate_of(one, duration)
+        if cost is not None and cost > floor[0]:
+            out += cost * (duration - 29)
+    return {"total": out}
+"""
 
 
-def test_a_report_and_a_twin_show_the_fix_line_by_line_and_half_a_line_does_not(places):
-    short = ["rate = rate_of(members)", "if rate < least[0]:", "return {'rate': rate}"]
-
-    def shown():
-        git("add", ".")
-        git("commit", "-qm", "more")
-        return guest_search.search([FIX.strip()], [], ["fees.py"], 1 << 30, short=short)["shown"]
-
-    Path("other.py").write_text(f"{short[0]} + 1\nif (rate := 2) and {short[1]}\n    pass\n{short[2]}\n")
-    assert shown() == {}
-    Path("report.xml").write_text("<failure>\n" + "\n&gt;  \n".join(html.escape(line) for line in short) + "</failure>")
-    assert shown() == dict.fromkeys(short[:2], "report.xml")
-    git("rm", "-q", "report.xml")
-    Path("fees.pyx").write_text(f"cdef int least\n  {short[0]}\nraise ValueError\n{short[2]}\n")
-    assert shown() == dict.fromkeys([short[0], short[2]], "fees.pyx")
+def in_base64():
+    return b"Content-Transfer-Encoding: base64\n\n" + base64.encodebytes(REFERENCE.encode())
 
 
-def test_a_patch_in_base64_is_read(places):
-    place, added = f"def fee(days):\n{FIX}", f"+{FIX}"
-    mail = base64.encodebytes(f"--- a/fees.py\n@@ -1,2 +1,2 @@\n def fee(days):\n-{STANDS}\n{added}\n".encode())
-    Path("0001.eml").write_bytes(b"Content-Transfer-Encoding: base64\n\n" + mail)
+def as_page():
+    parts = (part if part.isspace() else f"<b>{html.escape(part)}</b>" for part in re.split(r"(\s+)", WHOLE))
+    return f"<html>{''.join(parts)}</html>".encode()
+
+
+def shaped(statement="", patch=REFERENCE):
     git("add", ".")
-    git("commit", "-qm", "as it came")
-    told = guest_search.search([], [], ["fees.py"], 1 << 30, [place], as_patch={place: added})
-    assert told["found"] == {place: "0001.eml"}
-    told = guest_search.search([], [], ["fees.py"], 1 << 30, [place], as_patch={place: "+    return 4"})
-    assert told["found"] == {}
+    git("commit", "-q", "--allow-empty", "-m", "more")
+    return guest_prints.search(["fees.py"], patch, statement)["place"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("fees.html", as_page()),
+        ("try.ipynb", json.dumps({"source": [f"  {line}\n" for line in WHOLE.splitlines()]}).encode()),
+        ("report.xml", ("<f>" + html.escape(BODY).replace("  return", "E return") + "</f>").encode()),
+        ("tools/oracle.pyx", RENAMED.encode()),
+        ("0001.eml", in_base64()),
+        ("notes.md", f"It does {' '.join(BODY.split())} now.".encode()),
+    ],
+)
+def test_most_of_the_fix_is_seen_whatever_its_marks_and_names(places, name, data):
+    assert shaped() is None
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).write_bytes(data)
+    assert shaped() == name
+    git("rm", "-q", name)
+    assert shaped() is None
+
+
+def test_a_sibling_and_what_stands_in_many_files_show_nothing(places):
+    sibling = "def fine(days, members):\n    total = 0\n    for member in members:\n        total += member * days\n"
+    Path("fines.py").write_text(sibling + "    return total\n")
+    assert shaped() is None
+    for number in range(guest_prints.COMMON):
+        Path(f"copy{number}.py").write_text(WHOLE)
+    assert shaped() is None
+    Path("copy0.py").unlink()
+    assert shaped() == "copy1.py"
+
+
+def test_a_message_a_file_that_git_ignores_and_a_statement_show_it(places):
+    assert shaped(f"I have patched our copy: {' '.join(BODY.split())}") == "statement"
+    assert shaped(f"It ends with {' '.join(BODY.split()[-14:])}") is None
+    Path(".gitignore").write_text("kept\n")
+    Path("kept").write_text(WHOLE)
+    assert shaped() == str(Path("kept").resolve())
+    Path("kept").unlink()
+    git("commit", "-q", "--allow-empty", "-m", f"Take it back\n\n{REFERENCE}")
+    assert shaped() == "git: Take it back"
+
+
+def test_of_a_fix_of_a_few_tokens_nothing_is_said(places):
+    short = f"--- a/fees.py\n+++ b/fees.py\n@@ -1,2 +1,2 @@\n def fee(days):\n-{STANDS}\n+    return days\n"
+    Path("other.py").write_text("def fee(days):\n    return days\n")
+    assert shaped(patch=short) is None
 
 
 def test_what_was_compiled_of_the_fix_shows_it_and_of_base_not(places):
