@@ -156,13 +156,17 @@ def word_problems(*, num: int, seed: int, held_out: bool) -> list[Task]:
         TaskError: more are asked for than can be found.
     """
     rng = random.Random(f"{seed}/{held_out}")
-    if not held_out:
-        return list(_told("train", TRAIN, num, rng))
-    return [*_told("numbers", TRAIN, num // 2, rng), *_told("stories", HELD_OUT, num - num // 2, rng)]
+    if held_out:
+        found = [*_told("numbers", TRAIN, num // 2, rng), *_told("stories", HELD_OUT, num - num // 2, rng)]
+    else:
+        found = list(_told("train", TRAIN, num, rng))
+    if len(found) < num:
+        raise TaskError(f"{num} word problems were asked for, and {len(found)} were found; ask for fewer")
+    return found
 
 
 def _told(split: str, stories: Sequence[tuple[str, str]], num: int, rng: random.Random) -> Iterator[Task]:
-    """So many distinct problems, as many of each story."""
+    """So many distinct problems, as many of each story; fewer where a story has no more."""
     seen: set[str] = set()
     for number in range(num):
         place = number * len(stories) // num
@@ -173,7 +177,7 @@ def _told(split: str, stories: Sequence[tuple[str, str]], num: int, rng: random.
                 yield task
                 break
         else:
-            raise TaskError(f"{num} word problems were asked for, and {len(seen)} were found; ask for fewer")
+            return
 
 
 def _draw(split: str, place: int, told: tuple[str, str], rng: random.Random) -> Task | None:
