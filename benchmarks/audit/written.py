@@ -6,15 +6,16 @@
     python -P benchmarks/audit/planted.py score DIR
 
 A file is of one library: ``file`` is what fixes change, ``passing`` the library's own tests that must go on passing. A
-task has a statement, replacements that make the base (``base``) of the published text and those that make the
-reference (``gold``) of the base, and hidden tests. ``extra`` are files of the base as text ("@gold" is the mended
-file's), ``made`` what is made of the mended file (``MAKERS``), ``history`` how the repository came about. A ``plant``
-of a task is the task with some of these replaced, the kinds of fault that this is (``kind``, or ``accept`` where more
-than one name is right) and ``how``.
+task has a statement, replacements that make the base (``base``) of the published text and those that make the reference
+(``gold``) of the base, and hidden tests. ``extra`` are files of the base as text ("@gold" is the mended file's,
+"@base64 ..." is no text), ``made`` what is made of the mended file (``MAKERS``), ``history`` how the repository came
+about. A ``plant`` of a task is the task with some of these replaced, the kinds of fault that this is (``kind``, or
+``accept`` where more than one name is right) and ``how``.
 """
 
 import argparse
 import asyncio
+import base64
 import html
 import importlib.util
 import itertools
@@ -85,7 +86,7 @@ async def row_of(probe: Probe, source: Source, task: Mapping[str, Any], folder: 
         raise SystemExit(f"{task['slug']}: no test fails at base and passes with the reference: {before}, {after}")
     slug = f"{source.name}__{task['slug']}"
     archive = folder / "rows.archives" / f"{slug}.tar.gz"
-    extra = {name: gold[task["file"]] if text == "@gold" else text for name, text in task.get("extra", {}).items()}
+    extra = {name: content_of(text, gold[task["file"]]) for name, text in task.get("extra", {}).items()}
     made = {name: MAKERS[maker](gold[task["file"]]) for name, maker in task.get("made", {}).items()}
     before_commit = packed(source, {**base, **hidden, **extra, **made}, archive, gold, task.get("history"))
     return {
@@ -209,6 +210,13 @@ def packed(
         archive.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(["tar", "-czf", str(archive.resolve()), "-C", str(tree), "."], check=True)
         return git("rev-parse", "HEAD").strip()
+
+
+def content_of(text: str, gold: str) -> str | bytes:
+    """What a file of ``extra`` holds."""
+    if text.startswith("@base64 "):
+        return base64.b64decode(text.removeprefix("@base64 "))
+    return gold if text == "@gold" else text
 
 
 def write(tree: Path, texts: Mapping[str, str | bytes]) -> None:
