@@ -108,7 +108,8 @@ def _shown(lines, short, paths, patch):
     quoting = _names("grep", "-l", "-z", "-F", "-I", *asked, "HEAD") if asked else ()
     for name in (name[len("HEAD:") :] for name in quoting):
         if name.lower().endswith(PROSE) and name not in paths:
-            text = _flat(_git("cat-file", "blob", "HEAD:" + name).decode("utf-8", "replace"))
+            data = _git("cat-file", "blob", "HEAD:" + name)
+            text = _flat(data.decode("utf-8", "replace")) if len(data) <= MOST_FILE else ""
             held = [line for line in short if _flat(line) in text]
             if len(held) >= 2 and 2 * len(held) > len(short):
                 return dict.fromkeys(held, name)
