@@ -289,6 +289,7 @@ MARKED = {
         "expected failure",
     ),
     "a mark": ("@pytest.mark.xfail\ndef test_a():\n    assert f() == 1\n", None),
+    "SymPy's mark": ("@XFAIL\ndef test_a():\n    assert f() == 1\n", None),
     "a mark by name": ("old = pytest.mark.xfail(1)\n@old\ndef test_a():\n    assert f() == 1\n", None),
     "the module's": ("pytestmark = pytest.mark.xfail\ndef test_a():\n    assert f() == 1\n", None),
     "its own words": ("def test_a():\n    pytest.xfail()\n", None),
