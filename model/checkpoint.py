@@ -11,17 +11,18 @@ from torch import Tensor
 from ..errors import CheckpointError
 from .config import DecoderConfig
 from .decoder import Decoder
-from .families.find import write_config
+from .families.find import why_not_ours, write_config
 from .format import load_tokenizer
 from .lora import plain_state
 from .tokenizer import Tokenizer
 from .weights.checksums import check_sums
 from .weights.folders import existing, written_whole
 from .weights.names import stacks
-from .weights.sources import Source, load_config, open_source, read_part
+from .weights.sources import Source, load_config, open_source, read_part, source_of
 from .weights.writers import SHARD_BYTES, Weight, write_safetensors
 
 __all__ = [
+    "check_checkpoint",
     "from_hf_state",
     "load_checkpoint",
     "load_config",
@@ -99,6 +100,20 @@ def _check_tokenizer(config: DecoderConfig, tokenizer: Any) -> None:
             f"the tokenizer has {tokenizer.vocab_size} ids but the decoder {config.vocab_size}; "
             "build the decoder with vocab_size of the tokenizer"
         )
+
+
+def check_checkpoint(path: Path | str) -> None:
+    """See that a checkpoint's files of safetensors are whole, and of a model of ours that they hold every weight in its
+    shape; no weight is read.
+
+    Raises:
+        CheckpointError: as ``load_checkpoint``, but for what only the weights themselves tell.
+    """
+    folder = existing(Path(path))
+    if why_not_ours(folder) is None:
+        open_source(folder)
+    elif any(folder.glob("*.safetensors")):
+        source_of(folder)
 
 
 def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> tuple[Decoder, Any]:

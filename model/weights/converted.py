@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ...errors import CheckpointError
-from .sources import DCP_METADATA, INDEX, WEIGHTS, Block, HFSource, Source
+from .sources import DCP_METADATA, INDEX, WEIGHTS, Block, Source, source_of
 from .writers import SHARD_BYTES
 
 _OF_A_LAYER = re.compile(r"^.*?\.\d+\.")
@@ -46,7 +46,7 @@ def read_weights(
     Raises:
         CheckpointError: something is missing, cut, of another shape, or not finite.
     """
-    source = _source(folder)
+    source = source_of(folder)
     known = _first_names(model)
     wanted = dict.fromkeys(named_weights(model)) if blocks is None else dict(blocks)
     plain, converted = _planned(source, model)
@@ -109,14 +109,6 @@ def write_weights(
     if len(shards) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": where}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def _source(folder: Path) -> Source:
-    if (folder / DCP_METADATA).is_file():
-        from .dcp import DCPSource  # torch's distributed checkpoints import sympy, a second of every process
-
-        return DCPSource(folder)
-    return HFSource(folder)
 
 
 def _first_names(model: Any) -> dict[str, str]:

@@ -54,10 +54,19 @@ def open_source(path: Path | str) -> tuple[DecoderConfig, Source]:
     """
     folder = Path(path)
     config = load_config(folder)
-    source = _dcp_source(folder) if (folder / DCP_METADATA).is_file() else HFSource(folder)
+    source = source_of(folder)
     _compare(source, config)
     _compare_tied(source, config)
     return config, source
+
+
+def source_of(folder: Path) -> Source:
+    """The weights in a folder, of any model. Raises CheckpointError: files are missing or cut."""
+    if not (folder / DCP_METADATA).is_file():
+        return HFSource(folder)
+    from .dcp import DCPSource  # torch's distributed checkpoints import sympy, a second of every process
+
+    return DCPSource(folder)
 
 
 def load_config(path: Path | str) -> DecoderConfig:
@@ -114,12 +123,6 @@ class HFSource:
     def read(self, name: str, block: Block | None = None) -> Tensor:
         with _opened(self._file_of[name]) as opened:
             return opened.get_tensor(name) if block is None else opened.get_slice(name)[block]
-
-
-def _dcp_source(folder: Path) -> Source:
-    from .dcp import DCPSource  # torch's distributed checkpoints import sympy, a second of every process
-
-    return DCPSource(folder)
 
 
 def _compare(source: Source, config: DecoderConfig) -> None:

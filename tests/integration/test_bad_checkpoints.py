@@ -38,24 +38,28 @@ def of_another_shape(folder, file, tensors):
     (folder / "config.json").write_text(json.dumps({**config, "num_key_value_heads": 4}))
 
 
-@pytest.mark.parametrize(
-    ("damage", "told"),
-    [
-        (lacking, f"lacks the tensor {NAME}"),
-        (spoiled, f"{NAME} holds NaN or infinity"),
-        (cut, "safetensors cannot be read"),
-        (without_a_shard, "safetensors cannot be read"),
-        (of_another_shape, "but config.json asks for"),
-    ],
-)
-def test_a_broken_checkpoint_is_named_by_every_command(damage, told, tmp_path, capsys):
-    folder = tmp_path / "model"
+SEEN = [
+    (lacking, f"lacks the tensor {NAME}"),
+    (cut, "safetensors cannot be read"),
+    (without_a_shard, "safetensors cannot be read"),
+    (of_another_shape, "but config.json asks for"),
+]
+"""What is told without reading a weight."""
+
+
+def damaged(folder, damage):
     tokenizer = train_tokenizer(["a few words"], 320)
     save_checkpoint(folder, Decoder(preset("cwm-tiny", vocab_size=320)), tokenizer, shard_bytes=500_000)
     assert len(list(folder.glob("*.safetensors"))) > 1
     index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
     file = folder / index[NAME]
     damage(folder, file, load_file(file))
+    return folder
+
+
+@pytest.mark.parametrize(("damage", "told"), [*SEEN, (spoiled, f"{NAME} holds NaN or infinity")])
+def test_a_broken_checkpoint_is_named_by_every_command(damage, told, tmp_path, capsys):
+    folder = damaged(tmp_path / "model", damage)
     for argv in (
         ["serve", str(folder), "--port", "0", "--device", "cpu"],
         ["rollout", "verigym/Math-v0", "--policy", f"engine:{folder}"],
@@ -67,6 +71,26 @@ def test_a_broken_checkpoint_is_named_by_every_command(damage, told, tmp_path, c
         assert error.startswith("verigym: error: ")
         assert error.count("\n") == 1
     assert not (tmp_path / "converted").exists()
+
+
+@pytest.mark.parametrize(("damage", "told"), SEEN)
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        'model = { checkpoint = "FOLDER" }\n',
+        '[rl]\nsteps = 1\ntrain = { algorithm = "opd", teacher = "FOLDER" }\n',
+    ],
+    ids=["student", "teacher"],
+)
+def test_a_broken_checkpoint_is_named_before_a_run_makes_tasks(recipe, damage, told, tmp_path, capsys):
+    folder = damaged(tmp_path / "model", damage)
+    path = tmp_path / "recipe.toml"
+    family = '[[families]]\nname = "math"\nenv = "verigym/Math-v0"\ntasks = "small-sums"\n'
+    path.write_text(f'name = "broken"\n{recipe.replace("FOLDER", str(folder))}{family}')
+    out = tmp_path / "run"
+    assert main(["train", str(path), "--out", str(out)]) == 2
+    assert told in capsys.readouterr().err
+    assert not (out / "tasks").exists()
 
 
 @pytest.mark.parametrize(

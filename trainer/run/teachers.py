@@ -9,6 +9,7 @@ from ...agent.remote_scorer import RemoteScorer
 from ...agent.sources import tokens_parts
 from ...agent.trajectory import Trajectory
 from ...errors import ConfigError
+from ...model.checkpoint import check_checkpoint
 from ..learning.hindsight import Hindsight
 from ..learning.served import ServedTeachers, num_likeliest
 from ..recipe.algorithms import RLConfig
@@ -19,7 +20,11 @@ from ..recipe.teachers import TeacherConfig
 
 
 async def check_teachers(recipe: Recipe) -> None:
-    """Look for checkpoints, and ask servers. Raises ConfigError or PolicyError: which teacher or server, and why."""
+    """Look at checkpoints, and ask servers.
+
+    Raises:
+        ConfigError, CheckpointError, PolicyError: which teacher or server, and why.
+    """
     teachers = teachers_of(recipe)
     for name, teacher in teachers.items():
         if teacher.tokenizer is not None and not Path(teacher.tokenizer).is_dir():
@@ -28,6 +33,8 @@ async def check_teachers(recipe: Recipe) -> None:
                 f"there is no folder {teacher.tokenizer}, which {what} the teacher {name!r}; check teachers and "
                 "train.teacher of rl and distill"
             )
+        if teacher.checkpoint is not None:
+            check_checkpoint(teacher.checkpoint)
     for stage in recipe.sampled_stages:
         for scorer in (await _connected(teachers_of(recipe, stage), stage)).values():
             await scorer.aclose()

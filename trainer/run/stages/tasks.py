@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from ....errors import ConfigError
+from ....model.checkpoint import check_checkpoint
 from ...objective.own import load_credit
 from ...recipe.algorithms import OwnConfig
 from ...recipe.context import check_context
@@ -30,6 +31,8 @@ class Tasks:
         for source in run.recipe.sft.sources if run.recipe.sft else ():
             if not source.path.is_file():  # now, not after tasks were made
                 raise ConfigError(f"the source {source.name!r} of sft: there is no file {source.path}; check the path")
+        if run.recipe.model.checkpoint is not None:
+            check_checkpoint(run.recipe.model.checkpoint)
         await check_teachers(run.recipe)
         if run.recipe.rl is not None and isinstance(run.recipe.rl.train, OwnConfig):
             load_credit(run.recipe.rl.train)
