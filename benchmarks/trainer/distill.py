@@ -3,13 +3,14 @@
     python benchmarks/trainer/distill.py                     the tiny model
     python benchmarks/trainer/distill.py --size 100m --episodes 6 --longest 320 --runs 3 --json distill-100m.json
                                                              at least 100 million parameters, few and shorter episodes
+    python benchmarks/trainer/distill.py --group 8           groups of episodes of one prompt, as they are sampled
     python benchmarks/trainer/distill.py --smoke             a few short episodes, to see that it runs
 
-The episodes are those of ``step.py``; the teacher has the student's shape and other weights. A step is the teacher's
-forward, the divergence over the whole vocabulary, backward, clipping and AdamW; TRL's is what ``DistillationTrainer``
-runs for a prepared batch, of both divergences, at the fastest of several batch sizes. "GRPO" is our step without a
-teacher. What is measured is processor seconds of the process, with one thread: on a machine that others use too, wall
-clock says little.
+Episodes are those of ``step.py``, and the teacher has the student's shape and other weights. A step is the teacher's
+forward, the divergence over the whole vocabulary, backward, clipping and AdamW. Ours computes once what episodes share
+(``share_prefixes = "auto"``), if they do. TRL's is what ``DistillationTrainer`` runs for a prepared batch, of both
+divergences, at the fastest of several batch sizes. "GRPO" is our step without a teacher. What is measured is processor
+seconds of the process, with one thread: on a machine that others use too, wall clock says little.
 """
 
 import argparse
@@ -83,8 +84,8 @@ def _our_step(decoder: Decoder, teacher: Decoder, documents: list[Document], kin
     scorer = Scorer(decoder, config, teachers=teachers)
 
     def run() -> None:
-        found = annotate(documents, config, scorer.columns) if kind == "sampled" else documents
-        step(pack([replace(one, columns={}) for one in found], max_tokens=MAX_TOKENS))
+        found = annotate(documents, config, scorer.columns, share="auto") if kind == "sampled" else documents
+        step(pack([replace(one, columns={}) for one in found], max_tokens=MAX_TOKENS, share="auto"))
 
     return run
 
@@ -152,6 +153,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument("--episodes", type=int)
     parser.add_argument("--longest", type=int)
+    parser.add_argument("--group", type=int, default=1, help="episodes that begin with one prompt")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--batches", type=int, nargs="+", default=(2, 4, 8), help="TRL's batch sizes")
     parser.add_argument("--smoke", action="store_true")
@@ -159,7 +161,7 @@ def main() -> None:
     args = parser.parse_args()
     count = args.episodes or (8 if args.smoke else 64 if args.size == "tiny" else 16)
     config = preset("cwm-tiny", **SIZES[args.size])
-    rows = episodes(count, args.longest or (64 if args.smoke else 640), config.vocab_size)
+    rows = episodes(count, args.longest or (64 if args.smoke else 640), config.vocab_size, group=args.group)
     tokens = sum(len(row["ids"]) for row in rows)
     batches = args.batches[:1] if args.smoke else args.batches
     cases = [("verigym", {"kinds": KINDS}), *(("trl", {"batch": batch}) for batch in batches)]
@@ -198,6 +200,7 @@ def main() -> None:
         facts = {
             "parameters": num_parameters,
             "episodes": count,
+            "group": args.group,
             "tokens": tokens,
             "threads": 1,
             "processor": platform.processor() or platform.machine(),

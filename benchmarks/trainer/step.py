@@ -51,16 +51,22 @@ SIZES: dict[str, dict[str, Any]] = {
 BATCHES = (2, 4, 8, 16)
 
 
-def episodes(count: int, longest: int, vocab_size: int) -> list[dict[str, Any]]:
-    """Ragged multi-turn episodes: token ids, a mask of the sampled ones, their log-probabilities, an advantage."""
+def episodes(count: int, longest: int, vocab_size: int, *, group: int = 1) -> list[dict[str, Any]]:
+    """Ragged multi-turn episodes: token ids, a mask of the sampled ones, their log-probabilities, an advantage.
+
+    Args:
+        group: episodes that begin with one prompt.
+    """
     rng = np.random.default_rng(0)
-    made = []
-    for _ in range(count):
-        ids: list[int] = []
-        mask: list[int] = []
+    made: list[dict[str, Any]] = []
+    for number in range(count):
         target = int(rng.integers(longest // 4, longest))
-        ids += rng.integers(3, vocab_size, max(8, target // 3)).tolist()
-        mask += [0] * len(ids)
+        if number % group:
+            ids = made[-1]["ids"][: made[-1]["prompt"]]
+            target = max(target, len(ids) + 8)
+        else:
+            ids = rng.integers(3, vocab_size, max(8, target // 3)).tolist()
+        mask = [0] * len(ids)
         prompt = len(ids)
         while len(ids) < target:
             for sampled in (1, 0):

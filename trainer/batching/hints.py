@@ -59,7 +59,7 @@ def as_read_by(teacher: str, pack: PackedBatch) -> PackedBatch:
         old_logprobs=blank(pack.old_logprobs, float("nan")),
         advantages=blank(pack.advantages, 0.0),
         columns=columns,
-        share="off",
+        share="off" if pack.share == "off" else "auto",  # hints may leave little that is shared
         taught=(teacher,) * len(chosen),
         hints=(None,) * len(chosen),
     )

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...model.attention import Documents
 from ...model.attention_documents import SharedDocuments
 
 Share = Literal["off", "auto", "on"]
@@ -75,6 +76,15 @@ def plan_shared(
         else:
             packs, high = tried, middle
     return packs
+
+
+def laid(token_ids: Tensor, lengths: Sequence[int], index: Tensor, share: Share) -> tuple[Tensor, Documents, Tensor]:
+    """(token ids, where they lie, where the tokens at ``index`` of the flat pack stand): each shared token once, where
+    ``shared_pack`` has it so."""
+    shared = shared_pack(token_ids, lengths, share)
+    if shared is None:
+        return token_ids, Documents.from_lengths(lengths, device=token_ids.device), index
+    return shared.token_ids, shared.documents, shared.places.index_select(0, index)
 
 
 def shared_pack(token_ids: Tensor, lengths: Sequence[int], share: Share) -> SharedPack | None:

@@ -15,7 +15,7 @@ from ...model.parallel.place import Place
 from ..batching.documents import TOP
 from ..batching.hints import rows_of
 from ..batching.packs import PackedBatch
-from ..batching.sharing import shared_pack
+from ..batching.sharing import laid
 from ..objective.critic import Critic
 from ..objective.losses import TrainedTokens
 from ..objective.reference import AdapterReference
@@ -93,13 +93,9 @@ def score(
 def _laid(
     decoder: AnyDecoder | AdapterReference, batch: PackedBatch, index: Tensor
 ) -> tuple[Tensor, Documents, Tensor]:
-    """(token ids, where they lie, where the tokens at ``index`` of the flat pack stand): each shared token once, where
-    the pack asks for it and the decoder is ours."""
-    if isinstance(decoder.decoder if isinstance(decoder, AdapterReference) else decoder, Decoder):
-        shared = shared_pack(batch.token_ids, batch.lengths, batch.share)
-        if shared is not None:
-            return shared.token_ids, shared.documents, shared.places.index_select(0, index)
-    return batch.token_ids, Documents.from_lengths(batch.lengths, device=batch.token_ids.device), index
+    """``sharing.laid`` as the pack asks for it, where the decoder is ours."""
+    model = decoder.decoder if isinstance(decoder, AdapterReference) else decoder
+    return laid(batch.token_ids, batch.lengths, index, batch.share if isinstance(model, Decoder) else "off")
 
 
 def _score_taught(decoder: AnyDecoder, batch: PackedBatch, teachers: Teachers, place: Place | None) -> Scores:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError
-from ...model.attention import Documents
 from ...model.checkpoint import load_config, load_decoder
 from ...model.decoder import Decoder
 from ...model.divergence import Divergence, TeacherStates, TeacherTop
@@ -22,6 +21,7 @@ from ...model.shape import Shape
 from ..batching.documents import TOP
 from ..batching.hints import as_read_by, rows_of
 from ..batching.packs import PackedBatch
+from ..batching.sharing import laid
 
 
 class Teachers:
@@ -52,12 +52,13 @@ class Teachers:
             read = as_read_by(name, pack).to(pack.token_ids.device)
             index = read.loss_mask.nonzero().squeeze(1)
             if place is None:
-                documents = Documents.from_lengths(read.lengths, device=read.token_ids.device)
-                hidden, weight = model.states(read.token_ids, documents, index=index)
+                share = read.share if isinstance(model, Decoder) else "off"
+                ids, documents, where = laid(read.token_ids, read.lengths, index, share)
+                hidden, weight = model.states(ids, documents, index=where)
             else:
                 # Also where no document is this teacher's: the other ranks wait for it in every layer.
-                share = share_of(read.lengths, place.layout, place.meshes, read.token_ids.device)
-                own, weight = model.states(share.take(read.token_ids), share.documents, cache=share.cache)
+                part = share_of(read.lengths, place.layout, place.meshes, read.token_ids.device)
+                own, weight = model.states(part.take(read.token_ids), part.documents, cache=part.cache)
                 hidden = whole_of(own, place.layout, place.meshes).index_select(0, index)
             if name in pack.taught:
                 found.append((name, TeacherStates(hidden=hidden, weight=weight)))

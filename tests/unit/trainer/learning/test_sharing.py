@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from verigym.model.config import preset
 from verigym.model.decoder import Decoder
-from verigym.trainer.batching.documents import Document
+from verigym.trainer.batching.documents import Document, Hint
 from verigym.trainer.batching.packs import pack
 from verigym.trainer.batching.sharing import plan_shared, shared_pack
 from verigym.trainer.learning.scores import score
 from verigym.trainer.objective.critic import Critic
+from verigym.trainer.objective.teacher import Teachers
 
 
 def document(ids, trained_from):
@@ -84,6 +85,20 @@ def test_a_critic_reads_shared_tokens_too(decoder, kind):
     scale = max(float(grad.abs().max()) for grad in found[0][1:])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one / scale, other / scale, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("hint", [None, Hint(token_ids=np.arange(5), before=20)], ids=["bare", "hinted"])
+def test_a_teacher_reads_shared_tokens_once(decoder, hint):
+    """Its hidden states are those of flat packs, also where a hint stands among what is shared."""
+    teachers = Teachers({"teacher": decoder}, None)
+    documents = [replace(one, taught="teacher", hint=hint) for one in group(np.random.default_rng(4))[:-1]]
+    (flat,) = pack(documents, max_tokens=1000)
+    read = []
+    with decoder.embed.register_forward_hook(lambda module, given, found: read.append(given[0].numel())):
+        ((_, apart),) = teachers.states(flat)
+        ((_, together),) = teachers.states(replace(flat, share="on"))
+    torch.testing.assert_close(together.hidden, apart.hidden, rtol=0, atol=1e-5)
+    assert read[1] < 0.6 * read[0]
 
 
 def test_groups_share_packs():
