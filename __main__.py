@@ -1,6 +1,8 @@
 """The command line: ``verigym``. Commands live in their rooms; here they are found, composed, and their errors told."""
 
 import argparse
+import contextlib
+import ctypes
 import functools
 import importlib
 import os
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
     from .agent.sources import PolicySource
     from .envs.cli.doctor import Finding
+
+
+_M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +63,14 @@ COMMANDS = {
 }
 
 
+def _one_heap() -> None:
+    """Threads share one heap, unless MALLOC_ARENA_MAX says otherwise. By itself glibc lets each grow its own, and
+    what is freed there no other takes: a run of SmolLM2 held 9.9 GiB after thirteen steps; with one heap 3.5."""
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        with contextlib.suppress(AttributeError, OSError):  # it is no glibc
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -68,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # OpenMP's threads spin at each barrier: with anything beside them, small products take ten times as long. They
     # sleep instead; libgomp reads this once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _one_heap()
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser(argv[0] if argv else "").parse_args(argv)
     args.build_policy = functools.partial(

@@ -355,3 +355,33 @@ def test_threads_of_openmp_sleep_unless_told_otherwise(monkeypatch, capsys):
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     assert main(["recipes", "list"]) == 0
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+THREADS = """
+import contextlib, ctypes, re, threading
+from verigym.__main__ import main
+with contextlib.redirect_stdout(None), contextlib.suppress(SystemExit):
+    main(["--version"])
+libc, gate = ctypes.CDLL(None), threading.Barrier(8)
+libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+
+def allocate():
+    gate.wait()
+    ends.append(libc.malloc(50_000))
+
+ends = []
+threads = [threading.Thread(target=allocate) for _ in range(8)]
+for one in threads: one.start()
+for one in threads: one.join()
+(start, end), = [re.match(r"(\\w+)-(\\w+)", line).groups() for line in open("/proc/self/maps") if "[heap]" in line]
+print(sum(int(start, 16) <= one < int(end, 16) for one in ends))
+"""
+
+
+@pytest.mark.skipif(os.confstr("CS_GNU_LIBC_VERSION") is None, reason="heaps of threads are glibc's")
+@pytest.mark.parametrize("arenas", [None, "8"])
+def test_threads_share_one_heap_unless_the_user_says_how_many(arenas):
+    environment = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
+    environment |= {} if arenas is None else {"MALLOC_ARENA_MAX": arenas}
+    found = subprocess.run([sys.executable, "-c", THREADS], env=environment, capture_output=True, text=True, check=True)
+    assert (int(found.stdout) == 8) == (arenas is None)
