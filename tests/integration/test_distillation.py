@@ -129,6 +129,12 @@ def test_a_policy_teaches_itself_in_hindsight(tmp_path, algorithm, more):
     assert all(row["trainer/taught/share"] == 1.0 for row in rows)
     assert all(row["trainer/hint_tokens/mean"] > 5 for row in rows)
     assert all(row["trainer/divergence/mean"] > 0 for row in rows)
+    # At the first step the teacher acts itself; what it was shown then is in no file.
+    assert ["trainer/teacher_passed/rate" in row for row in rows] == [True, False]
+    assert rows[0]["trainer/teacher_plays_tokens/count"] > 0
+    assert rows[0]["rollout/episodes/count"] == 4
+    files = [file.read_bytes() for file in (path.parent / "run").rglob("*") if file.is_file()]
+    assert not any(b"Now solve the task." in one for one in files)
 
 
 def test_a_teacher_that_is_not_there_or_speaks_otherwise_is_told_at_the_start(tmp_path, capsys):

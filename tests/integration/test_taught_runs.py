@@ -141,6 +141,7 @@ def test_stages_that_sample_ahead_are_taught(recipe: Path, tmp_path: Path) -> No
     train([], recipe, tmp_path / "run", *AHEAD)
     rows = learned(tmp_path / "run")
     assert all(row[2] > 0 for row in rows)
+    assert ["trainer/teacher_passed/rate" in row for row in metrics(tmp_path / "run", "rl")] == [True] + [False] * 5
     lags = [row["trainer/lag/max"] for stage in ("distill", "rl") for row in metrics(tmp_path / "run", stage)]
     assert max(lags) == 1
 

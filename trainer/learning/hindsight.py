@@ -1,6 +1,6 @@
 """Where a teacher reads what the student was not shown: blocks of text as tokens inside the student's own segments."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,7 @@ from ...agent.trajectory import Segment, Trajectory
 from ...model.chat.protocols import Rendered
 from ..batching.documents import Hint
 from ..recipe.algorithms import OPDConfig, RLConfig
-from ..recipe.teachers import HindsightConfig
+from ..recipe.teachers import OWN, HindsightConfig
 
 LEAST_TOKENS = 8
 """A block that must be cut to fewer says nothing, and its episode is not taught."""
@@ -36,12 +36,16 @@ class Hindsight:
         encode: text to ids, reserved tokens in it as text.
         max_context: tokens that a teacher may read at once.
         reference, demonstration: see ``agent.hindsight.block_of``.
+        decode: ids to text; None: teachers are not played (``loops.teacher_plays``).
+        own: names of the teachers that are the policy itself.
     """
 
     encode: Callable[[str], Sequence[int]]
     max_context: int
     reference: Callable[[Trajectory], str] = field(default=lambda _: "")
     demonstration: Callable[[Trajectory], str] = field(default=lambda _: "")
+    decode: Callable[[Sequence[int]], str] | None = None
+    own: Collection[str] = OWN
 
     def __call__(self, trajectories: Sequence[Trajectory], configs: Sequence[RLConfig]) -> Hints:
         """

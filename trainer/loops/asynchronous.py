@@ -173,12 +173,13 @@ class AsyncRL(RL):
         groups = await self._take()
         if groups is None:
             return None
-        collected = time.perf_counter()
         version = self._engine.policy_version
         lags = [version - found for group in groups if (found := group.version) is not None]
         rollouts = sum((group.rollouts for group in groups), Rollouts())
         idle = self._idle.taken()
         metrics = {**rollout_metrics(rollouts), **self.passes.metrics(rollouts)}
+        metrics |= await self._teacher_plays(rollouts.trajectories, [group.task for group in groups])
+        began = time.perf_counter()
         update = await self._learned(rollouts.trajectories)
         metrics |= update.metrics
         ended = time.perf_counter()
@@ -189,13 +190,13 @@ class AsyncRL(RL):
             **self._watch.take().metrics(),
             "trainer/lag/mean": sum(lags) / max(1, len(lags)),
             "trainer/lag/max": float(max(lags, default=0)),
-            "trainer/seconds/update": ended - collected,
-            **self.throughput.metrics(ended - collected, metrics.get("trainer/tokens/count", 0.0)),
+            "trainer/seconds/update": ended - began,
+            **self.throughput.metrics(ended - began, metrics.get("trainer/tokens/count", 0.0)),
             **waiting_metrics(
                 metrics,
                 sampling=max(0.0, ended - started - idle),
                 sampler_idle=idle,
-                trainer_idle=collected - started,
+                trainer_idle=began - started,
             ),
         }
         return update.result(self.num_steps, metrics, rollouts.trajectories)

@@ -3,7 +3,7 @@
 import logging
 import statistics
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..recipe.distillation import CollapseConfig
@@ -11,11 +11,13 @@ from ..recipe.distillation import CollapseConfig
 logger = logging.getLogger(__name__)
 
 GAIN = "trainer/teacher_gain_over_student/mean"
+TEACHER, STUDENT = "trainer/teacher_passed/rate", "trainer/student_passed/rate"
 ENTROPY, LENGTH, REWARD = "trainer/entropy/mean", "rollout/sampled_tokens/mean", "rollout/reward/mean"
 DIVERGENCES = ("trainer/divergence/mean", "trainer/teacher_kl/mean")
 DISTANCE = "trainer/teacher_kl/mean"
 WATCHED = 5
-"""Measures of the teacher's gain after which it is judged, and again after as many more; of its distance the first."""
+"""Measures of the teacher's gain after which it is judged, and again after as many more; of its distance the first, of
+its pass rate the least."""
 FAR = 1.0
 """Nats a token beyond which a teacher does not go on from what the student says: a reinforced model is at 0.1 from the
 one it began with, a small one that reads what it was never trained to read at 1.5."""
@@ -31,11 +33,15 @@ class CollapseWatch:
         self._gains: list[float] = []
         self._distances: list[float] = []
         self._knows_more = True
+        self._passed: list[tuple[float, float]] = []
+        self._passes_more = True
 
     def observe(self, metrics: Mapping[str, float]) -> str:
         """Take in a step. Returns why the run is to end; "" where it is to go on."""
         if GAIN in metrics:
             self._judge(metrics[GAIN])
+        if TEACHER in metrics:
+            self._judge_passes(metrics[TEACHER], metrics[STUDENT])
         if DISTANCE in metrics and len(self._distances) < WATCHED:
             self._judge_distance(metrics[DISTANCE])
         divergence = next((name for name in DIVERGENCES if name in metrics), "")
@@ -68,9 +74,7 @@ class CollapseWatch:
         self._gains.append(gain)
         if len(self._gains) % WATCHED:
             return
-        recent = self._gains[-WATCHED:]
-        mean = statistics.fmean(recent)
-        error = statistics.stdev(recent) / len(recent) ** 0.5
+        mean, error = _mean_and_error(self._gains[-WATCHED:])
         knew_more, self._knows_more = self._knows_more, mean > 2 * error
         if knew_more and not self._knows_more:
             logger.warning(
@@ -81,6 +85,24 @@ class CollapseWatch:
                 WATCHED,
                 mean,
                 error,
+            )
+
+    def _judge_passes(self, teacher: float, student: float) -> None:
+        self._passed.append((teacher, student))
+        if len(self._passed) < WATCHED:
+            return
+        mean, error = _mean_and_error([one - other for one, other in self._passed])
+        passed_more, self._passes_more = self._passes_more, mean > 2 * error
+        if passed_more and not self._passes_more:
+            logger.warning(
+                "this teacher does not know more than its student: over %d measures it passed %.1f %% of the tasks "
+                "that it played with its block, and the student %.1f %% of the same without (difference %+.1f, "
+                "standard error %.1f). Show it more (hindsight.parts), take another, or let rewards weigh more "
+                "(reward_weight)",
+                len(self._passed),
+                *(100 * statistics.fmean(rates) for rates in zip(*self._passed, strict=True)),
+                100 * mean,
+                100 * error,
             )
 
     def _judge_distance(self, distance: float) -> None:
@@ -109,6 +131,8 @@ class CollapseWatch:
             "gains": list(self._gains),
             "distances": list(self._distances),
             "knows_more": self._knows_more,
+            "passed": list(self._passed),
+            "passes_more": self._passes_more,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -116,3 +140,10 @@ class CollapseWatch:
         self._last = {name: deque(values, maxlen=self._config.window) for name, values in state["last"].items()}
         self._gains, self._distances = list(state["gains"]), list(state.get("distances", ()))
         self._knows_more = bool(state.get("knows_more", True))
+        self._passed = [(teacher, student) for teacher, student in state.get("passed", ())]
+        self._passes_more = bool(state.get("passes_more", True))
+
+
+def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """(mean, its standard error) of two values or more."""
+    return statistics.fmean(values), statistics.stdev(values) / len(values) ** 0.5

@@ -34,6 +34,7 @@ from .collapse import CollapseWatch
 from .loop import Loop, OnStep, StepResult
 from .metrics import group_metrics, policy_metrics, rollout_metrics, update_metrics
 from .passes import PassWatch
+from .teacher_plays import teacher_plays
 from .throughput import waiting_metrics
 from .update import Keeps, Update, why_useless
 
@@ -110,7 +111,7 @@ class RL(Loop):
         super().__init__(decoder, learning or Learner(decoder, Lesson(optim=optim, rl=config)), seed)
         self.config, self._config_of = config, config_of
         self.passes = PassWatch()
-        self._generator, self._plan_of, self._tasks = generator, plan_of, tasks
+        self._generator, self._policy, self._plan_of, self._tasks = generator, policy, plan_of, tasks
         self._collector = Collector(
             plan_of,
             policy,
@@ -164,10 +165,12 @@ class RL(Loop):
                 break
             rollouts += await self.collect(self._tasks.take(missing), first=num_groups)
             num_groups += missing
-        collected = time.perf_counter()
+        sampling = time.perf_counter() - started
+        plays = await self._teacher_plays(rollouts.trajectories, tasks)
+        began = time.perf_counter()
         update = await self._learned(rollouts.trajectories)
-        metrics = {**rollout_metrics(rollouts), **self.passes.metrics(rollouts), **update.metrics}
-        sampling, updating = collected - started, time.perf_counter() - collected
+        metrics = {**rollout_metrics(rollouts), **self.passes.metrics(rollouts), **update.metrics, **plays}
+        updating = time.perf_counter() - began
         metrics |= self._watch.take().metrics()
         metrics |= {"trainer/seconds/collect": sampling, "trainer/seconds/update": updating}
         metrics |= self.throughput.metrics(updating, metrics.get("trainer/tokens/count", 0.0))
@@ -187,7 +190,7 @@ class RL(Loop):
         with self._watch:
             return await self._collector.collect(tasks, self._sampling(self.num_steps), first=first)
 
-    def _sampling(self, *place: int) -> Sampling:
+    def _sampling(self, *place: int | str) -> Sampling:
         config = self.config
         return Sampling(
             temperature=config.temperature,
@@ -203,6 +206,22 @@ class RL(Loop):
                 f"an episode of {task.id!r} may have {longest} tokens, a microbatch holds "
                 f"{self.config.microbatch_tokens}; raise microbatch_tokens, or lower the episode's token budget"
             )
+
+    async def _teacher_plays(self, trajectories: Sequence[Trajectory], tasks: Sequence[Task]) -> dict[str, float]:
+        """What teachers come to that act themselves, where some are due before this update."""
+        if self._hindsight is None:
+            return {}
+        return await teacher_plays(
+            self.num_steps,
+            self._hindsight,
+            trajectories,
+            self._configs(trajectories),
+            tasks,
+            self._plan_of,
+            self._policy,
+            config=self.config,
+            sampling=self._sampling(self.num_steps, "teacher"),
+        )
 
     async def _learned(self, trajectories: Sequence[Trajectory]) -> Update:
         """``learn`` beside the loop, with as many threads of torch as this one has: each thread has its own number."""

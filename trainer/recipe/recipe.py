@@ -179,6 +179,15 @@ class Recipe(Settings):
                     f"the teacher of family {name!r} is the policy itself and reads what the policy reads; set "
                     "hindsight.parts, or take another teacher"
                 )
+            if (
+                config.hindsight is not None
+                and teacher.policy not in OWN
+                and config.hindsight.sample_every not in (0, 10)
+            ):
+                raise ValueError(
+                    f"hindsight.sample_every is of a teacher that is the policy itself, and that of family {name!r} is "
+                    f"{teacher.policy!r}, which plays no episodes; leave it out"
+                )
             exact = config.divergence if config.is_exact else None
             if teacher.is_served and exact is not None and (exact.support is None or exact.support_of != "teacher"):
                 raise ValueError(

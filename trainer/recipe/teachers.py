@@ -86,3 +86,8 @@ class HindsightConfig(Settings):
     feedback_with_sibling: bool = True
     """Whether "verdict", "tests" and "feedback" are told where a sibling passed; without it they are told of groups in
     which none did."""
+    sample_every: int = Field(default=10, ge=0)
+    """Steps from one to the next, the first among them, at which up to eight tasks of the step are played again, twice
+    each, with an episode's block in the first user message: how often a teacher that is the policy itself passes when
+    it acts, under the present weights (``trainer/teacher_passed/rate``). Nothing learns from these episodes. 0 is
+    off."""

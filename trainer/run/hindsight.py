@@ -11,8 +11,9 @@ from ...errors import ConfigError, EnvironmentBug, TaskError
 from ..learning.hindsight import Hindsight, encoder_of
 from ..recipe.algorithms import OPDConfig
 from ..recipe.per_family import FamilyAlgorithm
-from ..recipe.recipe import Recipe, algorithms_of
+from ..recipe.recipe import Recipe, algorithms_of, teachers_of
 from ..recipe.stages import RLStage
+from ..recipe.teachers import OWN
 from ..sampling.families import Family
 from .context import Run
 
@@ -44,6 +45,8 @@ def hindsight_of(run: Run, stage: RLStage, max_context: int) -> Hindsight | None
         max_context=max_context,
         reference=reference,
         demonstration=lambda episode: stories.get((episode.family, episode.task_id), ""),
+        decode=run.trainee.text_of,
+        own=[name for name, teacher in teachers_of(run.recipe, stage).items() if teacher.policy in OWN],
     )
 
 

@@ -252,11 +252,20 @@ def test_a_canary_in_the_feedback_does_not_become_likelier(make_decoder, words, 
 
     decoder = make_decoder(vocab_size=16, max_position_embeddings=64)
     tasks = [Task(id=letter, family="canary", prompt=letter) for letter in "adgj"]
-    hindsight = Hindsight(encode=encode, max_context=48)
+    hindsight = Hindsight(
+        encode=encode, max_context=48, decode=lambda ids: " ".join(word if one == CANARY else "x" for one in ids)
+    )
+    read = []
+
+    class Reading(TokenPolicy):
+        async def respond(self, conversation, tools, sampling):
+            read.append(conversation[0].content)
+            return await super().respond(conversation, tools, sampling)
+
     config = SDPOConfig(
         teacher="ema",
         divergence={"kind": kind},
-        hindsight={"parts": ["feedback"], "of": "failed"},
+        hindsight={"parts": ["feedback"], "of": "failed", "sample_every": 5},
         reward_weight=1.0,
         teacher_weight=0.2,
         num_tasks=4,
@@ -272,7 +281,7 @@ def test_a_canary_in_the_feedback_does_not_become_likelier(make_decoder, words, 
         loop = RL(
             decoder,
             engine,
-            TokenPolicy(engine, words.renderer(tuple(range(16))), Anything()),
+            Reading(engine, words.renderer(tuple(range(16))), Anything()),
             lambda task: plan,
             config=config,
             optim=OptimConfig(lr=1e-2),
@@ -282,11 +291,17 @@ def test_a_canary_in_the_feedback_does_not_become_likelier(make_decoder, words, 
 
         def on_step(result):
             rows.append(result.metrics)
+            assert len(result.trajectories) == 64
+            assert all(word not in one.content for t in result.trajectories for one in t.messages)
             sampled = [s.token_ids[i] for t in result.trajectories for s in t.segments
                        for i, own in enumerate(s.loss_mask) if own]  # fmt: skip
             shares.append(sum(token == CANARY for token in sampled) / len(sampled))
 
         asyncio.run(loop.run(15, on_step=on_step))
+    # Of what was played with the block (four tasks twice) nothing is kept, and no other prompt has it.
+    played = [number for number, row in enumerate(rows) if "trainer/teacher_passed/rate" in row]
+    assert played == list(range(0, len(rows), 5))
+    assert sum(word in one for one in read) == len(played) * 4 * 2
     assert rows[0]["trainer/taught/share"] > 0.5  # it was told, and learned from
     assert rows[0]["trainer/hint_tokens/mean"] > 4
     assert rows[-1]["rollout/reward/mean"] > 2 * max(rows[0]["rollout/reward/mean"], 0.05)

@@ -4,7 +4,17 @@ import logging
 
 import pytest
 
-from verigym.trainer.loops.collapse import DISTANCE, DIVERGENCES, ENTROPY, GAIN, LENGTH, REWARD, CollapseWatch
+from verigym.trainer.loops.collapse import (
+    DISTANCE,
+    DIVERGENCES,
+    ENTROPY,
+    GAIN,
+    LENGTH,
+    REWARD,
+    STUDENT,
+    TEACHER,
+    CollapseWatch,
+)
 from verigym.trainer.recipe.distillation import CollapseConfig
 
 
@@ -58,6 +68,24 @@ def test_a_teacher_is_judged_by_its_gain_over_the_student(caplog):
         run(watch(), GAIN, [0.3, 0.2] * 5)
         run(watch(), GAIN, [-1.0] * 4)  # too few to say
     assert caplog.text == ""
+
+
+def test_a_teacher_is_judged_by_what_it_passes_itself(caplog):
+    def passed(one, pairs):
+        for teacher, student in pairs:
+            one.observe({TEACHER: teacher, STUDENT: student})
+
+    with caplog.at_level(logging.WARNING):
+        passed(watch(), [(0.9, 0.5), (0.8, 0.6)] * 5)
+        one = watch()
+        passed(one, [(0.5, 0.5)] * 4)  # too few to say
+        assert caplog.text == ""
+        other = watch()
+        other.load_state_dict(one.state_dict())
+        passed(other, [(0.25, 0.5)] * 4)
+    assert caplog.text.count("does not know more") == 1
+    assert "over 5 measures it passed 45.0 % of the tasks" in caplog.text
+    assert "and the student 50.0 % of the same without (difference -5.0, standard error 5.0)" in caplog.text
 
 
 def test_a_teacher_that_is_far_from_its_student_is_told_of_once(caplog):

@@ -151,6 +151,10 @@ REFUSED = [
     (["teachers.a.policy='engine:x'"], "nobody asks the teacher 'a'"),
     (["teachers.a.policy='server:x'"], "policy is 'server:x'; write 'self', 'ema', 'engine:CHECKPOINT'"),
     (["rl.train={algorithm='opd', teacher='x', teacher_weight=0}"], "learns nothing in rl"),
+    (
+        ["rl.train={algorithm='opd', teacher='x', hindsight={parts=['verdict'], sample_every=3}}"],
+        "family 'math' is 'engine:x', which plays no episodes; leave it out",
+    ),
     (["model.checkpoint=x", "model.vocab_size=400"], "remove vocab_size of model"),
     (["model.lora.rank=4"], "model: lora adapts a trained model, and there is none; set model.checkpoint"),
     (["model.checkpoint=x", "model.dtype=bfloat16"], "set model.lora, or model.dtype = 'float32'"),
