@@ -34,10 +34,16 @@ def pytest_ignore_collect(collection_path, config):
     return True if of_module and left_out & set(re.findall(r"pytest\.mark\.(\w+)", of_module[1])) else None
 
 
+def pytest_collection():
+    """What is imported and collected is nobody's garbage."""
+    gc.disable()
+
+
 def pytest_collection_finish():
-    """What is imported and collected by now is nobody's garbage: who looks for some need not go through it again."""
+    """Who looks for garbage from now on need not go through it again."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

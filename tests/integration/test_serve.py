@@ -9,7 +9,6 @@ import time
 from contextlib import contextmanager
 
 import httpx
-import openai
 import pytest
 import torch
 
@@ -168,6 +167,8 @@ def test_a_taught_model_calls_a_tool_of_the_official_client(tmp_path):
             "parameters": {"type": "object", "properties": {"command": {"type": "string"}}},
         },
     }
+    import openai
+
     from verigym.model.chat.api import from_openai_tools
 
     question = Message(role="user", content="List the files.")

@@ -13,10 +13,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("mcp", reason="it is part of the dev extra")
-from mcp import Client, StdioServerParameters
-from mcp.types import TextContent
-
 from verigym.agent.loop import Budget, rollout
 from verigym.agent.policy import ScriptedPolicy, play
 from verigym.envs.core import Submission, ToolEnv
@@ -33,6 +29,12 @@ from verigym.rewards.score import verdict
 
 SERVER = str(Path(__file__).with_name("desk_server.py"))
 TASK = Task(id="m1", family="any", prompt="Keep a.", hidden={"answer": "good"})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def mcp():
+    """The official package: seconds of imports, for the worker that runs these tests."""
+    return pytest.importorskip("mcp", reason="it is part of the dev extra")
 
 
 def say(content="", *calls):
@@ -145,7 +147,7 @@ class Keeper(ToolEnv):
 def text_of(result):
     """Of an answer of one part."""
     (part,) = result.content
-    assert isinstance(part, TextContent)
+    assert part.type == "text"
     return part.text
 
 
@@ -170,9 +172,9 @@ async def served():
                 await env.aclose()
 
 
-def test_an_environments_tools_over_http():
+def test_an_environments_tools_over_http(mcp):
     async def play():
-        async with served() as (url, tools), Client(url) as client:
+        async with served() as (url, tools), mcp.Client(url) as client:
             listed = (await client.list_tools()).tools
             found = [
                 await client.call_tool("keep", {"what": "a", "times": 2}),
@@ -220,19 +222,19 @@ def test_a_server_at_no_address():
 
 
 @pytest.mark.slow
-def test_the_command_serves_an_episode_on_its_standard_streams():
+def test_the_command_serves_an_episode_on_its_standard_streams(mcp):
     """As agents start their servers."""
 
     async def play():
         argv = ["-m", "verigym", "mcp", "verigym/Math-v0", "--task", "math-sum"]
-        async with Client(StdioServerParameters(command=sys.executable, args=argv)) as client:
+        async with mcp.Client(mcp.StdioServerParameters(command=sys.executable, args=argv)) as client:
             return (await client.list_tools()).tools
 
     assert asyncio.run(play()) == []
 
 
 @pytest.mark.slow
-def test_the_command_serves_an_episode_over_http_and_tells_its_score():
+def test_the_command_serves_an_episode_over_http_and_tells_its_score(mcp):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -245,7 +247,7 @@ def test_the_command_serves_an_episode_over_http_and_tells_its_score():
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                 break
             await asyncio.sleep(0.2)
-        async with Client(f"http://127.0.0.1:{port}/mcp") as client:
+        async with mcp.Client(f"http://127.0.0.1:{port}/mcp") as client:
             looked = await client.call_tool("bash", {"command": "ls"})
             await client.call_tool("submit", {})
             return text_of(looked)

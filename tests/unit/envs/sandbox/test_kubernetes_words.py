@@ -1,4 +1,7 @@
-"""What is said to a cluster and what it says, without one: pods as its validation takes them, statuses as messages."""
+"""What is said to a cluster and what it says, without one: pods as its validation takes them, statuses as messages.
+
+A client of Kubernetes is 300 modules: only the tests that use it import it.
+"""
 
 import asyncio
 import io
@@ -14,8 +17,7 @@ import pytest
 from verigym.envs.sandbox import guest_facts, labels
 from verigym.envs.sandbox.guest import changes
 from verigym.envs.sandbox.image_facts import ImageFacts
-from verigym.envs.sandbox.kubernetes import bring, cluster, manifest, reach, status
-from verigym.envs.sandbox.kubernetes.backend import KubernetesBackend
+from verigym.envs.sandbox.kubernetes import bring, manifest, reach, status
 from verigym.envs.sandbox.settings import SandboxSettings
 from verigym.envs.sandbox.types import Limits, SandboxSpec
 from verigym.errors import SandboxError
@@ -212,6 +214,8 @@ def test_what_a_pod_waits_for():
     ],
 )
 def test_a_refusal_names_its_remedy(code, message, remedy):
+    from verigym.envs.sandbox.kubernetes import cluster
+
     body = json.dumps({"kind": "Status", "reason": "Reason", "message": message}).encode()
     with pytest.raises(cluster.Refused, match=remedy) as caught:
         cluster._refuse("making a pod", code, body)
@@ -221,6 +225,8 @@ def test_a_refusal_names_its_remedy(code, message, remedy):
 
 
 def test_no_cluster_and_no_image_are_said(tmp_path):
+    from verigym.envs.sandbox.kubernetes.backend import KubernetesBackend
+
     nowhere = SandboxSettings(kubernetes_config=tmp_path / "none")
     with pytest.raises(SandboxError, match=r"no cluster is known here .*VERIGYM_SANDBOX_KUBERNETES_CONFIG"):
         asyncio.run(KubernetesBackend(settings=nowhere).prepare())

@@ -1,13 +1,13 @@
 """Servers on local ports, of tiny models and of a scripted engine."""
 
 import asyncio
+import functools
 import io
 import socket
 import threading
 import traceback
 from contextlib import contextmanager
 
-import openai
 import pytest
 import torch
 import uvicorn
@@ -78,7 +78,6 @@ class Running:
         listener.bind(("127.0.0.1", 0))
         listener.listen(2048)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        self.client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
         app = build_app(served, **options)
         # As the command has it (--drain-timeout): a client that never reads its answer does not keep the server.
         config = uvicorn.Config(app, http=http, log_level="warning", timeout_graceful_shutdown=20)
@@ -86,8 +85,16 @@ class Running:
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, daemon=True)
         self._thread.start()
 
+    @functools.cached_property
+    def client(self):
+        """The official one: a second of imports, for whoever asks by it."""
+        import openai
+
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
+
     def close(self):
-        self.client.close()
+        if "client" in vars(self):
+            self.client.close()
         self._server.should_exit = True
         self._thread.join(timeout=60)
         assert not self._thread.is_alive(), self._what_it_waits_for()

@@ -4,7 +4,6 @@ import json
 import threading
 
 import httpx
-import openai
 import pytest
 
 from verigym.model.engine.generator import Generator
@@ -127,6 +126,8 @@ def test_unknown_models_routes_and_methods(server):
 
 
 def test_the_official_client_reads_each_error(server):
+    import openai
+
     client = server.client
     with pytest.raises(openai.BadRequestError) as caught:
         client.completions.create(model="tiny", prompt=[7, 999])
@@ -164,6 +165,8 @@ def test_a_body_that_is_too_large(decoder, tokenizer):
 
 def test_a_full_queue_sends_away_and_the_rest_is_served(decoder, tokenizer):
     """n = 4 is one more than fits: it is refused as a whole, and holds nothing."""
+    import openai
+
     engine = Generator(decoder, max_batch=2, max_context=256, num_threads=1, max_waiting=1)
     with running(model_of(engine, tokenizer)) as server:
         with pytest.raises(openai.RateLimitError) as caught:

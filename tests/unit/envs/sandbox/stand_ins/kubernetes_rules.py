@@ -4,7 +4,6 @@ says beyond that (pkg/apis/core/validation of Kubernetes)."""
 import re
 from decimal import Decimal
 
-from kubernetes.aio.client import V1NetworkPolicy, V1Pod
 from pydantic import ValidationError
 
 LABEL_NAME = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -31,6 +30,8 @@ def quantity(text):
 
 def check_policy(body):
     """Raises ValueError: not what the API takes as a NetworkPolicy."""
+    from kubernetes.aio.client import V1NetworkPolicy
+
     _schema(V1NetworkPolicy, body)
     _metadata(body["metadata"])
     if "podSelector" not in body["spec"]:
@@ -39,6 +40,8 @@ def check_policy(body):
 
 def check_pod(body):
     """Raises ValueError: not what the API takes as a pod."""
+    from kubernetes.aio.client import V1Pod
+
     _schema(V1Pod, body)
     if (body.get("apiVersion"), body.get("kind")) != ("v1", "Pod"):
         raise ValueError("the object is not a v1 Pod")
