@@ -8,13 +8,17 @@ STAMP := $(VENV)/.installed
 # compile torch and what it imports again, which is half of its start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: docs docs-serve setup test test-containers test-docker test-slow test-peers mutants lint types demo demo-real clean
+.PHONY: docs docs-serve setup bytecode test test-containers test-docker test-slow test-peers mutants lint types demo demo-real clean
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt setup.sh
 	PYTHON=$(PYTHON) VENV=$(VENV) sh setup.sh
 	@touch $@
+
+# Of the tests and of all that they import, written once: in a fresh environment each worker of `make test` writes it.
+bytecode: setup
+	$(BIN)/python -m pytest -q --collect-only >/dev/null || true
 
 # Three workers keep two cores busy: one of them waits for a sandbox or a clock.
 test: setup
