@@ -91,7 +91,7 @@ def _plot(out: Path) -> bool:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4))
-    # Of fixed margins: to find them costs as much as to draw.
+    # Of fixed margins: to find them costs half as much as to draw.
     margins = {"left": 0.045, "right": 0.99, "bottom": 0.13, "top": 0.92, "wspace": 0.04}
     axes = figure.subplots(1, 2, sharey=True, gridspec_kw=margins)
     for axis, quantity, stat, title in (
