@@ -22,19 +22,10 @@ TRAIN: tuple[tuple[str, str], ...] = (
         "{a} // {x} - {y}",
     ),
     (
-        "A box holds {a} {things}. {name} takes {x} out of each of {y} boxes. How many are left in them in all?",
-        "({a} - {x}) * {y}",
-    ),
-    (
         "{name} packs {x} boxes with {a} {things} each and {y} boxes with {b} each. How many in all?",
         "{x} * {a} + {y} * {b}",
     ),
-    ("A ticket costs {x} coins and a cake {y}. {name} buys {z} of both. How many coins is that?", "({x} + {y}) * {z}"),
     ("{name} has {a} {things}, {x} times as many as Sam. How many more does {name} have?", "{a} - {a} // {x}"),
-    (
-        "{a} and {b} {things} are put together and shared among {x} children. How many does each get?",
-        "({a} + {b}) // {x}",
-    ),
     ("A train has {x} cars with {a} seats. {b} seats are taken. How many are free?", "{x} * {a} - {b}"),
     ("{name} reads {x} pages a day for {y} days and then {a} more. How many pages is that?", "{x} * {y} + {a}"),
     ("A farm has {a} hens. Each lays {x} eggs, and {b} eggs break. How many eggs are whole?", "{a} * {x} - {b}"),
@@ -62,23 +53,6 @@ TRAIN: tuple[tuple[str, str], ...] = (
     ),
     ("{name} earns {a} coins on each of {x} days and spends {b}. How many coins remain?", "{a} * {x} - {b}"),
     ("A wall has {x} rows of {a} bricks. {y} bricks are added on top. How many bricks is that?", "{x} * {a} + {y}"),
-    ("{a} men and {b} women sit at {x} tables, equally many at each. How many sit at one table?", "({a} + {b}) // {x}"),
-    (
-        "{name} reads {a} pages on Monday and {b} on Tuesday, in {x} equal parts. How long is a part?",
-        "({a} + {b}) // {x}",
-    ),
-    ("{a} red and {b} blue {things} are packed in {x} equal boxes. How many are in a box?", "({a} + {b}) // {x}"),
-    (
-        "{name} had {a} {things}, lost {b}, and put the rest in {x} equal heaps. How many are in a heap?",
-        "({a} - {b}) // {x}",
-    ),
-    ("A pencil costs {x} coins and a pen {y}. How much do {z} pencils and {z} pens cost?", "({x} + {y}) * {z}"),
-    ("{name} runs {x} miles and walks {y} miles each day. How many miles is that in {z} days?", "({x} + {y}) * {z}"),
-    ("Each of {z} rooms has {x} chairs and {y} tables. How many pieces of furniture are there?", "({x} + {y}) * {z}"),
-    (
-        "A team plays {x} games at home and {y} away every month. How many games is that in {z} months?",
-        "({x} + {y}) * {z}",
-    ),
     (
         "{name} had {a} {things}, gave {b} away and found {x} bags with {y} each. How many are there?",
         "{a} - {b} + {x} * {y}",
@@ -114,10 +88,6 @@ TRAIN: tuple[tuple[str, str], ...] = (
         "{a} // {x} - {y}",
     ),
     ("{name} buys {x} packs of {y} {things} and already had {a}. How many are there in all?", "{x} * {y} + {a}"),
-    (
-        "A bird eats {x} seeds in the morning and {y} in the evening. How many does it eat in {z} days?",
-        "({x} + {y}) * {z}",
-    ),
     ("{name} has {a} stamps, Sam has {b} fewer. How many stamps do they have together?", "{a} + {a} - {b}"),
     ("A tank holds {a} litres. {b} are poured in and {x} leak out. How many litres are in it?", "{a} + {b} - {x}"),
     ("{name} has {a} {things} in each of {x} drawers and gives {b} away. How many are left?", "{a} * {x} - {b}"),
@@ -127,17 +97,17 @@ HELD_OUT: tuple[tuple[str, str], ...] = (
     ("{name} picks {a} {things} and puts {x} into each of {y} baskets. How many are over?", "{a} - {x} * {y}"),
     ("A bus has {a} people. At {x} stops {y} people get on. How many people are on it then?", "{a} + {x} * {y}"),
     ("{name} bakes {x} trays of {a} buns and eats {y}. How many buns are left?", "{x} * {a} - {y}"),
-    ("A class of {a} girls and {b} boys makes {x} equal teams. How many are in a team?", "({a} + {b}) // {x}"),
-    (
-        "{name} works {x} hours a day and {y} hours of homework, on {z} days. How many hours is that?",
-        "({x} + {y}) * {z}",
-    ),
     ("{name} has {a} {things}, loses {b} and wins {x} games that pay {y} each. How many now?", "{a} - {b} + {x} * {y}"),
     ("A library buys {x} shelves for {a} books and {y} for {b}. How many books fit?", "{x} * {a} + {y} * {b}"),
     (
         "{a} {things} are shared among {x} friends. One then gets {y} more. How many does that one have?",
         "{a} // {x} + {y}",
     ),
+    (
+        "{name} plants {x} rows of {y} trees and {z} more by the gate. How many trees are planted?",
+        "{x} * {y} + {z}",
+    ),
+    ("A barrel has {a} litres. {b} are poured out and {x} poured in. How many litres are in it?", "{a} - {b} + {x}"),
 )
 HELD_OUT_OF = 4
 """Numbers whose sum this divides are held out."""
