@@ -1,21 +1,25 @@
-"""A model server's HTTP interface: one place for retries, back-off, limits and errors."""
+"""A model server's HTTP interface: one place for retries, back-off, limits and errors.
+
+Policies that ask no server need not import httpx, a quarter of what an evaluation imports.
+"""
 
 import asyncio
 import ipaddress
 import json
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
-
-import httpx
 
 from ..errors import PolicyError, RequestRefused
 from ..model.chat.encoding import valid_text
 from ..model.chat.keys import key_in
 from .asking import Question, asking
 from .policy import ContextFull
+
+if TYPE_CHECKING:
+    import httpx
 
 ATTEMPTS = 6
 """Tries of one request: with the back-off, about half a minute of a server's absence is bridged."""
@@ -99,6 +103,8 @@ class Endpoint:
                     ) from None
 
     async def _attempts_at(self, method: str, question: Question, body: Any, key: str | None) -> Any:
+        import httpx
+
         url = question.url
         if self._client is None:
             self._client = self._connected()
@@ -127,8 +133,10 @@ class Endpoint:
             f"{url} gave no answer in {self._attempts} attempts; the last: {question.problem}{_through(url)}"
         )
 
-    def _connected(self) -> httpx.AsyncClient:
+    def _connected(self) -> "httpx.AsyncClient":
         """Raises PolicyError where the environment names a proxy that cannot be used."""
+        import httpx
+
         key = key_in(self._api_key_env, self._api_key)
         try:
             return httpx.AsyncClient(
@@ -170,14 +178,14 @@ def _through(url: str) -> str:
     return f" (through the proxy {proxy.scheme}://{proxy.netloc.rpartition('@')[2]} of {name.upper()}_PROXY)"
 
 
-def _json_of(response: httpx.Response) -> Any:
+def _json_of(response: "httpx.Response") -> Any:
     try:
         return response.json()
     except (ValueError, RecursionError):
         raise PolicyError(f"{response.url} answered with no JSON: {response.text[:300]!r}") from None
 
 
-def _message_of(response: httpx.Response) -> str:
+def _message_of(response: "httpx.Response") -> str:
     """The message of an error's body: OpenAI's shape, vLLM's, or the text itself."""
     try:
         body = response.json()
@@ -188,12 +196,12 @@ def _message_of(response: httpx.Response) -> str:
     return str(message or body)[:300]
 
 
-def _refusal(text: str, response: httpx.Response) -> PolicyError:
+def _refusal(text: str, response: "httpx.Response") -> PolicyError:
     full = "context_length_exceeded" in response.text or "maximum context length" in response.text
     return ContextFull(text) if full else RequestRefused(text)
 
 
-def _retry_after_s(response: httpx.Response) -> float:
+def _retry_after_s(response: "httpx.Response") -> float:
     try:
         return min(60.0, max(0.0, float(response.headers.get("retry-after", "0"))))
     except ValueError:  # an HTTP date; the back-off serves
