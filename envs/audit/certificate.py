@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ...errors import TaskError
 
-VERSION = 13
+VERSION = 14
 """Of the audit's rules: a certificate of another version is made again."""
 
 NOT_RUN = "nothing could be run"

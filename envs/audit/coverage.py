@@ -1,6 +1,8 @@
 """What of a reference the tests of a row can run: the functions that it changes, and their statements."""
 
 import ast
+import re
+from collections.abc import Mapping
 
 from .variants import Solved, changed_functions, changed_lines, first_line_of
 
@@ -19,6 +21,15 @@ def changed_code(solved: Solved) -> tuple[dict[tuple[str, int], str], bool]:
         code = [line for line in changed_lines(before, after) - covered if _is_code(after, line)]
         outside |= bool(code)
     return found, outside
+
+
+def named_in(statement: str, functions: Mapping[tuple[str, int], str]) -> dict[tuple[str, int], str]:
+    """Those of some functions that a statement names as code does: called, as an attribute, within backticks."""
+
+    def is_named(name: str) -> bool:
+        return re.search(rf"\b{name}\(|\.{name}\b|`[^`\n]*\b{name}\b[^`\n]*`", statement) is not None
+
+    return {place: name for place, name in functions.items() if is_named(name.rpartition(".")[2])}
 
 
 def _is_code(text: str, line: int) -> bool:

@@ -12,26 +12,23 @@ from ...rewards.patches import paths_of
 from ...rewards.swe import PASSING
 from ..datasets.swe import SWERow
 from ..sandbox.types import SandboxBackend
-from ..synthesis.steady import LONG_SUITE_S, STILL_S
+from ..synthesis.steady import STILL_S
 from .bench import Bench, Manner, Outcome, open_bench
 from .certificate import CUT, MOST_FINDINGS, NOT_RUN, Basis, Certificate, Finding
 from .classes import WHOLLY, classify
-from .coverage import changed_code, executable_spans
+from .coverage import changed_code, executable_spans, named_in
 from .leaks import search_workspace
 from .manners import manners
-from .mutants import mutants
-from .notes import Notebook
-from .rewrites import Choice, choices, new_names, spelled_in
-from .searching import tell_apart_by_calls
+from .rewrites import new_names
 from .static import unparsed_tests
-from .structure import structures
-from .variants import Solved, Variant, diff_of
+from .trying import try_choices, try_wrong_solutions
+from .variants import Solved
 
 STILL = Manner(whole=True, clock_s=STILL_S)
 TRIES = 3
 """Runs after one in which the reference failed, before the row is called broken."""
-NOTICED, RUN = 4, 3
-"""Mutants counted as noticed, and lines counted as run, beforehand: two of three that are not say little."""
+RUN = 3
+"""Lines counted as run beforehand: two of three that are not say little."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,8 +158,20 @@ class Audit:
             return  # verdicts on variants would be chance
         known = await self._bench.standing(new_names(self._solved))
         self._solved = replace(self._solved, known=frozenset(known))
-        neutral = await self._narrow(gold)
-        await self._weak(gold, neutral)
+        choices = await try_choices(self._bench, self._solved, gold, first=self._first)
+        self._take("narrow", choices.score, choices.measured, choices.findings)
+        wrong = await try_wrong_solutions(
+            self._bench, self._solved, gold, choices.neutral,
+            first=self._first, most=self._effort.mutants, notes=self._effort.notes,
+        )  # fmt: skip
+        lines = self._measured.get("reference", {"lines": 0, "lines_no_test_runs": 0})
+        unrun = lines["lines_no_test_runs"] / (lines["lines"] + RUN)
+        self._take("weak", max(wrong.score, unrun), wrong.measured, wrong.findings)
+
+    def _take(self, kind: str, score: float, measured: Mapping[str, Any], findings: Sequence[Finding]) -> None:
+        self._scores[kind] = score
+        self._measured |= measured
+        self._findings += findings
 
     async def _failing(self, gold: Outcome) -> None:
         """The reference failed: broken, or flaky where it passes when it is run again."""
@@ -224,6 +233,9 @@ class Audit:
         if functions and not reached & set(functions):
             what = "no deciding test comes to a function that the reference changes"
             self._findings.insert(0, Finding(kind="unrelated", what=what, where=WHOLLY))
+        elif (named := named_in(self._solved.statement, functions)) and not everywhere and not reached & named.keys():
+            what = f"no deciding test comes to {next(iter(named.values()))}, which the statement names"
+            self._findings.insert(0, Finding(kind="unrelated", what=what, where=WHOLLY))
         run_lines = {place for test in gold.traced.lines.values() for place in test}
         spans = executable_spans(self._solved)
         missed = [
@@ -261,66 +273,6 @@ class Audit:
             self._findings.append(Finding(kind="flaky", what=f"the reference fails {name}", where=test, shown=shown))
         self._measured["runs"] = {"tried": len(tried), "manners": list(tried), "failed": sorted(failed)}
         self._scores["flaky"] = len(failed) / len(tried)
-
-    async def _narrow(self, gold: Outcome) -> list[Variant]:
-        """Other choices and other ways; the ways that the tests accept, for what they are to accept later."""
-        made, ways = choices(self._solved), structures(self._solved)
-        # Of a long suite the tests that come to none of it are left out: they see such a variant hardly ever.
-        outcomes = await self._bench.run(
-            [*(one.variant.files for one in made), *(one.files for one in ways)],
-            first=self._first,
-            rest=gold.own_s <= LONG_SUITE_S,
-        )
-        refused = 0
-        for choice, outcome in zip(made, outcomes):
-            if outcome.resolved or not self._spelled(choice):
-                continue
-            refused += 1
-            self._refused(choice.variant, outcome, "the tests refuse a choice that nobody was told of")
-        accepted, turned_down = [], 0
-        for way, outcome in zip(ways, outcomes[len(made) :]):
-            if outcome.resolved:
-                accepted.append(way)
-            else:
-                turned_down += 1
-                self._refused(way, outcome, "the tests refuse the same written another way")
-        counted = [one for one in made if self._spelled(one)]
-        self._measured["choices"] = {"tried": len(made), "spelled": len(counted), "refused": refused}
-        self._measured["ways"] = {"tried": len(ways), "refused": turned_down}
-        self._scores["narrow"] = refused / len(made) if made else 0.0
-        return accepted
-
-    def _spelled(self, choice: Choice) -> bool:
-        return bool(spelled_in(choice.spelled, choice.variant.kind, self._bench.tests))
-
-    def _refused(self, variant: Variant, outcome: Outcome, what: str) -> None:
-        test, why = next(iter(outcome.failing.items()), ("", outcome.ended))
-        shown = f"{variant.kind}: {variant.what}\n{why[:300]}"
-        self._findings.append(Finding(kind="narrow", what=what, where=test, shown=shown))
-
-    async def _weak(self, gold: Outcome, neutral: Sequence[Variant]) -> None:
-        """Wrong solutions that resolve, and that some call tells from the reference."""
-        tried = mutants(self._solved, most=self._effort.mutants, seed=self._row.instance_id, tests=self._bench.tests)
-        outcomes = await self._bench.run([one.files for one in tried], first=self._first)
-        alive = [one for one, outcome in zip(tried, outcomes) if outcome.resolved]
-        told: dict[int, str] = {}
-        if alive and self._bench.can_vary_runs:
-            notebook = await Notebook.make(self._bench, gold, neutral, most=self._effort.notes)
-            told = await notebook.tell_apart([one.files for one in alive])
-            left = [number for number in range(len(alive)) if number not in told]
-            if left:
-                others = [alive[number] for number in left]
-                called = await tell_apart_by_calls(self._bench, neutral, others, most=self._effort.notes)
-                told |= {left[place]: how for place, how in called.items()}
-        proven = sorted(told)
-        self._measured["mutants"] = {"tried": len(tried), "resolved": len(alive), "told_apart": len(told)}
-        lines = self._measured.get("reference", {"lines": 0, "lines_no_test_runs": 0})
-        unrun = lines["lines_no_test_runs"] / (lines["lines"] + RUN)
-        self._scores["weak"] = max(len(proven) / (len(tried) + NOTICED), unrun)
-        for number in proven:
-            shown = f"{told[number]}\n{diff_of(self._bench.gold, alive[number].files)}".strip()
-            what = f"a wrong solution resolves ({alive[number].kind}: {alive[number].what})"
-            self._findings.append(Finding(kind="weak", what=what, shown=shown))
 
     async def look_for_leaks(self, backend: SandboxBackend) -> None:
         leak = await search_workspace(backend, self._row)

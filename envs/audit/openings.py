@@ -1,5 +1,6 @@
 """Further choices of a reference that nobody was told: the module that something stands in, keys of what is given back,
-how objects print, which error is raised, an order of results. ``rewrites`` has names, orders and wordings."""
+how objects print, which error is raised, an order of results, what a name ends with. ``rewrites`` has names, orders and
+wordings."""
 
 import ast
 import builtins
@@ -121,6 +122,37 @@ def sequences(solved: Solved) -> Iterator[tuple[Variant, str]]:
             if sorting:
                 what = f"{node.name} gives the same in another order"
                 yield Variant(kind="another sequence", what=what, files={path: data.decode()}), node.name
+
+
+def tails(solved: Solved) -> Iterator[tuple[str, str]]:
+    """(name, last part) of each new function or class whose first part two others of its file have at base: the part
+    may be what it is looked up by (``strategy_append`` by "append")."""
+    for _, old, text in solved.pairs():
+        was, tree = parsed(old), parsed(text)
+        before = _defined(was) if was else set()
+        for name in sorted(_defined(tree) - before if tree else ()):
+            for cut in (at for at, sign in enumerate(name) if sign == "_" and 0 < at < len(name) - 1):
+                first, last = name[: cut + 1], name[cut + 1 :]
+                if first.strip("_") and sum(other.startswith(first) for other in before) > 1 and len(last) > 1:
+                    yield name, last
+                    break
+
+
+def _defined(tree: ast.Module) -> set[str]:
+    return {node.name for node in ast.walk(tree) if isinstance(node, FunctionNode | ast.ClassDef)}
+
+
+def looked_up(solved: Solved) -> Iterator[tuple[Variant, str]]:
+    """(variant, last part) of each new name with a last part that nobody was told of, with another one."""
+    told = {*NAME.findall(solved.statement), *solved.known}
+    joined = re.sub(r"\W+", "_", solved.statement.lower())
+    for name, last in tails(solved):
+        if name in told or last in told or last.lower() in joined:
+            continue
+        files = {path: re.sub(rf"\b{name}\b", f"{name}_here", text) for path, _, text in solved.pairs()}
+        files = {path: text for path, text in files.items() if text != solved.gold[path]}
+        what = f"{name} ends with another word than {last}"
+        yield Variant(kind="another part of a name", what=what, files=files), last
 
 
 def places(solved: Solved) -> Iterator[tuple[Variant, str]]:

@@ -14,11 +14,16 @@ from dataclasses import dataclass
 
 from ..synthesis.spans import FunctionNode, Text
 from . import openings
+from .arrangements import arrangements
+from .counting import counting
+from .edges import edges
+from .forms import forms
 from .variants import Solved, Variant, changed_lines, functions_of, parsed
 from .wording import NAME, words
 
 RENAMED = "renamed_here"
 """What is added to a name."""
+_DECISIONS = (edges, arrangements, counting, forms)
 _PLACEHOLDER = re.compile(r"%(?:\(\w+\))?[-+ #0-9.]*[srdifgxX]|\{[^{}]*\}")
 _SPEAKING = frozenset({"warn", "warning", "error", "exception", "critical", "info", "fail", "abort"})
 
@@ -28,7 +33,8 @@ class Choice:
     """A rewrite of something that the reference chose.
 
     Attributes:
-        spelled: the name or text that a test must spell for its refusal to count.
+        spelled: the name or text that a test must spell for its refusal to count; "" where it counts for any test that
+            fails at base.
     """
 
     variant: Variant
@@ -37,16 +43,19 @@ class Choice:
 
 def choices(solved: Solved) -> list[Choice]:
     """Every choice of the reference that nobody was told, made otherwise."""
-    asked = (openings.keys, openings.prints, openings.places, openings.errors, openings.sequences)
+    asked = (
+        openings.keys, openings.prints, openings.places, openings.errors, openings.sequences, openings.looked_up,
+    )  # fmt: skip
     further = [one for kind in asked for one in kind(solved)]
     named = [*_definitions(solved), *_parameters(solved), *_orders(solved), *_messages(solved)]
-    return named + [Choice(variant=variant, spelled=spelled) for variant, spelled in further]
+    named += [Choice(variant=variant, spelled=spelled) for variant, spelled in further]
+    return named + [Choice(variant=one, spelled="") for kind in _DECISIONS for one in kind(solved)]
 
 
 def new_names(solved: Solved) -> set[str]:
     """Names of definitions, parameters and keys that the reference brings: candidates for ``Solved.known``."""
     found = set(_new_definitions(solved)) | {name for _, _, name in _new_parameters(solved)}
-    return found | openings.new_keys(solved)
+    return found | openings.new_keys(solved) | {tail for _, tail in openings.tails(solved)}
 
 
 def _untold(solved: Solved, name: str) -> bool:
@@ -264,13 +273,17 @@ def _reworded(node: ast.Constant | ast.JoinedStr) -> str:
 
 def spelled_in(spelled: str, kind: str, tests: Mapping[str, str | None]) -> list[str]:
     """Test files that spell what a rewrite changed: the name; of a message, three words in a row, or all of fewer; of a
-    parameter, a call that gives it by name; of how objects print, a ``repr`` or ``str``."""
+    parameter, a call that gives it by name; of how objects print, a ``repr`` or ``str``; of a part of a name, a text
+    that is it."""
     if kind == "another parameter":
         function, _, parameter = spelled.rstrip("=").partition("(")
         return [path for path, text in tests.items() if text and _gives_by_name(text, function, parameter)]
     if kind == "another print":
         asked = re.compile(r"\b(?:repr|str|format|print)\(|![rs]\b|\bcaps\w+")
         return [path for path, text in tests.items() if text and asked.search(text)]
+    if kind == "another part of a name":
+        literal = re.compile(rf"""(["']){re.escape(spelled)}\1""")
+        return [path for path, text in tests.items() if text and literal.search(text)]
     if kind != "another wording":
         return [path for path, text in tests.items() if text and re.search(rf"\b{re.escape(spelled)}\b", text)]
     said = words(spelled)

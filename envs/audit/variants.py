@@ -2,10 +2,10 @@
 
 import ast
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ..synthesis.spans import FunctionNode
+from ..synthesis.spans import FunctionNode, Text
 
 Files = Mapping[str, str | None]
 
@@ -102,6 +102,70 @@ def changed_functions(before: str, after: str) -> dict[str, FunctionNode]:
         if (span - inner) & lines and not (name in old and ast.dump(old[name]) == ast.dump(found[name])):
             changed[name] = found[name]
     return changed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brought:
+    """A function with lines that the reference brings.
+
+    Attributes:
+        before, text: the file before and after the reference.
+        name: dotted, as ``functions_of`` has it.
+        is_new: whether there was no function of this name.
+        lines: of the file, those that are new.
+    """
+
+    path: str
+    before: str
+    text: str
+    name: str
+    node: FunctionNode
+    is_new: bool
+    lines: frozenset[int]
+
+    def fresh(self) -> Iterator[ast.AST]:
+        """The function's nodes that stand on new lines."""
+        return (node for node in ast.walk(self.node) if getattr(node, "lineno", 0) in self.lines)
+
+    def variant(self, kind: str, what: str, edits: Iterable[tuple[ast.expr | ast.stmt, str]]) -> Iterator[Variant]:
+        """The file with these nodes written otherwise; nothing where it does not parse, nothing is another, or a node
+        is not where the parser says it is (some Pythons misplace what stands in f-strings)."""
+        edits = list(edits)
+        if not all(_stands(self.text, node) for node, _ in edits):
+            return
+        text = spliced(self.text, edits)
+        if text != self.text and parsed(text) is not None:
+            yield Variant(kind=kind, what=what, files={self.path: text})
+
+
+def brought(solved: Solved) -> Iterator[Brought]:
+    """Every changed function, with its file."""
+    for path, before, text in solved.pairs():
+        tree = parsed(before)
+        old, lines = functions_of(tree) if tree else {}, changed_lines(before, text)
+        for name, node in changed_functions(before, text).items():
+            yield Brought(
+                path=path, before=before, text=text, name=name, node=node, is_new=name not in old, lines=lines
+            )
+
+
+def _stands(text: str, node: ast.expr | ast.stmt) -> bool:
+    try:
+        found = ast.parse(f"_ = (\n{Text(text).of(node)}\n)" if isinstance(node, ast.expr) else Text(text).of(node))
+    except SyntaxError:
+        return False
+    (statement,) = found.body
+    wanted = statement.value if isinstance(node, ast.expr) and isinstance(statement, ast.Assign) else statement
+    return ast.unparse(wanted) == ast.unparse(node)
+
+
+def spliced(text: str, edits: Iterable[tuple[ast.expr | ast.stmt, str]]) -> str:
+    """A source with other text in place of some of its nodes, none of which holds another."""
+    source = Text(text)
+    data = source.data
+    for node, other in sorted(edits, key=lambda edit: source.start(edit[0]), reverse=True):
+        data = data[: source.start(node)] + other.encode() + data[source.end(node) :]
+    return data.decode()
 
 
 def first_line_of(node: FunctionNode) -> int:
