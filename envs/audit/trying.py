@@ -9,7 +9,7 @@ from ..synthesis.steady import LONG_SUITE_S
 from .bench import Bench, Outcome
 from .certificate import Finding
 from .mutants import mutants
-from .notes import Notebook
+from .notes import Notebook, is_plain
 from .rewrites import Choice, choices, spelled_in
 from .searching import tell_apart_by_calls
 from .slips import slips, spoken_of
@@ -117,10 +117,17 @@ async def try_wrong_solutions(
     if alive and bench.can_vary_runs:
         notebook = await Notebook.make(bench, gold, neutral, most=notes)
         told = await notebook.tell_apart([one.files for one in alive])
-        left = [number for number in range(len(alive)) if number not in told]
+        slipped_ids = set(map(id, slipped))
+        left = [
+            number
+            for number, one in enumerate(alive)
+            if number not in told or (id(one) in slipped_ids and not is_plain(told[number]))
+        ]
         if left:
             called = await tell_apart_by_calls(bench, neutral, [alive[number] for number in left], most=notes)
-            told |= {left[place]: how for place, how in called.items()}
+            for number, how in ((left[place], how) for place, how in called.items()):
+                if number not in told or is_plain(how):
+                    told[number] = how
     told = {number: said for number, one in enumerate(alive) if (said := spoken_of(one, solved.statement))} | told
     proven = {id(alive[number]): how for number, how in sorted(told.items())}
     findings = [
@@ -133,17 +140,25 @@ async def try_wrong_solutions(
         if id(one) in proven
     ]
     measured = {"mutants": {"tried": len(tried), "resolved": len(alive), "told_apart": len(proven)}}
-    score = share_of(spoilt, slipped, proven)
+    plainly = {one for one, how in proven.items() if is_plain(how)}
+    score = share_of(spoilt, slipped, proven, plainly)
     return Tried(score=score, measured=measured, findings=findings)
 
 
-def share_of(spoilt: Sequence[Variant], slipped: Sequence[Variant], proven: Collection[int]) -> float:
+def share_of(
+    spoilt: Sequence[Variant], slipped: Sequence[Variant], proven: Collection[int], plainly: Collection[int]
+) -> float:
     """The largest share: of all mutants; of the kinds of slips, those of which one is accepted; of the functions whose
-    results are spoilt, those of which all that is given is accepted."""
+    results are spoilt, those of which all that is given is accepted.
+
+    Args:
+        proven: ``id`` of the variants that are accepted, and told from the reference.
+        plainly: of these, those that are told by two results; of slips no others count, as each weighs much.
+    """
     kinds: dict[str, list[bool]] = defaultdict(list)
     functions: dict[str, list[bool]] = defaultdict(list)
     for one in slipped:
-        kinds[one.kind].append(id(one) in proven)
+        kinds[one.kind].append(id(one) in plainly)
     for one in spoilt:
         if one.kind == "another value":
             functions[one.what.partition(" gives ")[0]].append(id(one) in proven)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from verigym.envs.audit.notes import is_plain
 from verigym.envs.audit.slips import slips, spoken_of
 from verigym.envs.audit.trying import share_of
 from verigym.envs.audit.variants import Solved, Variant
@@ -71,8 +72,9 @@ def test_a_share_is_of_mutants_or_of_kinds_of_slips_or_of_functions_nobody_looks
     spoilt = made(*[("constant", "f")] * 10, ("another value", "f gives more"), ("another value", "f gives less"))
     slipped = made(("handed back", "f gives x back"), ("handed back", "f gives y back"), ("one type", "f"))
 
-    def share(*proven):
-        return share_of(spoilt, slipped, {id(one) for one in proven})
+    def share(*proven, plainly=True):
+        accepted = {id(one) for one in proven}
+        return share_of(spoilt, slipped, accepted, accepted if plainly else set())
 
     assert share() == 0
     assert share(*spoilt[:4]) == 4 / 16
@@ -80,4 +82,11 @@ def test_a_share_is_of_mutants_or_of_kinds_of_slips_or_of_functions_nobody_looks
     assert share(*spoilt[10:]) == 1 / 2
     assert share(*slipped[:1]) == share(*slipped[:2]) == 1 / 3
     assert share(*slipped) == 2 / 3
-    assert share_of([], [], set()) == 0
+    assert share(*slipped, plainly=False) == 0
+    assert share_of([], [], set(), set()) == 0
+
+
+def test_plain_is_what_two_results_tell():
+    assert is_plain("call(f, 1): the reference gives 2, this gives 3")
+    assert not is_plain("call(f, None): the reference gives raises TypeError, this gives 3")
+    assert not is_plain("A() with one = VerigymNotes.made('a', 'A', {}): the reference gives 2, this gives 3")
