@@ -137,9 +137,9 @@ class Notebook:
 
 
 def is_plain(sentence: str) -> bool:
-    """Whether what tells two solutions apart are two results of what anybody may give: no error, and no object that was
-    made by its attributes, which may be none that its class makes."""
-    return "raises " not in sentence and "VerigymNotes.made" not in sentence
+    """Whether what tells two solutions apart are two results of what anybody may give: no error, nothing that an error
+    left out, and no object that was made by its attributes, which may be none that its class makes."""
+    return not any(sign in sentence for sign in ("raises ", "gives nothing", "VerigymNotes.made"))
 
 
 def _taken(bench: Bench, gold: Outcome, most: int, search: Search | None) -> dict[tuple[str, str], Snapshot]:

@@ -88,5 +88,6 @@ def test_a_share_is_of_mutants_or_of_kinds_of_slips_or_of_functions_nobody_looks
 
 def test_plain_is_what_two_results_tell():
     assert is_plain("call(f, 1): the reference gives 2, this gives 3")
+    assert not is_plain("test_f: the reference gives 2, this gives nothing")
     assert not is_plain("call(f, None): the reference gives raises TypeError, this gives 3")
     assert not is_plain("A() with one = VerigymNotes.made('a', 'A', {}): the reference gives 2, this gives 3")
