@@ -86,7 +86,7 @@ CASES = {
     "numbers beside what they count": (
         LINES,
         "numbered('a')",
-        [[(2, "a")], [(0, "a")], ((1, "a"),)],
+        [((1, "a"),), [(2, "a")], [(0, "a")]],
         "A list, from one on.",
     ),
     "rounding": (HALVES, "about(2.7)", [2], "Rounded, halves to the even one."),
