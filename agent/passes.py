@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
-from ..envs.audit.changes import Change, change_of
-from ..envs.audit.wording import literals
+from ..envs.audit.text.changes import Change, change_of
+from ..envs.audit.text.wording import literals
 from ..envs.datasets.swe import SWERow, row_of
 from ..envs.task import Task
 from ..errors import TaskError

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from verigym.envs.audit.signs import NARROW, UNDERSPECIFIED
-from verigym.envs.audit.static import audit_text
+from verigym.envs.audit.text.signs import NARROW, UNDERSPECIFIED
+from verigym.envs.audit.text.static import audit_text
 from verigym.envs.datasets.files import read_rows
 
 LABELS = {"narrow": "tests_reject_valid", "underspecified": "underspecified"}

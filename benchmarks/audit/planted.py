@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verigym.envs.audit.structure import structures
-from verigym.envs.audit.variants import Solved, functions_of
+from verigym.envs.audit.solutions.structure import structures
+from verigym.envs.audit.solutions.variants import Solved, functions_of
 from verigym.envs.datasets.swe import pack_repository
 from verigym.envs.sandbox.choose import make_backend
 from verigym.envs.synthesis.baseline import Baseline, measure_baseline

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from verigym.envs.audit.bench import open_bench
-from verigym.envs.audit.strengthen import neutral_variants, strengthen
-from verigym.envs.audit.variants import diff_of
+from verigym.envs.audit.further_tests.strengthen import neutral_variants, strengthen
+from verigym.envs.audit.solutions.variants import diff_of
 from verigym.envs.datasets.swe import SWERow, row_of, task_of
 from verigym.envs.sandbox.choose import make_backend
 from verigym.envs.sandbox.types import SandboxBackend

@@ -4,7 +4,7 @@ import ast
 import re
 from collections.abc import Mapping
 
-from .variants import Solved, changed_functions, changed_lines, first_line_of
+from .solutions.variants import Solved, changed_functions, changed_lines, first_line_of
 
 
 def changed_code(solved: Solved) -> tuple[dict[tuple[str, int], str], bool]:

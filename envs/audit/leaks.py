@@ -10,8 +10,8 @@ from ...rewards.patches import sections_of
 from ..datasets.swe import SWERow
 from ..sandbox.types import Limits, SandboxBackend
 from ..swe.checkout import environment_of, open_workspace, placed, shell_env
-from .changes import change_of
-from .demands import LINE_CHARS
+from .text.changes import change_of
+from .text.demands import LINE_CHARS
 
 MOST_LINES, FEW_LINES = 40, 3
 _STATEMENT = re.compile(r"[=()\[\]]")

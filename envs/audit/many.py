@@ -15,9 +15,9 @@ from ..sandbox.python import cache_folder
 from ..sandbox.types import SandboxBackend
 from .certificate import NOT_RUN, Certificate
 from .forecast import Forecast
+from .further_tests.strengthen import strengthen
 from .ledger import Cache, Ledger
 from .measure import Effort, measure, time_suite
-from .strengthen import strengthen
 
 logger = logging.getLogger(__name__)
 

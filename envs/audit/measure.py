@@ -19,10 +19,10 @@ from .classes import WHOLLY, classify
 from .coverage import changed_code, executable_spans, named_in
 from .leaks import search_workspace
 from .manners import manners
-from .rewrites import new_names
-from .static import unparsed_tests
+from .solutions.rewrites import new_names
+from .solutions.variants import Solved
+from .text.static import unparsed_tests
 from .trying import try_choices, try_wrong_solutions
-from .variants import Solved
 
 STILL = Manner(whole=True, clock_s=STILL_S)
 TRIES = 3

@@ -8,13 +8,13 @@ from typing import Any
 from ..synthesis.steady import LONG_SUITE_S
 from .bench import Bench, Outcome
 from .certificate import Finding
-from .mutants import mutants
-from .notes import Notebook, is_plain
-from .rewrites import Choice, choices, spelled_in
-from .searching import tell_apart_by_calls
-from .slips import slips, spoken_of
-from .structure import structures
-from .variants import Files, Solved, Variant, diff_of
+from .further_tests.notes import Notebook, is_plain
+from .further_tests.searching import tell_apart_by_calls
+from .solutions.mutants import mutants
+from .solutions.rewrites import Choice, choices, spelled_in
+from .solutions.slips import slips, spoken_of
+from .solutions.structure import structures
+from .solutions.variants import Files, Solved, Variant, diff_of
 
 NOTICED = 4
 """Mutants counted as noticed beforehand: two of three that are not say little."""

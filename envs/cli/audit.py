@@ -185,9 +185,9 @@ def read_all(
 ) -> "list[Certificate]":
     """The certificates from the rows' text; those of the ledger are taken."""
     from ...errors import TaskError
-    from ..audit.base import standing_in
     from ..audit.certificate import digest_of
-    from ..audit.static import audit_text, refused
+    from ..audit.text.base import standing_in
+    from ..audit.text.static import audit_text, refused
     from ..datasets.swe import parse_row
 
     found: list[Certificate] = []
@@ -256,7 +256,7 @@ def _ask_all(
     """The certificates with what a policy says of their rows."""
     import asyncio
 
-    from ..audit.asked import ask_rows
+    from ..audit.text.asked import ask_rows
     from .terminal import progress_bar
 
     source = args.build_policy(spec)

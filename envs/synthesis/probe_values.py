@@ -95,7 +95,7 @@ def given_in(frame):
 
 def source_of(value, depth=3):
     """The source of plain data, of some kinds of the standard library, of a built-in function, and of an object by its
-    class and attributes, as ``VerigymNotes.made`` of further tests takes them (envs/audit/noting.py)."""
+    class and attributes, as ``VerigymNotes.made`` of further tests takes them (envs/audit/further_tests/noting.py)."""
     kind = type(value)
     text = plain_text(value)
     if text is not None:

@@ -11,7 +11,7 @@ import pytest
 from verigym.__main__ import main
 from verigym.envs.audit.certificate import Certificate
 from verigym.envs.audit.certify import Demand, with_gradings
-from verigym.envs.audit.static import audit_text
+from verigym.envs.audit.text.static import audit_text
 from verigym.envs.datasets.swe import pack_repository
 from verigym.envs.datasets.swe_examples import unified
 from verigym.envs.sandbox.choose import make_backend

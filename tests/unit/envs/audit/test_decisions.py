@@ -6,10 +6,10 @@ import pytest
 
 from verigym.envs.audit.bench import Outcome
 from verigym.envs.audit.coverage import changed_code, named_in
-from verigym.envs.audit.openings import looked_up, tails
-from verigym.envs.audit.rewrites import Choice, choices, spelled_in
+from verigym.envs.audit.solutions.openings import looked_up, tails
+from verigym.envs.audit.solutions.rewrites import Choice, choices, spelled_in
+from verigym.envs.audit.solutions.variants import Solved, Variant
 from verigym.envs.audit.trying import is_refusal
-from verigym.envs.audit.variants import Solved, Variant
 
 
 def decided(after, statement, base=""):

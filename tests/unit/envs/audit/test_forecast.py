@@ -11,7 +11,7 @@ from verigym.envs.audit.forecast import Forecast, row_seconds, told_range, told_
 from verigym.envs.audit.ledger import Ledger
 from verigym.envs.audit.many import forecast_rows
 from verigym.envs.audit.measure import Effort
-from verigym.envs.audit.static import audit_text
+from verigym.envs.audit.text.static import audit_text
 from verigym.envs.datasets.swe import pack_repository
 from verigym.envs.datasets.swe_examples import unified
 from verigym.envs.sandbox.choose import make_backend

@@ -6,9 +6,9 @@ import json
 import pytest
 
 from verigym.envs.audit.bench import Manner, only_tests, open_bench
+from verigym.envs.audit.further_tests.strengthen import strengthen
 from verigym.envs.audit.measure import Effort, measure, unknown
-from verigym.envs.audit.static import audit_text
-from verigym.envs.audit.strengthen import strengthen
+from verigym.envs.audit.text.static import audit_text
 from verigym.envs.datasets.eval_scripts import eval_script_of
 from verigym.envs.datasets.swe import pack_repository, row_of, task_of
 from verigym.envs.datasets.swe_examples import unified

@@ -7,14 +7,14 @@ import pytest
 
 from verigym.envs.audit.certificate import SCORES, Finding
 from verigym.envs.audit.classes import WHOLLY, classify
-from verigym.envs.audit.inlining import inlined, moved
+from verigym.envs.audit.further_tests.snapshots import given_options
 from verigym.envs.audit.manners import manners
-from verigym.envs.audit.mutants import mutants
-from verigym.envs.audit.openings import errors, keys, places, prints, sequences
-from verigym.envs.audit.rewrites import choices, spelled_in
-from verigym.envs.audit.snapshots import given_options
-from verigym.envs.audit.special import special_cases
-from verigym.envs.audit.variants import Solved
+from verigym.envs.audit.solutions.inlining import inlined, moved
+from verigym.envs.audit.solutions.mutants import mutants
+from verigym.envs.audit.solutions.openings import errors, keys, places, prints, sequences
+from verigym.envs.audit.solutions.rewrites import choices, spelled_in
+from verigym.envs.audit.solutions.special import special_cases
+from verigym.envs.audit.solutions.variants import Solved
 from verigym.envs.synthesis.steady import moved_clocks
 
 GOLD = """\

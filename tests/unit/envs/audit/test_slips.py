@@ -2,10 +2,10 @@
 
 import pytest
 
-from verigym.envs.audit.notes import is_plain
-from verigym.envs.audit.slips import slips, spoken_of
+from verigym.envs.audit.further_tests.notes import is_plain
+from verigym.envs.audit.solutions.slips import slips, spoken_of
+from verigym.envs.audit.solutions.variants import Solved, Variant
 from verigym.envs.audit.trying import share_of
-from verigym.envs.audit.variants import Solved, Variant
 
 CASES = {
     "shallow copy": ("def f(x):\n    return deepcopy(x)\n", "[f(x)[0] is x[0] for x in ([[1]],)]", [False], [True]),

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from verigym.__main__ import main
-from verigym.envs.audit.base import standing_in
 from verigym.envs.audit.certificate import SCORES, VERSION, Certificate, Finding, check_signature, signed
 from verigym.envs.audit.classes import classify
-from verigym.envs.audit.demands import demanded, functions_of, unrelated_tests
 from verigym.envs.audit.ledger import read_certificates
 from verigym.envs.audit.many import Strengthened
-from verigym.envs.audit.static import audit_text
+from verigym.envs.audit.text.base import standing_in
+from verigym.envs.audit.text.demands import demanded, functions_of, unrelated_tests
+from verigym.envs.audit.text.static import audit_text
 from verigym.envs.runs.lock import RunLock
 from verigym.errors import TaskError
 
@@ -182,7 +182,7 @@ def test_a_file_of_stronger_rows_has_the_others_too(tmp_path, monkeypatch, capsy
 
 
 def test_resume_takes_what_is_there_and_makes_the_rest(tmp_path, monkeypatch, raw):
-    from verigym.envs.audit import static
+    from verigym.envs.audit.text import static
 
     rows = write(tmp_path / "rows.jsonl", raw(), raw(instance_id="two"))
     out = tmp_path / "audit.jsonl"

@@ -8,13 +8,13 @@ import types
 
 import pytest
 
-from verigym.envs.audit.calls import Plan, calling_tests, combined, learn
-from verigym.envs.audit.keeping import Pool, cover
-from verigym.envs.audit.noting import HELPER, noting
-from verigym.envs.audit.snapshots import judging_file, snapshots
-from verigym.envs.audit.targets import examples_in, look_at_calls, targets
-from verigym.envs.audit.values import is_free, varied
-from verigym.envs.audit.ways import WAYS, arguments, displays, steps
+from verigym.envs.audit.further_tests.calls import Plan, calling_tests, combined, learn
+from verigym.envs.audit.further_tests.keeping import Pool, cover
+from verigym.envs.audit.further_tests.noting import HELPER, noting
+from verigym.envs.audit.further_tests.snapshots import judging_file, snapshots
+from verigym.envs.audit.further_tests.targets import examples_in, look_at_calls, targets
+from verigym.envs.audit.further_tests.values import is_free, varied
+from verigym.envs.audit.further_tests.ways import WAYS, arguments, displays, steps
 from verigym.envs.synthesis.probe_values import given_in, source_of
 
 

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from verigym.envs.audit import signs
-from verigym.envs.audit.changes import change_of
-from verigym.envs.audit.signs import Reading, read_signs
-from verigym.envs.audit.wording import literals, parts, prose_and_code, without_docs
+from verigym.envs.audit.text import signs
+from verigym.envs.audit.text.changes import change_of
+from verigym.envs.audit.text.signs import Reading, read_signs
+from verigym.envs.audit.text.wording import literals, parts, prose_and_code, without_docs
 
 
 def test_prose_and_code_are_told_apart():

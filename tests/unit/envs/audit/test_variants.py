@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from verigym.envs.audit.coverage import executable_spans
-from verigym.envs.audit.mutants import mutants
-from verigym.envs.audit.noting import notes_in
-from verigym.envs.audit.rewrites import choices, spelled_in
-from verigym.envs.audit.snapshots import judging_file, noting_file, snapshots
-from verigym.envs.audit.structure import structures
-from verigym.envs.audit.variants import Solved, changed_functions, changed_lines, diff_of
+from verigym.envs.audit.further_tests.noting import notes_in
+from verigym.envs.audit.further_tests.snapshots import judging_file, noting_file, snapshots
+from verigym.envs.audit.solutions.mutants import mutants
+from verigym.envs.audit.solutions.rewrites import choices, spelled_in
+from verigym.envs.audit.solutions.structure import structures
+from verigym.envs.audit.solutions.variants import Solved, changed_functions, changed_lines, diff_of
 
 BASE = '''\
 def grade(points, limit):

@@ -5,7 +5,7 @@ import copy
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ..synthesis.spans import FunctionNode
+from ...synthesis.spans import FunctionNode
 from .inlining import inlined, moved
 from .variants import Solved, Variant, changed_functions, first_line_of, lines_of, parsed, with_lines
 

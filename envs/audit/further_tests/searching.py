@@ -3,13 +3,13 @@
 import ast
 from collections.abc import Sequence
 
-from .bench import Bench, Manner, Outcome
+from ..bench import Bench, Manner, Outcome
+from ..solutions.variants import Files, Variant, changed_functions, first_line_of
+from ..text.wording import NAME
 from .calls import Plan
 from .notes import Notebook, Search
 from .targets import Target, examples_in, look_at_calls, module_of, targets
-from .variants import Files, Variant, changed_functions, first_line_of
 from .ways import WAYS
-from .wording import NAME
 
 CALLS, WALKS = 360, 40
 """Calls of functions, and objects whose methods are called, in a round."""

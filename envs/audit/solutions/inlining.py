@@ -5,7 +5,7 @@ import copy
 from collections.abc import Iterator
 from typing import cast
 
-from ..synthesis.spans import FunctionNode, Text
+from ...synthesis.spans import FunctionNode, Text
 from .variants import Solved, Variant, first_line_of, functions_of, lines_of, parsed, with_lines
 
 

@@ -5,10 +5,10 @@ import ast
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from ..synthesis.spans import FunctionNode
+from ...synthesis.spans import FunctionNode
+from ..solutions.variants import Files, changed_functions, first_line_of, functions_of, parsed
+from ..text.wording import NAME
 from .values import is_free
-from .variants import Files, changed_functions, first_line_of, functions_of, parsed
-from .wording import NAME
 
 CALLERS = 3
 """Steps from a changed function to those that call it."""

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..synthesis.spans import FunctionNode
+from ...synthesis.spans import FunctionNode
 from .variants import Files, Solved, Variant, changed_functions, first_line_of, functions_of, parsed, with_lines
 
 MOST_INPUTS = 3

@@ -7,23 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...errors import TaskError
-from ...rewards.patches import paths_of, sections_of
-from ..datasets.swe import SWERow
-from ..sandbox.types import SandboxBackend
-from ..synthesis.diffs import git_diff
-from ..synthesis.probing import file_of
-from .bench import Bench, Manner, open_bench
+from ....errors import TaskError
+from ....rewards.patches import paths_of, sections_of
+from ...datasets.swe import SWERow
+from ...sandbox.types import SandboxBackend
+from ...synthesis.diffs import git_diff
+from ...synthesis.probing import file_of
+from ..bench import Bench, Manner, open_bench
+from ..measure import Effort
+from ..solutions.mutants import mutants
+from ..solutions.rewrites import choices, new_names
+from ..solutions.structure import structures
+from ..solutions.variants import Solved, Variant
 from .calls import learn
 from .keeping import Kept, Pool, keep
-from .measure import Effort
-from .mutants import mutants
 from .notes import Notebook, name_of
-from .rewrites import choices, new_names
 from .searching import concerning, search_of, see, spelled_names
-from .structure import structures
 from .targets import targets
-from .variants import Solved, Variant
 
 ROUNDS = 4
 """Most rounds of a search; after the first only what lies near the wrong solutions that are left is called."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
-from ..synthesis.probing import file_of
-from .bench import Bench, Files, Manner, Outcome
+from ...synthesis.probing import file_of
+from ..bench import Bench, Files, Manner, Outcome
+from ..solutions.variants import Variant, changed_functions, first_line_of, parsed
 from .calls import Plan, calling_tests
 from .noting import UNTOLD, notes_in
 from .snapshots import Snapshot, noting_file, snapshots
 from .targets import Target
-from .variants import Variant, changed_functions, first_line_of, parsed
 from .ways import Way
 
 MANNERS = (Manner(), Manner(order="reversed"), Manner(order="notes", env={"PYTHONHASHSEED": "4711"}))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..datasets.swe import SWERow
+from ...datasets.swe import SWERow
 from .changes import Change, change_of
 from .wording import PLAIN, literals, names, parts, prose_and_code, title_of, without_docs, without_literals, words
 

@@ -12,14 +12,14 @@ import tokenize
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ..synthesis.spans import FunctionNode, Text
+from ...synthesis.spans import FunctionNode, Text
+from ..text.wording import NAME, words
 from . import openings
 from .arrangements import arrangements
 from .counting import counting
 from .edges import edges
 from .forms import forms
 from .variants import Solved, Variant, changed_lines, functions_of, parsed
-from .wording import NAME, words
 
 RENAMED = "renamed_here"
 """What is added to a name."""

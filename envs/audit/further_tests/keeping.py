@@ -4,13 +4,13 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ...rewards.swe import PASSING
-from ..synthesis.probing import file_of
-from .bench import Bench, Files, Manner
+from ....rewards.swe import PASSING
+from ...synthesis.probing import file_of
+from ..bench import Bench, Files, Manner
+from ..solutions.variants import Variant
 from .calls import AT_ONCE, combined
 from .notes import Notebook, Unit, name_of
 from .snapshots import PREFIX, Snapshot, judging_file
-from .variants import Variant
 
 MOST_TESTS, MOST_CALLS = 12, 60
 """Copies, and calls, that are added to a row."""

@@ -8,9 +8,9 @@ from itertools import zip_longest
 from types import MappingProxyType
 from typing import TypeGuard
 
-from ..synthesis.mutations import mutations
-from ..synthesis.operators import OPERATORS
-from ..synthesis.spans import FunctionNode, Text
+from ...synthesis.mutations import mutations
+from ...synthesis.operators import OPERATORS
+from ...synthesis.spans import FunctionNode, Text
 from .special import special_cases
 from .variants import (
     Files,

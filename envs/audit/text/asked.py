@@ -9,14 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from ...errors import PolicyError, TaskError
-from ...model.chat.messages import Message, ToolSpec
-from ...model.chat.sampling import Sampling
-from ..datasets.swe import SWERow, parse_row
-from ..sandbox.background import all_or_first_error
-from .certificate import Certificate
+from ....errors import PolicyError, TaskError
+from ....model.chat.messages import Message, ToolSpec
+from ....model.chat.sampling import Sampling
+from ...datasets.swe import SWERow, parse_row
+from ...sandbox.background import all_or_first_error
+from ..certificate import Certificate
+from ..leaks import TELLING_CHARS
 from .changes import change_of
-from .leaks import TELLING_CHARS
 
 AT_ONCE, MOST_CHARS, WORST = 8, 24_000, 3
 ANSWER = Sampling(max_tokens=2048, temperature=0.0)

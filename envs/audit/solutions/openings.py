@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from ..synthesis.spans import FunctionNode, Text
+from ...synthesis.spans import FunctionNode, Text
+from ..text.wording import NAME
 from .variants import Solved, Variant, changed_lines, parsed
-from .wording import NAME
 
 PLACED = "placed_here"
 """What is added to a module's name."""

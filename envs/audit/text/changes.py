@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ...rewards.patches import paths_of, sections_of
+from ....rewards.patches import paths_of, sections_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

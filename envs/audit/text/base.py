@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from ...errors import TaskError
-from ..datasets.swe import SWERow
+from ....errors import TaskError
+from ...datasets.swe import SWERow
 from .demands import Standing
 from .wording import NAME
 

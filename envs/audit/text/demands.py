@@ -3,8 +3,8 @@
 import re
 from collections.abc import Callable, Iterator
 
-from ..datasets.swe import SWERow
-from .certificate import Finding
+from ...datasets.swe import SWERow
+from ..certificate import Finding
 from .changes import Change, change_of
 from .wording import PLAIN, literals, names, parts, without_literals, words
 

@@ -16,9 +16,9 @@ from itertools import islice, zip_longest
 from types import MappingProxyType
 from typing import Any
 
+from ..solutions.variants import parsed
 from .noting import HELPER, called, expected_in, noting
 from .values import Hints, hinted, near
-from .variants import parsed
 from .ways import Way
 
 PREFIX = "test_varied_"

@@ -5,11 +5,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ...errors import TaskError
-from ...rewards.patches import paths_of
-from ..datasets.swe import SWERow, parse_row
-from .certificate import MOST_FINDINGS, SCORES, Basis, Certificate, Finding, digest_of
-from .classes import classify
+from ....errors import TaskError
+from ....rewards.patches import paths_of
+from ...datasets.swe import SWERow, parse_row
+from ..certificate import MOST_FINDINGS, SCORES, Basis, Certificate, Finding, digest_of
+from ..classes import classify
 from .demands import Standing, demanded, fix_in_statement, instability, leans_on, unchecked, unrelated_tests
 from .signs import narrow_share, read_signs, underspecified_share
 

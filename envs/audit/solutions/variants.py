@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ..synthesis.spans import FunctionNode, Text
+from ...synthesis.spans import FunctionNode, Text
 
 Files = Mapping[str, str | None]
 
