@@ -10,7 +10,7 @@ task has a statement, replacements that make the base (``base``) of the publishe
 (``gold``) of the base, and hidden tests. ``extra`` are files of the base as text ("@gold" is the mended file's,
 "@base64 ..." is no text), ``made`` what is made of the mended file (``MAKERS``), ``history`` how the repository came
 about. A ``plant`` of a task is the task with some of these replaced, the kinds of fault that this is (``kind``, or
-``accept`` where more than one name is right) and ``how``.
+``accept`` where more than one name is right) and ``how``. A task is sound unless it states a ``kind`` itself.
 """
 
 import argparse
@@ -65,8 +65,8 @@ async def rows_of(library: Mapping[str, Any], folder: Path) -> list[dict[str, An
         source = open_source(library["library"], Path(scratch))
         async with open_probe(source, make_backend("local")) as probe:
             for task in library["task"]:
-                shared = {**library, **task}
-                rows.append(await row_of(probe, source, {**shared, "kind": "sound", "slug": task["name"]}, folder))
+                shared = {"kind": "sound", **library, **task}
+                rows.append(await row_of(probe, source, {**shared, "slug": task["name"]}, folder))
                 for number, plant in enumerate(task.get("plant", ()), 1):
                     slug = f"{task['name']}-{number}"
                     rows.append(await row_of(probe, source, {**shared, **plant, "slug": slug}, folder))
