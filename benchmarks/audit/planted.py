@@ -381,7 +381,7 @@ def run_score(args: argparse.Namespace) -> int:
     audits = {row["instance_id"]: row for row in rows_in(args.folder / "audit.jsonl")}
     found, named, all_of, wrong = Counter(), Counter(), Counter(), []
     for name, fault in planted.items():
-        if name not in audits:
+        if not audits.get(name, {}).get("measured"):  # of its text alone, where an audit was stopped
             continue
         all_of[fault] += 1
         kind = audits[name]["kind"]
