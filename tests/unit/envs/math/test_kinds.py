@@ -165,7 +165,8 @@ EXPRESSIONS = st.recursive(
 @RELAXED
 @given(expression=EXPRESSIONS)
 def test_an_expression_as_latex_is_the_one_that_python_prints(checker, expression):
-    assume(expression.is_finite is not False and not expression.has(sympy.zoo, sympy.nan, sympy.I))
+    assume(expression.is_finite is not False)
+    assume(not expression.has(sympy.zoo, sympy.nan, sympy.I, sympy.re))  # |e^x| is e^re(x): no function of answers
     latex = sympy.latex(expression)
     assert passed(checker, str(expression), latex).passed, (str(expression), latex)
     assert not passed(checker, f"{expression} + 1", latex).passed

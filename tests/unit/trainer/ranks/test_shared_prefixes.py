@@ -10,10 +10,10 @@ from torch import Tensor
 from verigym.errors import ConfigError
 from verigym.model.huggingface import HuggingFaceDecoder
 from verigym.model.parallel.layout import Layout
+from verigym.trainer.batching import sharing
 from verigym.trainer.batching.documents import Document
 from verigym.trainer.batching.packs import pack
 from verigym.trainer.batching.sharing import SharedPack, shared_pack
-from verigym.trainer.learning import scores
 from verigym.trainer.learning.experience import annotate
 from verigym.trainer.learning.learner import Learner, Learning, Lesson, sharing_of
 from verigym.trainer.recipe.algorithms import GSPOConfig, KLConfig, PPOConfig, RLConfig
@@ -70,7 +70,7 @@ def by_team(team: Any, lesson: Lesson) -> dict[str, Any]:
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scores, "shared_pack", counted)
+        patch.setattr(sharing, "shared_pack", counted)
         found = one_step(team.learning(decoder, lesson), lesson.rl) | {"weights": decoder.state_dict()}
     assert len(sizes) >= 2  # before the step and in it, of rank 0
     assert all(computed is not None and computed < 0.8 * given for given, computed in sizes), sizes
