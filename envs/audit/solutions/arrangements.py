@@ -80,16 +80,13 @@ def _is_best_by_key(node: ast.Call) -> bool:
 def _is_running(node: ast.If) -> bool:
     """Whether a branch keeps what it compared: ``if d < best: best = d``."""
     kept = " ".join(ast.unparse(part.value) for part in node.body if isinstance(part, ast.Assign))
-    bound = {name.id for part in node.body for name in ast.walk(part) if _is_bound(name)}
+    names = (name for part in node.body for name in ast.walk(part) if isinstance(name, ast.Name))
+    bound = {name.id for name in names if isinstance(name.ctx, ast.Store)}
     return any(
         isinstance(best, ast.Name) and best.id in bound and ast.unparse(other) in kept
         for one in _running(node.test)
         for best, other in ((one.left, one.comparators[0]), (one.comparators[0], one.left))
     )
-
-
-def _is_bound(node: ast.AST) -> bool:
-    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
 
 
 def _running(test: ast.expr) -> list[ast.Compare]:
@@ -191,7 +188,9 @@ def _winners(one: Brought, statement: str) -> Iterator[Variant]:
             written = f"{{**{ast.unparse(node.values[1])}, **{ast.unparse(node.values[0])}}}"
             yield from one.variant("another winner", f"{one.name} prefers the first", [(node, written)])
         for put in ast.walk(node) if isinstance(node, ast.For) else ():
-            place = put.targets[0] if isinstance(put, ast.Assign) and len(put.targets) == 1 else None
+            if not isinstance(put, ast.Assign) or len(put.targets) != 1:
+                continue
+            place = put.targets[0]
             if isinstance(place, ast.Subscript) and isinstance(place.value, ast.Name) and place.value.id in empty:
                 value, name = ast.unparse(put.value), place.value.id
                 if not re.search(rf"\b{name}\b", value):

@@ -68,8 +68,10 @@ def _noticed(one: Brought, statement: str) -> Iterator[Variant]:
     """A warning is an error where nobody spoke of warnings, and of another category where none was named."""
     told = _TELLS_OF_WARNINGS.search(statement)
     for node in ast.walk(one.node):
-        call = node.value if isinstance(node, ast.Expr) else None
-        if not isinstance(call, ast.Call) or node.lineno not in one.lines or not call.args:
+        if not isinstance(node, ast.Expr) or node.lineno not in one.lines:
+            continue
+        call = node.value
+        if not isinstance(call, ast.Call) or not call.args:
             continue
         if ast.unparse(call.func) not in ("warnings.warn", "warn"):
             continue

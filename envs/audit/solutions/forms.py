@@ -62,7 +62,7 @@ def _texts(one: Brought, statement: str) -> Iterator[Variant]:
         if value is None:
             continue
         changed = copy.deepcopy(value)
-        texts = [part for part in _put_around(changed) if not _is_told(part.value, statement, one.before)]
+        texts = [part for part in _put_around(changed) if not _is_told(str(part.value), statement, one.before)]
         if texts:
             shown = ", ".join(repr(part.value) for part in texts)
             for part in texts:
@@ -113,20 +113,27 @@ def _normalised(one: Brought, statement: str) -> Iterator[Variant]:
     kinds = ((("lower", "upper", "casefold"), _TELLS_OF_CASE), (("strip", "lstrip", "rstrip"), _TELLS_OF_BLANKS))
     for names, told in kinds if one.is_new else ():
         compared = (node for node in ast.walk(one.node) if isinstance(node, ast.Compare))
-        calls = [part for node in compared for part in ast.walk(node) if _is_call_of(part, names)]
+        calls = [call for node in compared for part in ast.walk(node) if (call := _call_of(part, names))]
         if calls and not told.search(statement) and not any(f".{name}()" in one.before for name in names):
-            edits = [(call, f"({ast.unparse(call.func.value)})") for call in _outermost(calls)]
-            yield from one.variant("as it is given", f"{one.name} without {calls[0].func.attr}()", edits)
+            edits = [(call, f"({ast.unparse(method.value)})") for call, method in _outermost(calls)]
+            yield from one.variant("as it is given", f"{one.name} without {calls[0][1].attr}()", edits)
 
 
-def _is_call_of(node: ast.AST, names: Sequence[str]) -> bool:
-    is_method = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-    return is_method and node.func.attr in names and not node.args
+def _call_of(node: ast.AST, names: Sequence[str]) -> tuple[ast.Call, ast.Attribute] | None:
+    """A call without arguments of a method that has one of the names, and the method."""
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and not node.args
+        and node.func.attr in names
+    ):
+        return node, node.func
+    return None
 
 
-def _outermost(calls: Sequence[ast.Call]) -> list[ast.Call]:
-    within = {id(part) for call in calls for part in ast.walk(call) if part is not call}
-    return [call for call in calls if id(call) not in within]
+def _outermost(calls: Sequence[tuple[ast.Call, ast.Attribute]]) -> list[tuple[ast.Call, ast.Attribute]]:
+    within = {id(part) for call, _ in calls for part in ast.walk(call) if part is not call}
+    return [one for one in calls if id(one[0]) not in within]
 
 
 def _defaults(one: Brought, statement: str) -> Iterator[Variant]:

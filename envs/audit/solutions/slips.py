@@ -141,8 +141,9 @@ def _one_type(one: Brought) -> Iterator[Variant]:
 def _no_copy(one: Brought) -> Iterator[Variant]:
     """What is changed is no copy: ``x[:]`` and ``[*x]`` are ``x``."""
     for node in one.fresh():
-        is_slice = isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice)
-        if is_slice and not any((node.slice.lower, node.slice.upper, node.slice.step)):
+        if not isinstance(node, ast.Subscript) or not isinstance(node.slice, ast.Slice):
+            continue
+        if not any((node.slice.lower, node.slice.upper, node.slice.step)):
             yield from one.variant("no copy", f"{one.name} takes no copy", [(node, f"({ast.unparse(node.value)})")])
 
 
