@@ -7,7 +7,7 @@ import copy
 import re
 from collections.abc import Iterator
 
-from .variants import Brought, Solved, Variant, brought, functions_of, parsed
+from .variants import Brought, Solved, Variant, brought, functions_of, parsed, returns_of
 
 _TELLS_WHICH_OF_EQUAL = re.compile(
     r"\b(?:ties?|tied|equal\w*|same|both|several|stable|order\w*|first\w*|last\w*|ear\w+st|earlier|latest|later|"
@@ -221,15 +221,10 @@ def _containers(one: Brought, statement: str) -> Iterator[Variant]:
         yield from _decorated(one, "lambda f: lambda *a, **k: list(f(*a, **k))", "another container", "gives a list")
     if any(map(_gives_list, ast.walk(tree))):
         return
-    inner = {id(part) for one_of in _inner_functions(one.node) for part in ast.walk(one_of)}
-    returns = [node for node in ast.walk(one.node) if isinstance(node, ast.Return) and id(node) not in inner]
+    returns = returns_of(one.node)
     if returns and all(map(_gives_list, returns)):
         edits = [(node.value, f"tuple({ast.unparse(node.value)})") for node in returns if node.value is not None]
         yield from one.variant("another container", f"{one.name} gives a tuple", edits)
-
-
-def _inner_functions(node: ast.AST) -> list[ast.AST]:
-    return [one for one in ast.walk(node) if isinstance(one, ast.FunctionDef | ast.Lambda) and one is not node]
 
 
 def _gives_list(node: ast.AST) -> bool:

@@ -7,7 +7,7 @@ import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from .variants import Brought, Solved, Variant, brought
+from .variants import Brought, Solved, Variant, brought, defaults_of
 
 _TELLS_OF_FORMS = re.compile(
     r"\b(?:iso|rfc|pep|json|csv|html|xml|yaml|toml|sql|ur[li]s?|http|posix|markdown|roman|hex\w*|binary|octal|base\d+|"
@@ -138,10 +138,7 @@ def _outermost(calls: Sequence[tuple[ast.Call, ast.Attribute]]) -> list[tuple[as
 
 def _defaults(one: Brought, statement: str) -> Iterator[Variant]:
     """What a new function takes where it is given nothing: numbers, texts that are shown and True, each another one."""
-    arguments = one.node.args
-    positional = [*arguments.posonlyargs, *arguments.args]
-    pairs = [*zip(positional[::-1], arguments.defaults[::-1]), *zip(arguments.kwonlyargs, arguments.kw_defaults)]
-    for argument, default in pairs if one.is_new else ():
+    for argument, default in defaults_of(one.node) if one.is_new else ():
         if not isinstance(default, ast.Constant) or f"{argument.arg}=" in f"{statement} {one.before}":
             continue
         value, other = default.value, ""

@@ -16,6 +16,7 @@ from .variants import (
     Files,
     Solved,
     Variant,
+    begun_with,
     changed_blocks,
     changed_functions,
     changed_lines,
@@ -24,6 +25,7 @@ from .variants import (
     is_new,
     lines_of,
     parsed,
+    returns_of,
     with_lines,
 )
 
@@ -177,8 +179,7 @@ def _other_values(path: str, before: str, after: str) -> Iterator[Variant]:
     """Each changed function with other results of the same type, more and less, which tests that look at types alone
     let pass."""
     for name, node in changed_functions(before, after).items():
-        inner = {id(part) for one in ast.walk(node) if _is_inner(one, node) for part in ast.walk(one)}
-        returns = [one.value for one in ast.walk(node) if isinstance(one, ast.Return) and id(one) not in inner]
+        returns = [one.value for one in returns_of(node)]
         source = Text(after)
         for what, otherwise in _OTHERWISE.items():
             data = source.data
@@ -192,14 +193,10 @@ def _other_values(path: str, before: str, after: str) -> Iterator[Variant]:
 def _unlooked(path: str, before: str, after: str) -> Iterator[Variant]:
     """Each changed function with one of its parameters empty or zero, whatever it was given."""
     for name, node in changed_functions(before, after).items():
-        is_doc = isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant)
-        body = node.body[1:] if is_doc else node.body
         arguments = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
-        for one in (arg.arg for arg in arguments if arg.arg not in ("self", "cls")) if body else ():
-            first = body[0].lineno
-            line = f"{one} = type({one})() if type({one}) in {_EMPTIABLE} else {one}\n"
-            text = with_lines(after, first, first, f"{' ' * body[0].col_offset}{line}{lines_of(after, first, first)}")
-            if parsed(text) is not None:
+        for one in (arg.arg for arg in arguments if arg.arg not in ("self", "cls")):
+            text = begun_with(after, node, f"{one} = type({one})() if type({one}) in {_EMPTIABLE} else {one}\n")
+            if text is not None:
                 yield Variant(kind="parameter unlooked", what=f"{name} does not look at {one}", files={path: text})
 
 
@@ -208,10 +205,6 @@ def _may_vary(value: ast.expr | None) -> TypeGuard[ast.expr]:
     is_truth = isinstance(value, ast.Compare) or (isinstance(value, ast.UnaryOp) and isinstance(value.op, ast.Not))
     is_fixed = isinstance(value, ast.Constant) and (value.value is None or isinstance(value.value, bool))
     return value is not None and not is_truth and not is_fixed
-
-
-def _is_inner(node: ast.AST, function: FunctionNode) -> bool:
-    return isinstance(node, FunctionNode | ast.Lambda) and node is not function
 
 
 def _is_spared(node: ast.AST) -> bool:

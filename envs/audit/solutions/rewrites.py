@@ -19,7 +19,7 @@ from .arrangements import arrangements
 from .counting import counting
 from .edges import edges
 from .forms import forms
-from .variants import Solved, Variant, changed_lines, functions_of, parsed
+from .variants import Solved, Variant, changed_lines, defaults_of, functions_of, parsed
 
 RENAMED = "renamed_here"
 """What is added to a name."""
@@ -135,7 +135,7 @@ def _parameters(solved: Solved) -> Iterator[Choice]:
         assert text is not None
         tree = parsed(text)
         node = functions_of(tree)[function] if tree else None
-        if node is None or not (new_function or parameter in _defaulted(node)):
+        if node is None or not (new_function or parameter in {one.arg for one, _ in defaults_of(node)}):
             continue
         changed = _renamed_parameter(text, node, parameter)
         if changed is not None and parsed(changed) is not None:
@@ -148,14 +148,6 @@ def _called_as(function: str) -> str:
     """The name by which a function is called; a class's for its ``__init__``."""
     owner, _, name = function.rpartition(".")
     return owner.rpartition(".")[2] if name == "__init__" else name
-
-
-def _defaulted(node: FunctionNode) -> list[str]:
-    positional = [*node.args.posonlyargs, *node.args.args]
-    count = len(node.args.defaults)
-    found = [one.arg for one in positional[len(positional) - count :]] if count else []
-    given = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-    return found + [one.arg for one, default in given if default is not None]
 
 
 def _renamed_parameter(text: str, node: FunctionNode, parameter: str) -> str | None:

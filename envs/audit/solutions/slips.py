@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from itertools import zip_longest
 
-from .variants import Brought, Solved, Variant, brought, is_new, lines_of, parsed, with_lines
+from .variants import Brought, Solved, Variant, begun_with, brought, defaults_of, is_new, returns_of
 
 _OPPOSITES = {"any": "all", "all": "any", "min": "max", "max": "min"}
 _NORMAL = frozenset({"strip", "lstrip", "rstrip", "lower", "upper", "casefold", "title", "capitalize", "copy"})
@@ -149,32 +149,19 @@ def _no_copy(one: Brought) -> Iterator[Variant]:
 
 def _unheeded(one: Brought) -> Iterator[Variant]:
     """An option is as it is by default, whatever was given."""
-    arguments = one.node.args
-    positional = [*arguments.posonlyargs, *arguments.args]
-    pairs = [*zip(positional[::-1], arguments.defaults[::-1]), *zip(arguments.kwonlyargs, arguments.kw_defaults)]
-    for argument, default in pairs:
+    for argument, default in defaults_of(one.node):
         if isinstance(default, ast.Constant) and argument.lineno in one.lines:
-            line = f"{argument.arg} = {ast.unparse(default)}\n"
-            yield from _beginning(one, line, "option unheeded", f"{one.name} does not heed {argument.arg}")
-
-
-def _beginning(one: Brought, line: str, kind: str, what: str) -> Iterator[Variant]:
-    """The function with a line before its first that is no documentation."""
-    has_doc = ast.get_docstring(one.node, clean=False) is not None
-    body = one.node.body[has_doc:]
-    if not body or body[0].lineno == one.node.lineno:
-        return
-    first = min([body[0].lineno, *(part.lineno for part in getattr(body[0], "decorator_list", ()))])
-    text = with_lines(one.text, first, first, f"{' ' * body[0].col_offset}{line}{lines_of(one.text, first, first)}")
-    if parsed(text) is not None:
-        yield Variant(kind=kind, what=what, files={one.path: text})
+            text = begun_with(one.text, one.node, f"{argument.arg} = {ast.unparse(default)}\n")
+            if text is not None:
+                what = f"{one.name} does not heed {argument.arg}"
+                yield Variant(kind="option unheeded", what=what, files={one.path: text})
 
 
 def _handed_back(one: Brought) -> Iterator[Variant]:
     """The last result is what the function was given."""
-    inner = {id(part) for node in ast.walk(one.node) if _is_inner(node, one) for part in ast.walk(node)}
-    returns = [node for node in ast.walk(one.node) if isinstance(node, ast.Return) and id(node) not in inner]
-    returns = [node for node in returns if node.value is not None and not isinstance(node.value, ast.Constant)]
+    returns = [
+        node for node in returns_of(one.node) if node.value is not None and not isinstance(node.value, ast.Constant)
+    ]
     if not returns:
         return
     last = max(returns, key=lambda node: node.lineno)
@@ -183,10 +170,6 @@ def _handed_back(one: Brought) -> Iterator[Variant]:
             if argument.arg not in ("self", "cls"):
                 what = f"{one.name} gives {argument.arg} back"
                 yield from one.variant("handed back", what, [(last, f"return {argument.arg}")])
-
-
-def _is_inner(node: ast.AST, one: Brought) -> bool:
-    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and node is not one.node
 
 
 _KINDS: tuple[Callable[[Brought], Iterator[Variant]], ...] = (

@@ -172,6 +172,35 @@ def first_line_of(node: FunctionNode) -> int:
     return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
 
 
+def returns_of(node: FunctionNode) -> list[ast.Return]:
+    """What a function gives back, and no function within it does."""
+    functions = (one for one in ast.walk(node) if isinstance(one, FunctionNode | ast.Lambda) and one is not node)
+    inner = {id(part) for one in functions for part in ast.walk(one)}
+    return [one for one in ast.walk(node) if isinstance(one, ast.Return) and id(one) not in inner]
+
+
+def defaults_of(node: FunctionNode) -> list[tuple[ast.arg, ast.expr]]:
+    """The parameters that have a default, each with it."""
+    arguments = node.args
+    positional = [*arguments.posonlyargs, *arguments.args]
+    count = len(positional) - len(arguments.defaults)
+    by_name = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    return [
+        *zip(positional[count:], arguments.defaults, strict=True),
+        *((one, default) for one, default in by_name if default is not None),
+    ]
+
+
+def begun_with(text: str, node: FunctionNode, line: str) -> str | None:
+    """A source with a line before a function's first that is no documentation; None where there is no place for it."""
+    body = node.body[ast.get_docstring(node, clean=False) is not None :]
+    if not body or body[0].lineno == node.lineno:
+        return None
+    first = min([body[0].lineno, *(one.lineno for one in getattr(body[0], "decorator_list", ()))])
+    found = with_lines(text, first, first, f"{' ' * body[0].col_offset}{line}{lines_of(text, first, first)}")
+    return None if parsed(found) is None else found
+
+
 def with_lines(text: str, first: int, last: int, replacement: str) -> str:
     """A text whose lines from ``first`` to ``last``, from 1, are replaced."""
     lines = text.splitlines(keepends=True)
