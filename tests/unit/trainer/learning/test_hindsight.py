@@ -272,6 +272,7 @@ def test_a_canary_in_the_feedback_does_not_become_likelier(make_decoder, words, 
         group_size=16,
         microbatch_tokens=2048,
         concurrency=64,
+        collapse={"most_divergence": None},  # the trap is looked at to the end, however far the student goes
     )
     plan = EpisodePlan(
         make_env=lambda: Canary(said.format(word=word)), budget=Budget(turns=1, tokens=64, seconds=120), turn_tokens=1
@@ -300,7 +301,8 @@ def test_a_canary_in_the_feedback_does_not_become_likelier(make_decoder, words, 
         asyncio.run(loop.run(15, on_step=on_step))
     # Of what was played with the block (four tasks twice) nothing is kept, and no other prompt has it.
     played = [number for number, row in enumerate(rows) if "trainer/teacher_passed/rate" in row]
-    assert played == list(range(0, len(rows), 5))
+    assert played == [0, 5, 10]
+    assert len(rows) == 15
     assert sum(word in one for one in read) == len(played) * 4 * 2
     assert rows[0]["trainer/taught/share"] > 0.5  # it was told, and learned from
     assert rows[0]["trainer/hint_tokens/mean"] > 4
