@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -378,7 +379,7 @@ print(sum(int(start, 16) <= one < int(end, 16) for one in ends))
 """
 
 
-@pytest.mark.skipif(os.confstr("CS_GNU_LIBC_VERSION") is None, reason="heaps of threads are glibc's")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="heaps of threads are glibc's")
 @pytest.mark.parametrize("arenas", [None, "8"])
 def test_threads_share_one_heap_unless_the_user_says_how_many(arenas):
     environment = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
